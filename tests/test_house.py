@@ -1,0 +1,162 @@
+"""The laws of the house: who may import whom, what stays light, and that notebooks are the source."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mlworkbench"
+FLOORS = ["core", "data", "features", "scoring", "evaluation", "deploy", "operate", "lab", "cli", "examples"]
+EXEMPT = {"mlworkbench"}  # the lazy facade
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py" and "templates" not in p.parts)
+SCORER_OWN = {"sklearn", "skops", "pandas"}  # a version served by the reference scorer brings these in itself
+HEAVY = ["pandas", "sklearn", "polars", "pyarrow", "deltalake", "skl2onnx", "pandera", "evidently", "IPython", "nbdev", "skops"]
+LIGHT = [
+    "deploy.path",
+    "deploy.realtime",
+    "scoring.frame",
+    "scoring.decision",
+    "scoring.version",
+    "features.view",
+    "features.online",
+    "evaluation.log",
+    "evaluation.equivalence",
+    "contract",
+    "client",
+    "examples.flights_features",
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(module: str) -> int:
+    parts = module.split(".")
+    return FLOORS.index(parts[1]) if len(parts) > 1 and parts[1] in FLOORS else 0
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of the workbench's modules that a file imports, relative imports resolved."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {stem} | {f"{stem}.{alias.name}" for alias in node.names}
+    known = {module_name(p) for p in MODULES}
+    return {name for name in found if name in known}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
+    name = module_name(path)
+    if name in EXEMPT:
+        pytest.skip("the facade is exempt")
+    above = {other for other in imports_of(path) if floor_of(other) > floor_of(name)}
+    assert not above, f"{name} imports from a floor above: {sorted(above)}"
+
+
+def test_there_are_no_import_cycles() -> None:
+    graph = {module_name(p): imports_of(p) - {module_name(p)} for p in MODULES if module_name(p) not in EXEMPT}
+    state: dict[str, str] = {}
+
+    def visit(name: str, trail: list[str]) -> None:
+        assert state.get(name) != "open", " -> ".join([*trail, name])
+        if name in graph and name not in state:
+            state[name] = "open"
+            for other in graph[name]:
+                visit(other, [*trail, name])
+            state[name] = "done"
+
+    for name in graph:
+        visit(name, [])
+
+
+def test_the_client_imports_errors_only() -> None:
+    assert imports_of(PACKAGE / "client.py") <= {"mlworkbench.errors", "mlworkbench"}
+
+
+def test_services_are_never_imported_by_the_package() -> None:
+    assert not [p for p in MODULES if "import services" in p.read_text(encoding="utf-8")]
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_a_service_imports_stays_light(module: str) -> None:
+    heavy = loaded_by(f"import mlworkbench.{module}") & set(HEAVY)
+    assert not heavy, f"mlworkbench.{module} brings in {sorted(heavy)}"
+
+
+@pytest.mark.parametrize("statement", ["import mlworkbench", "import mlworkbench.cli.main"])
+def test_starting_imports_no_heavy_library(statement: str) -> None:
+    heavy = loaded_by(statement) & {*HEAVY, "numpy", "bentoml", "pydantic", "pydantic_settings", "papermill"}
+    assert not heavy
+
+
+def test_the_package_is_a_fresh_export_of_the_notebooks(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ["pyproject.toml", "README.md"]:
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "mlworkbench").mkdir()
+    shutil.copy(PACKAGE / "__init__.py", tmp_path / "mlworkbench/__init__.py")
+    exporter = Path(sys.executable).with_name("nbdev-export")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([exporter], cwd=tmp_path, check=True, capture_output=True, env=environment)
+    fresh = {p.relative_to(tmp_path): p.read_text() for p in (tmp_path / "mlworkbench").rglob("*.py")}
+    fresh = {p: text for p, text in fresh.items() if p.name not in {"_modidx.py", "__init__.py"}}
+    committed = {p.relative_to(ROOT): p.read_text() for p in MODULES if p.name != "__init__.py"}
+    assert fresh.keys() == committed.keys()
+    differing = [str(p) for p in fresh if fresh[p] != committed[p]]
+    assert not differing, f"not a fresh export: {differing}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs/runs").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_each_run_notebook_has_one_parameters_cell(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    assert len(tagged) == 1
+    names = {target.id for node in ast.parse("".join(tagged[0]["source"])).body for target in _targets(node)}
+    assert names == {"home", "model", "run_id", "start", "end", "version"}
+
+
+def _targets(node: ast.stmt) -> list[ast.Name]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target for target in targets if isinstance(target, ast.Name)]
+
+
+def test_no_committed_notebook_stores_an_error_or_a_path_of_a_machine() -> None:
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert '"output_type": "error"' not in text, f"{path.name} stores an error"
+        assert str(ROOT) not in text and str(Path.home()) + "/" not in text, f"{path.name} stores a path"
+
+
+def test_no_module_uses_pickle() -> None:
+    words = ("import pickle", "import joblib", "import cloudpickle", "allow_pickle=True")
+    guilty = [p.name for p in MODULES if any(word in p.read_text(encoding="utf-8") for word in words)]
+    assert not guilty
+
+
+def test_no_module_is_longer_than_a_page_can_teach() -> None:
+    long = {module_name(p): lines for p in MODULES if (lines := len(p.read_text().splitlines())) > 300}
+    assert not long

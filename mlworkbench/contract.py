@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from .errors import ContractError
 from .errors import nearest
+from .faults import NOTHING
 from .faults import WITHHELD
 from .faults import Fault
 from .faults import faults_error
@@ -125,7 +126,7 @@ class Column:
         >>> Column("passport", "text", personal=True).fault(0, "text", 1234, "send '1234'").line()
         "row 0, column 'passport': text; got (withheld: personal)"
         """
-        if self.personal and value is not None:
+        if self.personal and value is not None and value is not NOTHING:
             return Fault(row, self.name, rule, WITHHELD, "", severe)
         return Fault(row, self.name, rule, value, hint, severe)
 

@@ -14,10 +14,11 @@ from typing import Any
 from .errors import ContractError
 
 # %% auto #0
-__all__ = ['WITHHELD', 'shorten', 'Fault', 'faults_error']
+__all__ = ['WITHHELD', 'NOTHING', 'shorten', 'Fault', 'faults_error']
 
 # %% ../nbs/04_faults.ipynb #c7de965a
 WITHHELD = "(withheld: personal)"
+NOTHING = "nothing"
 
 
 def shorten(value: object, length: int = 60) -> str:
@@ -47,7 +48,7 @@ class Fault:
     rule : str
         The rule in words, such as ``"from 0 to 24"``.
     value : object
-        What was got; withheld for a personal column.
+        What was got; withheld for a personal column, `NOTHING` where there was none.
     hint : str
         The way out, such as ``"did you mean 'AA'? (case)"``.
     severe : bool
@@ -71,7 +72,8 @@ class Fault:
         """
         row = f"row {self.row}" if self.row >= 0 else ""
         place = ", ".join(part for part in (row, f"column {self.column!r}" if self.column else "") if part)
-        got = self.value if self.value is WITHHELD else shorten(self.value)
+        bare = self.value is WITHHELD or self.value is NOTHING
+        got = self.value if bare else shorten(self.value)
         text = f"{place or 'data'}: {self.rule}; got {got}{f'; {self.hint}' if self.hint else ''}"
         return " ".join(text.split())
 

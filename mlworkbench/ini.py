@@ -60,9 +60,9 @@ def read_ini(file: Path) -> dict[str, Any]:
     parser = configparser.ConfigParser(interpolation=None, default_section="\0")
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     try:
-        parser.read_string(_read_text(file))
+        parser.read_string(_read_text(file), source=file.name)
     except configparser.Error as error:
-        raise SettingsError(f"{file}: sections of key = value; got {error.message}; correct the line") from None
+        raise SettingsError(f"{file}: sections of key = value; got {error.message!r}; correct the line") from None
     for section in parser.sections():
         if section not in SECTIONS:
             raise SettingsError(f"{file}: a known section; got [{section}]; {nearest(section, SECTIONS)}")

@@ -1,0 +1,6 @@
+"""Modules beside settings.ini can be imported in tests, as they can in every command."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -1,0 +1,24 @@
+"""The model trains, passes its gates, and the same rows give the same version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlworkbench.home import Home
+from mlworkbench.operate.training import train
+
+from definition import mymodel
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+
+
+def test_training_passes_the_gates_and_is_repeatable(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    first, second = train(mymodel, home), train(mymodel, home)
+    assert first.gates["verdict"] != "fail"
+    assert first.content_id == second.content_id

@@ -46,12 +46,15 @@ def _broken_numbers(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
     if column.upper is not None:
         outside |= values > column.upper
     outside &= ~missing & ~infinite
-    if values.ndim == 2:
-        missing, infinite, outside = missing.any(axis=1), infinite.any(axis=1), outside.any(axis=1)
     if not column.nullable:
-        yield missing, "not null", True
-    yield infinite, "a finite number", True
-    yield outside, column.range_text, not column.learned
+        yield _by_row(missing), "not null", True
+    yield _by_row(infinite), "a finite number", True
+    yield _by_row(outside), column.range_text, not column.learned
+
+
+def _by_row(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """One truth for each row: a vector breaks a rule where one of its numbers does."""
+    return np.asarray(mask.any(axis=1)) if mask.ndim == 2 else mask
 
 
 def _broken_texts(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
@@ -176,12 +179,11 @@ def _faults(column: Column, values: NDArray[Any], broken: Broken) -> Iterator[Fa
         yield column.fault(row, rule, value, hint, severe=severe)
 
 
-def _shown(column: Column, value: object) -> Any:
+def _shown(column: Column, value: object) -> object:
     """Turn an element of an array into what a person would write."""
-    plain = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-    if column.kind == "time":
-        return None if plain == NO_TIME else format_time(plain)
-    return plain
+    if column.kind == "time" and isinstance(value, np.integer):
+        return None if value == NO_TIME else format_time(int(value))
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 BROKEN = {

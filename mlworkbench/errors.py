@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
 from collections.abc import Iterable
 
 # %% auto #0
-__all__ = ['WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError', 'DefinitionError', 'ScoringError',
-           'VersionError', 'LogError', 'ProfileError', 'DeploymentError', 'RunError', 'Refused', 'UserCodeError',
-           'user_frame', 'nearest']
+__all__ = ['LIBRARY', 'WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError', 'DefinitionError',
+           'ScoringError', 'VersionError', 'LogError', 'ProfileError', 'DeploymentError', 'RunError', 'Refused',
+           'UserCodeError', 'user_frame', 'nearest']
 
 # %% ../nbs/00_errors.ipynb #57efd2af
 class WorkbenchError(Exception):
@@ -80,6 +81,9 @@ class Refused(WorkbenchError):
     exit_code = 1
 
 # %% ../nbs/00_errors.ipynb #cf20fc54
+LIBRARY = sysconfig.get_path("stdlib")
+
+
 class UserCodeError(WorkbenchError):
     """The user's own code raised; the message names its file or cell, line and failing row."""
 
@@ -105,8 +109,10 @@ def user_frame(error: BaseException) -> str:
     place, step = "", error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename
-        installed = "site-packages" in file or "/mlworkbench/" in file.replace("\\", "/") or "/lib/python" in file
-        if "/mlworkbench/examples/" in file.replace("\\", "/") or not installed:
+        module = str(step.tb_frame.f_globals.get("__name__", ""))
+        ours = module.startswith("mlworkbench.") and not module.startswith("mlworkbench.examples.")
+        installed = "site-packages" in file or file.startswith((LIBRARY, "<frozen"))
+        if not (ours or installed):
             place = f"{file}, line {step.tb_lineno}, in {step.tb_frame.f_code.co_name}"
         step = step.tb_next
     return place

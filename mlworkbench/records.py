@@ -47,7 +47,7 @@ class _WrongError(Exception):
 def _read_number(value: object, column: Column) -> float:
     """Read a number; infinity only where it is allowed."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _WrongError("a number", _number_hint(value))
+        raise _WrongError("a number", _number_hint(value, column))
     try:
         number = float(value)
     except OverflowError:
@@ -57,7 +57,7 @@ def _read_number(value: object, column: Column) -> float:
     return number
 
 
-def _number_hint(value: object) -> str:
+def _number_hint(value: object, column: Column) -> str:
     """Say how the sender probably meant a value that is no number."""
     if isinstance(value, bool | np.bool_):
         return "send 1 or 0"
@@ -67,13 +67,15 @@ def _number_hint(value: object) -> str:
         number = float(value)
     except ValueError:
         number = math.nan
-    return "send it without quotes" if math.isfinite(number) else "send null where it is unknown"
+    if math.isfinite(number):
+        return "send it without quotes"
+    return "send null where it is unknown" if column.nullable else ""
 
 
 def _read_integer(value: object, column: Column) -> int:
     """Read a whole number of 64 bits; 3.0 is one."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _WrongError("a whole number", _number_hint(value).replace("send null where it is unknown", ""))
+        raise _WrongError("a whole number", _number_hint(value, column))
     if isinstance(value, float | np.floating) and not float(value).is_integer():
         raise _WrongError("a whole number", "declare the column number if it has fractions")
     if not -WHOLE <= value < WHOLE:

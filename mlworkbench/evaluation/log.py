@@ -280,6 +280,8 @@ def _label(position: int, row: LabelRow) -> dict[str, Any]:
     for name in ("model", "value", "available_at"):
         if row.get(name) is None:
             raise LogError(f"label {position}: {name} is needed; got none; leave out rows without a label")
+    if to_json(row["value"]) == "null":
+        raise LogError(f"label {position}: value must not be missing; got {row['value']!r}; leave out such rows")
     named, entity, at = row.get("prediction_id", ""), row.get("entity"), row.get("prediction_time")
     if bool(named) == bool(entity) or bool(entity) != (at is not None):
         raise LogError(f"label {position}: needs entity and prediction_time, or prediction_id alone; got {dict(row)!r}")

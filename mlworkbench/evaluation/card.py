@@ -160,25 +160,31 @@ def _percent(column: Mapping[str, Any] | None) -> str | None:
 def card(
     declaration: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
+    *,
     gates: Mapping[str, Any],
     profile: Mapping[str, Any],
-    contract: Contract,
+    request: Contract,
+    frame: Contract | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """Write the page about a version.
 
     Parameters
     ----------
     declaration : mapping
-        The version's declaration; what it does not say is left out. `measured_on` says in words which rows the metrics
-        are of (default "rows that training did not see").
+        The version's declaration; what it does not say is left out.
     metrics : mapping
-        As `evaluate` returns them, on validation rows; may be empty.
+        As `evaluate` returns them; may be empty.
     gates : mapping
         As `check_gates` returns it.
     profile : mapping
         As `profile_frame` returns it; may be empty.
-    contract : Contract
+    request : Contract
         Columns of a request.
+    frame : Contract, optional
+        Columns that the model sees, when they differ.
+    notes : sequence of str, default=()
+        How it was made: rows it was trained on, rows the metrics are of, rows left out.
 
     Returns
     -------
@@ -187,22 +193,31 @@ def card(
     """
     name = declaration.get("model") or declaration.get("name") or "model"
     measured = table(["metric", "value", "95 % interval", "rows", "gate", "verdict"], metric_rows(metrics, gates))
-    measured_on = declaration.get("measured_on", "rows that training did not see")
     parts = [
         f"# {name}",
         declaration.get("description") or "No description was given.",
         table(["", ""], _facts(declaration, profile)),
+        *(["\n".join(f"- {note}" for note in notes)] if notes else []),
         "## How good it is",
-        f"Gates: **{gates.get('verdict', 'undecided')}**. Measured on {measured_on}.",
+        f"Gates: **{gates.get('verdict', 'undecided')}**.",
         measured if metrics else "Nothing was measured.",
         "## What a request holds",
-        table(["column", "kind", "unit", "rule", "missing in training"], column_rows(contract, profile)),
+        table(["column", "kind", "unit", "rule", "missing in training"], column_rows(request, profile)),
+        *_seen(request, frame, profile),
         "## What it does not know",
         _limits(declaration, profile),
         "## How to ask it",
-        _example(name, contract),
+        _example(name, request),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _seen(request: Contract, frame: Contract | None, profile: Mapping[str, Any]) -> list[str]:
+    """Show the model's own columns when they are not those of the request."""
+    if frame is None or frame == request:
+        return []
+    head = ["column", "kind", "unit", "rule", "missing in training"]
+    return ["## What the model sees", table(head, column_rows(frame, profile))]
 
 
 def _facts(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> list[list[Any]]:

@@ -31,20 +31,12 @@ from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['Source', 'FileSource', 'FolderSource', 'open_files', 'FrameSource', 'values_bytes', 'open_frame', 'open_source']
+__all__ = ['Source', 'FileSource', 'FolderSource', 'open_files', 'FrameSource', 'open_frame', 'open_source']
 
 # %% ../../nbs/data/10_source.ipynb #1366eeea
 @runtime_checkable
 class Source(Protocol):
-    """Rows from somewhere, as a stream of Arrow batches.
-
-    Attributes
-    ----------
-    name : str
-        Short name for messages.
-    fingerprint : str
-        Hex digits that are equal for equal content.
-    """
+    """Rows from somewhere, as a stream of Arrow batches."""
 
     @property
     def name(self) -> str:
@@ -130,7 +122,7 @@ class FolderSource:
     name : str
         Name of the folder, or the pattern.
     parts : tuple of FileSource
-        The files in order of their names, all with one schema.
+        The files, all with one schema.
     """
 
     name: str
@@ -180,15 +172,7 @@ def open_files(name: str, paths: list[Path], text: Collection[str]) -> FileSourc
 # %% ../../nbs/data/10_source.ipynb #668ea760
 @dataclass(frozen=True)
 class FrameSource:
-    """Rows that are in memory already.
-
-    Attributes
-    ----------
-    name : str
-        Name for messages.
-    table : pyarrow.Table
-        The rows in plain types.
-    """
+    """Rows that are in memory already, as a table in plain types."""
 
     name: str
     table: pa.Table
@@ -204,7 +188,7 @@ class FrameSource:
         digest = hashlib.sha256(str(self.table.schema).encode())
         for batch in self.batches():
             for values in batch.columns:
-                digest.update(values_bytes(values))
+                digest.update(_values_bytes(values))
         return digest.hexdigest()[:32]
 
     def columns(self) -> list[str]:
@@ -217,7 +201,7 @@ class FrameSource:
             yield from self.table.slice(start, BATCH).combine_chunks().to_batches()
 
 
-def values_bytes(values: pa.Array) -> bytes:
+def _values_bytes(values: pa.Array) -> bytes:
     """Give bytes that depend on the values of an array and on nothing else.
 
     What Arrow keeps in the place of a missing value is accident; it is left out.
@@ -225,7 +209,7 @@ def values_bytes(values: pa.Array) -> bytes:
     Examples
     --------
     >>> sliced = pa.array([9, None, 2]).slice(1)
-    >>> values_bytes(sliced) == values_bytes(pa.array([None, 2]))
+    >>> _values_bytes(sliced) == _values_bytes(pa.array([None, 2]))
     True
     """
     missing, present = values.is_null().cast(pa.int8()), values.drop_null()

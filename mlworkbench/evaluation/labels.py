@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from ..contract import Contract, parse_time
 from ..errors import LogError
 from .log import log_error
+from .metrics import evaluate
 from .record import FIELDS
 from ..scoring.frame import FeatureFrame
 
 # %% auto #0
-__all__ = ['TIME', 'DAY', 'read_log', 'read_labels', 'join_labels', 'logged', 'logged_frame']
+__all__ = ['TIME', 'DAY', 'read_log', 'read_labels', 'join_labels', 'logged', 'logged_frame', 'evaluate_log']
 
 # %% ../../nbs/evaluation/49_labels.ipynb #781d650c
 TIME = pl.Datetime("us", "UTC")
@@ -224,3 +225,46 @@ def logged_frame(log: pl.DataFrame, contract: Contract) -> FeatureFrame:
         If the rows are not of this contract.
     """
     return FeatureFrame.from_rows(_decoded(log["features"]), contract)
+
+# %% ../../nbs/evaluation/49_labels.ipynb #cefa84a5
+def evaluate_log(
+    joined: pl.DataFrame, declaration: Mapping[str, Any], *, repeats: int = 200, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Compute the metrics of logged predictions.
+
+    Parameters
+    ----------
+    joined : polars.DataFrame
+        As `join_labels` returns it, of one version.
+    declaration : mapping
+        The version's declaration: `task`, `classes`, `positive`, `prediction_time`.
+    repeats : int, default=200
+        Bootstrap draws.
+    seed : int, default=0
+        Seed of the draws.
+
+    Returns
+    -------
+    dict of str to dict
+        As `evaluate` returns it.
+
+    Raises
+    ------
+    ProfileError
+        If a label is none of the declared classes.
+    """
+    rows = logged(joined)
+    task, classes = declaration["task"], list(declaration.get("classes") or ())
+    if task == "binary":
+        positive = declaration.get("positive")
+        classes.sort(key=lambda item: positive is not None and item == positive)
+    return evaluate(
+        rows["scores"],
+        rows["labels"],
+        task,
+        classes,
+        decisions=None if task == "regression" else rows["decisions"],
+        blocks=rows["days"] if declaration.get("prediction_time") else None,
+        repeats=repeats,
+        seed=seed,
+    )

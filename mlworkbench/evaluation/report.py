@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ProfileError
+from .profile import comparable
+from ..scoring.frame import FeatureFrame
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
 __all__ = ['METHODS', 'STRETCHES', 'LEAST', 'ROWS', 'wasserstein', 'jensen_shannon', 'stretch_threshold', 'drift_plan',
-           'evidently_reports', 'drift_table']
+           'report_sides', 'evidently_reports', 'drift_table']
 
 # %% ../../nbs/evaluation/46_report.ipynb #480895ea
 METHODS = {"numeric": "wasserstein", "categorical": "jensenshannon"}
@@ -156,6 +158,40 @@ def _typed(table: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[st
     texts = table[list(categorical)].astype(object)
     texts = texts.where(texts.isna(), texts.astype(str)).where(texts.notna(), None)
     return _thin(table[list(numeric)].astype(np.float64).join(texts))
+
+# %% ../../nbs/evaluation/46_report.ipynb #6f5666ad
+def report_sides(
+    profile: Mapping[str, Any], frame: FeatureFrame, scores: ArrayLike
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[str]]]:
+    """Make the two tables of a report out of a profile and live rows.
+
+    Parameters
+    ----------
+    profile : mapping
+        As `profile_frame` made it.
+    frame : FeatureFrame
+        Live rows.
+    scores : array-like of shape (n,) or (n, classes)
+        Their scores.
+
+    Returns
+    -------
+    reference, current : pandas.DataFrame
+        Training sample and live rows.
+    kinds : dict
+        Names of `numeric` and `categorical` columns.
+    """
+    import pandas as pd
+
+    sample, columns = profile["sample"], profile["columns"]
+    by_class = np.atleast_2d(np.asarray(scores, dtype=np.float64).T)
+    names = ["score"] if len(by_class) == 1 else [f"score {place}" for place in range(len(by_class))]
+    before = {**sample["columns"], **dict(zip(names, sample["scores"], strict=True))}
+    after = {name: comparable(frame.columns[name], column) for name, column in columns.items()}
+    after |= dict(zip(names, by_class, strict=True))
+    numeric = [name for name, column in columns.items() if column["kind"] == "number"]
+    kinds = {"numeric": [*numeric, *names], "categorical": [name for name in columns if name not in numeric]}
+    return pd.DataFrame(before), pd.DataFrame(after), kinds
 
 # %% ../../nbs/evaluation/46_report.ipynb #8172cbf5
 def evidently_reports(

@@ -5,6 +5,7 @@
 # %% ../nbs/10_client.ipynb #948f8bd1
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import time
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
+from urllib.parse import SplitResult
 from urllib.parse import urlsplit
 
 from .errors import ContractError
@@ -62,13 +64,11 @@ class Client:
     """
 
     def __init__(self, url: str, *, timeout: float = 30, retries: int = 2) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DeploymentError(f"url: an address of a service; got {url!r}; write it like http://127.0.0.1:3000")
+        parts = _address(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url, self.timeout, self.retries = url, timeout, retries
         self._path = parts.path.rstrip("/")
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout)
+        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout)
 
     def __enter__(self) -> Client:
         """Use the client for a block and close it after."""
@@ -169,17 +169,31 @@ class Client:
         except ValueError:
             return response.status, content.decode("utf-8", "replace")
 
+
+def _address(url: str) -> SplitResult:
+    """Take an address apart; refuse what is none."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    with contextlib.suppress(ValueError):
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    raise DeploymentError(f"url: an address of a service; got {url!r}; write it like http://127.0.0.1:3000")
+
 # %% ../nbs/10_client.ipynb #b3ab3cf9
 def _to_json(records: list[Any]) -> bytes:
     """Write records as JSON; NaN becomes null, and what JSON cannot carry is refused by name."""
     plain = []
     for row, record in enumerate(records):
         try:
-            filled = {name: None if value != value else value for name, value in record.items()}
+            filled = {name: None if _is_nan(value) else value for name, value in record.items()}
             plain.append(json.dumps(filled, allow_nan=False, default=_item))
         except (TypeError, ValueError, AttributeError) as error:
             raise ContractError(f"record {row}: values that JSON can carry; got {error}; convert them") from None
     return f"[{','.join(plain)}]".encode()
+
+
+def _is_nan(value: object) -> bool:
+    """Say whether a value is a float that is no number, of Python or numpy."""
+    return hasattr(value, "is_integer") and value != value
 
 
 def _item(value: object) -> object:

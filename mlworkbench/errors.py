@@ -10,9 +10,9 @@ import sysconfig
 from collections.abc import Iterable
 
 # %% auto #0
-__all__ = ['LIBRARY', 'WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError', 'DefinitionError',
-           'ScoringError', 'VersionError', 'LogError', 'ProfileError', 'DeploymentError', 'RunError', 'Refused',
-           'UserCodeError', 'user_frame', 'nearest']
+__all__ = ['LIBRARY', 'SCRIPTS', 'WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError',
+           'DefinitionError', 'ScoringError', 'VersionError', 'LogError', 'ProfileError', 'DeploymentError', 'RunError',
+           'Refused', 'UserCodeError', 'user_frame', 'nearest']
 
 # %% ../nbs/00_errors.ipynb #57efd2af
 class WorkbenchError(Exception):
@@ -75,13 +75,13 @@ class RunError(WorkbenchError):
     """A notebook run was asked for wrongly, or failed."""
 
 
-class Refused(WorkbenchError):
+class Refused(WorkbenchError):  # noqa: N818 - it says what happened
     """The input was fine; a gate or a verdict said no."""
 
     exit_code = 1
 
 # %% ../nbs/00_errors.ipynb #cf20fc54
-LIBRARY = sysconfig.get_path("stdlib")
+LIBRARY, SCRIPTS = sysconfig.get_path("stdlib"), sysconfig.get_path("scripts")
 
 
 class UserCodeError(WorkbenchError):
@@ -110,8 +110,8 @@ def user_frame(error: BaseException) -> str:
     while step is not None:
         file = step.tb_frame.f_code.co_filename
         module = str(step.tb_frame.f_globals.get("__name__", ""))
-        ours = module.startswith("mlworkbench.") and not module.startswith("mlworkbench.examples.")
-        installed = "site-packages" in file or file.startswith((LIBRARY, "<frozen"))
+        ours = module.partition(".")[0] == "mlworkbench" and not module.startswith("mlworkbench.examples.")
+        installed = "site-packages" in file or file.startswith((LIBRARY, SCRIPTS, "<frozen"))
         if not (ours or installed):
             place = f"{file}, line {step.tb_lineno}, in {step.tb_frame.f_code.co_name}"
         step = step.tb_next

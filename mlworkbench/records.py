@@ -143,6 +143,8 @@ def _plain_column(column: Column, raw: list[Any]) -> NDArray[Any] | None:
     """Make a column whose values all have the kind's own type; None where a closer look is needed."""
     kinds, dtype = PLAIN.get(column.kind, (frozenset(), None))
     found = set(map(type, raw))
+    if dtype is None:
+        return None
     if not found <= kinds:
         if not (column.nullable and dtype is object and found <= {str, type(None)}):
             return None

@@ -69,8 +69,9 @@ def _make_private(path: Path) -> None:
     """Make a new or empty folder private; refuse one that others may read and that holds something."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        filled = any(path.iterdir())  # before the mode: what another process fills it has closed already
         if path.stat().st_mode & 0o077:
-            if any(path.iterdir()):
+            if filled:
                 rule = "a folder that becomes a home is empty or private"
                 raise SettingsError(f"home {path}: {rule}; got files that others may read; name a new folder")
             path.chmod(0o700)

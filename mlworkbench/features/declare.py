@@ -52,7 +52,7 @@ class TableView:
     table: str
     keys: Mapping[str, str] | Sequence[str]
 
-    @property
+    @cached_property
     def key_columns(self) -> dict[str, str]:
         """Request column to table column, for each key."""
         return _named(self.keys)
@@ -126,12 +126,12 @@ class AsOfView(TableView):
         _check_span(f"{what}, ttl", self.ttl, timedelta(0))
         _check_span(f"{what}, max_lag", self.max_lag, timedelta(0))
 
-    @property
+    @cached_property
     def kinds(self) -> dict[str, str]:
         """Output to kind."""
         return _named(self.columns, "number")
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
         return tuple(self.columns)
@@ -225,12 +225,12 @@ class WindowView(TableView):
         _check_span(f"{what}, window", self.window, MICROSECOND)
         _check_span(f"{what}, max_lag", self.max_lag, timedelta(0))
 
-    @property
+    @cached_property
     def kinds(self) -> dict[str, str]:
         """Output to kind."""
         return {name: "integer" if total.how == "count" else "number" for name, total in self.columns.items()}
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
         return tuple(self.columns)
@@ -238,7 +238,12 @@ class WindowView(TableView):
     @cached_property
     def storage(self) -> str:
         """Name under which its totals are stored; the same totals, the same name, whatever the window."""
-        return self._storage(["totals", *total_columns(self)])
+        return self._storage(["totals", *self.totals])
+
+    @cached_property
+    def totals(self) -> tuple[str, ...]:
+        """Names of the running totals it needs, each once."""
+        return tuple(dict.fromkeys(name for total in self.columns.values() for name in total.stored))
 
 
 View = AsOfView | WindowView
@@ -262,4 +267,4 @@ def total_columns(view: WindowView) -> tuple[str, ...]:
     >>> total_columns(WindowView("v", "t", ("k",), timedelta(1), {"n": Total("count"), "m": Total("mean", "x", 2)}))
     ('rows', 'count:x', 'sum:x:2')
     """
-    return tuple(dict.fromkeys(name for total in view.columns.values() for name in total.stored))
+    return view.totals

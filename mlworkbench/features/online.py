@@ -19,6 +19,7 @@ from .declare import MICROSECOND
 from .declare import AsOfView
 from .declare import View
 from .declare import total_columns
+from .store import Known
 from .store import RowStore
 from .store import key_parts
 from .store import key_texts
@@ -29,10 +30,12 @@ from .view import window_values
 Array = NDArray[Any]
 Times = NDArray[np.int64]
 Found = tuple[int, list[Any]] | None
-Known = tuple[str, list[str], int | None, int | None]
+Parts = tuple[str, list[str | None]]
+NO_TIME = int(np.iinfo(np.int64).min)
+DECODE = json.JSONDecoder().raw_decode
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'Found', 'Known', 'NEWEST', 'as_of_columns', 'OnlineStore']
+__all__ = ['Array', 'Times', 'Found', 'Parts', 'NO_TIME', 'DECODE', 'NEWEST', 'as_of_columns', 'OnlineStore']
 
 # %% ../../nbs/features/23_online.ipynb #a7a5c83d
 def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[str, Array]:
@@ -52,15 +55,15 @@ def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[
     dict of str to ndarray of shape (n,)
         float64 (missing NaN) for numbers, object (missing None) for category and text.
     """
-    available = np.array([time if row is None else row[0] for row, time in zip(found, times.tolist(), strict=True)])
-    gone = expired(times, available, view.ttl).tolist()
     none = [None] * len(view.outputs)
-    rows = [none if row is None or old else row[1] for row, old in zip(found, gone, strict=True)]
-    columns: dict[str, Array] = {}
-    for position, (name, kind) in enumerate(view.kinds.items()):
-        columns[name] = np.empty(len(rows), dtype=np.float64 if kind == "number" else np.object_)
-        columns[name][:] = [row[position] for row in rows]
-    return columns
+    rows = [none if row is None else row[1] for row in found]
+    if view.ttl is not None:
+        available = [time if row is None else row[0] for row, time in zip(found, times.tolist(), strict=True)]
+        gone = expired(times, np.array(available, dtype=np.int64), view.ttl).tolist()
+        rows = [none if old else row for row, old in zip(rows, gone, strict=True)]
+    values = zip(*rows, strict=True) if rows else [()] * len(none)
+    types = {name: np.float64 if kind == "number" else np.object_ for name, kind in view.kinds.items()}
+    return {name: np.array(column, types[name]) for name, column in zip(view.outputs, values, strict=True)}
 
 # %% ../../nbs/features/23_online.ipynb #70a4e883
 NEWEST = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1'
@@ -108,9 +111,11 @@ class OnlineStore(RowStore):
         _check_times(times)
         answers: dict[str, Array] = {}
         with self.transaction(write=False):
-            known = self._known()
+            known, parts = self._known(), dict[str, Parts]()
             for view in views:
-                answers |= self._answer(view, self._keys(view, columns, times, known), times)
+                kinds = _kinds(view, known, times)
+                keys = key_texts(_key_columns(view, kinds, columns, parts), len(times))
+                answers |= self._answer(view, keys, times)
         return answers
 
     def get(self, view: View, key: Sequence[str | int | bool | None], at: int) -> dict[str, Any] | None:
@@ -136,49 +141,22 @@ class OnlineStore(RowStore):
         columns = {name: np.array([value], dtype=np.object_) for name, value in zip(names, key, strict=True)}
         times = np.array([at], dtype=np.int64)
         with self.transaction(write=False):
-            keys = self._keys(view, columns, times, self._known())
+            keys = key_texts(_key_columns(view, _kinds(view, self._known(), times), columns, {}), 1)
             row = self._newest(view, keys, times)[0]
             if isinstance(view, AsOfView) and (row is None or expired(times, np.array([row[0]]), view.ttl)[0]):
                 return None
             answer = {name: values.tolist()[0] for name, values in self._answer(view, keys, times).items()}
         return {name: None if value != value else value for name, value in answer.items()}
 
-    def _keys(
-        self, view: View, columns: Mapping[str, Array], times: Times, known: Mapping[str, Known]
-    ) -> list[str | None]:
-        """Give the key of each request, after checking that the store can answer."""
-        what = f"view {view.name!r}"
-        if view.storage not in known:
-            raise FeatureError(f"{what}: not in the online store as declared; run `mlworkbench features materialize`")
-        _, kinds, version, newest = known[view.storage]
-        if view.max_lag is not None and len(times):
-            lag(view, {view.name: {"lake_version": version, "newest": newest}}, int(times.max()))
-        parts = []
-        for position, name in enumerate(view.key_columns):
-            if name not in columns:
-                raise FeatureError(f"{what}, key {name!r}: not a column of the requests; {nearest(name, columns)}")
-            kind, part = key_parts(columns[name], f"{what}, key {name!r}")
-            if kinds and kind and kind != kinds[position]:
-                rule = f"the store has {kinds[position]}"
-                raise FeatureError(f"{what}, key {name!r}: {rule}; got {kind}; convert the request's column")
-            parts.append(part)
-        return key_texts(parts, len(times))
-
     def _newest(self, view: View, keys: Sequence[str | None], times: Times) -> list[Found]:
         """Read the newest row at or before each time, each key and time once."""
-        execute, query = self._connection.execute, NEWEST.format(view.storage)
-        seen: dict[tuple[str, int], Found] = {}
-        found: list[Found] = []
-        for key, time in zip(keys, times.tolist(), strict=True):
-            if key is None:
-                found.append(None)
-                continue
-            asked = (key, time)
+        execute, query, moments = self._connection.execute, NEWEST.format(view.storage), times.tolist()
+        seen: dict[tuple[str | None, int], Found] = {}
+        for asked in zip(keys, moments, strict=True):
             if asked not in seen:
-                row = execute(query, asked).fetchone()
-                seen[asked] = None if row is None else (row[0], json.loads(row[1]))
-            found.append(seen[asked])
-        return found
+                row = None if asked[0] is None else execute(query, asked).fetchone()
+                seen[asked] = None if row is None else (row[0], DECODE(row[1])[0])
+        return [seen[asked] for asked in zip(keys, moments, strict=True)]
 
     def _answer(self, view: View, keys: Sequence[str | None], times: Times) -> dict[str, Array]:
         """Compute the outputs of one view."""
@@ -187,10 +165,38 @@ class OnlineStore(RowStore):
         names = total_columns(view)
         none = [0] * len(names)
         ends = (times - 1, times - view.window // MICROSECOND - 1)
-        rows = [[none if row is None else row[1] for row in self._newest(view, keys, end)] for end in ends]
-        totals = [np.array(read, dtype=np.int64).reshape(len(times), len(names)).T for read in rows]
+        found = [[none if row is None else row[1] for row in self._newest(view, keys, moments)] for moments in ends]
+        totals = (np.array(rows, dtype=np.int64).reshape(len(times), len(names)).T for rows in found)
         end, start = (dict(zip(names, total, strict=True)) for total in totals)
         return window_values(view, end, start)
+
+
+def _kinds(view: View, known: Mapping[str, Known], times: Times) -> list[str]:
+    """Give the kinds of a view's stored keys; refuse a view that is not there or lags too far behind."""
+    if view.storage not in known:
+        rule = "not in the online store as declared"
+        raise FeatureError(f"view {view.name!r}: {rule}; run `mlworkbench features materialize`")
+    _, kinds, version, newest = known[view.storage]
+    if view.max_lag is not None and len(times):
+        lag(view, {view.name: {"lake_version": version, "newest": newest}}, int(times.max()))
+    return kinds
+
+
+def _key_columns(
+    view: View, kinds: Sequence[str], columns: Mapping[str, Array], parts: dict[str, Parts]
+) -> list[list[str | None]]:
+    """Give the parts of a view's keys; those of a column that several views share are made once."""
+    for position, name in enumerate(view.key_columns):
+        if name not in columns:
+            way = nearest(name, columns)
+            raise FeatureError(f"view {view.name!r}, key {name!r}: not a column of the requests; {way}")
+        if name not in parts:
+            parts[name] = key_parts(columns[name], f"view {view.name!r}, key {name!r}")
+        kind = parts[name][0]
+        if kinds and kind and kind != kinds[position]:
+            rule = f"the store has {kinds[position]}"
+            raise FeatureError(f"view {view.name!r}, key {name!r}: {rule}; got {kind}; convert the request's column")
+    return [parts[name][1] for name in view.key_columns]
 
 
 def _check_times(times: Times) -> None:
@@ -198,6 +204,6 @@ def _check_times(times: Times) -> None:
     if times.dtype != np.int64 or times.ndim != 1:
         got = f"{times.dtype} of shape {times.shape}"
         raise FeatureError(f"times: int64 microseconds since 1970 UTC, one per request; got {got}; convert them")
-    if len(times) and times.min() == np.iinfo(np.int64).min:
+    if len(times) and times.min() == NO_TIME:
         row = int(times.argmin())
         raise FeatureError(f"times: every request needs a time; row {row} has none; fill it or drop the row")

@@ -23,9 +23,10 @@ from ..errors import FeatureError
 from .declare import View
 
 Array = NDArray[Any]
+Known = tuple[str, list[str], int | None, int | None]
 
 # %% auto #0
-__all__ = ['Array', 'KINDS_OF_KEYS', 'FORMAT', 'SCHEMA', 'ROWS', 'key_parts', 'key_texts', 'open_database', 'RowStore']
+__all__ = ['Array', 'Known', 'KINDS_OF_KEYS', 'FORMAT', 'SCHEMA', 'ROWS', 'key_parts', 'key_texts', 'open_database', 'RowStore']
 
 # %% ../../nbs/features/22_store.ipynb #654b07f9
 KINDS_OF_KEYS: dict[type, str] = {str: "text", int: "integer", bool: "boolean"}
@@ -62,8 +63,8 @@ def key_parts(column: Array, what: str) -> tuple[str, list[str | None]]:
     if column.dtype.kind == "b":
         return "boolean", ["true" if value else "false" for value in column.tolist()]
     values = column.tolist()
-    types = {type(value) for value in values} - {type(None)}
-    if column.dtype.kind not in "OU" or len(types) > 1 or not types <= set(KINDS_OF_KEYS):
+    types = set(map(type, values)) - {type(None)}
+    if column.dtype.kind not in "OU" or len(types) > 1 or not types <= KINDS_OF_KEYS.keys():
         got = column.dtype if column.dtype.kind != "O" else " and ".join(sorted(kind.__name__ for kind in types))
         raise FeatureError(f"{what}: a key is text, integer or boolean; got {got}; convert it")
     kind = KINDS_OF_KEYS[types.pop()] if types else ""
@@ -163,6 +164,8 @@ class RowStore:
         self.path = Path(path)
         self._connection = open_database(self.path, read_only=read_only)
         self._lock = threading.RLock()
+        self._writing = False
+        self._views: tuple[int, dict[str, Known]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +187,7 @@ class RowStore:
                 return
             try:
                 self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                self._writing = write
                 yield
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
@@ -191,6 +195,8 @@ class RowStore:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if self._writing:
+                    self._writing, self._views = False, None
 
     def put(self, view: View, rows: Iterable[tuple[str, int, str]]) -> int:
         """Write rows of a view in one transaction; a row of the same key and time is replaced.
@@ -271,7 +277,10 @@ class RowStore:
         rows = sorted((known[storage] for storage in wanted), key=lambda row: (row[2] or -1, row[3] or 0))
         return {name: {"lake_version": version, "newest": newest} for name, _, version, newest in rows}
 
-    def _known(self) -> dict[str, tuple[str, list[str], int | None, int | None]]:
-        """Read what is stored: storage name to view name, kinds of its keys, lake version, newest row."""
-        rows = self._connection.execute("SELECT storage, name, kinds, lake_version, newest FROM views").fetchall()
-        return {storage: (name, json.loads(kinds), version, newest) for storage, name, kinds, version, newest in rows}
+    def _known(self) -> dict[str, Known]:
+        """Give what is stored, by storage name; read again when this or another connection has written."""
+        changes = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if self._views is None or self._writing or self._views[0] != changes:
+            rows = self._connection.execute("SELECT storage, name, kinds, lake_version, newest FROM views").fetchall()
+            self._views = changes, {row[0]: (row[1], json.loads(row[2]), row[3], row[4]) for row in rows}
+        return self._views[1]

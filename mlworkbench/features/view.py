@@ -22,11 +22,13 @@ from .declare import total_columns as total_columns
 from .rows import RowFunction as RowFunction
 from .rows import apply_row_functions as apply_row_functions
 
+_all_ = ["AsOfView", "RowFunction", "Total", "View", "WindowView", "apply_row_functions", "total_columns"]
 Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of']
+__all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of', 'AsOfView', 'RowFunction', 'Total',
+           'View', 'WindowView', 'apply_row_functions', 'total_columns']
 
 # %% ../../nbs/features/20_view.ipynb #710a13f1
 def expired(asked: Times, available: Times, ttl: timedelta | None) -> NDArray[np.bool_]:
@@ -77,15 +79,17 @@ def window_values(view: WindowView, end: Mapping[str, Times], start: Mapping[str
     {'m': array([1.75,  nan])}
     """
     found: dict[str, Array] = {}
+    within = {name: end[name] - start[name] for name in total_columns(view)}
     for name, total in view.columns.items():
-        count, *sums = (end[stored] - start[stored] for stored in total.stored)
+        count, *sums = (within[stored] for stored in total.stored)
         scale = 10**total.decimals if total.how != "share" else 1
         if total.how == "count":
-            found[name] = count
+            found[name] = count.copy()
         elif total.how == "sum":
             found[name] = sums[0] / scale
         else:
-            found[name] = np.where(count == 0, np.nan, sums[0] / (np.where(count == 0, 1, count) * scale))
+            found[name] = sums[0] / (np.maximum(count, 1) * scale)
+            found[name][count == 0] = np.nan
     return found
 
 # %% ../../nbs/features/20_view.ipynb #12605993

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
-import json
-import platform
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
-from ..contract import format_time
 from ..errors import ScoringError
 from ..features.view import RowFunction
 from ..features.view import View
@@ -36,19 +32,24 @@ from .dump import dump_digest
 from .dump import load_pipeline
 from .dump import own_modules
 from .files import content_id
+from .files import environment
+from .files import json_digest
 from .files import json_text
 from .files import write_bytes
 from .files import write_manifest
 from .frame import FeatureFrame
+from .golden import golden_lines
+from .golden import request_rows
 from .reference import ReferenceScorer
 from .reference import response_method
 from .reference import tuned_rule
 
 Estimator = Any  # scikit-learn ships no types
 Columns = Mapping[str, NDArray[Any]]
+Field = Any  # of Parts
 
 # %% auto #0
-__all__ = ['Estimator', 'Columns', 'Parts', 'fingerprint', 'build_version']
+__all__ = ['Estimator', 'Columns', 'Field', 'Parts', 'fingerprint', 'build_version']
 
 # %% ../../nbs/scoring/36_build.ipynb #49a73128
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,8 @@ class Parts:
         object.__setattr__(self, "classes", classes)
         least = {"binary": 2, "multiclass": 3, "regression": 0}[self.task]
         if len(classes) < least or (self.task != "multiclass" and len(classes) > least):
-            raise ScoringError(f"{self.model}: {self.task} needs {least} classes; got {classes}; check the label column")
+            rule = f"{self.task} needs {least} classes"
+            raise ScoringError(f"{self.model}: {rule}; got {classes}; check the label column")
         if not len(self.golden[2]):
             raise ScoringError(f"{self.model}: a version needs golden rows; got none; give some training rows")
         functions = [f if isinstance(f, RowFunction) else RowFunction(f) for f in self.row_functions]
@@ -187,36 +189,14 @@ def _measure(parts: Parts, scorer: ReferenceScorer, declaration: Mapping[str, An
     original = ReferenceScorer(parts.pipeline, parts.frame, parts.task, scorer.classes, scorer.positive, parts.input)
     off = float(np.abs(scores - original.score(frame)).max())
     if off > max(tolerance, scale * 1e-9):
-        raise ScoringError(f"pipeline: must answer alike after being stored; golden scores differ by {off:.3g}; report the estimator")
+        rule = "pipeline: must answer alike after being stored"
+        raise ScoringError(f"{rule}; golden scores differ by {off:.3g}; report the estimator")
     differs = 0 if parts.task == "regression" else _differing(scorer, frame, decide(scores, declaration))
     return {"measured": measured, "scale": scale, "tolerance": tolerance, "predict_differs": differs}
 
 
 def _differing(scorer: ReferenceScorer, frame: FeatureFrame, decisions: NDArray[np.object_]) -> int:
     return sum(a != b for a, b in zip(scorer.predict(frame).tolist(), decisions.tolist(), strict=True))
-
-# %% ../../nbs/scoring/36_build.ipynb #f4f139b9
-def _request_rows(columns: Columns, contract: Contract) -> list[dict[str, Any]]:
-    """Give request columns as JSON-ready rows, times with their offset."""
-    lists: dict[str, list[Any]] = {}
-    for column in contract.columns:
-        values = columns[column.name]
-        if column.kind == "time":
-            no_time = np.iinfo(np.int64).min
-            lists[column.name] = [None if v == no_time else format_time(int(v)) for v in values]
-        else:
-            lists[column.name] = [row[column.name] for row in FeatureFrame({column.name: values}).rows()]
-    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-
-
-def _golden_lines(parts: Parts, declaration: Mapping[str, Any], scores: NDArray[np.float64]) -> bytes:
-    columns, values, frame = parts.golden
-    requests = _request_rows(columns, parts.request.select(declaration["golden_request"])) or [{}] * len(frame)
-    outputs = [name for view in parts.views for name in view.outputs]
-    returned = FeatureFrame({name: values[name] for name in outputs}).rows() or [{}] * len(frame)
-    rows = zip(requests, returned, frame.rows(), scores.tolist(), strict=True)
-    lines = [json.dumps({"request": r, "values": v, "frame": f, "score": s}, allow_nan=False) for r, v, f, s in rows]
-    return ("\n".join(lines) + "\n").encode()
 
 # %% ../../nbs/scoring/36_build.ipynb #fb00ff24
 def fingerprint(frame: FeatureFrame, labels: NDArray[Any] | None = None) -> str:
@@ -230,25 +210,10 @@ def fingerprint(frame: FeatureFrame, labels: NDArray[Any] | None = None) -> str:
     """
     columns = {name: array_digest(values) for name, values in frame.columns.items()}
     answer = None if labels is None else array_digest(np.asarray(labels))
-    return hashlib.sha256(json_text([list(columns.items()), answer]).encode()).hexdigest()
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json_text(value).encode()).hexdigest()
-
-
-def _environment() -> dict[str, str]:
-    names = ("mlworkbench", "numpy", "pandas", "scikit-learn", "scipy", "skops", "polars", "bentoml")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"python": platform.python_version(), **found}
+    return json_digest([list(columns.items()), answer])
 
 # %% ../../nbs/scoring/36_build.ipynb #ed18ed71
-def build_version(folder: Path, **fields: Any) -> str:  # noqa: ANN401 - the fields of Parts, checked there
+def build_version(folder: Path, **fields: Field) -> str:
     """Build a version in an empty folder.
 
     Parameters
@@ -283,15 +248,22 @@ def build_version(folder: Path, **fields: Any) -> str:  # noqa: ANN401 - the fie
     contracts = _contracts(parts)
     identity = {
         "pipeline": dump_digest(data),
-        "declaration": _digest(declared),
-        "contract": _digest(contracts),
-        "code": _digest({name: hashlib.sha256(source).hexdigest() for name, source in code.items()}),
+        "declaration": json_digest(declared),
+        "contract": json_digest(contracts),
+        "code": json_digest({name: hashlib.sha256(source).hexdigest() for name, source in code.items()}),
         "training": fingerprint(parts.training, parts.labels),
     }
-    golden = _golden_lines(parts, declared, scorer.score(parts.golden[2]))
-    _write_parts(folder, parts, {"declaration.json": {**declared, **measured}, "contract.json": contracts}, {**code, "golden.jsonl": golden})
+    golden = _golden(parts, declared["golden_request"], scorer)
+    documents = {"declaration.json": {**declared, **measured}, "contract.json": contracts}
+    _write_parts(folder, parts, documents, {**code, "golden.jsonl": golden})
     write_manifest(folder, _manifest(parts, identity, modules))
     return content_id(identity)
+
+
+def _golden(parts: Parts, names: Sequence[str], scorer: ReferenceScorer) -> bytes:
+    columns, values, frame = parts.golden
+    returned = FeatureFrame({name: values[name] for view in parts.views for name in view.outputs})
+    return golden_lines(request_rows(columns, parts.request.select(names)), returned, frame, scorer.score(frame))
 
 
 def _contracts(parts: Parts) -> dict[str, Any]:
@@ -314,7 +286,7 @@ def _manifest(parts: Parts, identity: Mapping[str, str], modules: Mapping[str, s
         "parts": dict(identity),
         "modules": dict(modules),
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "environment": _environment(),
+        "environment": environment(),
         "training_rows": len(parts.training),
         "metrics": dict(parts.metrics),
         "verdict": parts.verdict["verdict"],

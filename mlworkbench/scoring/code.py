@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import inspect
 import sys
 import types
 from collections.abc import Mapping
@@ -105,7 +104,8 @@ def collect_code(functions: Sequence[RowFunction]) -> tuple[dict[str, bytes], li
         source = path.read_bytes()
         check_alone(module, source.decode())
         files[f"code/{module}.py"] = source
-        entries.append({"file": f"code/{module}.py", "module": module, "name": function.name, "pandas": function.pandas})
+        entry = {"file": f"code/{module}.py", "module": module, "name": function.name}
+        entries.append({**entry, "pandas": function.pandas})
     return files, entries
 
 # %% ../../nbs/scoring/35_code.ipynb #971449fb
@@ -122,7 +122,8 @@ def _load_module(path: Path, module: str) -> types.ModuleType:
     except Exception as error:
         del sys.modules[private]
         place = user_frame(error) or str(path)
-        raise UserCodeError(f"{place}: {type(error).__name__}: {error}; install what {module} imports, or retrain") from error
+        what = f"{place}: {type(error).__name__}: {error}"
+        raise UserCodeError(f"{what}; install what {module} imports, or retrain") from error
     return loaded
 
 
@@ -167,7 +168,8 @@ def check_modules(folder: Path, modules: Mapping[str, str]) -> None:
     for module, kept in modules.items():
         path = source_of(module)
         if path is None:
-            raise VersionError(f"module {module!r}: needed by pipeline.skops; not importable here; copy {kept} beside settings.ini")
+            way_out = f"copy {kept} of the version beside settings.ini"
+            raise VersionError(f"module {module!r}: needed by pipeline.skops, not importable here; {way_out}")
         if path.read_bytes() != (folder / kept).read_bytes():
             way_out = f"restore it from {kept} of the version, or retrain"
-            raise VersionError(f"module {module!r} ({path.name}) was edited after training, which would change the answers; {way_out}")
+            raise VersionError(f"module {module!r} ({path.name}) was edited after training; {way_out}")

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import ScoringError
 
+Label = Any  # a class: text, number or boolean
+
 # %% auto #0
-__all__ = ['decide', 'scale_of', 'tolerance_of']
+__all__ = ['Label', 'decide', 'scale_of', 'tolerance_of']
 
 # %% ../../nbs/scoring/32_decision.ipynb #0adc5e68
 def _objects(values: list[Any]) -> NDArray[np.object_]:
@@ -23,10 +25,11 @@ def _objects(values: list[Any]) -> NDArray[np.object_]:
     return result
 
 
-def _other_class(declaration: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a class is text, number or boolean
+def _other_class(declaration: Mapping[str, Any]) -> Label:
     classes, positive = list(declaration["classes"]), declaration["positive"]
     if len(classes) != 2 or positive not in classes:
-        raise ScoringError(f"a binary declaration needs two classes, one of them positive; got {classes}, {positive!r}; retrain")
+        rule = "a binary declaration has two classes, one of them positive"
+        raise ScoringError(f"{rule}; got {classes}, {positive!r}; retrain")
     return classes[1 - classes.index(positive)]
 
 
@@ -58,7 +61,7 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     """
     task, axes = declaration["task"], 2 if declaration["task"] == "multiclass" else 1
     if scores.ndim != axes:
-        raise ScoringError(f"{task} scores must have {axes} axes; got shape {scores.shape}; score with the version's scorer")
+        raise ScoringError(f"{task} scores have dimension {axes}; got shape {scores.shape}; use the version's score")
     if task == "regression":
         return _objects([None] * len(scores))
     if task == "multiclass":

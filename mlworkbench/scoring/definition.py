@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import importlib
+import types
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import fields
 from typing import Any
 
 from ..errors import DefinitionError
@@ -171,7 +171,8 @@ def load_definition(spec: str) -> ModelDefinition:
         raise DefinitionError(_main_line(f"definition {attribute!r}"))
     module = _imported(module_name, spec)
     if not hasattr(module, attribute):
-        raise DefinitionError(f"definition: an attribute of {module_name}; got {attribute!r}; {nearest(attribute, vars(module))}")
+        hint = nearest(attribute, vars(module))
+        raise DefinitionError(f"definition: an attribute of {module_name}; got {attribute!r}; {hint}")
     definition = getattr(module, attribute)
     if not isinstance(definition, ModelDefinition):
         got = type(definition).__name__
@@ -180,7 +181,7 @@ def load_definition(spec: str) -> ModelDefinition:
     return definition
 
 
-def _imported(module_name: str, spec: str) -> Any:  # noqa: ANN401 - a module of any content
+def _imported(module_name: str, spec: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except WorkbenchError:
@@ -188,14 +189,15 @@ def _imported(module_name: str, spec: str) -> Any:  # noqa: ANN401 - a module of
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and (module_name == missing or module_name.startswith(f"{missing}.")):
-            way_out = "put it beside settings.ini or install it"
-            raise DefinitionError(f"definition: an importable module; no module {missing!r} (of {spec!r}); {way_out}") from None
+            rule = f"definition: an importable module; no module {missing!r} (of {spec!r})"
+            raise DefinitionError(f"{rule}; put it beside settings.ini or install it") from None
         place = user_frame(error) or module_name
-        raise UserCodeError(f"{place}: {type(error).__name__}: {error}; importing {spec!r} failed; correct the module") from error
+        what = f"{type(error).__name__}: {error}; importing {spec!r} failed"
+        raise UserCodeError(f"{place}: {what}; correct the module") from error
 
 # %% ../../nbs/scoring/31_definition.ipynb #99c222a8
 def _main_line(what: str) -> str:
-    return f"{what}: not in __main__, which no other process can import; move it to a module and import it from there"
+    return f"{what}: not in __main__, which no other process can import; move it to a module and import it"
 
 
 def refuse_main(definition: ModelDefinition) -> None:

@@ -25,9 +25,11 @@ from ..errors import ScoringError
 from ..errors import VersionError
 from .code import own_source
 
+Estimator = Any  # scikit-learn ships no types
+
 # %% auto #0
-__all__ = ['HARMLESS', 'refuse_untrusted', 'single_threaded', 'dump_bytes', 'dump_pipeline', 'load_pipeline', 'array_digest',
-           'dump_digest', 'canonical_digest', 'own_modules']
+__all__ = ['Estimator', 'HARMLESS', 'refuse_untrusted', 'single_threaded', 'dump_bytes', 'dump_pipeline', 'load_pipeline',
+           'array_digest', 'dump_digest', 'canonical_digest', 'own_modules']
 
 # %% ../../nbs/scoring/33_dump.ipynb #58e8cf0d
 _PARTS: dict[str, str] = {
@@ -89,13 +91,15 @@ def refuse_untrusted(names: Collection[str], trusted: Sequence[str] = ()) -> Non
     own = [name for name in unknown if name.startswith("__main__.")]
     if own:
         way_out = "move it to a module beside settings.ini, import it from there and fit again"
-        raise VersionError(f"pipeline.skops: types must be importable; {own[0]} lives in a notebook or script; {way_out}")
+        rule = f"pipeline.skops: types must be importable; {own[0]} lives in a notebook or script"
+        raise VersionError(f"{rule}; {way_out}")
     if unknown:
         line = f"[trust] types = {', '.join(sorted({*trusted, *unknown}))}"
-        raise VersionError(f"pipeline.skops: only trusted types are loaded; got {unknown[0]}; if it is yours, write in settings.ini: {line}")
+        rule = f"pipeline.skops: only trusted types are loaded; got {unknown[0]}"
+        raise VersionError(f"{rule}; if it is yours, write in settings.ini: {line}")
 
 # %% ../../nbs/scoring/33_dump.ipynb #ca261d16
-def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
+def _parts(value: object, seen: set[int]) -> Iterator[Any]:
     if isinstance(value, str | int | float | bool | np.ndarray | type | None) or id(value) in seen:
         return
     seen.add(id(value))
@@ -110,7 +114,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
         yield from _parts(part, seen)
 
 
-def single_threaded(pipeline: Any) -> Any:
+def single_threaded(pipeline: Estimator) -> Estimator:
     """Give a copy of a fitted pipeline with every ``n_jobs`` set to 1.
 
     Examples
@@ -126,7 +130,7 @@ def single_threaded(pipeline: Any) -> Any:
     return result
 
 # %% ../../nbs/scoring/33_dump.ipynb #9838e29a
-def _states(state: Any) -> Iterator[dict[str, Any]]:
+def _states(state: object) -> Iterator[dict[str, Any]]:
     if isinstance(state, dict):
         if "__loader__" in state:
             yield state
@@ -143,14 +147,15 @@ def _schema(data: bytes) -> dict[str, Any]:
 
 
 def _refuse_unnamed(data: bytes) -> None:
-    named = {(s["__module__"], s["__class__"]) for s in _states(_schema(data)) if s.get("__module__") and s["__loader__"] != "JsonNode"}
+    states = [s for s in _states(_schema(data)) if s.get("__module__") and s["__loader__"] != "JsonNode"]
+    named = {(s["__module__"], s["__class__"]) for s in states}
     for module, name in sorted(named):
         if module != "__main__" and not hasattr(importlib.import_module(module), name):
             way_out = "give it a name at the top of a module and fit again"
             raise ScoringError(f"pipeline: functions and classes must be importable; got {name} of {module}; {way_out}")
 
 
-def dump_bytes(pipeline: Any) -> bytes:
+def dump_bytes(pipeline: Estimator) -> bytes:
     """Give a fitted pipeline, single-threaded, in the skops format.
 
     Raises
@@ -168,7 +173,7 @@ def dump_bytes(pipeline: Any) -> bytes:
     return data
 
 
-def dump_pipeline(pipeline: Any, path: Path) -> None:
+def dump_pipeline(pipeline: Estimator, path: Path) -> None:
     """Write a fitted pipeline to a file, single-threaded, in the skops format."""
     data = dump_bytes(pipeline)
     with path.open("wb") as file:
@@ -177,7 +182,7 @@ def dump_pipeline(pipeline: Any, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Any:
+def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Estimator:
     """Read a pipeline, building only types that are trusted.
 
     Parameters
@@ -201,7 +206,8 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Any:
     try:
         untrusted = sio.get_untrusted_types(file=path)
     except Exception as error:
-        raise VersionError(f"{path.name}: a skops file; {type(error).__name__}: {error}; restore it or retrain") from error
+        got = f"{type(error).__name__}: {error}"
+        raise VersionError(f"{path.name}: a skops file; got {got}; restore it or retrain") from error
     refuse_untrusted(untrusted, trusted)
     try:
         return sio.load(path, trusted=untrusted)
@@ -211,6 +217,7 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Any:
 
 # %% ../../nbs/scoring/33_dump.ipynb #dafa01eb
 _CLOCKS = ("refit_time_", "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time")
+_NOT_SAID = ("__id__", "file", "_skops_version", *_CLOCKS)
 
 
 def array_digest(values: NDArray[Any]) -> str:
@@ -228,17 +235,18 @@ def array_digest(values: NDArray[Any]) -> str:
     elif values.dtype == object:
         digest.update(json.dumps(values.tolist(), ensure_ascii=True).encode())
     else:
-        plain = np.where(np.isnan(values), np.array(np.nan, values.dtype), values) if values.dtype.kind == "f" else values
+        missing = np.isnan(values) if values.dtype.kind == "f" else np.False_
+        plain = np.where(missing, np.array(np.nan, values.dtype), values) if missing.any() else values
         digest.update(np.ascontiguousarray(plain).tobytes())
     return digest.hexdigest()
 
 
-def _canonical(state: Any, archive: zipfile.ZipFile) -> Any:
+def _canonical(state: object, archive: zipfile.ZipFile) -> object:
     if isinstance(state, list):
         return [_canonical(value, archive) for value in state]
     if not isinstance(state, dict):
         return state
-    kept = {k: _canonical(v, archive) for k, v in state.items() if k not in ("__id__", "file", "_skops_version", *_CLOCKS)}
+    kept: dict[str, Any] = {k: _canonical(v, archive) for k, v in state.items() if k not in _NOT_SAID}
     if "file" in state:
         data = archive.read(state["file"])
         array = np.load(io.BytesIO(data), allow_pickle=False) if state["file"].endswith(".npy") else None
@@ -255,7 +263,7 @@ def dump_digest(data: bytes) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def canonical_digest(pipeline: Any) -> str:
+def canonical_digest(pipeline: Estimator) -> str:
     """Hash a fitted pipeline: equal in every process that fitted the same.
 
     Examples

@@ -5,10 +5,12 @@
 # %% ../../nbs/scoring/35_files.ipynb #d4ee9a42
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
-import tempfile
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from typing import Any
 from ..errors import VersionError
 
 # %% auto #0
-__all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'json_text', 'content_id', 'write_bytes', 'file_digests', 'write_manifest',
-           'read_manifest', 'verify_files']
+__all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'json_text', 'json_digest', 'content_id', 'write_bytes', 'environment',
+           'file_digests', 'write_manifest', 'read_manifest', 'verify_files']
 
 # %% ../../nbs/scoring/35_files.ipynb #aeec583e
 MANIFEST = "manifest.json"
@@ -28,6 +30,11 @@ ID_PARTS = ("pipeline", "declaration", "contract", "code", "training")
 def json_text(value: object) -> str:
     """Give JSON text that is equal for equal values: keys sorted, no NaN."""
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_digest(value: object) -> str:
+    """Hash a JSON-ready value; 64 hex digits."""
+    return hashlib.sha256(json_text(value).encode()).hexdigest()
 
 
 def content_id(parts: Mapping[str, str]) -> str:
@@ -46,9 +53,9 @@ def content_id(parts: Mapping[str, str]) -> str:
     Examples
     --------
     >>> content_id(dict.fromkeys(ID_PARTS, "0"))[:12]
-    'cc0e3f6b5a4f'
+    '79eaf4557ca8'
     """
-    return hashlib.sha256(json_text({name: parts[name] for name in ID_PARTS}).encode()).hexdigest()
+    return json_digest({name: parts[name] for name in ID_PARTS})
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -58,6 +65,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+# %% ../../nbs/scoring/35_files.ipynb #512d5547
+_LIBRARIES = ("mlworkbench", "numpy", "pandas", "scikit-learn", "scipy", "skops", "polars", "bentoml")
+
+
+def environment() -> dict[str, str]:
+    """Give the versions of Python and of the libraries that a score can depend on."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 # %% ../../nbs/scoring/35_files.ipynb #9294f7b0
 def file_digests(folder: Path) -> dict[str, str]:
@@ -87,7 +106,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         newer, whole = manifest["format"] > 1, content_id(manifest["parts"]) == manifest["content_id"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VersionError(f"{folder.name}: a version folder with its manifest.json; got {error!r}; restore it or retrain") from None
+        rule = "a version folder with its manifest.json"
+        raise VersionError(f"{folder.name}: {rule}; got {error!r}; restore it or retrain") from None
     if newer:
         raise VersionError(f"{folder.name}: version format 1; got {manifest['format']}; upgrade mlworkbench")
     if not whole:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import nearest
 
+Json = Any  # what json.loads gives
+
 # %% auto #0
-__all__ = ['FeatureFrame', 'column_array', 'frame_from_columns']
+__all__ = ['Json', 'FeatureFrame', 'column_array', 'frame_from_columns']
 
 # %% ../../nbs/scoring/30_frame.ipynb #e82ece13
-def _json_value(value: Any) -> Any:  # noqa: ANN401 - a value of any kind
+def _json_value(value: object) -> Json:
     """Turn one value of a column into what JSON can carry: NaN to None, infinity to text."""
     if isinstance(value, np.ndarray):
         return [_json_value(part) for part in value]
@@ -59,7 +62,7 @@ class FeatureFrame:
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ScoringError(f"columns of a feature frame must be of one length; got {lengths}; correct the row function")
+            raise ScoringError(f"feature frame: columns of one length; got {lengths}; correct the row function")
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
@@ -124,8 +127,8 @@ def _number(values: NDArray[Any], column: Column) -> NDArray[np.float64]:
     if values.dtype.kind in "US" or (values.dtype == object and any(isinstance(v, str) for v in values.flat)):
         raise _fail(column, "a number, not text", values.ravel()[0], "convert it at ingest")
     if not column.infinite and np.isinf(result).any():
-        where = np.isinf(result).reshape(len(result), -1).any(axis=1)
-        raise _fail(column, "finite or missing", _first(result, where), "give NaN, or state infinite=True in the contract")
+        where = np.asarray(np.isinf(result).reshape(len(result), -1).any(axis=1))
+        raise _fail(column, "finite or missing", _first(result, where), "give NaN, or declare infinite=True")
     return result
 
 
@@ -133,9 +136,9 @@ def _whole(values: NDArray[Any], column: Column) -> NDArray[np.int64]:
     if values.dtype.kind in "iu" and values.dtype != np.uint64:
         return values.astype(np.int64, copy=False)
     numbers = _number(values, column)
-    bad = ~(np.abs(numbers) <= 2**53) | (numbers != np.floor(numbers))
+    bad = np.asarray(~(np.abs(numbers) <= 2**53) | (numbers != np.floor(numbers)))
     if bad.any():
-        raise _fail(column, "a whole number, never missing", _first(values, bad), "use kind 'number' if it can be missing")
+        raise _fail(column, "a whole number, never missing", _first(values, bad), "or declare it a number")
     exact = values if values.dtype == object else numbers
     return exact.astype(np.int64)
 
@@ -145,7 +148,7 @@ def _boolean(values: NDArray[Any], column: Column) -> NDArray[np.bool_]:
         return values
     bad = np.array([not isinstance(v, bool | np.bool_) for v in values.tolist()], dtype=np.bool_)
     if bad.any():
-        raise _fail(column, "true or false, never missing", _first(values, bad), "use kind 'number' if it can be missing")
+        raise _fail(column, "true or false, never missing", _first(values, bad), "or declare it a number")
     return values.astype(np.bool_)
 
 
@@ -168,6 +171,10 @@ def _words(values: NDArray[Any], column: Column) -> NDArray[np.object_]:
     result = np.empty(len(items), dtype=object)
     result[:] = items
     return result
+
+
+_Reader = Callable[[NDArray[Any], Column], NDArray[Any]]
+_READERS: dict[str, _Reader] = {"number": _number, "vector": _number, "integer": _whole, "boolean": _boolean}
 
 # %% ../../nbs/scoring/30_frame.ipynb #667025df
 def column_array(values: NDArray[Any], column: Column) -> NDArray[Any]:
@@ -199,9 +206,9 @@ def column_array(values: NDArray[Any], column: Column) -> NDArray[Any]:
         raise _fail(column, "no dates in a feature frame", column.kind, "derive numbers from it in a row function")
     axes = 2 if column.kind == "vector" else 1
     if np.ndim(values) != axes:
-        raise _fail(column, f"an array of {axes} {'axis' if axes == 1 else 'axes'}", np.shape(values), "correct the row function")
-    readers = {"number": _number, "vector": _number, "integer": _whole, "boolean": _boolean}
-    return readers.get(column.kind, _words)(np.asarray(values), column)
+        raise _fail(column, f"an array of dimension {axes}", np.shape(values), "correct the row function")
+    reader: _Reader = _READERS.get(column.kind, _words)
+    return reader(np.asarray(values), column)
 
 # %% ../../nbs/scoring/30_frame.ipynb #f68e9ccd
 def frame_from_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) -> FeatureFrame:

@@ -27,27 +27,36 @@ from .frame import FeatureFrame
 if TYPE_CHECKING:
     import pandas as pd
 
+Estimator = Any  # scikit-learn ships no types
+Label = Any  # a class: text, number or boolean
 _all_ = [canonical_digest, dump_pipeline, load_pipeline]
 
 # %% auto #0
-__all__ = ['frame_to_pandas', 'final_estimator', 'response_method', 'tuned_rule', 'plain_classes', 'ReferenceScorer',
-           'canonical_digest', 'dump_pipeline', 'load_pipeline']
+__all__ = ['Estimator', 'Label', 'Call', 'frame_to_pandas', 'final_estimator', 'response_method', 'tuned_rule', 'plain_classes',
+           'ReferenceScorer', 'canonical_digest', 'dump_pipeline', 'load_pipeline']
 
 # %% ../../nbs/scoring/33_reference.ipynb #eb866a5a
-def _series(values: NDArray[Any], column: Column) -> Any:
+def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray:
     """Restore the pandas dtype of one column."""
     import pandas as pd
 
     if column.dtype == "category":
         known = column.categories
-        return pd.Categorical(values, categories=None if known is None else list(known))
+        return pd.Categorical(list(values), categories=None if known is None else list(known))
     if values.dtype != object:
-        return values if column.dtype in ("", "object", str(values.dtype)) else pd.Series(values).astype(column.dtype).array  # type: ignore[call-overload]
+        return values if column.dtype in ("", "object", str(values.dtype)) else _cast(values, column.dtype)
     if column.dtype not in ("", "object", "object[none]"):
-        return pd.Series(values, dtype=object).astype(column.dtype).array  # type: ignore[call-overload]
+        return _cast(values, column.dtype)
     if column.dtype == "object[none]":
         return values
-    return np.array([np.nan if v is None else v for v in values] or [], dtype=object)
+    return np.array([np.nan if v is None else v for v in values], dtype=object)
+
+
+def _cast(values: NDArray[Any], dtype: str) -> pd.api.extensions.ExtensionArray:
+    import pandas as pd
+
+    array: pd.api.extensions.ExtensionArray = pd.Series(values).astype(dtype).array  # type: ignore[call-overload]
+    return array
 
 
 def frame_to_pandas(frame: FeatureFrame, contract: Contract) -> pd.DataFrame:
@@ -68,7 +77,8 @@ def frame_to_pandas(frame: FeatureFrame, contract: Contract) -> pd.DataFrame:
     Examples
     --------
     >>> contract = Contract((Column("carrier", "category", nullable=True, categories=("AA", "UA"), dtype="category"),))
-    >>> frame_to_pandas(FeatureFrame({"carrier": np.array(["UA", None], dtype=object)}), contract)["carrier"].cat.codes.tolist()
+    >>> frame = FeatureFrame({"carrier": np.array(["UA", None], dtype=object)})
+    >>> frame_to_pandas(frame, contract)["carrier"].cat.codes.tolist()
     [1, -1]
     """
     import pandas as pd
@@ -83,14 +93,14 @@ def frame_to_pandas(frame: FeatureFrame, contract: Contract) -> pd.DataFrame:
     return pd.DataFrame(columns, copy=False)
 
 # %% ../../nbs/scoring/33_reference.ipynb #e076000c
-def final_estimator(pipeline: Any) -> Any:
+def final_estimator(pipeline: Estimator) -> Estimator:
     """Give the last estimator of a pipeline, at any depth."""
     while getattr(pipeline, "steps", None):
         pipeline = pipeline.steps[-1][1]
     return pipeline
 
 
-def response_method(pipeline: Any, task: str) -> str:
+def response_method(pipeline: Estimator, task: str) -> str:
     """Say which method gives the scores.
 
     Parameters
@@ -118,10 +128,11 @@ def response_method(pipeline: Any, task: str) -> str:
         if hasattr(pipeline, method):
             return method
     name = type(final_estimator(pipeline)).__name__
-    raise ScoringError(f"estimator: predict_proba or decision_function; {name} has neither; wrap it in CalibratedClassifierCV")
+    way_out = "wrap it in CalibratedClassifierCV"
+    raise ScoringError(f"estimator: predict_proba or decision_function; {name} has neither; {way_out}")
 
 
-def tuned_rule(pipeline: Any) -> tuple[float | None, Any]:
+def tuned_rule(pipeline: Estimator) -> tuple[float | None, Label]:
     """Give the threshold and the positive class that a tuned classifier holds; None where it holds none."""
     last = final_estimator(pipeline)
     threshold = getattr(last, "best_threshold_", None)
@@ -130,12 +141,15 @@ def tuned_rule(pipeline: Any) -> tuple[float | None, Any]:
     return (None if threshold is None else float(threshold)), getattr(last, "pos_label", None)
 
 
-def plain_classes(pipeline: Any) -> list[Any]:
+def plain_classes(pipeline: Estimator) -> list[Any]:
     """Give the classes of a fitted classifier as plain values; none for a regressor."""
     return [value.item() if isinstance(value, np.generic) else value for value in getattr(pipeline, "classes_", [])]
 
 # %% ../../nbs/scoring/33_reference.ipynb #c321d889
-def _failing(call: Callable[[FeatureFrame], Any], frame: FeatureFrame, error: Exception) -> tuple[int | None, Exception]:
+Call = Callable[[FeatureFrame], object]
+
+
+def _failing(call: Call, frame: FeatureFrame, error: Exception) -> tuple[int | None, Exception]:
     """Find the first row that fails alone, and its error; None if only rows together fail."""
     start, stop = 0, len(frame)
     while stop - start > 1:
@@ -151,15 +165,16 @@ def _failing(call: Callable[[FeatureFrame], Any], frame: FeatureFrame, error: Ex
     return start, error
 
 
-def _refuse_row(call: Callable[[FeatureFrame], Any], frame: FeatureFrame, error: Exception) -> NoReturn:
+def _refuse_row(call: Call, frame: FeatureFrame, error: Exception) -> NoReturn:
     row, cause = _failing(call, frame, error)
     where = "all rows together" if row is None else f"row {row}"
     text = next(iter(str(cause).splitlines()), "")
     place = user_frame(cause)
     if place:
-        raise UserCodeError(f"{place}: {where}: {type(cause).__name__}: {text}; correct the transformer or the row") from cause
-    way_out = "correct the row, or let the pipeline handle such values"
-    raise ScoringError(f"the pipeline refuses {where}: {type(cause).__name__}: {text}; {way_out}") from cause
+        got = f"{place}: {where}: {type(cause).__name__}: {text}"
+        raise UserCodeError(f"{got}; correct the transformer or the row") from cause
+    got = f"the pipeline refuses {where}: {type(cause).__name__}: {text}"
+    raise ScoringError(f"{got}; correct the row, or let the pipeline handle such values") from cause
 
 # %% ../../nbs/scoring/33_reference.ipynb #101daf37
 @dataclass(frozen=True, eq=False)
@@ -191,15 +206,15 @@ class ReferenceScorer:
     [2.0, 4.0, 6.0]
     """
 
-    pipeline: Any
+    pipeline: Estimator
     contract: Contract
     task: str
     classes: list[Any]
-    positive: Any = None
+    positive: Label = None
     input: str = "frame"
     kind = "reference"
 
-    def model_input(self, frame: FeatureFrame) -> Any:
+    def model_input(self, frame: FeatureFrame) -> pd.DataFrame | pd.Series[Any] | NDArray[Any]:
         """Give what the pipeline's methods take."""
         table = frame_to_pandas(frame, self.contract)
         if self.input == "series":
@@ -240,8 +255,8 @@ class ReferenceScorer:
         """Give the pipeline's own `predict`, to count where it differs from the declared decision."""
         return np.asarray(self._call("predict", frame)) if len(frame) else np.empty(0, dtype=object)
 
-    def _call(self, method: str, frame: FeatureFrame) -> Any:
-        def call(rows: FeatureFrame) -> Any:
+    def _call(self, method: str, frame: FeatureFrame) -> object:
+        def call(rows: FeatureFrame) -> object:
             return getattr(self.pipeline, method)(self.model_input(rows))
 
         try:
@@ -260,8 +275,8 @@ class ReferenceScorer:
                 return np.ascontiguousarray(scores[:, place])
             return self._one_column(scores if place else -scores)
         if scores.shape[1:] != (len(own),):
-            rule = "one score a class"
-            raise ScoringError(f"estimator: {rule}; got shape {scores.shape}; set decision_function_shape='ovr' or probability=True")
+            way_out = "set decision_function_shape='ovr' or probability=True"
+            raise ScoringError(f"estimator: one score a class; got shape {scores.shape}; {way_out}")
         return np.ascontiguousarray(scores[:, [own.index(value) for value in self.classes]])
 
     def _one_column(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

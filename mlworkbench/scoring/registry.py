@@ -106,7 +106,8 @@ class Registry:
         tag, target = f"{model}:{content_id[:32]}", self.store / model / content_id[:32]
         manifest = read_manifest(built)
         if (manifest["model"], manifest["content_id"]) != (model, content_id):
-            raise VersionError(f"{tag}: the folder of that version; got {manifest['model']}:{manifest['content_id'][:32]}; build it again")
+            got = f"{manifest['model']}:{manifest['content_id'][:32]}"
+            raise VersionError(f"{tag}: the folder of that version; got {got}; build it again")
         verify_files(built, manifest)
         with file_lock(self.store.parent / "mlworkbench.lock"):
             if not (target / MANIFEST).is_file():
@@ -161,7 +162,8 @@ class Registry:
         """
         tags = self._tags(model)
         if not tags:
-            raise VersionError(f"{model}: a model with a version; got none; {nearest(model, self.models())}; or train it first")
+            hint = nearest(model, self.models())
+            raise VersionError(f"{model}: a model with a version; got none; {hint}; or train it first")
         if ref is None:
             return self.serving(model)[0]
         aliases = self.aliases.get(model)
@@ -171,8 +173,8 @@ class Registry:
         found = [tag for tag in tags if tag.partition(":")[2].startswith(digits)] if len(digits) >= 4 else []
         if len(found) != 1:
             known = nearest(ref, [*aliases, *(tag.partition(":")[2][:12] for tag in tags)])
-            rule = "one version, by alias, tag or first digits"
-            raise VersionError(f"{model}: {rule}; got {ref!r}, which is {len(found) or 'no'} version of it; {known}")
+            rule = f"one version, by alias, tag or first digits; got {ref!r}, which is {len(found) or 'no'} of them"
+            raise VersionError(f"{model}: {rule}; {known}")
         return found[0]
 
     def folder(self, model: str, ref: str | None = None) -> Path:
@@ -213,7 +215,8 @@ class Registry:
         if passed:
             return passed[0], "newest that passed its gates"
         got = ", ".join(f"{row['tag'].partition(':')[2][:12]} ({row['verdict']})" for row in rows[:4]) or "none"
-        raise VersionError(f"{model}: a champion or a version that passed its gates; got {got}; promote one: models promote")
+        rule = "a champion, or a version that passed its gates"
+        raise VersionError(f"{model}: {rule}; got {got}; promote one: mlworkbench models promote")
 
     def promote(self, model: str, ref: str, *, who: str, why: str, alias: str = "champion") -> str:
         """Make a version champion (or give it another alias).
@@ -235,7 +238,8 @@ class Registry:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
         if alias == "champion" and manifest["verdict"] == "fail":
-            raise Refused(f"{tag}: a champion has not failed its gates; got verdict fail; train a better one or change the gates")
+            way_out = "train a better one or change the gates"
+            raise Refused(f"{tag}: a champion has not failed its gates; got verdict fail; {way_out}")
         if not alias.isidentifier() or len(alias) > 40:
             raise VersionError(f"alias: a word such as champion or challenger; got {alias!r}; rename it")
         self.aliases.move(model, alias, tag, who=who, why=why)

@@ -19,11 +19,15 @@ from ..errors import user_frame
 from .definition import ModelDefinition
 from ..times import parse_time
 
+Data = Any  # a data frame, a path, a source
+Parameter = Any  # of an estimator
+Estimator = Any  # scikit-learn ships no types
+
 # %% auto #0
-__all__ = ['resolve_data', 'request_frame', 'dtypes_of', 'fresh_estimator', 'unwrap_search']
+__all__ = ['Data', 'Parameter', 'Estimator', 'resolve_data', 'request_frame', 'dtypes_of', 'fresh_estimator', 'unwrap_search']
 
 # %% ../../nbs/scoring/34_rows.ipynb #6ef69a50
-def resolve_data(definition: ModelDefinition, lake: Any = None) -> Any:  # noqa: ANN401 - what the user gave
+def resolve_data(definition: ModelDefinition, lake: object = None) -> Data:
     """Give the definition's data, called if it is a function.
 
     Parameters
@@ -51,10 +55,11 @@ def resolve_data(definition: ModelDefinition, lake: Any = None) -> Any:  # noqa:
         raise
     except Exception as error:
         place = user_frame(error) or data.__qualname__
-        raise UserCodeError(f"{place}: {type(error).__name__}: {error}; correct the data function of {definition.name}") from error
+        what = f"{place}: {type(error).__name__}: {error}"
+        raise UserCodeError(f"{what}; correct the data function of {definition.name}") from error
 
 
-def _table(data: Any) -> pl.DataFrame:  # noqa: ANN401 - what the user gave
+def _table(data: Data) -> pl.DataFrame:
     if isinstance(data, pl.LazyFrame):
         return data.collect()
     if isinstance(data, pl.DataFrame):
@@ -70,11 +75,11 @@ def _utc(frame: pl.DataFrame, column: str) -> pl.DataFrame:
         micros = [None if text is None else parse_time(text) for text in texts]
         return frame.with_columns(pl.Series(column, micros, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")))
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
-        raise DefinitionError(f"{column}: times need an offset or zone; got {dtype}; convert to UTC in the data function")
+        raise DefinitionError(f"{column}: times need an offset or zone; got {dtype}; convert to UTC in the data")
     return frame.with_columns(pl.col(column).dt.convert_time_zone("UTC").dt.cast_time_unit("us"))
 
 
-def request_frame(definition: ModelDefinition, lake: Any = None) -> pl.DataFrame:  # noqa: ANN401 - a lake or none
+def request_frame(definition: ModelDefinition, lake: object = None) -> pl.DataFrame:
     """Give all rows of a definition's data: request columns, label, times.
 
     Parameters
@@ -96,22 +101,19 @@ def request_frame(definition: ModelDefinition, lake: Any = None) -> pl.DataFrame
     """
     frame = _table(resolve_data(definition, lake))
     if frame.is_empty():
-        raise DefinitionError(f"{definition.name}: data must have rows; got none; ingest first, or check the path or filter")
+        raise DefinitionError(f"{definition.name}: data must have rows; got none; ingest first, or check its filter")
     times = [name for name in (definition.prediction_time, definition.label_available_at) if name]
-    keys = [key for view in definition.time_views for key in _keys(view)]
+    keys = [key for view in definition.time_views for key in view.key_columns]
     for column in [definition.label, *definition.entity, *times, *definition.personal, *keys]:
         if column not in frame.columns:
-            raise DefinitionError(f"{definition.name}: a column of the data; got {column!r}; {nearest(column, frame.columns)}")
+            hint = nearest(column, frame.columns)
+            raise DefinitionError(f"{definition.name}: a column of the data; got {column!r}; {hint}")
     for column in times:
         frame = _utc(frame, column)
     return frame
 
-
-def _keys(view: Any) -> list[str]:  # noqa: ANN401 - a view
-    return list(view.keys)
-
 # %% ../../nbs/scoring/34_rows.ipynb #ea52aaec
-def dtypes_of(data: Any) -> dict[str, str]:  # noqa: ANN401 - what the user gave
+def dtypes_of(data: Data) -> dict[str, str]:
     """Give the pandas dtype of each column, for the frame contract; nothing for other tables.
 
     Raises
@@ -131,11 +133,12 @@ def dtypes_of(data: Any) -> dict[str, str]:  # noqa: ANN401 - what the user gave
     for name, dtype in columns.items():
         categories = getattr(dtype, "categories", None)
         if categories is not None and not all(isinstance(value, str) for value in categories):
-            raise DefinitionError(f"{name}: categories must be text; got {list(categories)[:3]}; convert with astype(str)")
+            got = list(categories)[:3]
+            raise DefinitionError(f"{name}: categories must be text; got {got}; convert with astype(str)")
     return {str(name): str(dtype) for name, dtype in columns.items()}
 
 # %% ../../nbs/scoring/34_rows.ipynb #597c8c5a
-def fresh_estimator(definition: ModelDefinition) -> Any:  # noqa: ANN401 - an estimator
+def fresh_estimator(definition: ModelDefinition) -> Estimator:
     """Give an unfitted copy of the definition's estimator, its open seeds set.
 
     Parameters
@@ -157,7 +160,7 @@ def fresh_estimator(definition: ModelDefinition) -> Any:  # noqa: ANN401 - an es
 
     made = definition.estimator if hasattr(definition.estimator, "fit") else _called(definition)
     if not hasattr(made, "fit"):
-        raise DefinitionError(f"estimator: the function must return an estimator; got {type(made).__name__}; correct it")
+        raise DefinitionError(f"estimator: a function that returns an estimator; got {type(made).__name__}; correct it")
     estimator = clone(made)
     open_seeds = {
         name: definition.seed
@@ -167,15 +170,16 @@ def fresh_estimator(definition: ModelDefinition) -> Any:  # noqa: ANN401 - an es
     return estimator.set_params(**open_seeds)
 
 
-def _called(definition: ModelDefinition) -> Any:  # noqa: ANN401 - an estimator
+def _called(definition: ModelDefinition) -> Estimator:
     try:
         return definition.estimator()
     except Exception as error:
         place = user_frame(error) or definition.estimator.__qualname__
-        raise UserCodeError(f"{place}: {type(error).__name__}: {error}; correct the estimator of {definition.name}") from error
+        what = f"{place}: {type(error).__name__}: {error}"
+        raise UserCodeError(f"{what}; correct the estimator of {definition.name}") from error
 
 # %% ../../nbs/scoring/34_rows.ipynb #af7e3347
-def unwrap_search(fitted: Any) -> tuple[Any, list[dict[str, Any]] | None]:  # noqa: ANN401 - an estimator
+def unwrap_search(fitted: Estimator) -> tuple[Estimator, list[dict[str, Any]] | None]:
     """Part a fitted search into its best pipeline and its trials.
 
     Parameters
@@ -188,7 +192,7 @@ def unwrap_search(fitted: Any) -> tuple[Any, list[dict[str, Any]] | None]:  # no
     pipeline : estimator
         Without the search.
     trials : list of dict, or None
-        ``parameters``, ``score`` (mean over folds), ``deviation`` and ``rank`` of each; None where nothing was searched.
+        ``parameters``, ``score`` (mean over folds), ``deviation``, ``rank`` of each; None where nothing was searched.
 
     Raises
     ------
@@ -206,7 +210,7 @@ def unwrap_search(fitted: Any) -> tuple[Any, list[dict[str, Any]] | None]:  # no
     return fitted.best_estimator_, _trials(fitted)
 
 
-def _trials(search: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a search object
+def _trials(search: Estimator) -> list[dict[str, Any]]:
     results = search.cv_results_
     metric = search.refit if isinstance(search.refit, str) and f"mean_test_{search.refit}" in results else "score"
     return [
@@ -220,6 +224,6 @@ def _trials(search: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a search obj
     ]
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a parameter
+def _plain(value: Parameter) -> str | float | bool | None:
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)

@@ -18,8 +18,10 @@ from ..features.view import WindowView
 from ..home import RESERVED
 from ..times import parse_time
 
+Definition = Any  # a ModelDefinition, which the next notebook defines
+
 # %% auto #0
-__all__ = ['NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OPERATORS', 'METRICS', 'check_name', 'check_definition']
+__all__ = ['Definition', 'NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OPERATORS', 'METRICS', 'check_name', 'check_definition']
 
 # %% ../../nbs/scoring/30_rules.ipynb #3d5783c1
 NAME_PATTERN = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
@@ -57,7 +59,7 @@ def check_name(name: object) -> str:
         rule = "a lower-case letter, then at most 39 lower-case letters, digits or _, no _ at the end"
         raise DefinitionError(f"name: {rule}; got {name!r}; rename the model, for example 'late_flights'")
     if name in RESERVED:
-        raise DefinitionError(f"name: not a folder of the home; got {name!r}; rename the model, for example '{name}_model'")
+        raise DefinitionError(f"name: not a folder of the home; got {name!r}; rename it, for example '{name}_model'")
     return name
 
 
@@ -66,7 +68,7 @@ def _known(argument: str, value: object, options: Sequence[str]) -> None:
         raise DefinitionError(f"{argument}: one of {', '.join(options)}; got {value!r}; {nearest(str(value), options)}")
 
 # %% ../../nbs/scoring/30_rules.ipynb #ee860203
-def _check_columns(definition: Any) -> None:  # noqa: ANN401 - see check_definition
+def _check_columns(definition: Definition) -> None:
     features = set(definition.features or ())
     times = {definition.prediction_time, definition.label_available_at}
     for argument, names in [
@@ -78,14 +80,14 @@ def _check_columns(definition: Any) -> None:  # noqa: ANN401 - see check_definit
         if features & names:
             column = sorted(features & names)[0]
             rule = f"no {argument} column among the features"
-            raise DefinitionError(f"features: {rule}; got {column!r}; leave it out, or derive a feature from it in a view")
+            raise DefinitionError(f"features: {rule}; got {column!r}; leave it out, or derive a feature in a view")
     if definition.label in {*definition.entity, *times}:
-        raise DefinitionError(f"label: not an entity or time column; got {definition.label!r}; name the column to predict")
+        raise DefinitionError(f"label: not an entity or time; got {definition.label!r}; name the column to predict")
     if definition.prediction_time is None and (definition.time_views or definition.label_available_at):
-        raise DefinitionError("prediction_time: needed by views and label_available_at; got None; name the column of it")
+        raise DefinitionError("prediction_time: views and label_available_at need it; got None; name its column")
 
 
-def _check_gates(definition: Any) -> None:  # noqa: ANN401 - see check_definition
+def _check_gates(definition: Definition) -> None:
     task = definition.task
     known = METRICS[task] if task else tuple(dict.fromkeys(name for names in METRICS.values() for name in names))
     for metric in definition.metrics:
@@ -101,7 +103,7 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
-def _check_threshold(definition: Any) -> None:  # noqa: ANN401 - see check_definition
+def _check_threshold(definition: Definition) -> None:
     if definition.threshold is None:
         return
     if definition.task not in (None, "binary"):
@@ -111,7 +113,7 @@ def _check_threshold(definition: Any) -> None:  # noqa: ANN401 - see check_defin
         raise DefinitionError(f"threshold: a probability between 0 and 1; got {definition.threshold!r}; correct it")
 
 # %% ../../nbs/scoring/30_rules.ipynb #4e4212f2
-def _check_times(definition: Any) -> None:  # noqa: ANN401 - see check_definition
+def _check_times(definition: Definition) -> None:
     share = definition.split
     if isinstance(share, int | float) and not 0 < share < 1:
         raise DefinitionError(f"split: a share between 0 and 1, or UTC text; got {share!r}; for example 0.2")
@@ -125,13 +127,14 @@ def _check_times(definition: Any) -> None:  # noqa: ANN401 - see check_definitio
             except WorkbenchError as error:
                 raise DefinitionError(f"{argument}: {error}") from None
         elif value is not None and (argument == "until" or not _number(value)):
-            raise DefinitionError(f"{argument}: UTC text such as '2013-09-01T00:00:00+00:00'; got {value!r}; correct it")
+            raise DefinitionError(f"{argument}: text such as '2013-09-01T00:00:00+00:00'; got {value!r}; correct it")
 
 
-def _check_parts(definition: Any) -> None:  # noqa: ANN401 - see check_definition
+def _check_parts(definition: Definition) -> None:
     if not hasattr(definition.estimator, "fit") and not callable(definition.estimator):
         got = type(definition.estimator).__name__
-        raise DefinitionError(f"estimator: an estimator, a search object, or a function that returns one; got {got}; correct it")
+        rule = "an estimator, a search object, or a function that returns one"
+        raise DefinitionError(f"estimator: {rule}; got {got}; correct it")
     if isinstance(definition.estimator, type):
         got = definition.estimator.__name__
         raise DefinitionError(f"estimator: an object, not a class; got {got}; write {got}()")
@@ -147,7 +150,7 @@ def _check_parts(definition: Any) -> None:  # noqa: ANN401 - see check_definitio
         raise DefinitionError(f"views, tables: each name once; got {double!r} twice; rename one")
 
 # %% ../../nbs/scoring/30_rules.ipynb #fe705678
-def check_definition(definition: Any) -> None:  # noqa: ANN401 - a ModelDefinition, defined one notebook later
+def check_definition(definition: Definition) -> None:
     """Refuse a definition that breaks a rule.
 
     Parameters

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import Column
 from ..contract import Contract
 from ..contract import Fault
 from ..contract import faults_error
@@ -27,7 +26,6 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import apply_row_functions
 from ..features.view import view_of
-from ..records import columns_of
 from .code import check_modules
 from .code import load_code
 from .decision import decide
@@ -36,13 +34,15 @@ from .files import read_manifest
 from .files import verify_files
 from .frame import FeatureFrame
 from .frame import frame_from_columns
+from .golden import request_columns
+from .golden import same_rows
+from .golden import view_contract
 
 _all_ = [VERSION_FILES]
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
-__all__ = ['Columns', 'Scorer', 'Version', 'Predictions', 'predict', 'view_contract', 'reproduce_golden', 'open_version',
-           'VERSION_FILES']
+__all__ = ['Columns', 'Scorer', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'open_version', 'VERSION_FILES']
 
 # %% ../../nbs/scoring/35_version.ipynb #b5af3f06
 class Scorer(Protocol):
@@ -179,13 +179,7 @@ def predict(version: Version, columns: Columns, values: Columns) -> Predictions:
     scores = version.score(frame)
     return Predictions(frame, scores, version.decide(scores), faults)
 
-# %% ../../nbs/scoring/35_version.ipynb #0c7f1a4c
-def view_contract(views: Sequence[View]) -> Contract:
-    """Give the columns that views add, any of which may be missing if its kind can say so."""
-    kinds = [(name, kind) for view in views for name, kind in view.kinds.items()]
-    return Contract(tuple(Column(n, k, nullable=k not in ("integer", "boolean")) for n, k in kinds))
-
-
+# %% ../../nbs/scoring/35_version.ipynb #b2d6fb9d
 def _golden_scores(version: Version) -> NDArray[np.float64]:
     return np.array([row["score"] for row in version.golden], dtype=np.float64)
 
@@ -222,17 +216,15 @@ def _inputs(version: Version) -> set[str]:
 def _check_features(version: Version, frame: FeatureFrame) -> None:
     """Compute the golden frame anew from request and view values."""
     wanted = version.request.select(version.declaration["golden_request"])
-    columns, faults = columns_of([row["request"] for row in version.golden], wanted)
-    if any(fault.severe for fault in faults):
-        raise faults_error(faults, "golden.jsonl")
+    columns = request_columns([row["request"] for row in version.golden], wanted)
     values = FeatureFrame.from_rows([row["values"] for row in version.golden], view_contract(version.views))
     again = version.features({**columns, **values.columns})
     for name, expected in frame.columns.items():
         got = again.columns[name]
-        same = np.isclose(got, expected, rtol=1e-9, atol=1e-12, equal_nan=True) if expected.dtype.kind == "f" else got == expected
-        if not np.all(same):
-            row = int(np.flatnonzero(~np.asarray(same).reshape(len(frame), -1).all(axis=1))[0])
-            raise VersionError(f"{version.version}: must reproduce feature {name!r} of golden row {row}; got {got[row]!r}; retrain")
+        same = same_rows(got, expected)
+        if not same.all():
+            rule = f"must reproduce feature {name!r} of golden row {int(np.flatnonzero(~same)[0])}"
+            raise VersionError(f"{version.version}: {rule}; got {got[~same][0]!r}; retrain")
 
 # %% ../../nbs/scoring/35_version.ipynb #448e11f2
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""One rule from score to decision, and the tolerance within which scores are equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlworkbench.errors import ScoringError
+from mlworkbench.scoring.decision import decide
+from mlworkbench.scoring.decision import scale_of
+from mlworkbench.scoring.decision import tolerance_of
+
+BINARY = {"task": "binary", "classes": ["no", "yes"], "positive": "yes", "threshold": 0.5}
+THREE = {"task": "multiclass", "classes": ["a", "b", "c"]}
+
+
+def test_a_score_equal_to_the_threshold_is_positive() -> None:
+    below = np.nextafter(0.5, 0)
+    assert decide(np.array([0.5, below]), BINARY).tolist() == ["yes", "no"]
+
+
+def test_the_first_class_can_be_the_positive_one() -> None:
+    assert decide(np.array([0.9, 0.1]), {**BINARY, "positive": "no"}).tolist() == ["no", "yes"]
+
+
+def test_of_equal_scores_the_first_class_wins() -> None:
+    assert decide(np.array([[0.4, 0.4, 0.2], [0.1, 0.45, 0.45]]), THREE).tolist() == ["a", "b"]
+
+
+def test_regression_has_no_decision() -> None:
+    assert decide(np.array([1.0, 2.0]), {"task": "regression"}).tolist() == [None, None]
+
+
+@pytest.mark.parametrize(("scores", "rule"), [(np.empty(0), BINARY), (np.empty((0, 3)), THREE), (np.empty(0), {"task": "regression"})])
+def test_no_rows_give_no_decisions(scores: np.ndarray, rule: dict) -> None:
+    assert decide(scores, rule).shape == (0,)
+
+
+def test_decisions_keep_the_type_of_the_class() -> None:
+    assert [type(v) for v in decide(np.array([0.9, 0.1]), {**BINARY, "classes": [0, 1], "positive": 1})] == [int, int]
+
+
+def test_scores_of_another_shape_are_refused() -> None:
+    with pytest.raises(ScoringError, match="dimension 1"):
+        decide(np.zeros((2, 2)), BINARY)
+    with pytest.raises(ScoringError, match="dimension 2"):
+        decide(np.zeros(2), THREE)
+
+
+def test_a_declaration_without_its_positive_class_is_refused() -> None:
+    with pytest.raises(ScoringError, match="one of them positive"):
+        decide(np.zeros(2), {**BINARY, "positive": "maybe"})
+
+
+def test_tolerance_follows_its_formula() -> None:
+    assert tolerance_of(0.0) == 1e-12
+    assert tolerance_of(2e-13) == 2e-12
+    assert tolerance_of(0.0, 50.0) == 50 * 1e-12
+    assert tolerance_of(0.0, 50.0, compiled=True) == 50 * 1e-6
+    assert tolerance_of(1e-6, compiled=True) == 1e-5
+
+
+def test_scale_is_one_for_probabilities_and_the_largest_score_otherwise() -> None:
+    scores = np.array([-3.0, 2.0])
+    assert scale_of(scores, "predict_proba") == 1
+    assert scale_of(scores, "decision_function") == scale_of(scores, "predict") == 3
+    assert scale_of(np.zeros(2), "predict") == 1

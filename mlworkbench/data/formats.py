@@ -82,6 +82,8 @@ def csv_column(values: pa.Array, kind: pa.DataType) -> pa.Array:
     """
     if kind == pa.string():
         return values
+    if kind == pa.null():
+        return pa.nulls(len(values))
     return pc.if_else(pc.is_in(values, pa.array(MISSING)), pa.scalar(None, pa.string()), values).cast(kind)
 
 # %% ../../nbs/data/09_formats.ipynb #d42f666a
@@ -141,7 +143,7 @@ def csv_schema(path: Path, text: Collection[str]) -> tuple[pa.Schema, int]:
         rows += batch.num_rows
         for name in names:
             candidates[name] = csv_types(batch.column(name), candidates[name])
-            if batch.column(name).null_count < batch.num_rows:
+            if name not in filled and not pc.all(pc.is_in(batch.column(name), pa.array([*MISSING, None]))).as_py():
                 filled.add(name)
     kinds = {name: (candidates[name] + [pa.string()])[0] if name in filled else pa.null() for name in names}
     return pa.schema(kinds), rows

@@ -5,7 +5,6 @@
 # %% ../../nbs/data/08_plain.ipynb #abf08542
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +113,6 @@ class refusals:  # noqa: N801 - reads as a statement: with refusals(path)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Rename what Arrow, gzip or the system raised."""
-        if isinstance(error, pa.ArrowException | gzip.BadGzipFile | EOFError | UnicodeDecodeError):
+        if isinstance(error, pa.ArrowException | OSError | EOFError | UnicodeDecodeError):
             way = "correct the file or save it again as UTF-8"
             raise IngestError(f"{self.path.name}: cannot be read: {error}; {way}") from error

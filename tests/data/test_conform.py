@@ -1,0 +1,149 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlworkbench.contract import Column, Contract
+from mlworkbench.data.conform import conform
+from mlworkbench.data.convert import ACCEPTED, STORED, convert
+from mlworkbench.errors import IngestError
+
+
+def contract(*columns, key=()):
+    return Contract(columns, key)
+
+
+def faults_of(column, values, *, typed=True):
+    batch = pa.RecordBatch.from_pydict({column.name: values})
+    result = conform(batch, contract(column), "rows", typed=typed)
+    return result.batch.column(0).to_pylist(), [(fault.row, fault.rule) for fault in result.faults]
+
+
+def test_each_kind_has_a_stored_type_and_words_for_a_misfit():
+    assert set(ACCEPTED) == set(STORED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "kept", "bad"),
+    [
+        ("number", pa.array([1, 2]), [1.0, 2.0], []),
+        ("number", pa.array([1.5, None]), [1.5, None], [1]),
+        ("integer", pa.array([1, None]), [1, None], [1]),
+        ("integer", pa.array([1.0, 2.5, None]), [1, None, None], [1, 2]),
+        ("integer", pa.array([1e300, 2.0**60]), [None, None], [0, 1]),
+        ("boolean", pa.array([True, None]), [True, None], [1]),
+        ("text", pa.array(["a", None]), ["a", None], [1]),
+        ("time", pa.array(["2013-10-01T12:00:00", None], pa.string()), [None, None], [0, 1]),
+        ("number", pa.nulls(2), [None, None], [0, 1]),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_fault_of_its_row(kind, values, kept, bad):
+    got, faults = faults_of(Column("c", kind), values)
+    assert got == kept
+    assert sorted(row for row, _ in faults) == bad
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "text", "time"])
+def test_missing_is_no_fault_where_it_is_declared(kind):
+    assert faults_of(Column("c", kind, nullable=True), pa.nulls(2))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "kept"),
+    [
+        ("number", ["1", "x", "NA", "1e3", "007"], [1.0, None, None, 1000.0, None]),
+        ("integer", ["1", "2.5", "2.0", ""], [1, None, 2, None]),
+        ("boolean", ["0", "1", "true", "yes"], [False, True, True, None]),
+    ],
+)
+def test_texts_of_a_csv_file_are_read_as_the_kind_says(kind, texts, kept):
+    assert convert(pa.array(texts), Column("c", kind), "rows", typed=False)[0].to_pylist() == kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("number", pa.array(["1"])),
+        ("number", pa.array([True])),
+        ("integer", pa.array(["1"])),
+        ("boolean", pa.array([1])),
+        ("text", pa.array([1])),
+        ("category", pa.array([1.5])),
+        ("time", pa.array([0])),
+        ("time", pa.array([0], pa.date32())),
+        ("time", pa.array([0], pa.timestamp("us"))),
+        ("vector", pa.array([1.0])),
+    ],
+)
+def test_a_type_that_can_never_be_of_the_kind_is_refused_by_column(kind, values):
+    with pytest.raises(IngestError) as caught:
+        convert(values, Column("c", kind), "f.parquet")
+    assert str(caught.value).startswith(f"f.parquet: column 'c' must be {kind}; got {values.type}; ")
+
+
+def test_a_naive_time_is_refused_with_the_way_to_say_its_zone():
+    with pytest.raises(IngestError, match="replace_time_zone"):
+        convert(pa.array([0], pa.timestamp("us")), Column("c", "time"), "f.parquet")
+
+
+def test_one_instant_written_with_two_offsets_is_one_instant():
+    texts = pa.array(["2013-10-01T12:00:00Z", "2013-10-01T14:00:00+02:00"])
+    values, misfits = convert(texts, Column("c", "time"), "rows")
+    assert len(set(values.to_pylist())) == 1
+    assert not any(misfits.to_pylist())
+
+
+def test_a_misfit_is_told_once_and_not_again_as_missing_or_out_of_range():
+    got, faults = faults_of(Column("c", "integer", lower=5, upper=9), pa.array([7.0, 2.5, None, 3.0]))
+    assert got == [7, None, None, 3]
+    assert [row for row, _ in faults] == [1, 2, 3]
+
+
+def test_nan_is_missing():
+    assert faults_of(Column("c", "number", nullable=True), pa.array([np.nan, 1.0]))[0] == [None, 1.0]
+
+
+def test_infinity_is_a_fault_unless_it_is_allowed():
+    values = pa.array([np.inf, 1.0])
+    assert [row for row, _ in faults_of(Column("c", "number"), values)[1]] == [0]
+    assert faults_of(Column("c", "number", infinite=True), values) == ([np.inf, 1.0], [])
+
+
+def test_vectors_have_one_length_and_no_gaps():
+    vectors = pa.array([[1.0, 2.0], [1.0], None, [3.0, None], [5, 6]], pa.list_(pa.float64()))
+    values, misfits = convert(vectors, Column("c", "vector"), "rows")
+    assert misfits.to_pylist() == [False, True, False, True, False]
+    assert values.to_pylist() == [[1.0, 2.0], None, None, None, [5.0, 6.0]]
+    got = conform(pa.RecordBatch.from_pydict({"c": vectors}), contract(Column("c", "vector")), "rows")
+    assert sorted({fault.row for fault in got.faults}) == [1, 2, 3]
+
+
+def test_learned_rules_flag_and_stated_rules_refuse():
+    values = pa.array([500.0])
+    for learned in (True, False):
+        batch = pa.RecordBatch.from_pydict({"c": values})
+        column = Column("c", "number", lower=0, upper=9, learned=learned)
+        assert [fault.severe for fault in conform(batch, contract(column), "rows").faults] == [not learned]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["a"], "column 'b' of the contract is missing"), (["a", "b", "c"], "column 'c' is new")],
+)
+def test_missing_and_new_columns_are_refused_by_name(names, words):
+    batch = pa.RecordBatch.from_pydict({name: [1.0] for name in names})
+    with pytest.raises(IngestError, match=words):
+        conform(batch, contract(Column("a", "number"), Column("b", "number")), "f.csv")
+
+
+def test_values_of_a_personal_column_are_in_no_fault():
+    column = Column("c", "integer", personal=True)
+    batch = pa.RecordBatch.from_pydict({"c": [1234.5]})
+    assert "1234" not in conform(batch, contract(column), "rows").faults[0].line()
+
+
+def test_no_rows_are_no_faults():
+    columns = [Column(kind, kind) for kind in STORED]
+    batch = pa.RecordBatch.from_pydict({kind: pa.array([], stored) for kind, stored in STORED.items()})
+    result = conform(batch, contract(*columns), "rows")
+    assert result.faults == []
+    assert result.batch.schema.types == list(STORED.values())

@@ -1,0 +1,177 @@
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+import pytest
+
+from mlworkbench.data.formats import PATTERNS, csv_types, format_of
+from mlworkbench.errors import IngestError
+
+
+def read(path, text=()):
+    form = format_of(path)
+    schema, rows = form.schema(path, text)
+    batches = list(form.batches(path, schema))
+    assert sum(batch.num_rows for batch in batches) == rows
+    return pa.Table.from_batches(batches, schema)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "-2", ""], "int64"),
+        (["1", "2.5"], "double"),
+        (["1", "NA"], "int64"),
+        (["1e5", ".5", "-inf"], "double"),
+        (["true", "False"], "bool"),
+        (["true", "1"], "string"),
+        (["007"], "string"),
+        (["-0.5", "0"], "double"),
+        (["1234567890123456789"], "string"),
+        (["+41791234567"], "string"),
+        (["1_000"], "string"),
+        (["2013-10-01T12:00:00Z"], "string"),
+        (["x", "NA"], "string"),
+        (["", ""], "null"),
+        (["NA", '""'], "null"),
+    ],
+)
+def test_a_csv_column_has_the_narrowest_type_that_all_its_cells_fit_without_loss(tmp_path, cells, kind):
+    path = tmp_path / "c.csv"
+    path.write_text("a,b\n" + "".join(f"{cell},x\n" for cell in cells))
+    assert str(read(path).schema.field("a").type) == kind
+
+
+@pytest.mark.parametrize("position", [0, 69_999, 139_999])
+def test_the_type_does_not_depend_on_where_the_odd_cell_stands(tmp_path, position):
+    cells = ["1"] * 140_000
+    cells[position] = "x"
+    path = tmp_path / "c.csv"
+    path.write_text("a\n" + "\n".join(cells) + "\n")
+    table = read(path)
+    assert table.schema.field("a").type == pa.string()
+    assert table.column("a").to_pylist() == cells
+
+
+def test_na_is_a_text_among_texts_and_missing_among_numbers(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text('country,n,note\nNA,NA,""\nCH,1,\nDE,"",x\n')
+    assert read(path).to_pylist() == [
+        {"country": "NA", "n": None, "note": ""},
+        {"country": "CH", "n": 1, "note": None},
+        {"country": "DE", "n": None, "note": "x"},
+    ]
+
+
+def test_a_column_declared_as_text_is_never_taken_for_a_number(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("flight,n\n1,1\n2,2\n")
+    assert read(path, text=("flight",)).to_pylist()[0] == {"flight": "1", "n": 1}
+
+
+def test_doubles_written_by_python_come_back_bit_for_bit(tmp_path):
+    values = np.random.default_rng(0).normal(size=2_000) * 10.0 ** np.random.default_rng(1).integers(-300, 300, 2_000)
+    path = tmp_path / "c.csv"
+    path.write_text("x\n" + "\n".join(repr(float(value)) for value in values) + "\n")
+    assert read(path).column("x").to_pylist() == values.tolist()
+
+
+def test_line_breaks_and_commas_inside_quotes_belong_to_the_cell(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text('a,b\n"x\ny","1,5"\n')
+    assert read(path).to_pylist() == [{"a": "x\ny", "b": "1,5"}]
+
+
+def test_compressed_files_are_read_like_plain_ones(tmp_path):
+    for name, text in {"c.csv": "a\n1\n2\n", "c.jsonl": '{"a":1}\n{"a":2}\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+        assert read(tmp_path / name).equals(read(tmp_path / f"{name}.gz"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
+    (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbfa,b\n1,2\n")
+    assert read(tmp_path / "c.csv").column_names == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.csv", b"", "Empty CSV"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "Expected 2 columns, got 3"),
+        ("latin.csv", "a\ncafé\n".encode("latin1"), "UTF"),
+        ("twice.csv", b"a,a\n1,2\n", "'a' twice"),
+        ("broken.csv.gz", b"no gzip", "broken.csv.gz"),
+        ("broken.jsonl", b'{"a": 1}\n{"a": \n', "JSON parse error"),
+        ("mixed.jsonl", b'{"a": 1}\n{"a": "x"}\n', "from number to string"),
+        ("list.jsonl", b'[{"a": 1}]\n', "JSON parse error"),
+        ("cut.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "cut.jsonl.gz"),
+        ("broken.parquet", b"PAR1 no", "broken.parquet"),
+        ("table.xlsx", b"", ".parquet"),
+        ("no_ending", b"", ".csv"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_in_one_line_with_its_name(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(IngestError) as caught:
+        read(path)
+    assert name in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_without_rows_is_a_table_without_rows(tmp_path):
+    for name in ("with_newline.csv", "without.csv"):
+        (tmp_path / name).write_text("a,b\n" if name.startswith("with_") else "a,b\r\n")
+        assert read(tmp_path / name).num_rows == 0
+
+
+def test_json_lines_may_lack_keys_and_widen_from_whole_to_decimal_across_blocks(tmp_path):
+    path = tmp_path / "c.jsonl"
+    line = '{"a": 1, "pad": "' + "x" * 200 + '"}\n'
+    path.write_text(line * 30_000 + '{"a": 1.5, "late": true}\n\n')
+    table = read(path)
+    assert table.schema.field("a").type == pa.float64()
+    assert table.num_rows == 30_001
+    assert table.column("late").null_count == 30_000
+
+
+def test_times_in_json_lines_stay_texts_so_that_the_contract_sees_the_offset(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"at": "2013-10-01T12:00:00"}\n{"at": "2013-10-01T12:00:00+02:00"}\n')
+    assert read(path).column("at").to_pylist() == ["2013-10-01T12:00:00", "2013-10-01T12:00:00+02:00"]
+
+
+def test_parquet_types_become_plain(tmp_path):
+    table = pa.table(
+        {
+            "n": pa.array([1, None], pa.int16()),
+            "x": pa.array([1.5, 2.5], pa.float32()),
+            "c": pa.array(["a", "b"]).dictionary_encode(),
+            "t": pa.array([1, 2], pa.timestamp("ns", "Asia/Tokyo")),
+        }
+    )
+    pa_parquet.write_table(table, tmp_path / "c.parquet")
+    kinds = [str(kind) for kind in read(tmp_path / "c.parquet").schema.types]
+    assert kinds == ["int64", "double", "string", "timestamp[us, tz=UTC]"]
+
+
+def test_parquet_whole_numbers_that_do_not_fit_are_refused_by_column(tmp_path):
+    pa_parquet.write_table(pa.table({"id": pa.array([2**64 - 1], pa.uint64())}), tmp_path / "c.parquet")
+    with pytest.raises(IngestError, match="column 'id' must be int64"):
+        read(tmp_path / "c.parquet")
+
+
+def test_memory_is_bounded_by_the_batch(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("a\n" + "1\n" * 200_000)
+    schema, _ = format_of(path).schema(path, ())
+    assert max(batch.num_rows for batch in format_of(path).batches(path, schema)) <= 65_536
+
+
+def test_candidates_only_shrink():
+    kinds = csv_types(pa.array(["1"]), list(PATTERNS))
+    assert csv_types(pa.array(["1.5"]), kinds) == [pa.float64()]
+    assert csv_types(pa.array(["true"]), kinds) == []

@@ -196,10 +196,12 @@ def _check_context(context: LogContext, count: int) -> None:
     for name in ("model", "version", "scorer", "deployment", "input_ids", "logged_at"):
         if name not in context:
             raise LogError(f"log_rows: {name} is needed and was not given")
-    asked, times = len(context["input_ids"]), context.get("prediction_times")
-    if asked != count or (times is not None and len(times) != count):
-        named = f"{asked} input_ids" if asked != count else f"{len(times or ())} prediction_times"
-        raise LogError(f"log_rows: one of each per score; got {count} scores and {named}")
+    times, request = context.get("prediction_times"), context.get("request_id", "")
+    given = {"input_ids": context["input_ids"], "prediction_times": times}
+    given["request_id"] = None if isinstance(request, str) else request
+    for name, values in given.items():
+        if values is not None and len(values) != count:
+            raise LogError(f"log_rows: {name}: one for each score; got {len(values)} for {count} scores")
 
 
 def _whole(context: LogContext) -> dict[str, Any]:
@@ -222,7 +224,7 @@ def _decision_texts(decisions: object, count: int) -> list[str]:
     if decisions is None:
         return ["null"] * count
     items = listed(np.asarray(decisions))
-    texts = {(type(item), item): to_json(item) for item in set(items)}
+    texts = {key: to_json(key[1]) for key in {(type(item), item) for item in items}}
     return [texts[type(item), item] for item in items]
 
 

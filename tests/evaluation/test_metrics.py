@@ -1,0 +1,185 @@
+"""Metrics against scikit-learn, their intervals, and gates."""
+
+import time
+
+import numpy as np
+import pytest
+import sklearn.metrics as peer
+
+from mlworkbench.errors import ProfileError
+from mlworkbench.evaluation.measures import calibration_error, f1_macro, r2, roc_auc
+from mlworkbench.evaluation.metrics import check_gates, evaluate, metric_names
+from mlworkbench.scoring.definition import METRICS
+
+GATE = {"roc_auc": (">=", 0.72)}
+
+
+def binary(count=3000, seed=0, steps=50):
+    draws = np.random.default_rng(seed)
+    scores = np.round(draws.random(count) * steps) / steps  # with many ties
+    return scores, (draws.random(count) < scores).astype(int)
+
+
+def values(metrics):
+    return {name: found["value"] for name, found in metrics.items()}
+
+
+def test_names_are_those_that_definitions_know():
+    assert {task: set(names) for task, names in METRICS.items()} == {task: set(metric_names(task)) for task in METRICS}
+
+
+def test_binary_metrics_equal_scikit_learn():
+    scores, labels = binary()
+    decisions = (scores >= 0.5).astype(int)
+    found = values(evaluate(scores, labels, "binary", [0, 1], decisions=decisions, repeats=0))
+    assert found == pytest.approx({
+        "roc_auc": peer.roc_auc_score(labels, scores),
+        "average_precision": peer.average_precision_score(labels, scores),
+        "brier": peer.brier_score_loss(labels, scores),
+        "log_loss": peer.log_loss(labels, scores),
+        "accuracy": peer.accuracy_score(labels, decisions),
+        "f1_macro": peer.f1_score(labels, decisions, average="macro"),
+        "expected_calibration_error": found["expected_calibration_error"],
+    })  # fmt: skip
+
+
+def test_multiclass_metrics_equal_scikit_learn():
+    draws = np.random.default_rng(1)
+    scores = draws.dirichlet([1, 2, 3], 2000)
+    classes = ["Adelie", "Chinstrap", "Gentoo"]
+    labels = np.array(classes)[[draws.choice(3, p=row) for row in scores]]
+    decisions = np.array(classes)[scores.argmax(axis=1)]
+    found = values(evaluate(scores, labels, "multiclass", classes, decisions=decisions, repeats=0))
+    assert found["roc_auc"] == pytest.approx(peer.roc_auc_score(labels, scores, multi_class="ovr", average="macro"))
+    assert found["log_loss"] == pytest.approx(peer.log_loss(labels, scores))
+    assert found["accuracy"] == pytest.approx(peer.accuracy_score(labels, decisions))
+    assert found["f1_macro"] == pytest.approx(peer.f1_score(labels, decisions, average="macro"))
+
+
+def test_regression_metrics_equal_scikit_learn():
+    draws = np.random.default_rng(2)
+    labels = draws.normal(150, 70, 500)
+    scores = labels + draws.normal(0, 20, 500)
+    found = values(evaluate(scores, labels, "regression", repeats=0))
+    expected = (peer.mean_absolute_error, peer.root_mean_squared_error, peer.r2_score)
+    assert list(found.values()) == pytest.approx([function(labels, scores) for function in expected])
+
+
+def test_a_weight_is_a_row_drawn_that_often():
+    scores, labels = binary(200, steps=10)
+    drawn = np.random.default_rng(0).integers(0, 200, 200)
+    weights = np.bincount(drawn, minlength=200)[None, :].astype(float)
+    assert roc_auc(scores, labels == 1, weights)[0] == pytest.approx(peer.roc_auc_score(labels[drawn], scores[drawn]))
+    ones = np.ones((1, 200))
+    for function in (calibration_error, lambda s, p, w: f1_macro((s > 0.5).astype(int), p.astype(int), w), r2):
+        truth = (labels == 1) if function is calibration_error else labels.astype(float)
+        assert function(scores, truth, weights) == pytest.approx(function(scores[drawn], truth[drawn], ones))
+
+
+def test_calibration_error_by_hand():
+    claimed = np.array([0.1, 0.1, 0.9, 0.9])
+    true = np.array([False, True, True, True])
+    assert calibration_error(claimed, true, np.ones((1, 4)))[0] == pytest.approx(0.5 * 0.4 + 0.5 * 0.1)
+    assert calibration_error(np.array([1.0]), np.array([True]), np.ones((1, 1)))[0] == 0
+
+
+def test_unlabelled_rows_are_left_out_and_n_says_how_many_count():
+    scores, labels = binary(100)
+    with_gaps = labels.astype(object)
+    with_gaps[::2] = None
+    found = evaluate(scores, with_gaps, "binary", [0, 1], decisions=labels)
+    whole = evaluate(scores[1::2], labels[1::2], "binary", [0, 1], decisions=labels[1::2])
+    assert found == whole and found["brier"]["n"] == 50
+    as_nan = np.where(np.arange(100) % 2, labels.astype(float), np.nan)
+    assert evaluate(scores, as_nan, "binary", [0, 1], decisions=labels) == whole
+
+
+def test_one_class_leaves_ranking_undefined_and_the_gate_undecided():
+    found = evaluate([0.2, 0.9], [1, 1], "binary", [0, 1], decisions=[0, 1])
+    assert found["roc_auc"]["value"] is None and "class 0" in found["roc_auc"]["reason"]
+    assert found["brier"]["value"] is not None
+    assert check_gates(found, GATE)["verdict"] == "undecided"
+
+
+def test_nothing_labelled_leaves_everything_undefined():
+    found = evaluate([0.2, 0.9], [None, None], "binary", [0, 1], decisions=[0, 1], blocks=[1, 2])
+    assert set(values(found).values()) == {None}
+    assert {metric["reason"] for metric in found.values()} == {"no labelled rows"}
+
+
+def test_a_decision_function_has_a_ranking_and_no_calibration():
+    found = evaluate([-2.0, 3.0, 1.0], [0, 1, 1], "binary", [0, 1], decisions=[0, 1, 1])
+    assert found["roc_auc"]["value"] == 1.0
+    assert found["expected_calibration_error"]["reason"] == "scores are not probabilities"
+
+
+def test_scores_that_are_not_finite_have_no_metrics():
+    assert "1 scores" in evaluate([np.nan, 0.5], [0, 1], "binary", [0, 1])["roc_auc"]["reason"]
+
+
+def test_labels_match_classes_by_value_across_json_and_numpy():
+    scores = [0.2, 0.9, 0.4]
+    assert values(evaluate(scores, [False, True, None], "binary", [0, 1])) == values(
+        evaluate(scores, np.array([0.0, 1.0, np.nan]), "binary", [False, True])
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [(["late", "no"], "binary", "'late'"), ([0], "binary", "2 scores, 1 labels"), ([0, 1], "binry", "did you mean")],
+)
+def test_wrong_input_is_refused_in_one_line(labels, task, message):
+    with pytest.raises(ProfileError, match=message):
+        evaluate([0.1, 0.2], labels, task, [0, 1])
+
+
+def test_intervals_are_seeded_and_hold_the_value():
+    scores, labels = binary(500)
+    first, second, other = (evaluate(scores, labels, "binary", [0, 1], seed=seed) for seed in (3, 3, 4))
+    assert first == second != other
+    for metric in ("roc_auc", "brier", "log_loss"):
+        assert first[metric]["low"] < first[metric]["value"] < first[metric]["high"]
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    inside = 0
+    for seed in range(100):
+        labels = (np.random.default_rng(seed).random(200) < 0.3).astype(float)
+        found = evaluate(np.zeros(200), labels, "regression", seed=seed)["mae"]
+        inside += found["low"] <= 0.3 <= found["high"]
+    assert 88 <= inside <= 100
+
+
+def test_rows_of_a_block_are_drawn_together():
+    draws = np.random.default_rng(0)
+    days = np.repeat(np.arange(30), 50)
+    labels = draws.normal(size=30)[days]
+    alone = evaluate(np.zeros(1500), labels, "regression")["mae"]
+    by_day = evaluate(np.zeros(1500), labels, "regression", blocks=days)["mae"]
+    assert by_day["value"] == alone["value"]
+    assert by_day["high"] - by_day["low"] > 4 * (alone["high"] - alone["low"])
+
+
+def test_fewer_than_five_blocks_carry_no_interval():
+    found = evaluate(np.zeros(100), np.ones(100), "regression", blocks=np.arange(100) % 4)["mae"]
+    assert (found["value"], found["low"], found["high"]) == (1.0, None, None) and "5 blocks" in found["reason"]
+
+
+def test_two_hundred_repeats_on_a_month_of_flights_take_seconds():
+    scores, labels = binary(30_000, steps=10**6)
+    begun = time.process_time()
+    evaluate(scores, labels, "binary", [0, 1], decisions=labels, blocks=np.arange(30_000) // 1000)
+    assert time.process_time() - begun < 10
+
+
+def test_gates_pass_fail_and_stay_undecided():
+    metrics = {"mae": {"value": 0.5, "n": 3}, "r2": {"value": None, "n": 3, "reason": "labels do not vary"}}
+    verdict = lambda gates: check_gates(metrics, gates)["verdict"]  # noqa: E731
+    assert verdict({"mae": ("<=", 0.5)}) == verdict({"mae": [">=", 0.5]}) == "pass"
+    assert verdict({"mae": ("<", 0.5)}) == verdict({"mae": (">", 0.5), "r2": (">=", 0)}) == "fail"
+    assert verdict({"mae": ("<=", 0.5), "r2": (">=", 0)}) == verdict({"rmse": ("<=", 1)}) == verdict({}) == "undecided"
+
+
+def test_a_gate_that_nobody_can_hold_is_refused():
+    with pytest.raises(ProfileError, match="operator"):
+        check_gates({}, {"mae": ("==", 1)})

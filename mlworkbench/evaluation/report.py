@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,22 +247,32 @@ def evidently_reports(
 def _snapshots(
     before: pd.DataFrame, after: pd.DataFrame, plan: dict[str, dict[str, Any]], kinds: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """Run Evidently's two reports."""
-    os.environ["DO_NOT_TRACK"] = "1"
-    try:
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.presets import DataDriftPreset, DataSummaryPreset
-    except ImportError as error:
-        raise ProfileError(f"reports need the extra [reports]; {error}; pip install 'mlworkbench[reports]'") from error
-    definition = DataDefinition(numerical_columns=kinds["numeric"], categorical_columns=kinds["categorical"])
-    sides = [Dataset.from_pandas(table, data_definition=definition) for table in (after, before)]
-    drift = DataDriftPreset(
+    """Run Evidently's two reports; its warnings about its own parts are no concern of the reader."""
+    make_definition, dataset, report, drift_preset, summary_preset = _evidently()
+    definition = make_definition(numerical_columns=kinds["numeric"], categorical_columns=kinds["categorical"])
+    sides = [dataset.from_pandas(table, data_definition=definition) for table in (after, before)]
+    drift = drift_preset(
         columns=list(plan),
         per_column_method={name: rule["method"] for name, rule in plan.items()},
         per_column_threshold={name: rule["threshold"] for name, rule in plan.items()},
     )
-    presets = {"drift": [drift] if plan else [], "quality": [DataSummaryPreset()]}
-    return {name: Report(preset, include_tests=True).run(*sides) for name, preset in presets.items()}
+    presets = {"drift": [drift] if plan else [], "quality": [summary_preset()]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: report(preset, include_tests=True).run(*sides) for name, preset in presets.items()}
+
+
+def _evidently() -> tuple[Any, ...]:
+    """Import Evidently, told not to report home."""
+    os.environ["DO_NOT_TRACK"] = "1"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from evidently import DataDefinition, Dataset, Report
+            from evidently.presets import DataDriftPreset, DataSummaryPreset
+    except ImportError as error:
+        raise ProfileError(f"reports need the extra [reports]; {error}; pip install 'mlworkbench[reports]'") from error
+    return DataDefinition, Dataset, Report, DataDriftPreset, DataSummaryPreset
 
 # %% ../../nbs/evaluation/46_report.ipynb #63ec8621
 def drift_table(path: Path) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
+from .plain import plain_schema
 from ..errors import IngestError
 from ..errors import nearest
 
@@ -215,7 +216,7 @@ class Lake:
         Raises
         ------
         IngestError
-            If the columns differ from the table's, or a time is naive.
+            If the columns differ from the table's, or a time is naive. Types are made plain: `int32` becomes `int64`.
         """
         table = self._open(name) if self.exists(name) else None
         if table is not None and transaction and table.transaction_version(transaction) is not None:
@@ -224,8 +225,8 @@ class Lake:
         first = next((batch for batch in stream if batch.num_rows), None)
         if first is None:
             return 0
-        schema = first.schema.remove_metadata()
-        check_storable(name, schema)
+        check_storable(name, first.schema)
+        schema = plain_schema(first.schema)
         if table is not None:
             check_same(name, arrow_schema(table), schema)
         options = self._options(schema, personal, new=table is None, transaction=transaction)
@@ -233,8 +234,8 @@ class Lake:
 
     def overwrite(self, name: str, data: pa.Table, *, personal: Collection[str] = ()) -> int:
         """Replace all rows and columns of a table in one commit; gives the number of rows."""
-        schema = data.schema.remove_metadata()
-        check_storable(name, schema)
+        check_storable(name, data.schema)
+        schema = plain_schema(data.schema)
         options = self._options(schema, personal, new=not self.exists(name), transaction=None)
         options |= {"mode": "overwrite", "schema_mode": "overwrite"}
         return commit(self._folder(name), Counted(iter(data.to_batches())), schema, options)

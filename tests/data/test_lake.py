@@ -73,6 +73,16 @@ def test_columns_in_another_order_are_the_same_columns(lake):
     assert stored(lake, "t") == [("a", 1), ("b", 2), ("c", 3)]
 
 
+def test_the_same_columns_may_come_from_polars_pandas_and_arrow(lake):
+    rows = pl.DataFrame({"name": ["a"], "n": [1]})
+    narrow = rows.with_columns(pl.col("n").cast(pl.Int8), pl.col("name").cast(pl.Categorical))
+    for given in (rows.to_arrow(), pa.Table.from_pandas(rows.to_pandas()), rows.to_arrow(), narrow.to_arrow()):
+        lake.append("t", given)
+    assert stored(lake, "t") == [("a", 1)] * 4
+    lake.overwrite("t", rows.to_arrow())
+    assert [str(kind) for kind in lake.schema("t").types] == ["string", "int64"]
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

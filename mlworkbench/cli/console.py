@@ -45,7 +45,7 @@ Start = Annotated[str, typer.Option("--start", help="From this time on, with off
 End = Annotated[str, typer.Option("--end", help="Up to this time, which is left out.")]
 
 # %% ../../nbs/cli/78_console.ipynb #5fe6fa3b
-def plain(value: Any) -> Any:  # noqa: ANN401 - any value becomes a JSON value
+def plain(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value becomes a JSON value
     """Turn a value into one that JSON can say.
 
     Parameters

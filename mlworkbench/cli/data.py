@@ -68,7 +68,7 @@ def chosen_tables(definition: ModelDefinition, names: list[str] | None) -> list[
 
 def report_line(report: IngestReport) -> str:
     """One line about one table: read, new, skipped, in quarantine, and what a stated rule allows."""
-    counts = (f"{report.read:,} read, {report.appended:,} new, {report.skipped:,} already there")
+    counts = f"{report.read:,} read, {report.appended:,} new, {report.skipped:,} already there"
     allowed = "".join(f"; allowed: {count:,} - {rule}" for rule, count in report.allowed.items())
     return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}"
 
@@ -83,7 +83,7 @@ def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json:
     with bar(quiet=json) as report:
         for wanted in chosen_tables(definition, table):
             reports.append(take(wanted, here.home, rows=rows, progress=report))
-    lines = [report_line(one) for one in reports] or [f"{definition.name}: no tables; its rows come with the definition"]
+    lines = [report_line(one) for one in reports] or [f"{definition.name}: no tables; its data come with it"]
     answer({"model": definition.name, "tables": [asdict(one) for one in reports]}, lines, as_json=json)
 
 # %% ../../nbs/cli/81_data.ipynb #f9ddeeec
@@ -169,7 +169,7 @@ def get(
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
 
 
-def looked_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dict[str, Any]:  # noqa: ANN401
+def looked_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dict[str, Any]:  # noqa: ANN401, RUF100
     """Values of one view for one key as of a time, by output column."""
     import time
 

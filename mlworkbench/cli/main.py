@@ -157,7 +157,7 @@ def one_line(error: BaseException) -> str:
     return f"unexpected {said}; see the traceback with --debug"
 
 
-def _usage_line(error: Any) -> str:  # noqa: ANN401 - typer's usage errors have no public type
+def _usage_line(error: Any) -> str:  # noqa: ANN401, RUF100 - typer's usage errors have no public type
     """Turn a usage error of the parser into one line with the way out."""
     said = " ".join(str(error.format_message()).split()).rstrip(".")
     context = getattr(error, "ctx", None)

@@ -31,13 +31,13 @@ from ..errors import nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlworkbench.operate.training import TrainResult
+    from mlworkbench.operate.publish import TrainResult
     from mlworkbench.scoring.registry import Registry
 
 # %% auto #0
 __all__ = ['Why', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'make_champion', 'register',
-           'frame_of', 'registry', 'user', 'model_and_version', 'list_', 'show', 'promote', 'rollback', 'history',
-           'remove']
+           'frame_of', 'registry', 'user', 'model_and_version', 'version_cells', 'list_', 'show', 'promote', 'rollback',
+           'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
@@ -45,7 +45,7 @@ Alias = Annotated[str, typer.Option("--alias", help="Alias to move: champion or 
 
 
 def result_facts(result: TrainResult) -> dict[str, Any]:
-    """What training or registering found, for JSON."""
+    """Gather what training or registering found, for JSON."""
     return {
         "version": str(result.tag),
         "content_id": result.content_id,
@@ -56,7 +56,7 @@ def result_facts(result: TrainResult) -> dict[str, Any]:
 
 
 def result_lines(result: TrainResult) -> list[str]:
-    """What training or registering found, in words: the version, its metrics, its gates."""
+    """Say what training or registering found: the version, its metrics, its gates."""
     metrics = [
         {"metric": name, "value": found["value"], "low": found.get("low"), "high": found.get("high")}
         for name, found in result.metrics.items()
@@ -104,7 +104,7 @@ def register(
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
-    from mlworkbench.operate.training import register as make_version
+    from mlworkbench.operate.register import register as make_version
     from mlworkbench.scoring.reference import load_pipeline
 
     here = place()
@@ -125,11 +125,16 @@ def frame_of(data: str, label: str) -> pd.DataFrame:
     source = open_source(data)
     if label not in source.columns():
         raise IngestError(f"--label: a column of {data}; got {label!r}; {nearest(label, source.columns())}")
-    return pa.Table.from_batches(list(source.batches())).to_pandas()
+    frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
+    return frame
 
 # %% ../../nbs/cli/82_models.ipynb #77620e30
-Reference = Annotated[str, typer.Argument(help="MODEL:VERSION; version: an alias, an id or its beginning.", metavar="MODEL:VERSION")]
-ModelArgument = Annotated[str, typer.Argument(help="Name of the model; may be left out where there is one.", metavar="[MODEL]")]
+Reference = Annotated[
+    str, typer.Argument(help="Version: an alias, an id or the beginning of one.", metavar="MODEL:VERSION")
+]
+ModelArgument = Annotated[
+    str, typer.Argument(help="Name of the model; may be left out where there is one.", metavar="[MODEL]")
+]
 
 
 def registry(here: Place) -> Registry:
@@ -166,13 +171,19 @@ def model_and_version(here: Place, text: str) -> tuple[str, str]:
     return choose(model, known_models(here)), version or "champion"
 
 
+def version_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """One line of the list of versions: what a person looks for."""
+    aliases = ", ".join(row["aliases"])
+    return {"version": row["tag"], "aliases": aliases, "gates": row["verdict"], "made": row["created_at"]}
+
+
 def list_(model: Model = "", json: Json = False) -> None:
     """List versions: when made, gates, aliases."""
     here = place()
     kept = registry(here)
     names = [choose(model, known_models(here))] if model else known_models(here)
     rows = [{"model": name, **version} for name in names for version in kept.versions(name)]
-    lines = text_table(rows) or ["no versions yet; run mlworkbench train"]
+    lines = text_table([version_cells(row) for row in rows]) or ["no versions yet; run mlworkbench train"]
     answer({"versions": rows}, lines, as_json=json)
 
 
@@ -191,9 +202,7 @@ def promote(reference: Reference, why: Why = "", alias: Alias = "champion", json
     """Give a version an alias: by default make it the champion."""
     here = place()
     model, version = model_and_version(here, reference)
-    kept = registry(here)
-    kept.promote(model, version, who=user(), why=why, alias=alias)
-    tag = str(kept.champion(model)) if alias == "champion" else f"{model}:{version}"
+    tag = registry(here).promote(model, version, who=user(), why=why, alias=alias)
     answer({"model": model, "alias": alias, "version": tag}, [f"{alias} of {model}: {tag}"], as_json=json)
 
 
@@ -201,9 +210,7 @@ def rollback(model: ModelArgument = "", why: Why = "", json: Json = False) -> No
     """Make the champion before the present one champion again."""
     here = place()
     name = choose(model, known_models(here))
-    kept = registry(here)
-    kept.rollback(name, who=user(), why=why)
-    tag = str(kept.champion(name))
+    tag = registry(here).rollback(name, who=user(), why=why)
     answer({"model": name, "version": tag}, [f"champion of {name}: {tag}"], as_json=json)
 
 
@@ -220,4 +227,4 @@ def remove(reference: Reference, json: Json = False) -> None:
     here = place()
     model, version = model_and_version(here, reference)
     removed = registry(here).remove(model, version)
-    answer({"model": model, "removed": str(removed or version)}, [f"removed {model}:{version}"], as_json=json)
+    answer({"model": model, "removed": removed}, [f"removed {removed}"], as_json=json)

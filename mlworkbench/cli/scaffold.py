@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import keyword
-import os
 import re
 import shutil
 import tempfile
@@ -52,7 +51,7 @@ def model_name(folder: Path, name: str = "") -> str:
 
     wanted = name or re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or SAMPLE
     if keyword.iskeyword(wanted) or wanted in TAKEN:
-        raise SettingsError(f"--name: a name that is free in definition.py; got {wanted!r}; give another, like my_{wanted}")
+        raise SettingsError(f"--name: a name free in definition.py; got {wanted!r}; give another, like my_{wanted}")
     return check_name(wanted)
 
 # %% ../../nbs/cli/76_scaffold.ipynb #03cc4d50
@@ -133,7 +132,8 @@ def write_workbench(folder: Path, *, name: str = "", nbdev: bool = False) -> tup
     try:
         _write_all(folder, renamed)
     except OSError as error:
-        raise SettingsError(f"DIR: a folder that can be written; got {folder}: {error.strerror}; name another") from None
+        way = f"got {folder}: {error.strerror}; name another"
+        raise SettingsError(f"DIR: a folder that can be written; {way}") from None
     return model, sorted(renamed)
 
 
@@ -149,8 +149,8 @@ def _write_all(folder: Path, texts: dict[str, str]) -> None:
         staged.chmod(0o755)
         if target.exists():
             for part in sorted(staged.iterdir(), key=lambda part: part.name == "settings.ini"):
-                os.replace(part, target / part.name)
+                part.replace(target / part.name)
         else:
-            os.replace(staged, target)
+            staged.replace(target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

@@ -47,8 +47,7 @@ def opened_version(here: Place, model: str, version: str) -> Version:
 
     registry = Registry(here.home)
     name = choose(model, known_models(here))
-    reference = version or registry.serving(name)[0]
-    return registry.open(name, reference, trusted=here.settings.trusted_types)
+    return registry.open(name, version or None, trusted=here.settings.trusted_types)
 
 
 def score(
@@ -64,15 +63,18 @@ def score(
     here = place()
     opened = opened_version(here, model, version)
     with bar(quiet=json) as report:
-        scored = score_file(opened, file, here.home, out, progress=report)
-    facts = {"model": opened.model, "version": opened.version, **asdict(scored)}
-    answer(facts, score_lines(opened.version, facts), as_json=json)
+        scored = score_file(opened, file, home=here.home, out=out, progress=report)
+    facts = {"model": opened.model, **asdict(scored)}
+    answer(facts, score_lines(scored.version, facts), as_json=json)
 
 
 def score_lines(version: str, facts: dict[str, Any]) -> list[str]:
-    """What was scored, in words."""
-    refused = [f"{facts['rejected']:,} rows refused, listed in {facts['rejected_path']}"] if facts.get("rejected") else []
-    return [f"{version}: {facts['rows']:,} rows scored, written to {facts['out']}", *refused]
+    """Say what was scored."""
+    lines = [f"{version}: {facts['scored']:,} rows scored, written to {facts['out']}"]
+    if facts["rejected"]:
+        listed = f"{facts['rejected']:,} rows refused, listed in {facts['rejected_path']}"
+        lines.append(f"{listed}; the first: {facts['first_fault']}")
+    return lines
 
 # %% ../../nbs/cli/83_score.ipynb #bc046896
 def run_page(here: Place, notebook: str, values: dict[str, Any]) -> RunResult:
@@ -102,7 +104,7 @@ def conclude(result: RunResult, *, as_json: bool) -> None:
 
 
 def run_facts(result: RunResult) -> dict[str, Any]:
-    """What a run found, for JSON."""
+    """Gather what a run found, for JSON."""
     facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
     return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}}
 
@@ -117,7 +119,8 @@ def batch(
     """Score all rows of an interval; repeating it changes nothing."""
     here = place()
     name = choose(model, known_models(here))
-    conclude(run_page(here, "batch_score", {"model": name, "version": version, "start": start, "end": end}), as_json=json)
+    values = {"model": name, "version": version, "start": start, "end": end}
+    conclude(run_page(here, "batch_score", values), as_json=json)
 
 # %% ../../nbs/cli/83_score.ipynb #af66702b
 def serve(
@@ -185,7 +188,7 @@ def label_rows(file: str, version: Version) -> list[LabelRow]:
     named = [*declared["entity"], declared["prediction_time"]] if by_entity else ["prediction_id"]
     for name in (declared["label"], "available_at", *named):
         if name not in columns:
-            raise IngestError(f"{file}: must have column {name!r}; got {', '.join(columns)}; {nearest(name, columns)}")
+            raise IngestError(f"{file}: a column {name!r}; got {', '.join(columns)}; {nearest(name, columns)}")
     found: list[LabelRow] = []
     for part in source.batches():
         found += [_label_row(row, version) for row in part.to_pylist() if row[declared["label"]] is not None]
@@ -195,14 +198,16 @@ def label_rows(file: str, version: Version) -> list[LabelRow]:
 def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
     """Name the prediction that a row is the label of."""
     declared = version.declaration
-    value: LabelRow = {"model": version.model, "value": row[declared["label"]], "available_at": _us(row["available_at"])}
+    given = row[declared["label"]]
+    known = next((name for name in declared.get("classes") or () if name == given), given)
+    value: LabelRow = {"model": version.model, "value": known, "available_at": _us(row["available_at"])}
     if row.get("prediction_id"):
         return {**value, "prediction_id": row["prediction_id"]}
     entity = {name: row[name] for name in declared["entity"]}
     return {**value, "entity": entity, "prediction_time": _us(row[declared["prediction_time"]])}
 
 
-def _us(moment: Any) -> int:  # noqa: ANN401 - text or a time, as the file's format has it
+def _us(moment: Any) -> int:  # noqa: ANN401, RUF100 - text or a time, as the file's format has it
     """Microseconds since 1970 UTC of a time; a naive one is refused."""
     from mlworkbench.contract import parse_time
 

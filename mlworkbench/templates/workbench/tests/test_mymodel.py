@@ -14,10 +14,12 @@ from definition import mymodel
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the versions of a test out of the user's model store."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
 
 
 def test_training_passes_the_gates_and_is_repeatable(tmp_path: Path) -> None:
+    """Train twice: one version, and its gates do not fail."""
     home = Home.open(tmp_path / "home")
     first, second = train(mymodel, home), train(mymodel, home)
     assert first.gates["verdict"] != "fail"

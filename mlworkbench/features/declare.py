@@ -137,6 +137,11 @@ class AsOfView(TableView):
         return tuple(self.columns)
 
     @cached_property
+    def text_free(self) -> bool:
+        """Whether every output is a number."""
+        return set(self.kinds.values()) == {"number"}
+
+    @cached_property
     def storage(self) -> str:
         """Name under which its rows are stored; the same rows, the same name."""
         stored = [[self.source[name], kind] for name, kind in self.kinds.items()]
@@ -222,7 +227,7 @@ class WindowView(TableView):
         for name, total in self.columns.items():
             if not isinstance(total, Total):
                 raise FeatureError(f"{what}, column {name!r}: must be a Total; got {total!r}; write Total('count')")
-        _check_span(f"{what}, window", self.window, MICROSECOND)
+        _check_span(f"{what}, window", timedelta(0) if self.window is None else self.window, MICROSECOND)
         _check_span(f"{what}, max_lag", self.max_lag, timedelta(0))
 
     @cached_property

@@ -149,27 +149,24 @@ def view_table(view: View, lake: Lake, *, version: int | None = None) -> pl.Data
     return rows
 
 # %% ../../nbs/features/22_offline.ipynb #b92983db
+def _joinable(columns: Sequence[pl.Series]) -> list[pl.Series]:
+    """Name key columns by position; booleans become 0 and 1, which a join takes."""
+    whole = [column.cast(pl.Int8) if column.dtype == pl.Boolean else column for column in columns]
+    return [column.alias(f"key:{position}") for position, column in enumerate(whole)]
+
+
 def _as_of(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: View) -> pl.DataFrame:
     """Give for each request its newest row at or before a time, in the order of the requests; nulls where none."""
-    by = [f"key{i}" for i in range(len(keys))]
-    left = pl.DataFrame({"row": np.arange(len(times)), "time": times}).with_columns(
-        column.cast(pl.Int8 if column.dtype == pl.Boolean else column.dtype).alias(name)
-        for name, column in zip(by, keys, strict=True)
-    )
-    named = [rows[key].cast(pl.Int8 if rows[key].dtype == pl.Boolean else rows[key].dtype) for key in view.key_columns]
-    stored = total_columns(view) if not isinstance(view, AsOfView) else view.outputs
-    right = pl.DataFrame(
-        [
-            rows["available_at"].cast(pl.Int64).alias("available"),
-            *(column.alias(name) for name, column in zip(by, named, strict=True)),
-            *(rows[name].alias(f"value:{name}") for name in stored),
-        ]
-    )
+    left = pl.DataFrame([pl.Series("row", np.arange(len(times))), pl.Series("time", times), *_joinable(keys)])
+    stored = view.outputs if isinstance(view, AsOfView) else total_columns(view)
+    values = [rows[name].alias(f"value:{name}") for name in stored]
+    available = rows["available_at"].cast(pl.Int64).alias("available")
+    right = pl.DataFrame([available, *_joinable([rows[key] for key in view.key_columns]), *values])
     found = left.sort("time").join_asof(
         right.sort("available"),
         left_on="time",
         right_on="available",
-        by=by or None,
+        by=[f"key:{position}" for position in range(len(keys))] or None,
         coalesce=False,
         check_sortedness=False,
     )

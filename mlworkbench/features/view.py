@@ -141,19 +141,25 @@ def declaration_of(view: View) -> dict[str, Any]:
     Returns
     -------
     dict
-        Spans are in microseconds.
+        Spans are in microseconds. Keys and columns are lists of pairs: JSON with sorted names keeps their order.
 
     See Also
     --------
     view_of : The way back.
     """
     spans = {name: _microseconds(getattr(view, name, None)) for name in ("ttl", "window", "max_lag")}
-    shared = {"name": view.name, "table": view.table, "keys": view.key_columns}
+    shared = {"name": view.name, "table": view.table, "keys": _pairs(view.key_columns)}
     if isinstance(view, AsOfView):
-        own = {"columns": view.kinds, "source": dict(view.source), "ttl": spans["ttl"]}
+        own = {"columns": _pairs(view.kinds), "source": _pairs(view.source), "ttl": spans["ttl"]}
         return {"view": "as_of", **shared, **own, "max_lag": spans["max_lag"]}
     totals = {name: {"how": t.how, "column": t.column, "decimals": t.decimals} for name, t in view.columns.items()}
-    return {"view": "window", **shared, "window": spans["window"], "columns": totals, "max_lag": spans["max_lag"]}
+    own = {"window": spans["window"], "columns": _pairs(totals)}
+    return {"view": "window", **shared, **own, "max_lag": spans["max_lag"]}
+
+
+def _pairs(named: Mapping[str, Any]) -> list[list[Any]]:
+    """Give a mapping as pairs in its order."""
+    return [[name, value] for name, value in named.items()]
 
 
 def _microseconds(span: timedelta | None) -> int | None:
@@ -192,9 +198,10 @@ def view_of(declaration: Mapping[str, Any]) -> View:
         if fields.get(name) is not None:
             fields[name] = timedelta(microseconds=fields[name])
     try:
+        fields |= {name: dict(fields[name]) for name in ("keys", "columns", "source") if name in fields}
         if kind == "as_of":
             return AsOfView(**fields)
         columns = {name: Total(**total) for name, total in fields.pop("columns").items()}
         return WindowView(**fields, columns=columns)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise FeatureError(f"view {fields.get('name')!r}: cannot be read from its declaration: {error}") from error

@@ -76,7 +76,13 @@ moments = st.integers(0, 12)
 
 def rows_of(key):
     return st.tuples(
-        key, moments, numbers, st.one_of(st.none(), st.integers(-9, 9)), st.one_of(st.none(), st.booleans()), texts, texts
+        key,
+        moments,
+        numbers,
+        st.one_of(st.none(), st.integers(-9, 9)),
+        st.one_of(st.none(), st.booleans()),
+        texts,
+        texts,
     )
 
 
@@ -191,9 +197,14 @@ def worlds(draw):
     ttl = draw(st.one_of(st.none(), st.integers(0, 8).map(us)))
     window = us(draw(st.integers(1, 8)))
     views = [
-        AsOfView("state", "states", ("key",), {f"s_{n}": k for n, k in AS_OF_KINDS.items()}, source={
-            f"s_{n}": n for n in AS_OF_KINDS
-        }, ttl=ttl),
+        AsOfView(
+            "state",
+            "states",
+            ("key",),
+            {f"s_{n}": k for n, k in AS_OF_KINDS.items()},
+            source={f"s_{n}": n for n in AS_OF_KINDS},
+            ttl=ttl,
+        ),
         WindowView("recent", "events", ("key",), window, {f"w_{n}": t for n, t in TOTALS.items()}),
         WindowView("longer", "events", ("key",), window * 2, {f"l_{n}": t for n, t in TOTALS.items()}),
     ]
@@ -236,7 +247,10 @@ def test_one_request_at_a_time_gets_the_same_bits_as_all_together(world):
 
 def test_delivery_order_does_not_matter():
     rng = np.random.default_rng(7)
-    rows = [("a", int(t), float(v), 1, True, "x", "y") for t, v in zip(rng.integers(0, 50, 200), rng.normal(size=200), strict=True)]
+    rows = [
+        ("a", int(t), float(v), 1, True, "x", "y")
+        for t, v in zip(rng.integers(0, 50, 200), rng.normal(size=200), strict=True)
+    ]
     view = WindowView("recent", "events", ("key",), us(9), TOTALS)
     requests = pl.DataFrame({"key": ["a"] * 60, "prediction_time": as_times(range(60))})
     answers = []
@@ -272,7 +286,12 @@ def test_several_views_and_several_keys_over_a_real_lake_agree_bit_for_bit(tmp_p
         }
     )
     weather = pl.DataFrame(
-        [(o, START + h * hour, float(rng.normal()), None if h % 7 == 0 else "rain") for o in origins for h in range(24) if h % 5],
+        [
+            (o, START + h * hour, float(rng.normal()), None if h % 7 == 0 else "rain")
+            for o in origins
+            for h in range(24)
+            if h % 5
+        ],
         schema={"airport": pl.String, "available_at": pl.Int64, "wind": pl.Float64, "sky": pl.String},
         orient="row",
     ).with_columns(pl.col("available_at").cast(TIME))
@@ -281,10 +300,14 @@ def test_several_views_and_several_keys_over_a_real_lake_agree_bit_for_bit(tmp_p
     lake.append("weather", weather.to_arrow())
     totals = {"n": Total("count"), "late": Total("share", "late"), "delay": Total("mean", "arr_delay", 1)}
     views = [
-        AsOfView("weather", "weather", {"origin": "airport"}, {"wind": "number", "sky": "category"}, ttl=timedelta(hours=2)),
+        AsOfView(
+            "weather", "weather", {"origin": "airport"}, {"wind": "number", "sky": "category"}, ttl=timedelta(hours=2)
+        ),
         AsOfView("arrival", "weather", {"dest": "airport"}, {"dest_wind": "number"}, source={"dest_wind": "wind"}),
         WindowView("by_origin", "flights", ("origin",), timedelta(hours=3), {f"o_{k}": v for k, v in totals.items()}),
-        WindowView("by_pair", "flights", ("carrier", "origin"), timedelta(hours=1), {f"p_{k}": v for k, v in totals.items()}),
+        WindowView(
+            "by_pair", "flights", ("carrier", "origin"), timedelta(hours=1), {f"p_{k}": v for k, v in totals.items()}
+        ),
         WindowView("by_flight", "flights", ("flight",), timedelta(hours=9), {f"f_{k}": v for k, v in totals.items()}),
         WindowView("all", "flights", (), timedelta(minutes=30), {f"a_{k}": v for k, v in totals.items()}),
     ]

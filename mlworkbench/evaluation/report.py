@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..errors import ProfileError
+from .distance import drift_plan
 from .profile import comparable
 from ..scoring.frame import FeatureFrame
 
@@ -23,121 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['METHODS', 'STRETCHES', 'LEAST', 'ROWS', 'wasserstein', 'jensen_shannon', 'stretch_threshold', 'drift_plan',
-           'report_sides', 'evidently_reports', 'drift_table']
-
-# %% ../../nbs/evaluation/46_report.ipynb #480895ea
-METHODS = {"numeric": "wasserstein", "categorical": "jensenshannon"}
-
-
-def wasserstein(reference: NDArray[np.float64], current: NDArray[np.float64]) -> float:
-    """Measure the distance of two samples of numbers in standard deviations of the reference.
-
-    Parameters
-    ----------
-    reference, current : ndarray of shape (n,), (m,)
-        Values without NaN, at least one each.
-
-    Returns
-    -------
-    float
-        First Wasserstein distance, divided by the standard deviation (at least 0.001).
-
-    Examples
-    --------
-    >>> wasserstein(np.array([0.0, 2.0]), np.array([1.0, 3.0]))
-    1.0
-    """
-    from scipy.stats import wasserstein_distance
-
-    return float(wasserstein_distance(reference, current) / max(float(np.std(reference)), 0.001))
-
-
-def jensen_shannon(reference: NDArray[Any], current: NDArray[Any]) -> float:
-    """Measure the distance of two samples of categories.
-
-    Parameters
-    ----------
-    reference, current : ndarray of shape (n,), (m,)
-        Texts, at least one each.
-
-    Returns
-    -------
-    float
-        Jensen-Shannon distance with the natural logarithm: 0 for equal shares, 0.8326 for disjoint ones.
-
-    Examples
-    --------
-    >>> round(jensen_shannon(np.array(["AA"]), np.array(["UA"])), 4)
-    0.8326
-    """
-    from scipy.spatial.distance import jensenshannon
-
-    names = sorted({*reference.tolist(), *current.tolist()})
-    before, after = ([sample.tolist().count(name) / len(sample) for name in names] for sample in (reference, current))
-    return float(jensenshannon(before, after))
-
-# %% ../../nbs/evaluation/46_report.ipynb #052e8e6c
-STRETCHES = 8
-LEAST = 0.1
-
-
-def stretch_threshold(values: NDArray[Any], distance: Callable[[NDArray[Any], NDArray[Any]], float]) -> float:
-    """Measure how far stretches of a reference lie from the rest of it.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-        Reference values without missing ones, in the order of time.
-    distance : callable
-        Distance of two samples.
-
-    Returns
-    -------
-    float
-        Largest distance of one of 8 stretches from the others, at least 0.1.
-
-    Examples
-    --------
-    >>> stretch_threshold(np.zeros(80), wasserstein)
-    0.1
-    >>> round(stretch_threshold(np.arange(80.0), wasserstein), 2)
-    1.98
-    """
-    parts = np.array_split(values, STRETCHES)
-    if any(len(part) == 0 for part in parts):
-        return LEAST
-    apart = [
-        distance(np.concatenate([*parts[:place], *parts[place + 1 :]]), part) for place, part in enumerate(parts)
-    ]
-    return max(LEAST, *apart)
-
-# %% ../../nbs/evaluation/46_report.ipynb #3790c558
-def drift_plan(
-    reference: pd.DataFrame, *, numeric: Sequence[str] = (), categorical: Sequence[str] = ()
-) -> dict[str, dict[str, Any]]:
-    """Name method and threshold of each column.
-
-    Parameters
-    ----------
-    reference : pandas.DataFrame
-        Reference rows in the order of time.
-    numeric, categorical : sequence of str
-        Columns.
-
-    Returns
-    -------
-    dict of str to dict
-        `kind`, `method`, `threshold` by column.
-    """
-    plan: dict[str, dict[str, Any]] = {}
-    for name in (*numeric, *categorical):
-        kind = "numeric" if name in numeric else "categorical"
-        present = reference[name].dropna()
-        values = present.to_numpy(dtype=np.float64) if kind == "numeric" else present.astype(str).to_numpy(dtype=object)
-        threshold = stretch_threshold(values, wasserstein if kind == "numeric" else jensen_shannon)
-        plan[name] = {"kind": kind, "method": METHODS[kind], "threshold": round(threshold, 4)}
-    return plan
+__all__ = ['ROWS', 'report_sides', 'evidently_reports', 'drift_table']
 
 # %% ../../nbs/evaluation/46_report.ipynb #e1358664
 ROWS = 5000

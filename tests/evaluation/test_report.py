@@ -9,15 +9,9 @@ import pytest
 from mlworkbench.contract import Column, Contract
 from mlworkbench.errors import ProfileError
 from mlworkbench.evaluation.card import card, rule_text, show
+from mlworkbench.evaluation.distance import drift_plan, jensen_shannon, wasserstein
 from mlworkbench.evaluation.profile import profile_frame
-from mlworkbench.evaluation.report import (
-    drift_plan,
-    drift_table,
-    evidently_reports,
-    jensen_shannon,
-    report_sides,
-    wasserstein,
-)
+from mlworkbench.evaluation.report import drift_table, evidently_reports, report_sides
 from mlworkbench.scoring.frame import FeatureFrame
 
 

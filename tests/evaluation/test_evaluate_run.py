@@ -1,0 +1,67 @@
+"""The run notebook evaluate, on a registered model, with a real kernel."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+NOTEBOOK = Path(__file__).parents[2] / "nbs" / "runs" / "evaluate.ipynb"
+
+
+def test_the_notebook_has_one_parameters_cell_and_no_stored_outputs():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    source = "".join(tagged[0]["source"])
+    for name in ("home", "model", "run_id", "start", "end", "version"):
+        assert f"{name} = " in source
+    assert not any(cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.system
+def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, monkeypatch):
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    from mlworkbench.evaluation.log import PredictionLog, input_identities, log_rows, write_labels
+    from mlworkbench.home import Home
+    from mlworkbench.operate.register import register
+    from mlworkbench.operate.runs import run_notebook
+    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.version import predict
+
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    monkeypatch.setenv("MLWORKBENCH_HOME", str(tmp_path / "home"))
+    rows, labels = load_iris(return_X_y=True, as_frame=True)
+    rows.columns = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+    names = np.array(["setosa", "versicolor", "virginica"], dtype=object)[labels]
+    home = Home.open(tmp_path / "home")
+    made = register(LogisticRegression(max_iter=500).fit(rows, names), rows, names, name="iris", home=home)
+    version = Registry(home).open("iris", made.content_id[:12])
+    predictions = predict(version, {name: rows[name].to_numpy() for name in rows}, {})
+    with PredictionLog(home.log("iris")) as log:
+        for deployment in ("one_off", "batch"):
+            log.write(logged := log_rows(
+                predictions, model="iris", version=version.version, scorer="reference", deployment=deployment,
+                input_ids=input_identities("iris", len(rows)), logged_at=1_700_000_000_000_000,
+            ))  # fmt: skip
+            known = [
+                {"model": "iris", "prediction_id": row["prediction_id"], "value": name, "available_at": 1}
+                for row, name in zip(logged, names, strict=True)
+            ]
+            write_labels(home.log("iris"), known[:140])
+    ran = run_notebook(NOTEBOOK, {"model": "iris", "version": made.content_id[:12]}, home, seconds=300)
+    assert (ran.state, ran.error) == ("done", "")
+    result = json.loads(ran.result_path.read_text(encoding="utf-8"))
+    assert result["verdict"] == "undecided", "a registered model has no gates"
+    assert result["metrics"]["one_off"] == result["metrics"]["batch"]
+    assert result["metrics"]["batch"]["accuracy"]["value"] > 0.9
+    assert result["rows"]["batch"] == {"rows": 150, "labelled": 140}
+    assert max(result["shift"].values()) < 1e-9, "the rows are those it was trained on"
+    for path in result["reports"].values():
+        assert Path(path).stat().st_size > 1000
+    nothing = run_notebook(
+        NOTEBOOK, {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}, home, seconds=300
+    )
+    assert nothing.state == "failed" and "predictions in the interval" in nothing.error

@@ -181,9 +181,8 @@ def compare(
     at = found[known]
     expected = np.asarray(reference_scores, dtype=np.float64)
     apart = differences(expected[at], _rows_of(scores, expected)[known])
-    ties = tied(expected, tolerance=tolerance, threshold=threshold)
+    ties, answered = tied(expected, tolerance=tolerance, threshold=threshold), len(np.unique(at))
     turned = _turned(reference_decisions, decisions, at, known) & ~ties[at]
-    answered = len(np.unique(at))
     return Comparison(
         rows=len(places),
         missing=len(places) - answered,

@@ -59,8 +59,8 @@ def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[
     rows = [none if row is None else row[1] for row in found]
     if view.ttl is not None:
         available = [time if row is None else row[0] for row, time in zip(found, times.tolist(), strict=True)]
-        gone = expired(times, np.array(available, dtype=np.int64), view.ttl).tolist()
-        rows = [none if old else row for row, old in zip(rows, gone, strict=True)]
+        gone = expired(times, np.array(available, dtype=np.int64), view.ttl)
+        rows = [none if old else row for row, old in zip(rows, gone.tolist(), strict=True)]
     if view.text_free:
         table = np.array(rows, dtype=np.float64).reshape(len(rows), len(none))
         return dict(zip(view.outputs, np.ascontiguousarray(table.T), strict=True))
@@ -113,8 +113,9 @@ class OnlineStore(RowStore):
         """
         _check_times(times)
         answers: dict[str, Array] = {}
+        parts: dict[str, Parts] = {}
         with self.transaction(write=False):
-            known, parts = self._known(), dict[str, Parts]()
+            known = self._known()
             for view in views:
                 kinds = _kinds(view, known, times)
                 keys = key_texts(_key_columns(view, kinds, columns, parts), len(times))
@@ -207,6 +208,6 @@ def _check_times(times: Times) -> None:
     if times.dtype != np.int64 or times.ndim != 1:
         got = f"{times.dtype} of shape {times.shape}"
         raise FeatureError(f"times: int64 microseconds since 1970 UTC, one per request; got {got}; convert them")
-    if len(times) and times.min() == NO_TIME:
+    if NO_TIME in times.tolist():
         row = int(times.argmin())
         raise FeatureError(f"times: every request needs a time; row {row} has none; fill it or drop the row")

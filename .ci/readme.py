@@ -14,12 +14,11 @@ NOTE = "<!-- Written from nbs/index.ipynb by `make readme`; edit the notebook. -
 
 
 def readme() -> str:
-    """Render the index notebook as Markdown, without nbdev's directive lines."""
+    """Render the index notebook as Markdown, hidden cells left out and pictures found from the root."""
     notebook = nbformat.read(ROOT / "nbs/index.ipynb", as_version=4)
-    for cell in notebook.cells:
-        cell.source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
+    notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith("#| hide")]
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    return NOTE + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return NOTE + re.sub(r"\n{3,}", "\n\n", text.replace("](images/", "](nbs/images/")).strip() + "\n"
 
 
 if __name__ == "__main__":

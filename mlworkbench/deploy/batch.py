@@ -138,7 +138,7 @@ def _scored(
     for part in gathered(requests):
         origin = Origin("batch", part["__input__"].to_list(), job.run_id, first)
         scored = score_table(version, part, lake=lake, log=log, origin=origin)
-        good = scored.table["row"] - first if scored.table.height else []
+        good: pl.Series | list[int] = scored.table["row"] - first if scored.table.height else []
         yield scored.table.with_columns(part["__day__"].gather(good)), scored.faults
         first += part.height
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +12,18 @@ import polars as pl
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mlworkbench.contract import Column
-from mlworkbench.contract import Contract
+from mlworkbench.contract import Column, Contract
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView
-from mlworkbench.features.view import Total
-from mlworkbench.features.view import WindowView
+from mlworkbench.features.view import AsOfView, Total, WindowView
 from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
-from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.frame import frame_from_columns
 from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
@@ -104,7 +99,8 @@ def add_birds(home: Home, folder: Path, *, name: str = "birds", classes: tuple[s
 
 
 WEATHER = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"}, ttl=timedelta(hours=6))
-LANDINGS = WindowView("landings", "flights", ("origin",), timedelta(hours=3), {"landed": Total("count"), "delay": Total("mean", "delay", 1)})
+TOTALS = {"landed": Total("count"), "delay": Total("mean", "delay", 1)}
+LANDINGS = WindowView("landings", "flights", ("origin",), timedelta(hours=3), TOTALS)
 TRIPS = Contract(
     (
         Column("trip", "text"),
@@ -126,11 +122,14 @@ DELAYS = Contract(
 def fill_lake(home: Home) -> Lake:
     lake = Lake(home.lake)
     hours = [NOON + timedelta(hours=k) for k in range(-6, 30)]
-    weather = pl.DataFrame({"origin": ["JFK"] * 36, "available_at": hours, "wind": [float(k) for k in range(36)], "sky": ["clear"] * 36})
+    wind = [float(k) for k in range(36)]
+    weather = pl.DataFrame({"origin": ["JFK"] * 36, "available_at": hours, "wind": wind, "sky": ["clear"] * 36})
     minutes = [NOON + timedelta(minutes=11 * k) for k in range(-40, 160)]
-    flights = pl.DataFrame({"origin": ["JFK", "LGA"] * 100, "available_at": minutes, "delay": [float(k % 37) for k in range(200)]})
+    delay = [float(k % 37) for k in range(200)]
+    flights = pl.DataFrame({"origin": ["JFK", "LGA"] * 100, "available_at": minutes, "delay": delay})
     for name, table in (("weather", weather), ("flights", flights)):
-        lake.append(name, table.with_columns(pl.col("available_at").dt.cast_time_unit("us")).to_arrow(), transaction=None)
+        exact = table.with_columns(pl.col("available_at").dt.cast_time_unit("us"))
+        lake.append(name, exact.to_arrow(), transaction=None)
     return lake
 
 
@@ -155,15 +154,13 @@ def add_delays(home: Home, folder: Path) -> str:
     frame = frame_from_columns({**columns, **values}, DELAYS)
     table = frame_to_pandas(frame, DELAYS)
     labels = np.arange(50) % 2 == 0
-    from sklearn.impute import SimpleImputer
-
     pipeline = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=2000)).fit(table, labels)
     few = np.arange(20, 28)
     golden = tuple({name: v[few] for name, v in part.items()} for part in (columns, values))
     tag = register(
-        home, folder, model="delays", pipeline=pipeline, task="binary", classes=(False, True), request=TRIPS, frame=DELAYS,
-        golden=(*golden, frame.take(few)), training=frame, labels=labels, entity=("trip",), views=(WEATHER, LANDINGS),
-        prediction_time="asked", threshold=0.5,
+        home, folder, model="delays", pipeline=pipeline, task="binary", classes=(False, True), request=TRIPS,
+        frame=DELAYS, golden=(*golden, frame.take(few)), training=frame, labels=labels, entity=("trip",),
+        views=(WEATHER, LANDINGS), prediction_time="asked", threshold=0.5,
     )  # fmt: skip
     store = OnlineStore(home.online)
     materialize((WEATHER, LANDINGS), lake, store)
@@ -175,7 +172,8 @@ def add_delays(home: Home, folder: Path) -> str:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """A home with the models birds, species (three classes) and delays (views); shared, so never altered."""
     folder = tmp_path_factory.mktemp("workshop")
-    environment = {"BENTOML_HOME": str(folder / "bentoml"), "MLWORKBENCH_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "true"}
+    places = {"BENTOML_HOME": str(folder / "bentoml"), "MLWORKBENCH_HOME": str(folder / "home")}
+    environment = {**places, "BENTOML_DO_NOT_TRACK": "true"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -12,15 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.door import Door
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.table import request_of_table
-from mlworkbench.deploy.tables import Origin
-from mlworkbench.deploy.tables import score_table
-from mlworkbench.data.lake import Lake
-from mlworkbench.errors import DeploymentError
-from mlworkbench.errors import LogError
+from mlworkbench.deploy.tables import Origin, score_table
+from mlworkbench.errors import DeploymentError, LogError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.features.online import OnlineStore
@@ -35,7 +33,8 @@ def body(value: object) -> bytes:
 
 @pytest.fixture
 def birds(workshop, elsewhere: Home) -> Iterator[Realtime]:
-    realtime = Realtime(workshop.open("birds"), PredictionLog(elsewhere.log("birds")), clock=lambda: 1_380_600_000_000_000)
+    log = PredictionLog(elsewhere.log("birds"))
+    realtime = Realtime(workshop.open("birds"), log, clock=lambda: 1_380_600_000_000_000)
     yield realtime
     realtime.close()
 
@@ -195,7 +194,8 @@ def test_the_example_of_the_documentation_is_accepted(workshop, model: str, tmp_
 def test_a_table_and_a_record_become_the_same_request(workshop) -> None:
     contract = workshop.open("delays").request
     table = request_of_table(workshop.trips(), contract)
-    texts = workshop.trips().with_columns(pl.col("asked").dt.strftime("%Y-%m-%dT%H:%M:%S%z"), pl.col("distance").cast(pl.String))
+    times = pl.col("asked").dt.strftime("%Y-%m-%dT%H:%M:%S%z")
+    texts = workshop.trips().with_columns(times, pl.col("distance").cast(pl.String))
     untyped = request_of_table(texts, contract, typed=False)
     assert not table.faults and not untyped.faults
     for name in contract.names:
@@ -205,7 +205,8 @@ def test_a_table_and_a_record_become_the_same_request(workshop) -> None:
 
 def knock(sent: list[bytes], headers: dict[str, str], limit: int = 10) -> tuple[int, bytes]:
     told: list[dict[str, Any]] = []
-    parts = iter([{"type": "http.request", "body": part, "more_body": k + 1 < len(sent)} for k, part in enumerate(sent)])
+    last = len(sent) - 1
+    parts = iter([{"type": "http.request", "body": part, "more_body": k < last} for k, part in enumerate(sent)])
 
     async def receive() -> dict[str, Any]:
         return next(parts)

@@ -103,6 +103,11 @@ def _options(
     """Take a scikit-learn model from a notebook to production, in deployments that give the same answer."""
 
 
+def _example(text: str) -> str:
+    """Write an example that the help does not break into lines."""
+    return f"\b\nExample: {text}"
+
+
 def make_app() -> typer.Typer:
     """Assemble the application from `COMMANDS` and `GROUPS`.
 
@@ -119,11 +124,11 @@ def make_app() -> typer.Typer:
     app = _plain_app(_options.__doc__ or "")
     app.callback()(_options)
     for name, function, example in COMMANDS:
-        app.command(name, epilog=f"Example: {example}")(function)
+        app.command(name, epilog=_example(example))(function)
     for group, text, commands in GROUPS:
         inner = _plain_app(text)
         for name, function, example in commands:
-            inner.command(name, epilog=f"Example: {example}")(function)
+            inner.command(name, epilog=_example(example))(function)
         app.add_typer(inner, name=group, help=text)
     return app
 
@@ -157,11 +162,14 @@ def one_line(error: BaseException) -> str:
     return f"unexpected {said}; see the traceback with --debug"
 
 
-def _usage_line(error: Any) -> str:  # noqa: ANN401, RUF100 - typer's usage errors have no public type
-    """Turn a usage error of the parser into one line with the way out."""
+def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401, RUF100 - typer has no public type for it
+    """Turn a usage error of the parser into one line with the value and the way out."""
     said = " ".join(str(error.format_message()).split()).rstrip(".")
+    options = getattr(getattr(error, "param", None), "opts", ())
+    given = [value for option, value in zip(words, words[1:], strict=False) if option in options]
+    value = f"; got {given[-1]!r}" if given and not given[-1].startswith("--") else ""
     context = getattr(error, "ctx", None)
-    return f"{said}; see {getattr(context, 'command_path', None) or 'mlworkbench'} --help"
+    return f"{said}{value}; see {getattr(context, 'command_path', None) or 'mlworkbench'} --help"
 
 # %% ../../nbs/cli/80_main.ipynb #60894ce3
 def run(arguments: Sequence[str]) -> int:
@@ -186,25 +194,30 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if word != "--debug"] or ["--help"]
     try:
         code = make_app()(args=words, prog_name="mlworkbench", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _stopped() if code == STOPPED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("stopped", err=True)
-        return STOPPED
+        return _stopped()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _refuse(error, debug="--debug" in arguments)
+        return _refuse(error, words, debug="--debug" in arguments)
 
 
-def _refuse(error: Exception, *, debug: bool) -> int:
+def _stopped() -> int:
+    """Say that a person stopped the command, and give the exit code for it."""
+    typer.echo("stopped", err=True)
+    return STOPPED
+
+
+def _refuse(error: Exception, words: Sequence[str], *, debug: bool) -> int:
     """Print an error in one line, or with its traceback, and give the exit code."""
     if debug:
         import traceback
 
         traceback.print_exception(error)
     usage = hasattr(error, "format_message")
-    typer.echo(f"error: {_usage_line(error) if usage else one_line(error)}", err=True)
+    typer.echo(f"error: {_usage_line(error, words) if usage else one_line(error)}", err=True)
     return error.exit_code if isinstance(error, WorkbenchError) else 2
 
 

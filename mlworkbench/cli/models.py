@@ -26,6 +26,7 @@ from .console import place
 from .console import text_table
 from ..errors import IngestError
 from ..errors import Refused
+from ..errors import VersionError
 from ..errors import nearest
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Why', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'make_champion', 'register',
-           'frame_of', 'registry', 'user', 'model_and_version', 'version_cells', 'list_', 'show', 'promote', 'rollback',
-           'history', 'remove']
+           'frame_of', 'registry', 'user', 'model_and_version', 'named_version', 'version_cells', 'list_', 'show',
+           'promote', 'rollback', 'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
@@ -152,7 +153,7 @@ def user() -> str:
         return "unknown"
 
 
-def model_and_version(here: Place, text: str) -> tuple[str, str]:
+def model_and_version(here: Place, text: str) -> tuple[str, str | None]:
     """Split ``model:version`` and see that the model is known.
 
     Parameters
@@ -164,11 +165,19 @@ def model_and_version(here: Place, text: str) -> tuple[str, str]:
 
     Returns
     -------
-    tuple of str
-        Model and version; the version is ``"champion"`` where none is given.
+    tuple of (str, str or None)
+        Model and version; None, where no version is given, means the one that serves.
     """
     model, _, version = text.partition(":")
-    return choose(model, known_models(here)), version or "champion"
+    return choose(model, known_models(here)), version or None
+
+
+def named_version(here: Place, text: str) -> tuple[str, str]:
+    """Split ``model:version`` where the version must be given."""
+    model, version = model_and_version(here, text)
+    if version is None:
+        raise VersionError(f"MODEL:VERSION: a version behind the model; got {text!r}; see mlworkbench models list")
+    return model, version
 
 
 def version_cells(row: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def show(reference: Reference, json: Json = False) -> None:
 def promote(reference: Reference, why: Why = "", alias: Alias = "champion", json: Json = False) -> None:
     """Give a version an alias: by default make it the champion."""
     here = place()
-    model, version = model_and_version(here, reference)
+    model, version = named_version(here, reference)
     tag = registry(here).promote(model, version, who=user(), why=why, alias=alias)
     answer({"model": model, "alias": alias, "version": tag}, [f"{alias} of {model}: {tag}"], as_json=json)
 
@@ -225,6 +234,6 @@ def history(model: ModelArgument = "", json: Json = False) -> None:
 def remove(reference: Reference, json: Json = False) -> None:
     """Remove a version; champion and challenger are refused."""
     here = place()
-    model, version = model_and_version(here, reference)
+    model, version = named_version(here, reference)
     removed = registry(here).remove(model, version)
     answer({"model": model, "removed": removed}, [f"removed {removed}"], as_json=json)

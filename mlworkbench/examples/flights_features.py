@@ -61,15 +61,15 @@ def route(
     Returns
     -------
     dict of str to ndarray of float64, shape (n,)
-        ``distance_log`` (natural logarithm of miles) and ``plannedminutes`` (0 to 1439).
+        ``distance_log`` (natural logarithm of miles) and ``planned_minutes`` (0 to 1439).
 
     Examples
     --------
-    >>> route(np.array([1.0]), np.array([1430]), np.array([20]))["plannedminutes"].tolist()
+    >>> route(np.array([1.0]), np.array([1430]), np.array([20]))["planned_minutes"].tolist()
     [30.0]
     """
     planned = (np.asarray(sched_arr_minute) - np.asarray(sched_dep_minute)) % MINUTES_OF_A_DAY
     return {
         "distance_log": np.log(np.asarray(distance, dtype=np.float64)).round(DECIMALS),
-        "plannedminutes": planned.astype(np.float64),
+        "planned_minutes": planned.astype(np.float64),
     }

@@ -1,0 +1,87 @@
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlworkbench.cli.console import answer, bar, choose, definition_of, need, place, plain, text_table
+from mlworkbench.errors import DefinitionError, WorkbenchError
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("inf"), None),
+        (np.float64(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.array([1, 2]), [1, 2]),
+        (Path("a/b"), "a/b"),
+        ({"x": {1}}, {"x": [1]}),
+        (None, None),
+        (True, True),
+    ],
+)
+def test_every_value_becomes_one_that_json_can_say(value, expected):
+    assert plain(value) == expected
+    json.dumps(plain(value), allow_nan=False)
+
+
+def test_json_is_one_line_and_nothing_else(capsys):
+    answer({"text": "two\nlines", "n": 1}, ["words"], as_json=True)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and json.loads(out) == {"text": "two\nlines", "n": 1}
+
+
+def test_a_table_without_rows_has_no_lines():
+    assert text_table([]) == [] and text_table([], ["a"]) == []
+
+
+def test_a_missing_cell_is_empty_and_a_line_break_in_one_is_not_seen():
+    lines = text_table([{"a": 1, "b": "x\ny"}, {"a": None, "b": None}])
+    assert lines == ["a  b", "-  ---", "1  x y", ""]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_is_for_people_only(monkeypatch):
+    with bar() as report:
+        assert report is None
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with bar(quiet=True) as report:
+        assert report is None
+    with bar() as report:
+        report("flights", 1, 2)
+        report("flights", 2, 2)
+    assert "flights" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("flihgts", ["flights", "penguins"], "did you mean 'flights'?"),
+        ("", [], "knows no model yet"),
+        ("", ["flights", "penguins"], "name one of flights, penguins"),
+    ],
+)
+def test_a_model_that_cannot_be_settled_is_one_line(name, known, said):
+    with pytest.raises(DefinitionError) as caught:
+        choose(name, known)
+    assert said in str(caught.value) and "--model" in str(caught.value)
+
+
+def test_a_missing_extra_is_named():
+    with pytest.raises(WorkbenchError, match=r"pip install 'mlworkbench\[reports\]'"):
+        need("no_such_package_anywhere", extra="reports")
+
+
+def test_a_definition_is_found_by_name_by_place_or_because_it_is_the_only_one(workbench):
+    here = place()
+    assert {definition_of(here, name).name for name in ("", "cars", "definition:cars")} == {"cars"}
+    with pytest.raises(DefinitionError, match="did you mean 'cars'"):
+        definition_of(here, "carz")

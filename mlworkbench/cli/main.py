@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 from typing import Any
 
@@ -166,7 +167,7 @@ def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401, RUF10
     """Turn a usage error of the parser into one line with the value and the way out."""
     said = " ".join(str(error.format_message()).split()).rstrip(".")
     options = getattr(getattr(error, "param", None), "opts", ())
-    given = [value for option, value in zip(words, words[1:], strict=False) if option in options]
+    given = [value for option, value in pairwise(words) if option in options]
     value = f"; got {given[-1]!r}" if given and not given[-1].startswith("--") else ""
     context = getattr(error, "ctx", None)
     return f"{said}{value}; see {getattr(context, 'command_path', None) or 'mlworkbench'} --help"

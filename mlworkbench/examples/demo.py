@@ -277,7 +277,13 @@ def add_labels(table: pl.DataFrame, home: Home) -> int:
         pl.col("prediction_time", "available_at").cast(pl.Datetime("us", "UTC")).cast(pl.Int64),
     )
     rows: list[LabelRow] = [
-        {"model": flights.name, "entity": {"flight_id": name}, "value": late, "prediction_time": at, "available_at": known}
+        {
+            "model": flights.name,
+            "entity": {"flight_id": name},
+            "prediction_time": at,
+            "value": late,
+            "available_at": known,
+        }
         for name, late, at, known in landed.iter_rows()
     ]
     return write_labels(home.log(flights.name), rows)

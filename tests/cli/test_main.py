@@ -18,7 +18,7 @@ def test_every_help_ends_with_an_example_and_offers_json(words, tell):
     assert "--json" in out
 
 
-@pytest.mark.parametrize("words", [(), ("features",), ("models",), ("runs",)], ids=lambda words: " ".join(words) or "top")
+@pytest.mark.parametrize("words", [(), ("features",), ("models",), ("runs",)], ids=str)
 def test_no_line_of_a_list_of_commands_is_cut_off(words, tell):
     _, out, _ = tell(*words, "--help")
     assert "..." not in out.replace("[ARGS]...", "")

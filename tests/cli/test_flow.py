@@ -1,0 +1,197 @@
+"""The commands of a workbench of one's own, from train to rollback, with a small model."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def trained(workbench, facts):
+    """A workbench whose model has a champion."""
+    facts("train", "--promote")
+    return workbench
+
+
+@pytest.fixture
+def rows(trained):
+    """The model's rows as a file."""
+    from sklearn.datasets import load_iris
+
+    table = load_iris(as_frame=True).frame
+    table = table.rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_"))
+    table.drop(columns="target").to_csv(trained / "rows.csv", index=False)
+    return trained / "rows.csv"
+
+
+def test_training_twice_gives_one_version(workbench, facts):
+    first, second = facts("train"), facts("train")
+    assert first["version"] == second["version"]
+    assert (first["created"], second["created"]) == (True, False)
+    assert first["gates"]["verdict"] == "pass"
+
+
+def test_failed_gates_are_exit_code_one_and_the_version_is_kept(workbench, tell, facts):
+    text = (workbench / "definition.py").read_text()
+    (workbench / "definition.py").write_text(text.replace('(">=", 0.8)', '(">=", 1.1)'))
+    code, out, err = tell("train", "--promote")
+    assert code == 1 and "gates of cars:" in err and err.count("\n") == 1
+    assert "gates: fail" in out
+    (version,) = facts("models", "list")["versions"]
+    assert version["verdict"] == "fail" and version["aliases"] == []
+
+
+def test_an_error_in_the_data_function_names_file_and_line(workbench, tell):
+    text = (workbench / "definition.py").read_text()
+    (workbench / "definition.py").write_text(text.replace("rows = load_iris", "rows = 1 / 0 and load_iris"))
+    code, _, err = tell("train")
+    assert code == 2 and err.count("\n") == 1
+    assert "definition.py, line" in err and "ZeroDivisionError" in err
+
+
+def test_a_file_is_scored_and_written(rows, facts, tell):
+    found = facts("score", rows)
+    assert (found["scored"], found["rejected"]) == (150, 0)
+    assert len(Path(found["out"]).read_text().splitlines()) == 151
+    code, out, _ = tell("score", rows, "--out", "elsewhere.jsonl")
+    assert code == 0 and "150 rows scored" in out
+    assert len(Path("elsewhere.jsonl").read_text().splitlines()) == 150
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["score", "no_such.csv"], "no_such.csv"),
+        (["score", "rows.csv", "--version", "cars:ffff0000"], "ffff0000"),
+        (["score", "rows.csv", "--version", "champoin"], "champion"),
+        (["score", "rows.csv", "--model", "carz"], "did you mean 'cars'?"),
+        (["train", "--model", "carz"], "did you mean 'cars'?"),
+        (["train", "--model", "no_module:cars"], "no_module"),
+        (["models", "show", "cars:zzzz"], "zzzz"),
+        (["models", "promote", "cars"], "MODEL:VERSION"),
+        (["models", "rollback", "cars", "--why", "late"], "cars"),
+        (["ingest", "--table", "weather"], "weather"),
+        (["features", "get", "origin=JFK", "--view", "weather"], "weather"),
+        (["runs", "show", "nothing"], "nothing"),
+        (["label", "rows.csv"], "target"),
+        (["register", "no.skops", "--name", "x", "--data", "rows.csv", "--label", "y"], "no.skops"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_one_line_and_exit_code_two(words, said, rows, tell):
+    code, _, err = tell(*words)
+    assert code == 2, err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert said in err
+
+
+def test_a_missing_column_is_named_and_nothing_is_written(rows, tell):
+    lines = [line.rsplit(",", 1)[0] for line in rows.read_text().splitlines()]
+    Path("short.csv").write_text("\n".join(lines) + "\n")
+    before = sorted(path.name for path in Path().iterdir())
+    code, _, err = tell("score", "short.csv")
+    assert code == 2 and "petal_width" in err and err.count("\n") == 1
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_versions_are_listed_shown_promoted_and_rolled_back(trained, facts, tell):
+    text = (trained / "definition.py").read_text()
+    (trained / "definition.py").write_text(text.replace("max_iter=1_000", "max_iter=1_000, C=0.5"))
+    sys.modules.pop("definition", None)
+    first = facts("models", "list")["versions"][0]["tag"]
+    second = facts("train")["version"]
+    assert second != first
+    assert facts("models", "promote", second, "--why", "smoother")["version"] == second
+    code, _, err = tell("models", "remove", second)
+    assert code == 1 and "champion" in err
+    assert facts("models", "rollback", "cars", "--why", "worse in the evening")["version"] == first
+    assert [entry["to"] for entry in facts("models", "history")["history"]].count(first) == 2
+    assert facts("models", "remove", second)["removed"] == second
+    assert [row["tag"] for row in facts("models", "list")["versions"]] == [first]
+    assert facts("models", "show", "cars")["declaration"]["classes"] == [0, 1, 2]
+    code, out, _ = tell("models", "list")
+    assert code == 0 and "champion" in out and first in out
+
+
+def test_a_fitted_pipeline_is_registered_and_scores_at_once(rows, facts, trained):
+    import pandas as pd
+    import skops.io
+    from sklearn.linear_model import LinearRegression
+
+    table = pd.read_csv(rows)
+    pipeline = LinearRegression().fit(table.drop(columns="petal_width"), table["petal_width"])
+    skops.io.dump(pipeline, trained / "width.skops")
+    made = facts("register", "width.skops", "--name", "width", "--data", "rows.csv", "--label", "petal_width")
+    assert made["version"].startswith("width:")
+    assert facts("score", "rows.csv", "--model", "width", "--out", "widths.csv")["scored"] == 150
+
+
+def test_labels_by_prediction_id_are_added_once(rows, facts):
+    scored = facts("score", rows, "--out", "out.csv")
+    lines = Path(scored["out"]).read_text().splitlines()
+    place = lines[0].split(",").index("prediction_id")
+    labels = ["prediction_id,target,available_at"]
+    labels += [f"{line.split(',')[place]},0,2026-01-01T00:00:00+00:00" for line in lines[1:11]]
+    Path("labels.csv").write_text("\n".join(labels) + "\n")
+    assert facts("label", "labels.csv") == {"model": "cars", "read": 10, "new": 10}
+    assert facts("label", "labels.csv") == {"model": "cars", "read": 10, "new": 0}
+
+
+def test_runs_are_listed_and_shown(trained, facts, tell):
+    code, out, _ = tell("runs", "list")
+    assert (code, out) == (0, "no runs yet\n")
+
+
+def test_a_model_without_tables_and_views_says_so(trained, tell):
+    assert "no tables" in tell("ingest")[1]
+    assert "no views" in tell("features", "show")[1]
+
+
+def free():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(trained, tell):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        code, _, err = tell("serve", "--port", port)
+    assert code == 2 and f"port {port}" in err and err.count("\n") == 1
+
+
+def test_the_service_answers_until_it_is_interrupted(trained):
+    from mlworkbench.client import Client
+
+    port = free()
+    start = "from mlworkbench.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "serve", "--port", str(port), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = json.loads(process.stdout.readline())
+            assert said["reason"] == "champion"
+            with Client(said["url"]) as client:
+                record = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+                (found,) = client.score(record)
+            assert found["decision"] == 0
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+            assert process.stderr.read() == "stopped\n"
+        finally:
+            process.kill()
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.2)
+    pytest.fail("somebody still listens")

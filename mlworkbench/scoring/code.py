@@ -44,7 +44,8 @@ def source_of(module: str) -> Path | None:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    path = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    return path if path and path.is_file() else None
 
 
 def _imports(source: str) -> list[str]:

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from mlworkbench.errors import ScoringError
-from mlworkbench.scoring.decision import decide
-from mlworkbench.scoring.decision import scale_of
-from mlworkbench.scoring.decision import tolerance_of
+from mlworkbench.scoring.decision import decide, scale_of, tolerance_of
 
 BINARY = {"task": "binary", "classes": ["no", "yes"], "positive": "yes", "threshold": 0.5}
 THREE = {"task": "multiclass", "classes": ["a", "b", "c"]}
@@ -31,7 +29,9 @@ def test_regression_has_no_decision() -> None:
     assert decide(np.array([1.0, 2.0]), {"task": "regression"}).tolist() == [None, None]
 
 
-@pytest.mark.parametrize(("scores", "rule"), [(np.empty(0), BINARY), (np.empty((0, 3)), THREE), (np.empty(0), {"task": "regression"})])
+@pytest.mark.parametrize(
+    ("scores", "rule"), [(np.empty(0), BINARY), (np.empty((0, 3)), THREE), (np.empty(0), {"task": "regression"})]
+)
 def test_no_rows_give_no_decisions(scores: np.ndarray, rule: dict) -> None:
     assert decide(scores, rule).shape == (0,)
 
@@ -57,7 +57,7 @@ def test_tolerance_follows_its_formula() -> None:
     assert tolerance_of(2e-13) == 2e-12
     assert tolerance_of(0.0, 50.0) == 50 * 1e-12
     assert tolerance_of(0.0, 50.0, compiled=True) == 50 * 1e-6
-    assert tolerance_of(1e-6, compiled=True) == 1e-5
+    assert tolerance_of(1e-6, compiled=True) == pytest.approx(1e-5)
 
 
 def test_scale_is_one_for_probabilities_and_the_largest_score_otherwise() -> None:

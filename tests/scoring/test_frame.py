@@ -9,12 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlworkbench.contract import Column
-from mlworkbench.contract import Contract
+from mlworkbench.contract import Column, Contract
 from mlworkbench.errors import ScoringError
-from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.frame import column_array
-from mlworkbench.scoring.frame import frame_from_columns
+from mlworkbench.scoring.frame import FeatureFrame, column_array, frame_from_columns
 
 
 def words(*values: object) -> np.ndarray:
@@ -135,7 +132,7 @@ def test_what_would_have_to_be_guessed_is_refused_in_one_line(column: Column, va
 
 
 def test_a_missing_column_names_the_nearest_one() -> None:
-    with pytest.raises(ScoringError, match="'distance'.*did you mean 'distanze'"):
+    with pytest.raises(ScoringError, match=r"'distance'.*did you mean 'distanze'"):
         frame_from_columns({"distanze": np.array([1.0])}, Contract((Column("distance", "number"),)))
 
 

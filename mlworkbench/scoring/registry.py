@@ -5,6 +5,7 @@
 # %% ../../nbs/scoring/37_registry.ipynb #46fe814d
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -200,12 +201,20 @@ class Registry:
         return self.aliases.get(model).get("champion")
 
     def serving(self, model: str) -> tuple[str, str]:
-        """Give the tag that serves, and why: ``"champion"`` or ``"newest that passed its gates"``.
+        """Give the tag that serves, and why.
+
+        The champion, else the newest version that passed its gates, else the newest that declares none. A version
+        that failed its gates, or whose declared gates are undecided, is never taken unasked.
+
+        Returns
+        -------
+        tag, reason : str
+            The reason is in words, for people and logs.
 
         Raises
         ------
         VersionError
-            If there is neither; says what to do.
+            If there is none; says what to do.
         """
         champion = self.champion(model)
         if champion in self._tags(model):
@@ -214,9 +223,16 @@ class Registry:
         passed = [row["tag"] for row in rows if row["verdict"] == "pass"]
         if passed:
             return passed[0], "newest that passed its gates"
+        free = [row["tag"] for row in rows if row["verdict"] == "undecided" and not self._gates(row["tag"])]
+        if free:
+            return free[0], "no champion; newest version, it declares no gates"
         got = ", ".join(f"{row['tag'].partition(':')[2][:12]} ({row['verdict']})" for row in rows[:4]) or "none"
-        rule = "a champion, or a version that passed its gates"
+        rule = "a champion, or a version that passed its gates or declares none"
         raise VersionError(f"{model}: {rule}; got {got}; promote one: mlworkbench models promote")
+
+    def _gates(self, tag: str) -> dict[str, Any]:
+        path = self.store.joinpath(*tag.split(":"), "declaration.json")
+        return dict(json.loads(path.read_text(encoding="utf-8"))["gates"])
 
     def promote(self, model: str, ref: str, *, who: str, why: str, alias: str = "champion") -> str:
         """Make a version champion (or give it another alias).

@@ -30,13 +30,19 @@ CONTRACT = Contract((Column("distance", "number"),))
 ROWS = FeatureFrame({"distance": np.arange(1.0, 21.0)})
 
 
-def build(folder: Path, slope: float, verdict: str = "undecided") -> str:
+def build(folder: Path, slope: float, verdict: str = "undecided", **more: object) -> str:
     table = frame_to_pandas(ROWS, CONTRACT)
     line = LinearRegression().fit(table, slope * table["distance"])
     few = ROWS.take(range(5))
     parts = {"model": "price", "task": "regression", "classes": [], "request": CONTRACT, "frame": CONTRACT}
     return build_version(
-        folder, **parts, pipeline=line, golden=(few.columns, {}, few), training=ROWS, verdict={"verdict": verdict}
+        folder,
+        **parts,
+        pipeline=line,
+        golden=(few.columns, {}, few),
+        training=ROWS,
+        verdict={"verdict": verdict},
+        **more,
     )
 
 
@@ -97,14 +103,24 @@ def test_versions_are_named_by_alias_tag_or_first_digits(registry: Registry) -> 
 
 def test_the_newest_version_that_passed_its_gates_serves_until_there_is_a_champion(registry: Registry) -> None:
     first = add(registry, 2.0)
-    with pytest.raises(VersionError, match="promote one: mlworkbench models promote"):
-        registry.serving("price")
+    assert registry.serving("price") == (first, "no champion; newest version, it declares no gates")
     passed = add(registry, 3.0, "pass")
     add(registry, 4.0, "fail")
     assert registry.serving("price") == (passed, "newest that passed its gates")
     registry.promote("price", first, who="Ada", why="known to be good")
     assert registry.serving("price") == (first, "champion")
     assert {row["tag"]: row["aliases"] for row in registry.versions("price")}[first] == ["champion"]
+
+
+@pytest.mark.parametrize("verdict", ["fail", "undecided"])
+def test_a_version_that_has_not_passed_the_gates_it_declares_never_serves_unasked(
+    registry: Registry, verdict: str
+) -> None:
+    folder = registry.home.path / "built"
+    tag = registry.add(folder, "price", build(folder, 2.0, verdict, gates={"r2": (">=", 0.9)}))
+    with pytest.raises(VersionError, match="promote one: mlworkbench models promote"):
+        registry.serving("price")
+    assert registry.open("price", tag).version == tag
 
 
 def test_a_version_that_failed_its_gates_cannot_be_champion(registry: Registry) -> None:

@@ -47,7 +47,7 @@ _WHERE = {
     "train": "operate.training",
 }
 
-__all__ = [  # noqa: RUF022 - as _WHERE, then the version
+__all__ = [
     "AsOfView",
     "Client",
     "Home",

@@ -217,5 +217,6 @@ def _labels(values: pl.Series) -> NDArray[Any]:
     if values.dtype.is_numeric():
         return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
     result = np.empty(len(values), dtype=object)
-    result[:] = values.cast(pl.String).to_list() if isinstance(values.dtype, pl.Categorical | pl.Enum) else values.to_list()
+    coded = isinstance(values.dtype, pl.Categorical | pl.Enum)
+    result[:] = (values.cast(pl.String) if coded else values).to_list()
     return result

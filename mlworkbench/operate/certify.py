@@ -6,86 +6,37 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..client import Client
 from ..contract import faults_error
-from ..contract import parse_time
 from ..data.lake import Lake
-from ..deploy.batch import Job
-from ..deploy.batch import score_batch
-from ..deploy.one_off import score_file
 from ..deploy.path import prediction_times
-from ..deploy.serving import start_service
 from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
-from ..errors import DeploymentError
 from ..evaluation.equivalence import compare
 from ..evaluation.labels import read_log
 from ..evaluation.text import row_values
-from ..features.materialize import materialize
-from ..features.online import OnlineStore
 from ..home import Home
-from .assembly import sample_rows
-from ..scoring.definition import ModelDefinition
-from ..scoring.rows import request_frame
+from .asking import DEPLOYMENTS
+from .asking import deploy_all
+from .asking import requests
+from .run_table import now_text
+from .run_worker import write_json
 from ..scoring.version import Version
 from ..scoring.version import predict
 
+_all_ = [deploy_all, requests]
+
 # %% auto #0
-__all__ = ['DEPLOYMENTS', 'LIST_LENGTH', 'requests', 'Reference', 'reference_predictions', 'DeploymentRow', 'deployments_table',
-           'deploy_all']
-
-# %% ../../nbs/operate/61_certify.ipynb #69a19936
-def requests(
-    definition: ModelDefinition, lake: Lake, *, start: str = "", end: str = "", limit: int | None = None
-) -> pl.DataFrame:
-    """Give the requests of a definition in an interval.
-
-    Parameters
-    ----------
-    definition : ModelDefinition
-        Whose rows.
-    lake : Lake
-        Holds them, where the definition's data is a function of it.
-    start, end : str, default=""
-        Half-open interval of prediction time, UTC text; empty for open.
-    limit : int, optional
-        Draw this many by the definition's seed.
-
-    Returns
-    -------
-    polars.DataFrame
-        Without the label and the time it is known.
-
-    Raises
-    ------
-    DeploymentError
-        If nothing is left, or an interval is asked of a model without prediction time.
-    """
-    table = request_frame(definition, lake)
-    dropped = [name for name in (definition.label, definition.label_available_at) if name]
-    if (start or end) and definition.prediction_time is None:
-        raise DeploymentError(f"interval: needs a prediction time; {definition.name} has none; leave start and end empty")
-    micros = pl.col(definition.prediction_time or "").cast(pl.Int64)
-    if start:
-        table = table.filter(micros >= parse_time(start))
-    if end:
-        table = table.filter(micros < parse_time(end))
-    if table.is_empty():
-        raise DeploymentError(f"interval {start or 'open'} to {end or 'open'}: at least one row; got none; check the dates")
-    return sample_rows(table.drop(dropped), limit, definition.seed)
+__all__ = ['Reference', 'reference_predictions', 'DeploymentRow', 'deployments_table', 'deploy_all', 'requests']
 
 # %% ../../nbs/operate/61_certify.ipynb #0f671daf
 @dataclass(frozen=True, eq=False)
@@ -153,9 +104,6 @@ def _names(texts: Sequence[str], times: Sequence[int] | NDArray[np.int64] | None
     return [f"{text} {moment}" for text, moment in zip(texts, times, strict=True)]
 
 # %% ../../nbs/operate/61_certify.ipynb #50c045ef
-DEPLOYMENTS = ("one_off", "batch", "realtime")
-
-
 @dataclass(frozen=True)
 class DeploymentRow:
     """How one deployment compares with the reference.
@@ -214,25 +162,28 @@ def deployments_table(
     home : Home
         Holds log and lake.
     deployments : sequence of str, optional
-        Which to compare.
+        Which to compare; all three by default.
     seconds : mapping of str to float, optional
         How long each took, for the rate.
 
     Returns
     -------
     list of DeploymentRow
-        In the order of `deployments`.
+        In the order of `deployments`; also kept in ``<home>/<model>/deployments.json``.
     """
     reference = reference_predictions(version, asked, home)
-    return [_compared(version, reference, home, name, (seconds or {}).get(name)) for name in deployments]
+    rows = [_compared(version, reference, home, name, (seconds or {}).get(name)) for name in deployments]
+    measured = {"version": version.version, "measured_at": now_text(), "deployments": [asdict(row) for row in rows]}
+    write_json(home.model(version.model) / "deployments.json", measured)
+    return rows
 
 
-def _compared(version: Version, reference: Reference, home: Home, deployment: str, seconds: float | None) -> DeploymentRow:
+def _compared(
+    version: Version, reference: Reference, home: Home, deployment: str, seconds: float | None
+) -> DeploymentRow:
     """Compare one deployment's log with the reference."""
     log = read_log(home.log(version.model), deployment=deployment, version=version.version)
-    named = bool(version.declaration["entity"])
-    times = log["prediction_time"].cast(pl.Int64).to_list() if named and version.declaration["prediction_time"] else None
-    names = _names(log["entity" if named else "features"].to_list(), times)
+    names = _logged_names(log, version)
     wanted, counts = Counter(reference.names), Counter(names)
     kept = [row for row, name in enumerate(names) if name in wanted]
     first = list({name: row for row, name in reversed(list(enumerate(reference.names)))}.values())
@@ -253,65 +204,14 @@ def _compared(version: Version, reference: Reference, home: Home, deployment: st
     return DeploymentRow(deployment, len(kept), rate, *counted)
 
 
+def _logged_names(log: pl.DataFrame, version: Version) -> list[str]:
+    """Give the names of logged rows, as the reference has them."""
+    if not version.declaration["entity"]:
+        return log["features"].to_list()
+    timed = version.declaration["prediction_time"]
+    return _names(log["entity"].to_list(), log["prediction_time"].cast(pl.Int64).to_list() if timed else None)
+
+
 def _scores(logged: pl.Series, like: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give logged scores in the shape of the reference's."""
     return np.array(logged.to_list(), dtype=np.float64).reshape(len(logged), *like.shape[1:])
-
-# %% ../../nbs/operate/61_certify.ipynb #4e5f10f8
-LIST_LENGTH = 100
-
-
-def deploy_all(
-    version: Version, asked: pl.DataFrame, home: Home, *, deployments: Sequence[str] = DEPLOYMENTS
-) -> dict[str, float]:
-    """Take requests through deployments.
-
-    Parameters
-    ----------
-    version : Version
-        Who predicts.
-    asked : polars.DataFrame
-        Request columns.
-    home : Home
-        The workbench's state.
-    deployments : sequence of str, optional
-        Which.
-
-    Returns
-    -------
-    dict of str to float
-        Seconds that each took, the start of the service not counted.
-    """
-    steps = {"one_off": _one_off, "batch": _batch, "realtime": _realtime}
-    return {name: steps[name](version, asked, home) for name in deployments}
-
-
-def _one_off(version: Version, asked: pl.DataFrame, home: Home) -> float:
-    """Score the requests as a file."""
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
-        source = Path(folder) / "requests.parquet"
-        asked.write_parquet(source)
-        started = time.perf_counter()
-        score_file(version, source, home=home, out=Path(folder) / "predictions.parquet")
-        return time.perf_counter() - started
-
-
-def _batch(version: Version, asked: pl.DataFrame, home: Home) -> float:
-    """Score the requests into partitions."""
-    started = time.perf_counter()
-    score_batch(version, home, requests=asked, job=Job(run_id="certify"))
-    return time.perf_counter() - started
-
-
-def _realtime(version: Version, asked: pl.DataFrame, home: Home) -> float:
-    """Ask a service for the requests, in lists; the online store is brought up to the lake before."""
-    if version.views:
-        store = OnlineStore(home.online)
-        materialize(version.views, Lake(home.lake), store)
-        store.close()
-    records = asked.select(version.request.names).to_dicts()
-    with start_service(version.model, home=home, version=version.version) as service, Client(service.url) as client:
-        started = time.perf_counter()
-        for first in range(0, len(records), LIST_LENGTH):
-            client.score(records[first : first + LIST_LENGTH])
-        return time.perf_counter() - started

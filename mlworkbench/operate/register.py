@@ -81,12 +81,14 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
 def _labelled(X: Rows, y: Rows) -> tuple[pl.DataFrame, Rows, str, str]:
     """Put labels beside rows; give the table, the data frame, the label's name, and what the pipeline takes."""
     table, frame, takes = named_rows(X)
-    label = str(getattr(y, "name", None) or "label")
-    if label in table.columns:
-        raise DefinitionError(f"y: a label that is no column of X; got {label!r}; leave it out of X")
     if len(y) != table.height:
         raise DefinitionError(f"y: one label for each row of X; got {len(y)} for {table.height}; pass matching rows")
     plain = [_plain(value) for value in (y.to_list() if hasattr(y, "to_list") else list(y))]
+    label = str(getattr(y, "name", None) or "label")
+    if label in table.columns and table[label].to_list() != plain:
+        label = "label"
+    if label in table.columns:
+        raise DefinitionError(f"y: a label that is no column of X; got {label!r}; leave it out of X")
     values = pl.Series(label, plain, strict=False)
     both = frame.with_columns(values) if isinstance(frame, pl.DataFrame) else frame.assign(**{label: plain})
     return table.with_columns(values), both, label, takes

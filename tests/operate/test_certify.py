@@ -1,0 +1,137 @@
+"""The same rows through every deployment, held against the answer computed the training way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlworkbench.data.lake import Lake
+from mlworkbench.errors import DeploymentError
+from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.operate.certify import deploy_all, deployments_table, reference_predictions, requests
+from mlworkbench.operate.register import register
+from mlworkbench.operate.training import train
+from mlworkbench.scoring.definition import ModelDefinition
+from mlworkbench.scoring.registry import Registry
+
+UTC = timezone.utc  # noqa: UP017
+START = datetime(2013, 1, 1, tzinfo=UTC)
+
+
+def landings(lake: Lake, count: int = 400) -> None:
+    draws = np.random.default_rng(2)
+    landed = [START + timedelta(minutes=11 * n) for n in range(count)]
+    table = {"origin": draws.choice(["JFK", "LGA"], count), "available_at": landed, "delay": draws.normal(5, 9, count)}
+    lake.append("landings", pl.DataFrame(table).to_arrow(), transaction=None)
+    hours = [START + timedelta(hours=n) for n in range(80)]
+    wind = {"origin": ["JFK"] * 80, "available_at": hours, "wind": draws.uniform(0, 30, 80)}
+    wind["sky"] = ["clear", None] * 40
+    lake.append("weather", pl.DataFrame(wind).to_arrow(), transaction=None)
+
+
+def timed() -> ModelDefinition:
+    draws = np.random.default_rng(3)
+    count = 260
+    data = pl.DataFrame(
+        {
+            "flight": [f"UA {n}" for n in range(count)],
+            "at": [START + timedelta(minutes=15 * n) for n in range(count)],
+            "origin": draws.choice(["JFK", "LGA"], count),
+            "distance": draws.uniform(100, 2500, count),
+            "late": draws.integers(0, 2, count),
+        }
+    )
+    recent = {"recent": Total("mean", "delay", 3), "flights": Total("count", "")}
+    views = (
+        AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"}, ttl=timedelta(hours=3)),
+        WindowView("landings", "landings", ("origin",), window=timedelta(hours=3), columns=recent),
+    )
+    return ModelDefinition(
+        "late",
+        HistGradientBoostingClassifier(max_iter=5),
+        data,
+        "late",
+        entity=("flight",),
+        prediction_time="at",
+        views=views,
+        features=("distance", "wind", "recent", "flights"),
+    )
+
+
+@pytest.mark.system
+def test_a_model_with_time_and_views_answers_alike_in_three_deployments(home) -> None:
+    landings(Lake(home.lake))
+    definition = timed()
+    version = Registry(home).open("late", train(definition, home).tag)
+    asked = requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
+    seconds = deploy_all(version, asked, home)
+    rows = deployments_table(version, asked, home, seconds=seconds)
+    assert [(row.deployment, row.rows, row.mismatches, row.missing) for row in rows] == [
+        (name, asked.height, 0, 0) for name in ("one_off", "batch", "realtime")
+    ]
+    assert all(row.equal and row.max_difference <= version.tolerance and row.rows_per_second for row in rows)
+    kept = json.loads((home.model("late") / "deployments.json").read_text())
+    assert kept["version"] == version.version
+    assert [row["deployment"] for row in kept["deployments"]] == ["one_off", "batch", "realtime"]
+
+
+@pytest.mark.system
+def test_a_regression_without_time_or_entity_answers_alike_in_three_deployments(home) -> None:
+    X, y = load_diabetes(return_X_y=True, as_frame=True)
+    twice = pd.concat([X, X.head(5)], ignore_index=True)
+    target = pd.concat([y, y.head(5)], ignore_index=True)
+    ridge = make_pipeline(StandardScaler(), Ridge()).fit(twice, target)
+    version = Registry(home).open("diabetes", register(ridge, twice, target, name="diabetes", home=home).tag)
+    asked = pl.DataFrame(pl.from_pandas(twice))
+    rows = deployments_table(version, asked, home, seconds=deploy_all(version, asked, home))
+    assert [(row.rows, row.mismatches, row.missing) for row in rows] == [(447, 0, 0)] * 3
+
+
+def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_is_missing(home) -> None:
+    draws = np.random.default_rng(0)
+    X = pd.DataFrame({"distance": draws.uniform(0, 1, 50)})
+    model = LogisticRegression().fit(X, X["distance"] > 0.5)
+    version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
+    asked = pl.DataFrame(pl.from_pandas(X))
+    deploy_all(version, asked[:40], home, deployments=["batch"])
+    (row,) = deployments_table(version, asked, home, deployments=["batch"])
+    assert (row.rows, row.missing, row.mismatches, row.equal) == (40, 10, 0, False)
+    with sqlite3.connect(home.log("late")) as connection:
+        connection.execute("UPDATE predictions SET scores = '[0.123]' WHERE rowid = 3")
+    connection.close()
+    (row,) = deployments_table(version, asked[:40], home, deployments=["batch"])
+    assert (row.missing, row.mismatches, row.equal) == (0, 1, False)
+
+
+def test_the_reference_predicts_all_rows_at_once_and_leaves_out_what_the_contract_refuses(home) -> None:
+    draws = np.random.default_rng(0)
+    X = pd.DataFrame({"distance": draws.uniform(0, 1, 50)})
+    model = LogisticRegression().fit(X, X["distance"] > 0.5)
+    version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
+    asked = pl.DataFrame({"distance": [0.2, None, 0.9]})
+    reference = reference_predictions(version, asked, home)
+    good = pd.DataFrame({"distance": [0.2, 0.9]})
+    assert np.array_equal(reference.scores, model.predict_proba(good)[:, 1])
+    assert reference.rejected == 1
+
+
+def test_requests_are_drawn_by_interval_and_seed(home) -> None:
+    definition = timed()
+    lake = Lake(home.lake)
+    day = requests(definition, lake, start="2013-01-02T00:00:00+00:00", end="2013-01-03T00:00:00+00:00")
+    assert day.height == 96
+    assert "late" not in day.columns
+    assert requests(definition, lake, limit=7).equals(requests(definition, lake, limit=7))
+    with pytest.raises(DeploymentError, match="at least one row"):
+        requests(definition, lake, start="2014-01-01T00:00:00+00:00")

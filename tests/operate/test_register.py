@@ -1,0 +1,142 @@
+"""A fitted pipeline becomes a version with one call."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import mlworkbench
+from mlworkbench.data.lake import Lake
+from mlworkbench.errors import DefinitionError
+from mlworkbench.operate.register import named_rows, register
+from mlworkbench.operate.training import definition_of
+from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.version import predict
+from mlworkbench.settings import load_settings
+
+
+def rows(count: int = 60) -> tuple[pd.DataFrame, pd.Series]:
+    draws = np.random.default_rng(0)
+    X = pd.DataFrame({"distance": draws.uniform(100, 2500, count), "carrier": draws.choice(["AA", "UA"], count)})
+    X["carrier"] = X["carrier"].astype("category")
+    return X, pd.Series(X["distance"] + draws.normal(0, 300, count) > 1300, name="late")
+
+
+def boosting(X: pd.DataFrame, y: pd.Series) -> object:
+    model = HistGradientBoostingClassifier(categorical_features="from_dtype", max_iter=5, random_state=0)
+    return model.fit(X, y)
+
+
+def test_one_call_makes_a_version_that_answers_like_the_pipeline(home) -> None:
+    X, y = rows()
+    pipeline = boosting(X, y)
+    result = register(pipeline, X, y, name="late", home=home)
+    version = Registry(home).open("late", result.tag)
+    columns = {"distance": X["distance"].to_numpy(), "carrier": X["carrier"].astype(object).to_numpy()}
+    assert np.array_equal(predict(version, columns, {}).scores, pipeline.predict_proba(X)[:, 1])
+    assert version.request == version.frame
+    assert version.frame.column("carrier").dtype == "category"
+
+
+def test_metrics_are_marked_as_given_and_gates_stay_undecided(home) -> None:
+    X, y = rows()
+    result = register(boosting(X, y), X, y, name="late", home=home)
+    assert result.gates == {"verdict": "undecided", "gates": []}
+    assert {metric["rows"] for metric in result.metrics.values()} == {"as given"}
+    assert Registry(home).open("late", result.tag).declaration["label"] == "late"
+
+
+def test_rows_and_labels_are_kept_in_the_lake_once(home) -> None:
+    X, y = rows()
+    first = register(boosting(X, y), X, y, name="late", home=home)
+    again = register(boosting(X, y), X, y, name="late", home=home)
+    assert (first.created, again.created) == (True, False)
+    kept = Lake(home.lake).read("late_rows")
+    assert kept.columns == ["distance", "carrier", "late"]
+    assert kept.height == 60
+
+
+def test_the_facade_opens_the_home_that_settings_name(home) -> None:
+    X, y = rows()
+    result = mlworkbench.register(boosting(X, y), X, y, name="late")
+    assert Registry(home).models() == ["late"]
+    assert result.folder.is_dir()
+
+
+@pytest.mark.parametrize("how", ["array", "list", "polars"])
+def test_arrays_and_other_frames_are_fed_as_they_were_fitted(home, how) -> None:
+    draws = np.random.default_rng(0)
+    array, target = draws.normal(size=(50, 2)), draws.normal(size=50)
+    X = {"array": array, "list": array.tolist(), "polars": pl.DataFrame(array, schema=["a", "b"])}[how]
+    line = LinearRegression().fit(np.asarray(array), target)
+    if how == "polars":
+        line = LinearRegression().fit(X.to_pandas(), target)
+    result = register(line, X, target, name="line", home=home)
+    version = Registry(home).open("line", result.tag)
+    names = ("a", "b") if how == "polars" else ("x0", "x1")
+    scores = predict(version, dict(zip(names, array.T, strict=True)), {}).scores
+    assert np.allclose(scores, line.coef_ @ array.T + line.intercept_, rtol=0, atol=1e-12)
+    assert version.declaration["input"] == ("frame" if how == "polars" else "array")
+
+
+def test_texts_are_fed_as_texts(home) -> None:
+    words, answers = ["late again", "on time"] * 20, ["late", "fine"] * 20
+    reader = make_pipeline(CountVectorizer(), LogisticRegression()).fit(words, answers)
+    result = register(reader, pd.Series(words, name="note"), answers, name="words", home=home)
+    version = Registry(home).open("words", result.tag)
+    found = predict(version, {"note": np.array(["so late", "time"], dtype=object)}, {})
+    assert found.decisions.tolist() == ["late", "fine"]
+
+
+def test_rows_without_a_label_are_not_measured(home) -> None:
+    X, y = rows()
+    holes = y.astype(object)
+    holes[::3] = None
+    result = register(boosting(X, y), X, holes, name="late", home=home)
+    assert result.metrics["accuracy"]["n"] == 40
+
+
+def test_a_registered_model_has_no_definition_to_train(home) -> None:
+    X, y = rows()
+    register(boosting(X, y), X, y, name="late", home=home)
+    with pytest.raises(DefinitionError, match="registered as a fitted pipeline and has no definition to train"):
+        definition_of("late", load_settings(), home)
+
+
+def test_what_cannot_be_registered_is_refused_and_nothing_is_written(home) -> None:
+    X, y = rows()
+    fitted = boosting(X, y)
+    for wrong, words in [
+        (lambda: register(HistGradientBoostingClassifier(), X, y, name="late", home=home), "must be fitted"),
+        (lambda: register("model", X, y, name="late", home=home), "an estimator; got str"),
+        (lambda: register(fitted, X, y[:5], name="late", home=home), "got 5 for 60"),
+        (lambda: register(fitted, X.assign(late=y), y, name="late", home=home), "no column of X; got 'late'"),
+        (lambda: register(fitted, X, y, name="Late!", home=home), "name: "),
+        (lambda: register(StandardScaler().fit(X[["distance"]]), X, y, name="late", home=home), "neither"),
+        (lambda: register(fitted, np.zeros((2, 2, 2)), y, name="late", home=home), "two axes"),
+    ]:
+        with pytest.raises(DefinitionError, match=words):
+            wrong()
+    assert Registry(home).models() == []
+    assert not Lake(home.lake).exists("late_rows")
+
+
+def test_a_label_that_only_inherited_the_name_of_a_column_gets_its_own(home) -> None:
+    X, _ = rows()
+    far = X["distance"] > 1300
+    result = register(boosting(X, far), X, far, name="far", home=home)
+    assert Lake(home.lake).read("far_rows").columns == ["distance", "carrier", "label"]
+    assert result.metrics["accuracy"]["n"] == 60
+
+
+def test_columns_of_arrays_get_names_and_frames_keep_theirs() -> None:
+    assert named_rows(np.zeros((3, 2)))[0].columns == ["x0", "x1"]
+    assert named_rows(["a", "b"])[0].columns == ["text"]
+    assert named_rows(pd.DataFrame({1: [2]}))[0].columns == ["1"]

@@ -1,0 +1,510 @@
+"""The lab: fields, answers, sweeps, tables, pictures, the page, and the notebook in a real kernel."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nbformat
+import numpy as np
+import polars as pl
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
+
+from mlworkbench.contract import Column
+from mlworkbench.deploy.path import request_columns
+from mlworkbench.errors import ContractError, LogError, WorkbenchError
+from mlworkbench.features.online import OnlineStore
+from mlworkbench.home import Home
+from mlworkbench.lab.deployed import MEASURED, Shapes, deployment_summary, last_measured, score_shapes
+from mlworkbench.lab.field import Field, Record, fields_of, start_record
+from mlworkbench.lab.figures import figure_html, shapes_figure, sweep_figure
+from mlworkbench.lab.inputs import MISSING, Input
+from mlworkbench.lab.pages import answer_html, deployments_html, html_table
+from mlworkbench.lab.probe import Answer, Sweep, ask, by_reach, looked_up, positions_of, sweep
+from mlworkbench.lab.widgets import LOOKED_UP, WhatIf, deployments_panel
+from mlworkbench.scoring.version import predict
+
+NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"
+
+
+# ---- fields and records
+
+
+def field_of(version: Any, name: str) -> Field:
+    return next(field for field in fields_of(version) if field.name == name)
+
+
+def test_fields_are_the_request_then_what_each_view_looks_up(rooms) -> None:
+    found = [(field.name, field.view) for field in fields_of(rooms.open("trips"))]
+    assert found[:4] == [("trip", ""), ("origin", ""), ("asked", ""), ("distance", "")]
+    assert found[4:] == [("wind", "weather"), ("sky", "weather"), ("landed", "landings"), ("delay", "landings")]
+
+
+def test_a_span_is_the_contracts_range_but_no_wider_than_what_training_saw(rooms) -> None:
+    version = rooms.open("birds")
+    field, column = field_of(version, "bill"), version.request.column("bill")
+    profile = json.loads((version.folder / "profile.json").read_text())["columns"]["bill"]
+    assert field.span == (profile["lower"], profile["upper"])
+    assert column.lower <= field.span[0] < field.usual[0] < field.usual[1] < field.span[1] <= column.upper
+
+
+def test_a_view_value_takes_its_range_from_the_frame_and_its_kind_from_the_view(rooms) -> None:
+    version = rooms.open("trips")
+    assert field_of(version, "wind").span == (0.0, 40.0)
+    assert field_of(version, "wind").column.learned
+    assert field_of(version, "landed").column.kind == "integer"
+
+
+def test_without_range_or_profile_the_golden_rows_speak(rooms) -> None:
+    version = rooms.open("trips")
+    golden = [row["values"]["delay"] for row in version.golden]
+    assert field_of(version, "delay").span == (min(golden), max(golden))
+
+
+def test_a_nullable_category_offers_missing_and_a_boolean_two_values() -> None:
+    column = Column("a", "category", nullable=True, categories=("x",))
+    assert positions_of(Field(column, choices=("x", None))) == ["x", None]
+
+
+def test_choices_of_birds(rooms) -> None:
+    version = rooms.open("birds")
+    assert field_of(version, "island").choices == ("Biscoe", "Dream", "Torgersen")
+    assert field_of(version, "ringed").choices == (False, True)
+
+
+def test_the_start_passes_the_contract_though_golden_rows_have_no_entity(rooms) -> None:
+    for model in ("birds", "trips"):
+        version = rooms.open(model)
+        for row in range(len(version.golden)):
+            assert not ask(version, start_record(version, row)).refused
+    assert start_record(rooms.open("trips")).request["trip"] == "what-if"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        Column("a", "number", lower=5),
+        Column("a", "number", upper=-5),
+        Column("a", "integer", lower=2.5),
+        Column("a", "boolean"),
+        Column("a", "category", categories=("x", "y"), closed=True),
+        Column("a", "text", personal=True),
+        Column("a", "text", nullable=True),
+        Column("a", "vector", size=3),
+        Column("a", "time"),
+    ],
+)
+def test_a_blank_value_passes_its_own_column(column: Column) -> None:
+    from mlworkbench.check import check_records
+    from mlworkbench.contract import Contract
+    from mlworkbench.lab.field import _blank
+
+    assert check_records([{"a": _blank(column)}], Contract((column,)))[1] == []
+
+
+def test_a_change_makes_a_new_record_and_an_unknown_name_is_refused() -> None:
+    record = Record({"a": 1}, {"b": 2})
+    assert record.changed("b", 3) == Record({"a": 1}, {"b": 3})
+    assert record == Record({"a": 1}, {"b": 2})
+    with pytest.raises(ContractError, match="got 'c'"):
+        record.changed("c", 0)
+
+
+def test_a_golden_row_that_is_not_there_is_refused(rooms) -> None:
+    with pytest.raises(ContractError, match="golden row: from 0 to"):
+        start_record(rooms.open("birds"), -1)
+
+
+@pytest.mark.parametrize(("low", "high", "step"), [(0, 1, 0.01), (0, 42, 0.1), (-500, 4500, 10)])
+def test_a_step_is_round_and_about_a_hundredth(low: float, high: float, step: float) -> None:
+    assert Field(Column("a", "number"), span=(low, high)).step == pytest.approx(step)
+
+
+# ---- answers
+
+
+def test_the_golden_record_gets_its_golden_score(rooms) -> None:
+    for model in ("birds", "trips"):
+        version = rooms.open(model)
+        for row, golden in enumerate(version.golden):
+            scores = list(ask(version, start_record(version, row)).scores.values())
+            assert scores == pytest.approx(np.atleast_1d(golden["score"]).tolist(), abs=version.tolerance)
+
+
+def test_an_answer_is_that_of_the_one_path(rooms) -> None:
+    version = rooms.open("birds")
+    record = start_record(version).changed("bill", 39.5)
+    direct = predict(version, request_columns([record.request], version).columns, {})
+    answer = ask(version, record)
+    assert list(answer.scores.values()) == direct.scores[0].tolist()
+    assert answer.decision == direct.decisions[0]
+
+
+def test_faults_are_said_in_words_and_do_not_name_a_row(rooms) -> None:
+    version = rooms.open("trips")
+    record = start_record(version).changed("distance", -5.0).changed("origin", "jfk")
+    answer = ask(version, record)
+    assert answer.refused and answer.scores == {}
+    assert answer.faults == (
+        "column 'origin': one of JFK, LGA; got 'jfk'; did you mean 'JFK'? (case)",
+        "column 'distance': from 0 to 3000 miles; got -5.0",
+    )
+
+
+def test_an_unusual_view_value_is_flagged_and_answered(rooms) -> None:
+    version = rooms.open("trips")
+    answer = ask(version, start_record(version).changed("wind", 400.0))
+    assert not answer.refused
+    assert answer.faults == ("column 'wind': usually from 0 to 40; got 400.0",)
+
+
+def test_a_naive_time_is_refused_in_words(rooms) -> None:
+    version = rooms.open("trips")
+    assert "column 'asked'" in ask(version, start_record(version).changed("asked", "2013-10-01T12:00:00")).faults[0]
+
+
+def test_no_difference_to_a_refused_answer() -> None:
+    assert Answer({"score": 1.0}).difference(Answer({}, refused=True)) == {}
+
+
+# ---- sweeps
+
+
+def test_a_sweep_gives_what_single_questions_give(rooms) -> None:
+    for name in ("bill", "island", "ringed", "wind", "distance"):
+        version = rooms.open("trips" if name in ("wind", "distance") else "birds")
+        record = start_record(version, 1)
+        found = sweep(version, record, field_of(version, name))
+        for k in range(0, len(found.positions), 10):
+            single = ask(version, record.changed(name, found.positions[k]))
+            assert found.scores[k].tolist() == pytest.approx(list(single.scores.values()), abs=version.tolerance)
+
+
+def test_a_sweep_of_a_refused_record_says_each_fault_once(rooms) -> None:
+    version = rooms.open("trips")
+    with pytest.raises(ContractError) as refusal:
+        sweep(version, start_record(version).changed("distance", -1.0), field_of(version, "wind"))
+    assert str(refusal.value) == "sweep: column 'distance': from 0 to 3000 miles; got -1.0"
+
+
+def test_a_text_has_nothing_to_sweep(rooms) -> None:
+    version = rooms.open("trips")
+    with pytest.raises(ContractError, match="'trip': a range or categories"):
+        sweep(version, start_record(version), field_of(version, "trip"))
+
+
+def test_the_fields_that_move_the_score_farthest_come_first(rooms) -> None:
+    version = rooms.open("trips")
+    found = by_reach(version, start_record(version), fields_of(version))
+    reaches = [part.reach for part in found]
+    assert reaches == sorted(reaches, reverse=True)
+    assert found[0].field.name == "wind"
+    assert {"trip", "asked"}.isdisjoint(part.field.name for part in found)
+
+
+def test_nothing_that_is_asked_is_logged(rooms) -> None:
+    version = rooms.open("trips")
+    ask(version, start_record(version))
+    assert not rooms.home.log("trips").exists()
+
+
+# ---- the online store
+
+
+def test_view_values_are_those_of_the_online_store_as_of_the_records_time(rooms) -> None:
+    version = rooms.open("trips")
+    for row in range(len(version.golden)):
+        record = start_record(version, row)
+        forgotten = Record(record.request, dict.fromkeys(record.values))
+        assert looked_up(version, forgotten, rooms.home.online) == record
+
+
+def test_another_time_has_another_wind(rooms) -> None:
+    version = rooms.open("trips")
+    record = start_record(version)
+    later = looked_up(version, record.changed("asked", "2013-10-02T15:30:00+00:00"), rooms.home.online)
+    assert later.values["wind"] != record.values["wind"]
+    store = OnlineStore(rooms.home.online, read_only=True)
+    at = request_columns([later.request], version).columns["asked"][0]
+    direct = store.get(version.views[0], (record.request["origin"],), int(at))
+    store.close()
+    assert later.values["wind"] == direct["wind"]
+
+
+def test_a_lookup_of_a_refused_record_is_refused(rooms) -> None:
+    version = rooms.open("trips")
+    with pytest.raises(ContractError, match="'asked'"):
+        looked_up(version, start_record(version).changed("asked", "yesterday"), rooms.home.online)
+
+
+# ---- tables and shapes
+
+
+def log_of(scores: list[list[float]], decisions: list[Any], waits: list[int], names: list[str]) -> pl.DataFrame:
+    table = {"deployment": names, "scores": scores, "decision": [json.dumps(d) for d in decisions], "latency_us": waits}
+    at = pl.Series("logged_at", range(len(names))).cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame(table).with_columns(at)
+
+
+def test_the_log_is_summed_up_by_deployment() -> None:
+    log = log_of([[0.5], [0.25], [1.0]], ["late", "on time", "late"], [1000, 3000, 500], ["b", "b", "a"])
+    rows = deployment_summary(log, {"task": "binary", "classes": ["on time", "late"]}).to_dicts()
+    assert [row["deployment"] for row in rows] == ["a", "b"]
+    assert rows[1]["rows"] == 2 and rows[1]["mean score"] == 0.375 and rows[1]["median wait, ms"] == 2.0
+    assert rows[1]["share of late"] == 0.5 and rows[0]["share of on time"] == 0.0
+    assert rows[1]["last logged"].microsecond == 1
+
+
+def test_boolean_and_numeric_classes_are_counted_and_a_regression_has_no_shares() -> None:
+    log = log_of([[0.5], [0.25]], [True, False], [1, 1], ["a", "a"])
+    assert deployment_summary(log, {"task": "binary", "classes": [False, True]})["share of True"].to_list() == [0.5]
+    log = log_of([[0.5, 0.2, 0.3], [0.1, 0.2, 0.7]], [0, 2], [1, 1], ["a", "a"])
+    table = deployment_summary(log, {"task": "multiclass", "classes": [0, 1, 2]})
+    assert table["share of 1"].to_list() == [0.0] and table["mean score of 2"].to_list() == [0.5]
+    log = log_of([[5.0], [7.0]], [None, None], [1, 1], ["a", "a"])
+    table = deployment_summary(log, {"task": "regression", "classes": []})
+    assert table.columns == ["deployment", "rows", "mean score", "median wait, ms", "last logged"]
+
+
+def test_shapes_share_their_edges_and_sum_to_one() -> None:
+    log = log_of([[0.0], [1.0], [0.9], [math.inf]], [None] * 4, [1] * 4, ["b", "b", "a", "a"])
+    shapes = score_shapes(log, bins=10)
+    assert list(shapes.shares) == ["a", "b"] and shapes.rows == {"a": 1, "b": 2}
+    assert shapes.edges[0] == 0.0 and shapes.edges[-1] == 1.0
+    assert all(share.sum() == pytest.approx(1.0) for share in shapes.shares.values())
+
+
+def test_equal_scores_have_a_shape_too_and_no_score_is_refused() -> None:
+    log = log_of([[0.5], [0.5]], [None] * 2, [1] * 2, ["a", "a"])
+    assert score_shapes(log, bins=4).shares["a"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    with pytest.raises(LogError, match="at least one finite score"):
+        score_shapes(log.clear())
+
+
+def test_the_last_measurement_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    assert last_measured("birds", home) is None
+    home.model("birds").mkdir()
+    file = home.model("birds") / MEASURED
+    file.write_text(json.dumps({"version": "birds:1", "measured_at": "now", "deployments": [{"rows": 3}]}))
+    assert last_measured("birds", home).deployments == [{"rows": 3}]
+    for broken in ("[]", "{", '{"version": 1}', '{"version": 1, "measured_at": "", "deployments": [3]}'):
+        file.write_text(broken)
+        with pytest.raises(LogError, match="measure the deployments again"):
+            last_measured("birds", home)
+
+
+# ---- pictures and text
+
+
+def test_a_figure_is_the_same_file_twice_and_its_text_is_escaped() -> None:
+    shapes = Shapes(np.array([0.0, 0.5, 1.0]), {"a": np.array([0.5, 0.5])}, {"a": 2})
+    first, second = (figure_html(shapes_figure(shapes), 'a "quoted" <text>') for _ in range(2))
+    assert first == second
+    assert 'alt="a &quot;quoted&quot; &lt;text&gt;"' in first
+
+
+@pytest.mark.parametrize("at", [5.0, None, 1e9, "odd"])
+def test_a_sweep_is_drawn_wherever_the_record_stands(at: object) -> None:
+    found = Sweep(Field(Column("a", "number"), span=(0.0, 9.0)), list(range(10)), np.zeros((10, 2)), ("x", "y"))
+    axes = sweep_figure(found, at, threshold=0.5).axes[0]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert len(points) == (2 if at == 5.0 else 0)
+
+
+def test_the_present_choice_is_the_filled_point() -> None:
+    field = Field(Column("a", "category"), choices=("x", None))
+    found = Sweep(field, ["x", None], np.array([[0.1], [0.9]]), ("score",))
+    axes = sweep_figure(found, None).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "(missing)"]
+    colours = axes.collections[0].get_facecolors()
+    assert colours[0].tolist() == [1, 1, 1, 1] and colours[1].tolist() != [1, 1, 1, 1]
+
+
+def test_text_is_escaped_wherever_it_comes_from() -> None:
+    evil = "<script>alert(1)</script>"
+    pages = [
+        html_table([{evil: evil}]),
+        answer_html(Answer({evil: 0.5}, evil, (evil,)), Answer({}), {"task": "multiclass"}),
+        answer_html(Answer({}, None, (evil,), True), Answer({}), {"task": "multiclass"}),
+    ]
+    assert all(evil not in page and "&lt;script" in page for page in pages)
+
+
+def test_a_measurement_of_another_version_says_so(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    home.model("birds").mkdir()
+    row = {"deployment": "batch", "rows": 3, "mismatches": 0}
+    table = {"version": "birds:old", "measured_at": "2013-11-01T00:00:00+00:00", "deployments": [row]}
+    (home.model("birds") / MEASURED).write_text(json.dumps(table))
+    version = SimpleNamespace(model="birds", version="birds:new", declaration={"task": "regression"})
+    page = deployments_html(version, home)
+    assert "of another version, birds:old" in page and "<td>batch</td>" in page and "Nothing logged yet" in page
+
+
+# ---- inputs
+
+
+def test_a_slider_moves_the_field_and_the_field_may_leave_the_slider() -> None:
+    calls: list[int] = []
+    entry = Input(Field(Column("a", "number"), span=(0.0, 10.0)), 0.123456, lambda: calls.append(1))
+    assert entry.value == 0.123456
+    entry.slider.value = 7.0
+    assert entry.value == 7.0 and len(calls) == 1
+    entry.editor.value = 99.0
+    assert entry.value == 99.0 and entry.slider.value == 10.0 and len(calls) == 2
+
+
+def test_a_value_can_be_missing_where_the_contract_allows_it() -> None:
+    entry = Input(Field(Column("a", "number", nullable=True), span=(0.0, 10.0), typical=4.0), None, lambda: None)
+    assert entry.value is None and entry.editor.disabled
+    entry.missing.value = False
+    assert entry.value == entry.slider.value == 4.0 and not entry.editor.disabled
+    assert Input(Field(Column("a", "number"), span=(0.0, 1.0)), 0.5, lambda: None).missing is None
+    entry = Input(Field(Column("a", "category", nullable=True), choices=("x", None)), "x", lambda: None)
+    assert (MISSING, None) in entry.editor.options
+    entry.value = None
+    assert entry.value is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "other"),
+    [
+        (Column("a", "integer", lower=0, upper=9), 3, 4),
+        (Column("a", "boolean"), False, True),
+        (Column("a", "text"), "one", "two"),
+        (Column("a", "time"), "2013-10-01T12:00:00+00:00", "2013-10-01T13:00:00+00:00"),
+        (Column("a", "vector", size=2), [1.0, 2.0], [3.0, 4.5]),
+        (Column("a", "category", categories=("x",)), "x", "a new one"),
+    ],
+)
+def test_each_kind_gives_back_what_was_put_in(column: Column, value: object, other: object) -> None:
+    choices = column.categories or ()
+    entry = Input(Field(column, choices=tuple(choices)), value, lambda: None)
+    assert entry.value == value and type(entry.value) is type(value)
+    entry.value = other
+    assert entry.value == other and type(entry.value) is type(other)
+
+
+def test_a_vector_that_is_no_list_is_handed_on_for_the_contract_to_refuse() -> None:
+    entry = Input(Field(Column("a", "vector", size=2)), [1.0, 2.0], lambda: None)
+    entry.editor.value = "1, 2"
+    assert entry.value == "1, 2"
+
+
+# ---- the page
+
+
+def test_a_change_of_a_widget_changes_answer_text_and_picture(rooms) -> None:
+    page = WhatIf(rooms.open("birds"))
+    before = (page.answer, page.result.value, page.picture.value)
+    page.inputs["bill"].value = page.fields["bill"].typical
+    for end in page.fields["bill"].span:
+        page.inputs["bill"].slider.value = end
+        assert page.answer == ask(page.version, page.record) and page.record.request["bill"] == end
+    assert page.answer.decision == "Gentoo"
+    assert page.answer != before[0] and page.result.value != before[1] and page.picture.value != before[2]
+    assert page.first == before[0]
+
+
+def test_the_page_opens_with_a_picture_of_the_field_that_matters_most(rooms) -> None:
+    page = WhatIf(rooms.open("trips"))
+    assert page.feature.value == "wind" and "along wind" in page.picture.value
+    assert page.answer == page.first and "Nothing unusual" in page.result.value
+
+
+def test_another_golden_row_begins_anew_and_keeps_the_swept_field(rooms) -> None:
+    page = WhatIf(rooms.open("birds"))
+    page.feature.value = "island"
+    page.row.value = 3
+    assert page.record == start_record(page.version, 3) and page.first == page.answer
+    assert page.feature.value == "island"
+
+
+def test_a_refused_record_is_said_on_the_page_and_mends_again(rooms) -> None:
+    page = WhatIf(rooms.open("trips"), rooms.home)
+    page.inputs["distance"].value = -3.0
+    assert page.answer.refused and "Refused" in page.result.value and "from 0 to 3000 miles" in page.result.value
+    assert "sweep:" in page.picture.value
+    page.inputs["distance"].value = page.fields["distance"].span[0]
+    assert not page.answer.refused and "svg" in page.picture.value
+
+
+def test_view_values_follow_keys_and_time_when_they_are_looked_up(rooms) -> None:
+    page = WhatIf(rooms.open("trips"), rooms.home)
+    page.inputs["wind"].value = 1.0
+    assert page.record.values["wind"] == 1.0
+    page.source.value = LOOKED_UP
+    assert page.record == start_record(page.version)
+    page.inputs["asked"].value = "2013-10-02T15:30:00+00:00"
+    expected = looked_up(page.version, page.record, rooms.home.online).values
+    assert page.record.values == expected and page.inputs["wind"].value == expected["wind"]
+    page.inputs["asked"].value = "soon"
+    assert page.answer.refused and "asked" in page.result.value
+    page.begin(0)
+    assert page.record == start_record(page.version) and not page.answer.refused
+
+
+def test_a_store_that_was_never_filled_is_said_on_the_page(rooms, tmp_path: Path) -> None:
+    page = WhatIf(rooms.open("trips"), Home.open(tmp_path / "home"))
+    page.source.value = LOOKED_UP
+    assert page.answer.refused and "Refused" in page.result.value
+
+
+def test_the_deployments_of_the_log_are_shown_and_looked_at_again(rooms) -> None:
+    version = rooms.open("birds")
+    body, again = deployments_panel(version, rooms.home).children
+    assert "<td>one_off</td><td>40</td>" in body.value and "share of Gentoo" in body.value and "svg" in body.value
+    body.value = ""
+    again.click()
+    assert "one_off" in body.value
+
+
+# ---- what is missing, and the real thing
+
+
+def test_a_missing_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['ipywidgets'] = None\n"
+        "from mlworkbench.errors import WorkbenchError\n"
+        "try:\n    import mlworkbench.lab.widgets\nexcept WorkbenchError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "extra [lab]" in done.stdout and "pip install 'mlworkbench[lab]'" in done.stdout
+
+
+def test_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    shapes = Shapes(np.array([0.0, 1.0]), {"a": np.array([1.0])}, {"a": 2})
+    with pytest.raises(WorkbenchError, match=re.escape("mlworkbench[lab]")):
+        shapes_figure(shapes)
+
+
+@pytest.mark.system
+def test_the_notebook_runs_in_a_kernel_and_a_moved_widget_moves_the_score(rooms) -> None:
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    (parameters,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert 'home = ""' in parameters.source and 'model = ""' in parameters.source
+    parameters.source = f"home = {str(rooms.home.path)!r}\nmodel = 'birds'"
+    move = "what_if.inputs['bill'].value = what_if.fields['bill'].span[1]"
+    move += "\nprint(json.dumps(what_if.answer.difference(what_if.first)))"
+    cells = ["import json\nbefore = what_if.result.value", move, "print(json.dumps([before, what_if.result.value]))"]
+    book.cells += [new_code_cell(cell) for cell in cells]
+    place = {"metadata": {"path": str(rooms.folder)}}
+    NotebookClient(book, timeout=120, kernel_name="python3", resources=place).execute()
+    difference = json.loads(book.cells[-2].outputs[0].text)
+    assert max(abs(value) for value in difference.values()) > 0.05
+    before, after = json.loads(book.cells[-1].outputs[0].text)
+    assert before != after
+    state = book.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    texts = [part["state"].get("value") for part in state.values() if part["model_name"] == "HTMLModel"]
+    assert after in texts
+    assert any("one_off" in str(text) for text in texts)

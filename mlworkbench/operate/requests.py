@@ -105,7 +105,7 @@ def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: d
         Every column of `table` but the label and the time it is known.
     """
     names = [name for name in table.columns if name not in (definition.label, definition.label_available_at)]
-    keys = {key for view in definition.time_views for key in view.key_columns}
+    keys = {key for view in definition.time_views for key in view.key_columns if table[key].dtype.is_numeric()}
     learned = learn_contract(
         {name: learnable(table[name]) for name in names},
         dtypes={name: dtype for name, dtype in dtypes.items() if name in names},

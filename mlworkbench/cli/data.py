@@ -14,13 +14,13 @@ import typer
 
 from .console import Json
 from .console import Model
-from .console import Place
 from .console import Rows
 from .console import answer
 from .console import bar
-from .console import definition_of
-from .console import place
 from .console import text_table
+from .place import Place
+from .place import definition_of
+from .place import place
 from ..errors import FeatureError
 from ..errors import IngestError
 from ..errors import nearest

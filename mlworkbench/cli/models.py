@@ -15,15 +15,15 @@ import typer
 
 from .console import Json
 from .console import Model
-from .console import Place
 from .console import Rows
 from .console import answer
 from .console import bar
-from .console import choose
-from .console import definition_of
-from .console import known_models
-from .console import place
 from .console import text_table
+from .place import Place
+from .place import choose
+from .place import definition_of
+from .place import known_models
+from .place import place
 from ..errors import IngestError
 from ..errors import Refused
 from ..errors import VersionError

@@ -17,11 +17,11 @@ from .console import Model
 from .console import Rows
 from .console import answer
 from .console import bar
-from .console import choose
-from .console import known_models
 from .console import need
-from .console import place
 from .console import text_table
+from .place import choose
+from .place import known_models
+from .place import place
 from ..errors import Refused
 from ..errors import RunError
 from ..errors import nearest

@@ -5,44 +5,41 @@
 # %% ../../nbs/examples/94_demo.ipynb #1e1f4dc3
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 
-import polars as pl
-
-from ..errors import RunError
 from .flights import flights
 from .memory import PeakMemory
+from .october import Report
+from .october import add_labels
+from .october import ask_batch
+from .october import ask_one_off
+from .october import ask_realtime
+from .october import interval
+from .october import named_definition
+from .october import october_rows
+from .october import run_page
+from .october import told_otherwise
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from mlworkbench.data.ingest import IngestReport
-    from mlworkbench.evaluation.log import LabelRow
     from mlworkbench.operate.certify import DeploymentRow
     from mlworkbench.scoring.version import Version
     from mlworkbench.home import Home
 
 # %% auto #0
-__all__ = ['Report', 'OCTOBER', 'LIST_LENGTH', 'SINGLES', 'COLUMNS', 'Demo', 'prepare', 'settle_version', 'october_rows',
-           'interval', 'deploy_one_off', 'run_page', 'deploy_batch', 'deploy_realtime', 'request_calls', 'add_labels',
-           'named_definition', 'run_demo', 'deploy', 'demo_facts', 'demo_lines', 'table_line', 'gate_line',
-           'deployment_lines', 'demo_refusal']
+__all__ = ['COLUMNS', 'Demo', 'prepare', 'settle_version', 'run_demo', 'deploy', 'demo_facts', 'demo_lines', 'table_line',
+           'gate_line', 'deployment_lines', 'demo_refusal']
 
 # %% ../../nbs/examples/94_demo.ipynb #2d14e393
-Report = Callable[[str, int, "int | None"], None]
-OCTOBER = ("2013-10-01T00:00:00+00:00", "2013-11-01T00:00:00+00:00")
-LIST_LENGTH = 100
-SINGLES = 500
-
-
 @dataclass
 class Demo:
     """What the demo found.
@@ -135,179 +132,7 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
     demo.gates = check_gates(version.manifest["metrics"], flights.gates)
     return version
 
-# %% ../../nbs/examples/94_demo.ipynb #6900eff2
-def october_rows(home: Home, rows: int | None = None) -> pl.DataFrame:
-    """Flights to score, by prediction time, with label and the time it was known.
-
-    Parameters
-    ----------
-    home : Home
-        Holds the lake.
-    rows : int, optional
-        About so many, from the beginning of the month: flights of the last minute are all taken.
-
-    Returns
-    -------
-    DataFrame
-        Rows of the definition's data.
-    """
-    from mlworkbench.data.lake import Lake
-    from mlworkbench.scoring.rows import request_frame
-
-    start, end = (pl.lit(at).str.to_datetime(time_unit="us", time_zone="UTC") for at in OCTOBER)
-    table = request_frame(flights, Lake(home.lake))
-    month = table.filter((pl.col("prediction_time") >= start) & (pl.col("prediction_time") < end))
-    month = month.sort("prediction_time", "flight_id")
-    if rows is None or rows >= month.height:
-        return month
-    return month.filter(pl.col("prediction_time") <= month["prediction_time"][rows - 1])
-
-
-def interval(table: pl.DataFrame) -> tuple[str, str]:
-    """Find the half-open interval of times that holds exactly these flights of October.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As from `october_rows`.
-
-    Returns
-    -------
-    tuple of str
-        Start and end, UTC.
-
-    Examples
-    --------
-    >>> from datetime import datetime, timezone
-    >>> interval(pl.DataFrame({"prediction_time": [datetime(2013, 10, 1, 9, tzinfo=timezone.utc)]}))
-    ('2013-10-01T00:00:00+00:00', '2013-10-01T09:00:00.000001+00:00')
-    """
-    last = table["prediction_time"].cast(pl.Datetime("us", "UTC")).max()
-    after = pl.select(pl.lit(last) + pl.duration(microseconds=1)).item()
-    return OCTOBER[0], after.isoformat()
-
-# %% ../../nbs/examples/94_demo.ipynb #eb31a61b
-def deploy_one_off(version: Version, requests: pl.DataFrame, home: Home, report: Report | None = None) -> float:
-    """Write October to a file and score it; seconds."""
-    from mlworkbench.deploy.one_off import score_file
-
-    folder = home.model(version.model) / "demo"
-    folder.mkdir(parents=True, exist_ok=True)
-    requests.write_csv(folder / "october.csv", datetime_format="%Y-%m-%dT%H:%M:%S%.6f%:z")
-    started = time.perf_counter()
-    score_file(version, folder / "october.csv", home=home, progress=report)
-    return time.perf_counter() - started
-
-
-def run_page(notebook: str, home: Home, **values: str) -> dict[str, Any]:
-    """Run a notebook for the flights; its result.
-
-    Raises
-    ------
-    RunError
-        If the run failed.
-    """
-    from mlworkbench.operate.runs import run_notebook
-
-    result = run_notebook(notebook, {"model": flights.name, **values}, home)
-    if result.state != "done":
-        raise RunError(f"run {result.run_id}: must end; got {result.error}; open {result.output}")
-    return result.result
-
-
-def deploy_batch(version: Version, requests: pl.DataFrame, home: Home) -> float:
-    """Score October's interval with the notebook batch_score; seconds."""
-    start, end = interval(requests)
-    started = time.perf_counter()
-    run_page("batch_score", home, version=version.version, start=start, end=end)
-    return time.perf_counter() - started
-
-
-def deploy_realtime(version: Version, requests: pl.DataFrame, home: Home, report: Report | None = None) -> float:
-    """Ask a running service for October, in lists and one by one; seconds."""
-    from mlworkbench.client import Client
-    from mlworkbench.deploy.serving import start_service
-
-    calls = request_calls(requests.to_dicts(), version.version)
-    with start_service(version.model, home=home, version=version.version) as service, Client(service.url) as client:
-        started = time.perf_counter()
-        for done, (name, records) in enumerate(calls.items(), 1):
-            client.score(records, request_id=name)
-            if report:
-                report("requests", done, len(calls))
-        return time.perf_counter() - started
-
-# %% ../../nbs/examples/94_demo.ipynb #c173d20c
-def request_calls(records: list[dict[str, Any]], version: str) -> dict[str, Any]:
-    """Cut records into requests: lists first, then some of them as single records.
-
-    Parameters
-    ----------
-    records : list of dict
-        What to ask.
-    version : str
-        Tag of the version asked.
-
-    Returns
-    -------
-    dict of str to list or dict
-        A list of records, or one record, by the request's name.
-
-    Examples
-    --------
-    >>> calls = request_calls([{"row": i} for i in range(150)], "flights:0123456789abcdef")
-    >>> [len(calls["demo-0123456789ab-list-0"]), len(calls["demo-0123456789ab-list-1"]), len(calls)]
-    [100, 50, 152]
-    """
-    name = f"demo-{version.partition(':')[2][:12]}"
-    starts = range(0, len(records), LIST_LENGTH)
-    lists = {f"{name}-list-{start // LIST_LENGTH}": records[start : start + LIST_LENGTH] for start in starts}
-    step = max(1, len(records) // SINGLES)
-    singles = {f"{name}-single-{i}": record for i, record in enumerate(records[::step][:SINGLES])}
-    return {**lists, **singles}
-
-# %% ../../nbs/examples/94_demo.ipynb #2d6c870f
-def add_labels(table: pl.DataFrame, home: Home) -> int:
-    """Write the labels of the flights that landed; how many are new."""
-    from mlworkbench.evaluation.log import write_labels
-
-    landed = table.filter(pl.col("late").is_not_null()).select(
-        "flight_id",
-        pl.col("late").cast(pl.Int64),
-        pl.col("prediction_time", "available_at").cast(pl.Datetime("us", "UTC")).cast(pl.Int64),
-    )
-    rows: list[LabelRow] = [
-        {
-            "model": flights.name,
-            "entity": {"flight_id": name},
-            "prediction_time": at,
-            "value": late,
-            "available_at": known,
-        }
-        for name, late, at, known in landed.iter_rows()
-    ]
-    return write_labels(home.log(flights.name), rows)
-
 # %% ../../nbs/examples/94_demo.ipynb #600e4ab0
-@contextmanager
-def named_definition() -> Iterator[None]:
-    """Name the definition of the flights for this process and its children, where settings.ini does not."""
-    import json
-
-    from mlworkbench.settings import load_settings
-
-    before = os.environ.get("MLWORKBENCH_MODELS")
-    named = load_settings().models
-    if flights.name not in named:
-        os.environ["MLWORKBENCH_MODELS"] = json.dumps({**named, flights.name: "mlworkbench.examples.flights:flights"})
-    try:
-        yield
-    finally:
-        os.environ.pop("MLWORKBENCH_MODELS", None)
-        if before is not None:
-            os.environ["MLWORKBENCH_MODELS"] = before
-
-
 def run_demo(home: Home, *, rows: int | None = None, report: Report | None = None) -> Demo:
     """Take the flights from the published tables through all deployments.
 
@@ -336,20 +161,22 @@ def run_demo(home: Home, *, rows: int | None = None, report: Report | None = Non
 
 
 def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report: Report | None) -> None:
-    """Deploy October in three ways, evaluate, and hold the logs against the reference."""
+    """Ask three deployments for October, evaluate, and hold their answers against log and reference."""
+    from mlworkbench.evaluation.labels import read_log
     from mlworkbench.operate.certify import deployments_table
 
     requests = table.drop("late", "available_at")
-    seconds = {
-        "one_off": deploy_one_off(version, requests, home, report),
-        "batch": deploy_batch(version, requests, home),
-        "realtime": deploy_realtime(version, requests, home, report),
-    }
+    ways = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime}
+    told = {name: ask(version, requests, home, report) for name, ask in ways.items()}
     add_labels(table, home)
     start, end = interval(requests)
     found = run_page("evaluate", home, version=version.version, start=start, end=end)
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
-    demo.deployments = deployments_table(version, requests, home, seconds=seconds)
+    seconds = {name: answered.seconds for name, answered in told.items()}
+    for row in deployments_table(version, requests, home, seconds=seconds):
+        log = read_log(home.log(version.model), deployment=row.deployment, version=version.version)
+        otherwise = told_otherwise(told[row.deployment].answers, log, tolerance=row.tolerance)
+        demo.deployments.append(replace(row, mismatches=row.mismatches + otherwise))
 
 # %% ../../nbs/examples/94_demo.ipynb #2508fa17
 COLUMNS = ("deployment", "rows", "rows_per_second", "max_difference", "mismatches", "missing")

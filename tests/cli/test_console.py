@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlworkbench.cli.console import answer, bar, choose, definition_of, need, place, plain, text_table
+from mlworkbench.cli.console import answer, bar, need, plain, text_table
+from mlworkbench.cli.place import choose, definition_of, place
 from mlworkbench.errors import DefinitionError, WorkbenchError
 
 

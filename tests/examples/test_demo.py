@@ -1,0 +1,103 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlworkbench.examples.demo import Demo, demo_facts, demo_lines, demo_refusal, gate_line
+from mlworkbench.examples.memory import PeakMemory
+from mlworkbench.operate.certify import DeploymentRow
+
+PASSED = {"verdict": "pass", "gates": []}
+
+
+def row(**more):
+    return DeploymentRow(**{"deployment": "batch", "rows": 9, "rows_per_second": 3.0, "max_difference": 0.0} | more)
+
+
+def demo_with(**more):
+    return Demo(version="flights:1", gates=PASSED, deployments=[row(**{"mismatches": 0, "missing": 0} | more)])
+
+
+def test_a_promise_that_holds_is_not_refused():
+    assert demo_refusal(demo_with()) == ""
+
+
+@pytest.mark.parametrize("broken", [{"mismatches": 1}, {"missing": 1}, {"rows": 0}])
+def test_a_mismatch_a_missing_row_and_no_row_are_refused(broken):
+    line = demo_refusal(demo_with(**broken))
+    assert line.startswith("deployment batch:") and "\n" not in line
+
+
+def test_failed_gates_and_no_deployment_are_refused():
+    assert "gates" in demo_refusal(Demo(gates={"verdict": "fail"}))
+    assert "none" in demo_refusal(Demo(gates=PASSED))
+
+
+def test_facts_have_the_promised_form():
+    facts = demo_facts(demo_with())
+    assert list(facts) == ["model", "version", "gates", "deployments", "reports", "seconds", "peak_memory_mb"]
+    columns = ["deployment", "rows", "rows_per_second", "max_difference", "mismatches", "missing"]
+    assert list(facts["deployments"][0]) == columns
+    json.dumps(facts, allow_nan=False)
+
+
+def test_lines_say_whether_an_earlier_run_was_reused():
+    demo = demo_with()
+    assert "trained and promoted" in "\n".join(demo_lines(demo))
+    demo.reused = True
+    assert "of an earlier run, reused" in "\n".join(demo_lines(demo))
+
+
+def test_a_gate_that_was_not_measured_says_so():
+    gate = {"metric": "roc_auc", "value": None, "rule": ">=", "bound": 0.72, "verdict": "undecided"}
+    assert gate_line(gate) == "gate roc_auc: not measured >= 0.72: undecided"
+
+
+def test_memory_of_children_counts():
+    code = "block = bytearray(200_000_000); import time; time.sleep(1.5)"
+    with PeakMemory(every=0.05) as memory:
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert memory.megabytes > 200
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The demo, run twice in an empty folder, as a shell runs it."""
+    folder = tmp_path_factory.mktemp("demo")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLWORKBENCH_")}
+    environment["BENTOML_HOME"] = str(folder / "bentoml")
+    start = "from mlworkbench.cli.main import main; main()"
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", start, "demo", "--rows", "400", *words],
+            cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False,
+        )
+        for words in (["--json"], [])
+    ]  # fmt: skip
+    return folder, done
+
+
+@pytest.mark.system
+def test_the_demo_works_in_an_empty_folder(runs):
+    folder, (first, _) = runs
+    assert first.returncode == 0, first.stderr
+    facts = json.loads(first.stdout.strip().splitlines()[-1])
+    assert facts["model"] == "flights" and facts["gates"]["verdict"] == "pass"
+    assert [line["deployment"] for line in facts["deployments"]] == ["one_off", "batch", "realtime"]
+    for line in facts["deployments"]:
+        assert line["mismatches"] == line["missing"] == 0
+        assert line["rows"] >= 400
+        assert line["rows_per_second"] > 0
+    assert all((folder / path).exists() for path in facts["reports"].values())
+
+
+@pytest.mark.system
+def test_a_second_run_reuses_data_and_version_and_measures_again(runs):
+    _, (first, second) = runs
+    assert second.returncode == 0, second.stderr
+    version = json.loads(first.stdout.strip().splitlines()[-1])["version"]
+    assert f"version {version}: data and version of an earlier run, reused" in second.stdout
+    assert "table flights: 0 rows new, 336,776 already there" in second.stdout
+    assert "realtime" in second.stdout

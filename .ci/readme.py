@@ -17,6 +17,7 @@ def readme() -> str:
     """Render the index notebook as Markdown, hidden cells left out and pictures found from the root."""
     notebook = nbformat.read(ROOT / "nbs/index.ipynb", as_version=4)
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith("#| hide")]
+    notebook.metadata["language_info"] = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     return NOTE + re.sub(r"\n{3,}", "\n\n", text.replace("](images/", "](nbs/images/")).strip() + "\n"
 

@@ -17,8 +17,7 @@ PACKAGE = ROOT / "mlworkbench"
 FLOORS = ["core", "data", "features", "scoring", "evaluation", "deploy", "operate", "lab", "cli", "examples"]
 EXEMPT = {"mlworkbench"}  # the lazy facade
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py" and "templates" not in p.parts)
-SCORER_OWN = {"sklearn", "skops", "pandas"}  # a version served by the reference scorer brings these in itself
-HEAVY = ["pandas", "sklearn", "polars", "pyarrow", "deltalake", "skl2onnx", "pandera", "evidently", "IPython", "nbdev", "skops"]
+HEAVY = "pandas sklearn polars pyarrow deltalake skl2onnx pandera evidently IPython nbdev skops".split()
 LIGHT = [
     "deploy.path",
     "deploy.realtime",

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "mlworkbench"
 FLOORS = ["core", "data", "features", "scoring", "evaluation", "deploy", "operate", "lab", "cli", "examples"]
 EXEMPT = {"mlworkbench"}  # the lazy facade
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py" and "templates" not in p.parts)
-HEAVY = "pandas sklearn polars pyarrow deltalake skl2onnx pandera evidently IPython nbdev skops".split()
+HEAVY = ["pandas", "sklearn", "polars", "pyarrow", "deltalake", "skops"]
+HEAVY += ["skl2onnx", "pandera", "evidently", "IPython", "nbdev"]
 LIGHT = [
     "deploy.path",
     "deploy.realtime",

@@ -5,6 +5,7 @@
 # %% ../../nbs/cli/83_score.ipynb #64ca35f3
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.version import Version
 
 # %% auto #0
-__all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'run_facts', 'batch', 'serve', 'label', 'label_rows',
-           'evaluate']
+__all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'metric_rows', 'run_facts', 'batch', 'serve',
+           'label', 'label_rows', 'evaluate']
 
 # %% ../../nbs/cli/83_score.ipynb #535a0806
 def opened_version(here: Place, model: str, version: str) -> Version:
@@ -90,17 +91,39 @@ def conclude(result: RunResult, *, as_json: bool) -> None:
     """Print what a run found; raise where it failed or its verdict is a refusal."""
     if result.state != "done":
         raise RunError(f"run {result.run_id}: must end; got {result.error}; open {result.output}")
-    metrics = [
-        {"metric": name, **{key: found.get(key) for key in ("value", "low", "high", "n")}}
-        for name, found in (result.result.get("metrics") or {}).items()
-        if isinstance(found, dict) and "value" in found
-    ]
-    plain = {k: v for k, v in (result.result.get("metrics") or {}).items() if not isinstance(v, dict | list)}
+    metrics = result.result.get("metrics") or {}
+    plain = [f"{name}: {value}" for name, value in metrics.items() if not isinstance(value, dict | list)]
     reports = [f"{name}: {path}" for name, path in (result.result.get("reports") or {}).items()]
-    lines = [f"run {result.run_id}: {result.verdict}", *(f"{k}: {v}" for k, v in plain.items()), *text_table(metrics)]
-    answer(run_facts(result), [*lines, *reports, f"notebook: {result.output}"], as_json=as_json)
+    lines = [f"run {result.run_id}: {result.verdict}", *plain, *text_table(metric_rows(metrics)), *reports]
+    answer(run_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
     if result.verdict in ("fail", "refused"):
         raise Refused(f"run {result.run_id}: its verdict must not be {result.verdict}; see {result.output}")
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Lay out metrics by deployment as rows of a table.
+
+    Parameters
+    ----------
+    metrics : mapping
+        By deployment, then by name, as a run notebook writes them.
+
+    Returns
+    -------
+    list of dict
+        ``deployment, metric, value, low, high, n``.
+
+    Examples
+    --------
+    >>> metric_rows({"batch": {"mae": {"value": 0.5, "n": 9}}, "scored": 9})
+    [{'deployment': 'batch', 'metric': 'mae', 'value': 0.5, 'low': None, 'high': None, 'n': 9}]
+    """
+    return [
+        {"deployment": deployment, "metric": name, **{key: found.get(key) for key in ("value", "low", "high", "n")}}
+        for deployment, named in metrics.items()
+        if isinstance(named, dict)
+        for name, found in named.items()
+    ]
 
 
 def run_facts(result: RunResult) -> dict[str, Any]:
@@ -110,13 +133,13 @@ def run_facts(result: RunResult) -> dict[str, Any]:
 
 
 def batch(
-    start: Start,
-    end: End,
+    start: Start = "",
+    end: End = "",
     model: Model = "",
     version: VersionOption = "",
     json: Json = False,
 ) -> None:
-    """Score all rows of an interval; repeating it changes nothing."""
+    """Score all rows, or those of an interval; repeatable."""
     here = place()
     name = choose(model, known_models(here))
     values = {"model": name, "version": version, "start": start, "end": end}

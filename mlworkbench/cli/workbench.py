@@ -27,10 +27,10 @@ from ..errors import RunError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['DEMO', 'demo', 'new', 'runs_list', 'runs_show', 'doctor']
+__all__ = ['DEMO', 'PROMISE', 'demo', 'new', 'runs_list', 'runs_show', 'doctor']
 
 # %% ../../nbs/cli/84_workbench.ipynb #6ab49bfa
-DEMO = "mlworkbench.examples.demo"
+DEMO, PROMISE = "mlworkbench.examples.demo", "mlworkbench.examples.promise"
 
 
 def demo(rows: Rows = None, json: Json = False) -> None:
@@ -39,11 +39,11 @@ def demo(rows: Rows = None, json: Json = False) -> None:
     need("papermill", extra="runs")
     need("evidently", extra="reports")
     here = place()
-    page = import_module(DEMO)
+    run, promise = import_module(DEMO).run_demo, import_module(PROMISE)
     with bar(quiet=json) as report:
-        found = page.run_demo(here.home, rows=rows, report=report)
-    answer(page.demo_facts(found), page.demo_lines(found), as_json=json)
-    if refusal := page.demo_refusal(found):
+        found = run(here.home, rows=rows, report=report)
+    answer(promise.demo_facts(found), promise.demo_lines(found), as_json=json)
+    if refusal := promise.demo_refusal(found):
         raise Refused(refusal)
 
 # %% ../../nbs/cli/84_workbench.ipynb #1a72d7be

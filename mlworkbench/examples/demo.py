@@ -6,13 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from typing import Any
 
 from .flights import flights
 from .memory import PeakMemory
@@ -26,52 +21,16 @@ from .october import named_definition
 from .october import october_rows
 from .october import run_page
 from .october import told_otherwise
+from .promise import Demo
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from mlworkbench.data.ingest import IngestReport
-    from mlworkbench.operate.certify import DeploymentRow
     from mlworkbench.scoring.version import Version
     from mlworkbench.home import Home
 
 # %% auto #0
-__all__ = ['COLUMNS', 'Demo', 'prepare', 'settle_version', 'run_demo', 'deploy', 'demo_facts', 'demo_lines', 'table_line',
-           'gate_line', 'deployment_lines', 'demo_refusal']
-
-# %% ../../nbs/examples/94_demo.ipynb #2d14e393
-@dataclass
-class Demo:
-    """What the demo found.
-
-    Attributes
-    ----------
-    version : str
-        Tag of the version that was deployed.
-    reused : bool
-        Whether data and version of an earlier run were used.
-    gates : dict
-        Verdict, and each gate with its value.
-    ingested : list of IngestReport
-        One per table.
-    deployments : list of DeploymentRow
-        One per deployment.
-    reports : dict of str to str
-        Paths of the evaluation's reports.
-    seconds : float
-        Time of the whole run.
-    peak_memory_mb : float
-        Largest memory of this process with all its children.
-    """
-
-    version: str = ""
-    reused: bool = False
-    gates: dict[str, Any] = field(default_factory=dict)
-    ingested: list[IngestReport] = field(default_factory=list)
-    deployments: list[DeploymentRow] = field(default_factory=list)
-    reports: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    peak_memory_mb: float = 0.0
+__all__ = ['prepare', 'settle_version', 'run_demo', 'deploy']
 
 # %% ../../nbs/examples/94_demo.ipynb #e1ef11b0
 def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
@@ -171,127 +130,10 @@ def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report
     add_labels(table, home)
     start, end = interval(requests)
     found = run_page("evaluate", home, version=version.version, start=start, end=end)
+    demo.evaluation = {name: found.get(name) for name in ("verdict", "metrics")}
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
     seconds = {name: answered.seconds for name, answered in told.items()}
     for row in deployments_table(version, requests, home, seconds=seconds):
         log = read_log(home.log(version.model), deployment=row.deployment, version=version.version)
         otherwise = told_otherwise(told[row.deployment].answers, log, tolerance=row.tolerance)
         demo.deployments.append(replace(row, mismatches=row.mismatches + otherwise))
-
-# %% ../../nbs/examples/94_demo.ipynb #2508fa17
-COLUMNS = ("deployment", "rows", "rows_per_second", "max_difference", "mismatches", "missing")
-
-
-def demo_facts(demo: Demo) -> dict[str, Any]:
-    """Gather what the demo found, for a line of JSON.
-
-    Parameters
-    ----------
-    demo : Demo
-        What `run_demo` returned.
-
-    Returns
-    -------
-    dict
-        ``model, version, gates, deployments, reports, seconds, peak_memory_mb``.
-    """
-    return {
-        "model": flights.name,
-        "version": demo.version,
-        "gates": demo.gates,
-        "deployments": [{name: asdict(row)[name] for name in COLUMNS} for row in demo.deployments],
-        "reports": demo.reports,
-        "seconds": round(demo.seconds, 1),
-        "peak_memory_mb": round(demo.peak_memory_mb),
-    }
-
-
-def demo_lines(demo: Demo) -> list[str]:
-    """Say what the demo found: data, version, gates, the table, the reports.
-
-    Parameters
-    ----------
-    demo : Demo
-        What `run_demo` returned.
-
-    Returns
-    -------
-    list of str
-        Lines to print.
-    """
-    origin = "data and version of an earlier run, reused" if demo.reused else "trained and promoted"
-    return [
-        *(table_line(report) for report in demo.ingested),
-        f"version {demo.version}: {origin}",
-        *(gate_line(gate) for gate in demo.gates.get("gates", ())),
-        "",
-        *deployment_lines(demo.deployments),
-        "",
-        *(f"report {name}: {path}" for name, path in demo.reports.items()),
-        f"{demo.seconds:.0f} s, at most {demo.peak_memory_mb:,.0f} MB",
-    ]
-
-
-def table_line(report: IngestReport) -> str:
-    """One line about one table: new rows, rows in quarantine, rows that a stated rule allows."""
-    allowed = "".join(f"; {count:,}: {rule}" for rule, count in report.allowed.items() if count)
-    counts = f"{report.appended:,} rows new, {report.skipped:,} already there, {report.quarantined:,} in quarantine"
-    return f"table {report.table}: {counts}{allowed}"
-
-
-def gate_line(gate: Mapping[str, Any]) -> str:
-    """One line about one gate.
-
-    Parameters
-    ----------
-    gate : mapping
-        As from `check_gates`.
-
-    Returns
-    -------
-    str
-        Metric, value, bound and verdict.
-
-    Examples
-    --------
-    >>> gate_line({"metric": "roc_auc", "value": 0.7436, "rule": ">=", "bound": 0.72, "verdict": "pass"})
-    'gate roc_auc: 0.744 >= 0.72: pass'
-    """
-    value = "not measured" if gate["value"] is None else f"{gate['value']:.3f}"
-    return f"gate {gate['metric']}: {value} {gate['rule']} {gate['bound']:g}: {gate['verdict']}"
-
-
-def deployment_lines(rows: list[DeploymentRow]) -> list[str]:
-    """Lay out the table of deployments."""
-    head = f"{'deployment':<12}{'rows':>8}{'rows/s':>10}{'max difference':>17}{'mismatches':>13}{'missing':>10}"
-    return [
-        head,
-        *(
-            f"{row.deployment:<12}{row.rows:>8,}{row.rows_per_second or 0:>10,.0f}{row.max_difference:>17.1e}"
-            f"{row.mismatches:>13,}{row.missing:>10,}"
-            for row in rows
-        ),
-    ]
-
-
-def demo_refusal(demo: Demo) -> str:
-    """Say why the demo has to be refused; empty where its promise holds.
-
-    Parameters
-    ----------
-    demo : Demo
-        What `run_demo` returned.
-
-    Returns
-    -------
-    str
-        One line, or nothing.
-    """
-    if demo.gates.get("verdict") == "fail":
-        return f"gates of {demo.version}: all must pass; see the values above; change the model or the gates"
-    for row in demo.deployments:
-        if row.mismatches or row.missing or not row.rows:
-            found = f"{row.rows:,} rows, {row.mismatches:,} mismatches, {row.missing:,} missing"
-            rule = "every row must be answered, and like the reference"
-            return f"deployment {row.deployment}: {rule}; got {found}; see the log"
-    return "" if demo.deployments else "deployments: at least one must have answered; got none"

@@ -144,9 +144,31 @@ def test_labels_by_prediction_id_are_added_once(rows, facts):
     assert facts("label", "labels.csv") == {"model": "cars", "read": 10, "new": 0}
 
 
-def test_runs_are_listed_and_shown(trained, facts, tell):
-    code, out, _ = tell("runs", "list")
-    assert (code, out) == (0, "no runs yet\n")
+def test_a_batch_is_a_run_that_is_listed_and_shown(trained, facts, tell):
+    assert tell("runs", "list")[:2] == (0, "no runs yet\n")
+    found = facts("batch")
+    assert found["verdict"] == "pass" and found["metrics"]["scored"] == 150
+    (row,) = facts("runs", "list")["runs"]
+    assert (row["run_id"], row["state"]) == (found["run_id"], "done")
+    code, out, _ = tell("runs", "show", found["run_id"])
+    assert code == 0 and "notebook: batch_score" in out
+    code, _, err = tell("batch", "--start", "2013-10-01")
+    assert code == 2 and "start" in err and err.count("\n") == 1
+
+
+def test_evaluation_holds_predictions_against_labels(rows, facts, tell):
+    from sklearn.datasets import load_iris
+
+    scored = facts("score", rows, "--out", "out.csv")
+    lines = Path(scored["out"]).read_text().splitlines()
+    place = lines[0].split(",").index("prediction_id")
+    named = zip((line.split(",")[place] for line in lines[1:]), load_iris().target, strict=True)
+    labels = [f"{name},{value},2026-01-01T00:00:00+00:00" for name, value in named]
+    Path("labels.csv").write_text("\n".join(["prediction_id,target,available_at", *labels]) + "\n")
+    assert facts("label", "labels.csv")["new"] == 150
+    found = facts("evaluate")
+    assert found["metrics"]["one_off"]["accuracy"]["value"] > 0.9
+    assert found["reports"] and all(Path(path).exists() for path in found["reports"].values())
 
 
 def test_a_model_without_tables_and_views_says_so(trained, tell):

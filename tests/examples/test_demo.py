@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from mlworkbench.examples.demo import Demo, demo_facts, demo_lines, demo_refusal, gate_line
 from mlworkbench.examples.memory import PeakMemory
+from mlworkbench.examples.promise import Demo, demo_facts, demo_lines, demo_refusal, gate_line
 from mlworkbench.operate.certify import DeploymentRow
 
 PASSED = {"verdict": "pass", "gates": []}

@@ -19,7 +19,7 @@ from ..scoring.golden import view_contract
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['Span', 'Field', 'view_columns', 'fields_of', 'Record', 'start_record']
+__all__ = ['Span', 'RARE', 'Field', 'view_columns', 'fields_of', 'Record', 'start_record']
 
 # %% ../../nbs/lab/67_field.ipynb #32ae4670
 Span = tuple[float, float]
@@ -40,7 +40,7 @@ class Field:
     usual : tuple of float, optional
         10 % and 90 % quantile of the training rows.
     typical : float
-        Median of the training rows, where known: what a number is when it stops being missing.
+        Mean of the training rows, where known: what a number is when it stops being missing.
     choices : tuple
         The values to choose from, for booleans and categories; None among them where one may be missing.
     """
@@ -81,14 +81,20 @@ def _span(column: Column, seen: dict[str, Any], golden: Sequence[Any]) -> Span |
     return (float(low), float(high)) if low < high else None
 
 
-def _choices(column: Column, golden: Sequence[Any]) -> tuple[Any, ...]:
-    """List what a boolean or a category can be."""
+RARE = 0.05
+
+
+def _choices(column: Column, seen: dict[str, Any], golden: Sequence[Any]) -> tuple[Any, ...]:
+    """List what a boolean or a category can be; a text too, where nearly all training rows had one of a few."""
     if column.kind == "boolean":
         return (False, True)
-    if column.kind != "category":
+    if column.kind not in ("category", "text"):
         return ()
-    known = list(column.categories or sorted({value for value in golden if value is not None}))
-    return tuple(known + [None] * column.nullable)
+    few = seen.get("kind") == "category" and seen["rest"] < RARE
+    known = column.categories or (sorted(seen["shares"]) if few else ())
+    if column.kind == "category" and not known:
+        known = sorted({value for value in golden if value is not None})
+    return (*known, None) if known and column.nullable else tuple(known)
 
 
 def view_columns(version: Version) -> list[tuple[Column, str]]:
@@ -131,11 +137,11 @@ def fields_of(version: Version) -> tuple[Field, ...]:
     fields = []
     for column, view in pairs:
         golden = [row["values" if view else "request"].get(column.name) for row in version.golden]
-        seen = profile.get(column.name, {}) if column.kind in ("number", "integer") else {}
-        edges = seen.get("edges") or []
+        seen = profile.get(column.name, {})
+        edges, mean = seen.get("edges") or [], seen.get("mean")
         span, usual = _span(column, seen, golden), (edges[0], edges[-1]) if len(edges) > 1 else None
-        typical = edges[len(edges) // 2] if edges else span[0] if span else 0.0
-        fields.append(Field(column, view, span, usual, typical, _choices(column, golden)))
+        typical = float(f"{mean:.3g}") if mean is not None else span[0] if span else 0.0
+        fields.append(Field(column, view, span, usual, typical, _choices(column, seen, golden)))
     return tuple(fields)
 
 # %% ../../nbs/lab/67_field.ipynb #2bae35d2

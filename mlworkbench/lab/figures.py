@@ -117,7 +117,7 @@ def sweep_figure(sweep: Sweep, at: object, *, threshold: float | None = None) ->
     axes.set_xlabel(f"{sweep.field.name}{unit}", color=INK, fontsize=9)
     axes.set_ylabel("score", color=INK, fontsize=9)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     return figure
 
 

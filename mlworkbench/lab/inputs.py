@@ -33,19 +33,21 @@ MISSING = "(missing)"
 def editor_of(field: Field, value: object) -> Widget:
     """Make the widget that holds a field's value."""
     column = field.column
-    shown = {"description": column.name, "continuous_update": False}
-    style = {"style": {"description_width": "9.5em"}, "layout": {"width": "21em"}}
-    if column.kind == "category" and field.choices:
+    about = ", ".join(part for part in (column.kind, column.unit, column.range_text) if part)
+    layout = {"width": "23em" if field.span else "33em"}
+    style = {"style": {"description_width": "11em"}, "layout": layout, "description": column.name, "tooltip": about}
+    shown = {**style, "continuous_update": False}
+    if field.choices and column.kind != "boolean":
         known = field.choices if value in field.choices else (*field.choices, value)
         options = [(MISSING if choice is None else str(choice), choice) for choice in known]
-        return ipywidgets.Dropdown(options=options, value=value, description=column.name, **style)
+        return ipywidgets.Dropdown(options=options, value=value, **style)
     if column.kind == "boolean":
-        return ipywidgets.Checkbox(value=bool(value), description=column.name, **style)
+        return ipywidgets.Checkbox(value=bool(value), **style)
     if column.kind == "integer":
-        return ipywidgets.IntText(value=value, **shown, **style)
+        return ipywidgets.IntText(value=value, **shown)
     if column.kind == "number":
-        return ipywidgets.FloatText(value=field.typical if value is None else value, **shown, **style)
-    return ipywidgets.Text(value=_as_text(column, value), **shown, **style)
+        return ipywidgets.FloatText(value=field.typical if value is None else value, **shown)
+    return ipywidgets.Text(value=_as_text(column, value), **shown)
 
 
 def _as_text(column: Column, value: object) -> str:

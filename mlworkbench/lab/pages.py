@@ -32,15 +32,21 @@ def html_table(rows: Iterable[Mapping[str, object]]) -> str:
 
     Examples
     --------
-    >>> html_table([{"rows": 1200}])
-    '<table><tr><th>rows</th></tr><tr><td>1200</td></tr></table>'
+    >>> html_table([{"max_difference": 0.5}])
+    '<table><tr><th ...>max difference</th></tr><tr><td ...>0.5</td></tr></table>'
     """
     listed = list(rows)
     names = list(listed[0]) if listed else []
     cells = [[_cell(row[name]) for name in names] for row in listed]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    words = [html.escape(name.replace("_", " ")) for name in names]
+    return f"<table>{_line('th', words)}{''.join(_line('td', line) for line in cells)}</table>"
+
+
+def _line(kind: str, cells: Iterable[str]) -> str:
+    """Give one row of a table: the first column to the left, numbers to the right."""
+    sides = ("text-align:left;padding:0.2em 1.5em 0.2em 0", "text-align:right;padding:0.2em 1.5em 0.2em 0")
+    styled = (f'<{kind} style="{sides[place > 0]}">{cell}</{kind}>' for place, cell in enumerate(cells))
+    return f"<tr>{''.join(styled)}</tr>"
 
 
 def _cell(value: object) -> str:
@@ -67,7 +73,7 @@ def answer_html(answer: Answer, first: Answer, declaration: Mapping[str, Any]) -
     if answer.refused:
         return f"<h3>Refused</h3><ul>{faults}</ul>"
     changed = answer.difference(first)
-    name = {"score": f"score of {declaration['positive']}"} if declaration["task"] == "binary" else {}
+    name = {"score": _score_name(declaration)} if declaration["task"] == "binary" else {}
     rows = [
         {"": name.get(n, n), "now": score, "golden row": first.scores.get(n), "difference": changed.get(n)}
         for n, score in answer.scores.items()
@@ -75,6 +81,12 @@ def answer_html(answer: Answer, first: Answer, declaration: Mapping[str, Any]) -
     title = "Answer" if answer.decision is None else f"Decision: {html.escape(str(answer.decision))}"
     unusual = f"<p>Unusual, but answered:</p><ul>{faults}</ul>" if faults else "<p>Nothing unusual.</p>"
     return f"<h3>{title}</h3>{html_table(rows)}{unusual}"
+
+
+def _score_name(declaration: Mapping[str, Any]) -> str:
+    """Say whose score a binary model gives."""
+    label = f"{declaration['label']} = " if declaration.get("label") else ""
+    return f"score of {label}{declaration['positive']}"
 
 # %% ../../nbs/lab/70_pages.ipynb #fff2e7ca
 def deployments_html(version: Version, home: Home) -> str:

@@ -36,7 +36,7 @@ import ipywidgets  # after lab.inputs, which says what to install where it is mi
 __all__ = ['BY_HAND', 'LOOKED_UP', 'WhatIf', 'deployments_panel']
 
 # %% ../../nbs/lab/70_widgets.ipynb #908c6b12
-BY_HAND, LOOKED_UP = "by hand", "from the online store"
+BY_HAND, LOOKED_UP = "view values by hand", "from the online store"
 
 
 class WhatIf:
@@ -71,7 +71,7 @@ class WhatIf:
         self.inputs = {n: Input(field, known[n], self._changed) for n, field in self.fields.items()}
         rows = [(f"golden row {k}, score {show(row['score'])}", k) for k, row in enumerate(version.golden)]
         self.row = ipywidgets.Dropdown(options=rows, value=row, description="begin with")
-        self.source = ipywidgets.ToggleButtons(options=[BY_HAND, LOOKED_UP], description="view values")
+        self.source = ipywidgets.ToggleButtons(options=[BY_HAND, LOOKED_UP], style={"button_width": "16em"})
         self.feature = ipywidgets.Dropdown(description="along")
         self.result, self.picture = ipywidgets.HTML(), ipywidgets.HTML()
         self.row.observe(lambda change: self.begin(change["new"]), names="value")
@@ -81,16 +81,18 @@ class WhatIf:
         self.begin(row)
 
     def _page(self) -> Widget:
-        """Lay out inputs on the left, answer and picture on the right."""
-        asked = [entry.box for entry in self.inputs.values() if not entry.field.view]
-        parts = [self.row, ipywidgets.HTML("<b>Request</b>"), *asked]
-        if self.version.views:
-            parts += [ipywidgets.HTML("<b>What the views knew</b>"), *([self.source] if self.home else [])]
-        for view in self.version.views:
-            parts.append(ipywidgets.HTML(f"<i>{html.escape(view.name)}</i>"))
-            parts += [entry.box for entry in self.inputs.values() if entry.field.view == view.name]
-        right = ipywidgets.VBox([self.result, self.feature, self.picture], layout={"width": "42em"})
-        return ipywidgets.HBox([ipywidgets.VBox(parts, layout={"min_width": "40em"}), right])
+        """Lay out the answer and its picture above the inputs, which flow into as many columns as fit."""
+        looked = [self.source] if self.home and self.version.views else []
+        left = ipywidgets.VBox([self.row, *looked, self.result], layout={"width": "42em"})
+        right = ipywidgets.VBox([self.feature, self.picture], layout={"width": "42em"})
+        parts = [self._section("", "Request"), *(self._section(v.name, f"View {v.name}") for v in self.version.views)]
+        flow = {"flex_flow": "row wrap"}
+        return ipywidgets.VBox([ipywidgets.Box([left, right], layout=flow), ipywidgets.Box(parts, layout=flow)])
+
+    def _section(self, view: str, title: str) -> Widget:
+        """Put the inputs of the request, or of one view, under a title."""
+        boxes = [entry.box for entry in self.inputs.values() if entry.field.view == view]
+        return ipywidgets.VBox([ipywidgets.HTML(f"<b>{html.escape(title)}</b>"), *boxes], layout={"width": "42em"})
 
     def _repr_mimebundle_(self, **kwargs: object) -> object:
         return self.panel._repr_mimebundle_(**kwargs)

@@ -160,7 +160,9 @@ def test_a_good_name_is_taken(name: str) -> None:
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "A", "1a", "a-b", "a.b", "../x", "a/b", "a" * 41, "a\n", "é", None, *sorted(RESERVED)])
+@pytest.mark.parametrize(
+    "name", ["", "A", "1a", "a-b", "a.b", "../x", "a/b", "a" * 41, "a\n", "é", None, *sorted(RESERVED)]
+)
 def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="model name"):
         check_name(name)

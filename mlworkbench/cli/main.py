@@ -18,6 +18,7 @@ import typer
 from . import data
 from . import models
 from . import score
+from . import stream
 from . import workbench
 from ..errors import WorkbenchError
 from ..errors import user_frame
@@ -37,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     ("score", score.score, "mlworkbench score october.csv --model flights --out scored.csv"),
     ("batch", score.batch, "mlworkbench batch --start 2013-10-01T00:00:00+00:00 --end 2013-11-01T00:00:00+00:00"),
     ("serve", score.serve, "mlworkbench serve --model flights --port 3000"),
+    ("stream", stream.stream, "mlworkbench stream events.jsonl --model flights --out predictions.jsonl"),
     ("label", score.label, "mlworkbench label arrived.csv --model flights"),
     ("evaluate", score.evaluate, "mlworkbench evaluate --model flights"),
     ("doctor", workbench.doctor, "mlworkbench doctor"),

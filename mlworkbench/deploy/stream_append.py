@@ -69,7 +69,7 @@ def encoded(bodies: Sequence[Mapping[str, Any]]) -> bytes:
     Examples
     --------
     >>> encoded([{"line": 1}, {"line": 2}])
-    b'{"line":1}\\n{"line":2}\\n'
+    b'{"line":1}\n{"line":2}\n'
     """
     return "".join(f"{to_text(plain(body))}\n" for body in bodies).encode()
 

@@ -22,6 +22,8 @@ HEAVY += ["skl2onnx", "pandera", "evidently", "IPython", "nbdev"]
 LIGHT = [
     "deploy.path",
     "deploy.realtime",
+    "deploy.streaming",
+    "deploy.stream_worker",
     "scoring.frame",
     "scoring.decision",
     "scoring.version",

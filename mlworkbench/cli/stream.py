@@ -33,7 +33,7 @@ STANDARD = "-"
 
 
 def stream(
-    file: Annotated[str, typer.Argument(help="Events, JSON lines; - for standard input.", metavar="[FILE]")] = STANDARD,
+    file: Annotated[str, typer.Argument(help="Events, JSON lines; - for standard input.", metavar="FILE")] = STANDARD,
     model: Model = "",
     version: VersionOption = "",
     out: Annotated[str, typer.Option("--out", "-o", help="File of predictions; - for standard output.")] = STANDARD,

@@ -186,6 +186,8 @@ class Batches:
 
     def read(self) -> Sequence[Event] | None:
         """Give a micro-batch; nothing when none came for a moment, None when there will be no more."""
+        if self.stopped and not self.tap.final:
+            return None
         events = self.lines.take(BATCH)
         until = time.monotonic() + PATIENCE
         while len(events) < BATCH and not (self.stopped or self.ended):
@@ -199,8 +201,6 @@ class Batches:
             self.lines.feed(chunk or b"")
             events += self.lines.take(BATCH - had)
             until = until if had else time.monotonic() + PATIENCE
-        if self.stopped and not self.tap.final:
-            return events or None
         if not events and self.ended:
             events = self._last()
         return events or (None if self.stopped or self.ended else [])

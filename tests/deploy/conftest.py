@@ -67,6 +67,7 @@ class Workshop:
 def register(home: Home, folder: Path, **fields: object) -> str:
     registry = Registry(home)
     model = str(fields["model"])
+    fields.setdefault("deployments", ("one_off", "batch", "realtime", "streaming"))
     tag = registry.add(folder, model, build_version(folder, **fields))
     registry.promote(model, tag, who="test", why="first")
     return tag

@@ -16,6 +16,7 @@ from .october import add_labels
 from .october import ask_batch
 from .october import ask_one_off
 from .october import ask_realtime
+from .october import ask_streaming
 from .october import interval
 from .october import named_definition
 from .october import october_rows
@@ -120,12 +121,12 @@ def run_demo(home: Home, *, rows: int | None = None, report: Report | None = Non
 
 
 def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report: Report | None) -> None:
-    """Ask three deployments for October, evaluate, and hold their answers against log and reference."""
+    """Ask the deployments for October, evaluate, and hold their answers against log and reference."""
     from mlworkbench.evaluation.labels import read_log
     from mlworkbench.operate.certify import deployments_table
 
     requests = table.drop("late", "available_at")
-    ways = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime}
+    ways = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime, "streaming": ask_streaming}
     told = {name: ask(version, requests, home, report) for name, ask in ways.items()}
     add_labels(table, home)
     start, end = interval(requests)

@@ -28,6 +28,7 @@ from .answered import Answered
 from .answered import Way
 from .answered import answered_records
 from .answered import answered_table
+from .way_streaming import ask_streaming
 from ..scoring.version import Version
 
 # %% auto #0
@@ -132,5 +133,10 @@ def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> An
     return answered_records(answers, version, rows=rows, calls=calls)
 
 # %% ../../nbs/operate/61_ways.ipynb #e0263cd4
-WAYS: dict[str, Way] = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime}
+WAYS: dict[str, Way] = {
+    "one_off": ask_one_off,
+    "batch": ask_batch,
+    "realtime": ask_realtime,
+    "streaming": ask_streaming,
+}
 DEPLOYMENTS = ("one_off", "batch", "realtime", "streaming", "edge")

@@ -85,7 +85,7 @@ def test_the_demo_works_in_an_empty_folder(runs):
     assert first.returncode == 0, first.stderr
     facts = json.loads(first.stdout.strip().splitlines()[-1])
     assert facts["model"] == "flights" and facts["gates"]["verdict"] == "pass"
-    assert [line["deployment"] for line in facts["deployments"]] == ["one_off", "batch", "realtime"]
+    assert [line["deployment"] for line in facts["deployments"]] == ["one_off", "batch", "realtime", "streaming"]
     for line in facts["deployments"]:
         assert line["mismatches"] == line["missing"] == 0
         assert line["rows"] >= 400

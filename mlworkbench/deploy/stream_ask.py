@@ -167,5 +167,7 @@ def _looked_up(part: Part, version: Version, store: OnlineStore | None) -> Part:
     if store is None:
         rule = "the online store must be there for events that carry no values of views; it is not"
         raise DeploymentError(f"model {version.model!r}: {rule}; run `mlworkbench features materialize`")
-    watermark = store.watermark()
-    return Part(part.events, part.request, store.lookup(views, part.request.columns, times), watermark)
+    with store.transaction(write=False):
+        watermark = store.watermark(views)
+        values = store.lookup(views, part.request.columns, times)
+    return Part(part.events, part.request, values, watermark)

@@ -20,6 +20,7 @@ from .path import now_us
 from .path import prediction_rows
 from .path import require_deployment
 from .path import time_views
+from .stream_ask import CARRIED
 from .stream_ask import Part
 from .stream_ask import buried
 from .stream_ask import sort_events
@@ -199,7 +200,8 @@ class Streaming:
         rows: list[dict[str, Any]] = []
         for part, predictions in found:
             ids = [f"{source}:{event.offset}" for event in part.events]
-            entry = Entry("streaming", ids, source, now, part.watermark, latency)
+            carried = part.values if part.watermark == CARRIED else {}
+            entry = Entry("streaming", ids, source, now, part.watermark, latency, carried)
             rows += prediction_rows(self.version, predictions, part.request, entry)
         logged = log_once(self.log, rows, self._same()) if rows else []
         outcomes: list[Outcome] = []

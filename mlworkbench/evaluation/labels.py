@@ -31,23 +31,26 @@ _LABEL_FIELDS = ("model", "prediction_id", "entity", "prediction_time", "value",
 _INTEGERS = ("prediction_time", "logged_at", "available_at", "latency_us", "schema_version")
 
 
-def _read(path: Path | str, query: str, values: Sequence[Any], fields: Sequence[str]) -> pl.DataFrame:
-    """Run a query on the log, read-only."""
+def _read(path: Path | str, source: str, values: Sequence[Any], fields: Sequence[str]) -> pl.DataFrame:
+    """Read fields from a table of the log, read-only; one that an older file does not have is an empty text."""
     file = Path(path)
     if not file.is_file():
         raise LogError(f"{file}: no prediction log there; score something first, or check the home and the model")
     try:
         connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
         try:
-            rows = connection.execute(query, values).fetchall()
+            table = source.partition(" ")[0]
+            held = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            wanted = ", ".join(name if name in held or not held else f"'' AS {name}" for name in fields)
+            rows = connection.execute(f"SELECT {wanted} FROM {source} ORDER BY rowid", values).fetchall()
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise log_error(file, error) from error
     schema = {name: pl.Int64 if name in _INTEGERS else pl.String for name in fields}
-    table = pl.DataFrame(rows, schema=schema, orient="row")
+    found = pl.DataFrame(rows, schema=schema, orient="row")
     times = [name for name in ("prediction_time", "logged_at", "available_at") if name in fields]
-    return table.with_columns(pl.col(times).cast(TIME))
+    return found.with_columns(pl.col(times).cast(TIME))
 
 
 def _us(moment: str | int) -> int:
@@ -77,7 +80,7 @@ def read_log(
     -------
     polars.DataFrame
         Columns of the log in the order written; times `timestamp[us, UTC]`, `scores` a list, `entity`, `decision`,
-        `features`, `faults` and `watermark` JSON text.
+        `features`, `faults`, `request` and `watermark` JSON text.
 
     Raises
     ------
@@ -94,8 +97,7 @@ def read_log(
     }
     given = {rule: value for rule, value in asked.items() if value is not None}
     where = f" WHERE {' AND '.join(given)}" if given else ""
-    query = f"SELECT {', '.join(FIELDS)} FROM predictions{where} ORDER BY rowid"
-    table = _read(path, query, list(given.values()), FIELDS)
+    table = _read(path, f"predictions{where}", list(given.values()), FIELDS)
     scores = pl.Series("scores", _decoded(table["scores"]), dtype=pl.List(pl.Float64), strict=False)
     return table.with_columns(scores)
 
@@ -119,7 +121,7 @@ def read_labels(path: Path | str) -> pl.DataFrame:
     LogError
         If there is no log or it cannot be read.
     """
-    return _read(path, f"SELECT {', '.join(_LABEL_FIELDS)} FROM labels ORDER BY rowid", (), _LABEL_FIELDS)
+    return _read(path, "labels", (), _LABEL_FIELDS)
 
 
 def _decoded(texts: pl.Series) -> list[Any]:

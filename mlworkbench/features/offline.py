@@ -229,7 +229,12 @@ def request_times(requests: pl.DataFrame, time: str) -> Array:
 
 
 def join_views(
-    requests: pl.DataFrame, views: Sequence[View], lake: Lake, *, time: str = "prediction_time"
+    requests: pl.DataFrame,
+    views: Sequence[View],
+    lake: Lake,
+    *,
+    time: str = "prediction_time",
+    versions: Mapping[str, int] | None = None,
 ) -> pl.DataFrame:
     """Add to each request what its views knew at its time.
 
@@ -243,6 +248,8 @@ def join_views(
         The lake with the views' tables.
     time : str, default='prediction_time'
         Column with the time of each request.
+    versions : mapping of str to int, optional
+        View name to version of its table; default: the newest.
 
     Returns
     -------
@@ -261,7 +268,7 @@ def join_views(
     """
     times, answers = request_times(requests, time), list[pl.Series]()
     for view in views:
-        rows = view_table(view, lake)
+        rows = view_table(view, lake, version=(versions or {}).get(view.name))
         answers += view_answers(view, request_keys(requests, view, rows.schema), times, rows)
     names = [*requests.columns, *(column.name for column in answers)]
     twice = sorted({name for name in names if names.count(name) > 1})

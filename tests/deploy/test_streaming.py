@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.record import prediction_id
 from mlworkbench.features.online import OnlineStore
+from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version
 
 HEAVY = {"pandas", "sklearn", "polars", "pyarrow", "skops", "bentoml", "deltalake"}
@@ -415,3 +417,71 @@ def test_clocks_are_handed_in(version, tmp_path, workshop) -> None:
         run(worker, write(tmp_path / "trips.jsonl", events_of(workshop.trips(2))))
         assert read_log(worker.log.path)["logged_at"].cast(pl.Int64).to_list() == [7, 7]
     assert now_us() > 7
+
+
+# the command
+
+
+@pytest.fixture
+def tell(environment, monkeypatch, capfd, tmp_path):
+    """Run the command in this process; exit code, standard output, standard error."""
+    from mlworkbench.cli.main import run as command
+
+    monkeypatch.setenv("MLWORKBENCH_HOME", environment["MLWORKBENCH_HOME"])
+    monkeypatch.chdir(tmp_path)
+
+    def told(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = command(["stream", "--model", "delays", *words])
+        found = capfd.readouterr()
+        return code, found.out, found.err
+
+    return told
+
+
+def test_the_command_says_what_it_did_in_words_and_in_json(tell, workshop, tmp_path) -> None:
+    source = write(tmp_path / "trips.jsonl", events_of(workshop.trips(4)))
+    with source.open("a") as file:
+        file.write('{"trip": 3}\n{"trip": ')
+    code, out, _ = tell("trips.jsonl", "--out", "out.jsonl", "--once", "--json")
+    facts = json.loads(out)
+    assert code == 0 and (facts["model"], facts["events"], facts["scored"], facts["rejected"]) == ("delays", 5, 4, 1)
+    assert (facts["out"], facts["dead"], facts["unfinished"]) == ("out.jsonl", "out.jsonl.dead.jsonl", 9)
+    code, out, _ = tell("trips.jsonl", "--out", "other.jsonl", "--once", "--dead-letters", "bad.jsonl")
+    assert code == 0 and "5 events, 4 predictions to other.jsonl" in out and "in bad.jsonl" in out
+    assert read("other.jsonl") == read("out.jsonl")
+
+
+def test_with_standard_output_nothing_but_predictions_goes_there(tell, workshop, tmp_path) -> None:
+    write(tmp_path / "trips.jsonl", events_of(workshop.trips(4)))
+    code, out, err = tell("trips.jsonl", "--once")
+    assert code == 0 and [json.loads(line)["line"] for line in out.splitlines()] == [1, 2, 3, 4]
+    assert "4 events, 4 predictions to standard output" in err
+
+
+def test_what_cannot_be_streamed_is_refused_in_one_line(tell, workshop, tmp_path) -> None:
+    write(tmp_path / "trips.jsonl", events_of(workshop.trips(4)))
+    assert tell("trips.jsonl", "--out", "out.jsonl", "--once")[0] == 0
+    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "trips.jsonl").read_bytes())
+    before = Path("out.jsonl").read_bytes()
+    for words, said in (
+        (("tirps.jsonl", "--out", "out.jsonl"), "tirps.jsonl: a file of events that exists; got none"),
+        (("copy.jsonl", "--out", "out.jsonl"), "the output of this input; got one of another"),
+        (("trips.jsonl", "--out", "new.jsonl", "--version", "ffffffff"), "delays: one version"),
+        (("trips.jsonl", "--out", "trips.jsonl"), "one file for the input; got it for the output too"),
+        (("trips.jsonl", "--out", "no/../trips.jsonl/x"), "a file that can be written"),
+    ):
+        code, _, err = tell(*words, "--once")
+        assert code == 2 and said in err and len(err.splitlines()) == 1, err
+    assert Path("out.jsonl").read_bytes() == before and not Path("new.jsonl").exists()
+
+
+def test_an_altered_version_is_refused_before_anything_is_read(tell, workshop, tmp_path, monkeypatch) -> None:
+    shutil.copytree(workshop.folder / "bentoml", tmp_path / "bentoml")
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    golden = Registry(workshop.home).folder("delays") / "golden.jsonl"
+    golden.write_text(golden.read_text().replace("JFK", "LGA"))
+    write(tmp_path / "trips.jsonl", events_of(workshop.trips(4)))
+    code, _, err = tell("trips.jsonl", "--out", "out.jsonl", "--once")
+    assert code == 2 and "golden.jsonl was altered" in err and len(err.splitlines()) == 1
+    assert not Path("out.jsonl").exists()

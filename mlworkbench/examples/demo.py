@@ -60,7 +60,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
 
 
 def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Version:
-    """Train and promote, or reuse the champion where no row is new.
+    """Train and promote, or reuse the champion where no row and no deployment is new.
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
 
     registry = Registry(home)
     champion = registry.champion(flights.name)
-    demo.reused = champion is not None and not any(table.appended for table in demo.ingested)
+    declared = registry.open(flights.name, champion).declaration["deployments"] if champion else ()
+    demo.reused = tuple(declared) == flights.deployments and not any(table.appended for table in demo.ingested)
     if not demo.reused:
         result = train(flights, home, progress=report)
         registry.promote(flights.name, result.tag, who="mlworkbench demo", why="the demo's version")

@@ -21,7 +21,7 @@ import pytest
 
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import now_us, request_columns
-from mlworkbench.deploy.stream_events import Event
+from mlworkbench.deploy.stream_events import Event, Outcome
 from mlworkbench.deploy.stream_files import JsonLines, Places
 from mlworkbench.deploy.stream_past import Writer
 from mlworkbench.deploy.stream_worker import run_worker, work
@@ -181,6 +181,46 @@ def test_one_event_that_cannot_be_scored_costs_its_neighbours_nothing(worker, tm
     places = run(worker, write(tmp_path / "trips.jsonl", events_of(workshop.trips(40))))
     assert [line["line"] for line in read(places.out)] == [1, *range(3, 41)]
     assert [letter["reason"] for letter in read(places.dead_path)] == ["features.py, line 3: row 0: no such distance"]
+
+
+class Broker:
+    """Four verbs are all that another carrier needs; this one delivers again what was not acknowledged."""
+
+    source = "topic-0"
+
+    def __init__(self, events: list[Event], *, dies: bool = False) -> None:
+        self.waiting, self.dies = events, dies
+        self.verbs: list[str] = []
+        self.published: list[dict] = []
+
+    def read(self) -> list[Event] | None:
+        self.verbs.append("read")
+        return self.waiting[:3] or None
+
+    def publish(self, outcomes: list[Outcome]) -> None:
+        self.verbs.append("publish")
+        self.published += [dict(outcome.body) for outcome in outcomes]
+
+    def acknowledge(self, events: list[Event]) -> None:
+        self.verbs.append("acknowledge")
+        if self.dies:
+            raise ConnectionResetError
+        self.waiting = self.waiting[len(events) :]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def test_another_carrier_needs_four_verbs_and_a_repeated_delivery_is_the_same_prediction(worker, workshop) -> None:
+    texts = [json.dumps(event).encode() for event in events_of(workshop.trips(5))]
+    events = [Event(k, k + 1, text, len(text)) for k, text in enumerate(texts)]
+    dying, broker = Broker(events, dies=True), Broker(events)
+    with pytest.raises(ConnectionResetError):
+        worker.run(dying)
+    report = worker.run(broker)
+    assert broker.verbs == ["read", "publish", "acknowledge"] * 2 + ["read"]
+    assert report.scored == 5 and dying.published == broker.published[:3]
+    assert read_log(worker.log.path).height == 5
 
 
 # features

@@ -39,7 +39,7 @@ from ..scoring.version import predict
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'view_values', 'watermark_of', 'Origin', 'Scored', 'score_table']
+__all__ = ['Progress', 'view_values', 'array_of', 'watermark_of', 'Origin', 'Scored', 'score_table']
 
 # %% ../../nbs/deploy/49_tables.ipynb #d151c797
 def view_values(
@@ -74,10 +74,10 @@ def view_values(
     named = {key: pl.Series(columns[key].tolist() if columns[key].dtype == object else columns[key]) for key in keys}
     asked = pl.DataFrame({**named, "__time__": pl.Series(times).cast(TIME)})
     joined = join_views(asked, views, lake, time="__time__", versions=versions)
-    return {name: _array(joined[name]) for view in views for name in view.outputs}
+    return {name: array_of(joined[name]) for view in views for name in view.outputs}
 
 
-def _array(values: pl.Series) -> np.ndarray[Any, Any]:
+def array_of(values: pl.Series) -> np.ndarray[Any, Any]:
     """Give a joined column as the array that the online store would give."""
     if values.dtype != pl.String:
         return values.to_numpy()

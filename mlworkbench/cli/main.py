@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from . import certify
 from . import data
 from . import models
 from . import score
@@ -39,6 +40,7 @@ COMMANDS: tuple[Command, ...] = (
     ("batch", score.batch, "mlworkbench batch --start 2013-10-01T00:00:00+00:00 --end 2013-11-01T00:00:00+00:00"),
     ("serve", score.serve, "mlworkbench serve --model flights --port 3000"),
     ("stream", stream.stream, "mlworkbench stream events.jsonl --model flights --out predictions.jsonl"),
+    ("certify", certify.certify, "mlworkbench certify --model flights"),
     ("label", score.label, "mlworkbench label arrived.csv --model flights"),
     ("evaluate", score.evaluate, "mlworkbench evaluate --model flights"),
     ("doctor", workbench.doctor, "mlworkbench doctor"),

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..errors import Refused
 from .flights import flights
 from .memory import PeakMemory
 from .october import Report
@@ -60,7 +61,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
 
 
 def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Version:
-    """Train and promote, or reuse the champion where no row and no deployment is new.
+    """Train, certify and promote, or reuse the champion where no row and no deployment is new.
 
     Parameters
     ----------
@@ -75,8 +76,14 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
     -------
     Version
         The champion, opened.
+
+    Raises
+    ------
+    Refused
+        If a deployment does not answer like the reference: then nothing is promoted.
     """
     from mlworkbench.evaluation.metrics import check_gates
+    from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.training import train
     from mlworkbench.scoring.registry import Registry
 
@@ -85,9 +92,11 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
     declared = registry.open(flights.name, champion).declaration["deployments"] if champion else ()
     demo.reused = tuple(declared) == flights.deployments and not any(table.appended for table in demo.ingested)
     if not demo.reused:
-        result = train(flights, home, progress=report)
-        registry.promote(flights.name, result.tag, who="mlworkbench demo", why="the demo's version")
-        champion = result.tag
+        champion = train(flights, home, progress=report).tag
+        certificate = certify(registry.open(flights.name, champion), home, definition=flights, progress=report)
+        if certificate.refusal:
+            raise Refused(certificate.refusal)
+        registry.promote(flights.name, champion, who="mlworkbench demo", why="the demo's version")
     version = registry.open(flights.name, champion)
     demo.version = version.version
     demo.gates = check_gates(version.manifest["metrics"], flights.gates)

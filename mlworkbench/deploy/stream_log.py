@@ -29,14 +29,14 @@ JOIN json_each(?) AS wanted ON p.prediction_id = wanted.value
 """
 
 
-def log_once(log: PredictionLog, rows: Sequence[Mapping[str, Any]], same: Sequence[str]) -> list[dict[str, Any]]:
+def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]) -> list[dict[str, Any]]:
     """Log predictions, and give them as the log holds them.
 
     Parameters
     ----------
     log : PredictionLog
         Written in one transaction.
-    rows : sequence of mapping
+    rows : list of dict
         As `log_rows` makes them.
     same : sequence of str
         Fields in which an event that was logged before must agree.
@@ -44,7 +44,7 @@ def log_once(log: PredictionLog, rows: Sequence[Mapping[str, Any]], same: Sequen
     Returns
     -------
     list of dict
-        The same rows; scores and decision of those that were there before are the log's.
+        `rows` itself where all are new; else equal rows, with the log's scores and decisions.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def log_once(log: PredictionLog, rows: Sequence[Mapping[str, Any]], same: Sequen
         If the log cannot be written or read.
     """
     if log.write(rows) == len(rows):
-        return [dict(row) for row in rows]
+        return rows
     ids = json.dumps([row["prediction_id"] for row in rows])
     try:
         with contextlib.closing(sqlite3.connect(log.path, timeout=30)) as connection:

@@ -204,10 +204,11 @@ class Streaming:
             entry = Entry("streaming", ids, source, now, part.watermark, latency, carried)
             rows += prediction_rows(self.version, predictions, part.request, entry)
         logged = log_once(self.log, rows, self._same()) if rows else []
+        new = logged is rows
         outcomes: list[Outcome] = []
         for part, predictions in found:
             own, logged = logged[: len(part.events)], logged[len(part.events) :]
-            outcomes += self._published(part, as_logged(predictions, own), own)
+            outcomes += self._published(part, predictions if new else as_logged(predictions, own), own)
         return outcomes
 
     def _same(self) -> list[str]:

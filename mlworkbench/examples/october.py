@@ -191,8 +191,9 @@ def ask_batch(version: Version, requests: pl.DataFrame, home: Home, report: Repo
     seconds = time.perf_counter() - started
     if report:
         report("batch", 1, 1)
-    partitions = f"{found['reports']['predictions']}/2013-10-*.parquet"
-    return Told(seconds, pl.read_parquet(partitions, columns=["prediction_id", "score"]))
+    partitions = pl.read_parquet(f"{found['reports']['predictions']}/2013-10-*.parquet")
+    inside = pl.col("prediction_time") <= requests["prediction_time"].max()
+    return Told(seconds, partitions.filter(inside).select("prediction_id", "score"))
 
 
 def ask_realtime(version: Version, requests: pl.DataFrame, home: Home, report: Report | None = None) -> Told:
@@ -233,10 +234,10 @@ def request_calls(records: list[dict[str, Any]], version: str) -> dict[str, Any]
     Examples
     --------
     >>> calls = request_calls([{"row": i} for i in range(150)], "flights:0123456789abcdef")
-    >>> [len(calls["demo-0123456789ab-list-0"]), len(calls["demo-0123456789ab-list-1"]), len(calls)]
+    >>> [len(calls["demo-0123456789ab-150-list-0"]), len(calls["demo-0123456789ab-150-list-1"]), len(calls)]
     [100, 50, 152]
     """
-    name = f"demo-{version.partition(':')[2][:12]}"
+    name = f"demo-{version.partition(':')[2][:12]}-{len(records)}"
     starts = range(0, len(records), LIST_LENGTH)
     lists = {f"{name}-list-{start // LIST_LENGTH}": records[start : start + LIST_LENGTH] for start in starts}
     step = max(1, len(records) // SINGLES)

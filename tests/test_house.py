@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,3 +167,10 @@ def test_no_module_uses_pickle() -> None:
 def test_no_module_is_longer_than_a_page_can_teach() -> None:
     long = {module_name(p): lines for p in MODULES if (lines := len(p.read_text().splitlines())) > 300}
     assert not long
+
+
+def test_every_file_that_contributing_names_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("| to change") : text.index("## Working")]
+    missing = [name for name in re.findall(r"`([\w./]+/[\w.]+)`", table) if not (ROOT / name).exists()]
+    assert not missing

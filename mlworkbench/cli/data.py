@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TableNames', 'Keys', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys', 'get',
-           'looked_up', 'show']
+           'looked_up', 'mark_of', 'show']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -186,6 +186,16 @@ def looked_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> d
     return {name: values.tolist()[0] for name, values in found.items()}
 
 
+def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
+    """Say how far the store has come with a view; empty where it has not begun."""
+    from mlworkbench.contract import format_time
+
+    mark = marks.get(view)
+    if not mark or mark.get("newest") is None:
+        return dict(mark or {})
+    return {**mark, "newest": format_time(mark["newest"])}
+
+
 def show(model: Model = "", json: Json = False) -> None:
     """List a model's views and how far the store has come."""
     here = place()
@@ -196,7 +206,7 @@ def show(model: Model = "", json: Json = False) -> None:
         marks = dict(store.watermark())
         store.close()
     rows = [
-        {"view": view.name, "table": view.table, "keys": ", ".join(view.key_columns), **marks.get(view.name, {})}
+        {"view": view.name, "table": view.table, "keys": ", ".join(view.key_columns), **mark_of(marks, view.name)}
         for view in definition.time_views
     ]
     lines = text_table(rows, ["view", "table", "keys", "lake_version", "newest"]) or [f"{definition.name}: no views"]

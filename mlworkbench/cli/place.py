@@ -116,10 +116,20 @@ def definition_of(here: Place, name: str) -> ModelDefinition:
     -------
     ModelDefinition
         As the user wrote it.
+
+    Raises
+    ------
+    DefinitionError
+        If no such definition is known, or it has another name than settings.ini says.
     """
     from mlworkbench.scoring.definition import load_definition
 
     if ":" in name:
         return load_definition(name)
     way = "add 'name = module:attribute' under [models] of settings.ini, or give --model module:attribute"
-    return load_definition(here.settings.models[choose(name, sorted(here.settings.models), way=way)])
+    known = choose(name, sorted(here.settings.models), way=way)
+    definition = load_definition(here.settings.models[known])
+    if definition.name != known:
+        rule = "the name in settings.ini and in the definition must agree"
+        raise DefinitionError(f"model: {rule}; got {known!r} and {definition.name!r}; correct one of them")
+    return definition

@@ -73,7 +73,7 @@ def read_json(body: bytes) -> Json:
     Raises
     ------
     ContractError
-        If it is not JSON, or holds NaN or Infinity.
+        If it is not JSON, holds NaN or Infinity, or names a column twice in a record.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def read_json(body: bytes) -> Json:
     {'distance': None}
     """
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_each_name_once)
     except RecursionError:
         raise ContractError("body: a record or a list of records; got values nested too deeply; flatten it") from None
     except ValueError as error:
@@ -91,6 +91,16 @@ def read_json(body: bytes) -> Json:
 def _no_constant(name: str) -> NoReturn:
     """Refuse NaN and Infinity, which JSON does not have."""
     raise ContractError(f"body: JSON has no {name}; got {name}; send null for a missing value")
+
+
+def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Make an object; refuse one that gives a name two values."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ContractError(f"body: each name once in a record; got {twice!r} twice; send the one that is meant")
+    return made
 
 
 def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
@@ -180,7 +190,8 @@ class Door:
                 await _discard(receive, 4 * self.limit)
             await _refuse(send, error)
             return
-        await self.app(scope, _replay(messages, receive), send)
+        if messages[-1]["type"] == "http.request":  # else the caller has gone before the end of the body
+            await self.app(scope, _replay(messages, receive), send)
 
     def _check(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse another content type, and a length that is too great."""
@@ -201,8 +212,12 @@ class Door:
             size += len(message.get("body", b""))
             if size > self.limit:
                 raise self._too_large()
-            if message["type"] != "http.request" or not message.get("more_body", False):
+            if message["type"] != "http.request":
                 return
+            if not message.get("more_body", False):
+                break
+        if not size:
+            raise RequestError("body: one record or a list of records; got nothing; send a JSON object")
 
     def _too_large(self) -> RequestError:
         return RequestError(f"body: at most {self.limit} bytes; got more; send the records in parts", 413)

@@ -38,9 +38,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     ------
     file
         Open for bytes, in the same folder.
+
+    Raises
+    ------
+    DeploymentError
+        If nothing can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        rule = "a place that can be written"
+        raise DeploymentError(f"{path}: {rule}; got {os.strerror(error.errno or 0)}; choose another") from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -106,12 +115,12 @@ def output_path(source: str | Path, out: str | Path | None) -> Path:
     Returns
     -------
     Path
-        Another file than the source.
+        Another file than the source, and none that a folder or pattern would read the next time.
 
     Raises
     ------
     DeploymentError
-        If it has another ending, or is the source.
+        If it has another ending, is the source, or lies among what is read.
 
     Examples
     --------
@@ -119,14 +128,30 @@ def output_path(source: str | Path, out: str | Path | None) -> Path:
     ('october.predictions.csv', 'p.jsonl')
     """
     given = Path(source)
-    stem = given.name.split(".")[0].replace("*", "") or "all"
-    ending = next((e for e in Parts.ENDINGS if e in given.name), ".csv")
-    path = Path(out) if out else given.with_name(f"{stem}.predictions{ending}")
+    path = Path(out) if out else _beside(given)
     if path.suffix not in Parts.ENDINGS:
         raise DeploymentError(f"out: ends in {', '.join(Parts.ENDINGS)}; got {path.name!r}; choose one of these")
     if path.resolve() == given.resolve():
         raise DeploymentError(f"out: another file than the source; got {path.name!r} for both; choose another name")
+    if _is_read(path.resolve(), given.resolve()):
+        rule = "a file that is not itself read as source"
+        raise DeploymentError(f"out: {rule}; got {path} for {given}; choose another folder with --out")
     return path
+
+
+def _beside(given: Path) -> Path:
+    """Name the predictions of a source: beside the file or folder, for a pattern beside the folder it looks in."""
+    stem = given.name.split(".")[0]
+    ending = next((e for e in Parts.ENDINGS if e in given.name), ".csv")
+    if set(given.name) & set("*?[") and given.parent.name:
+        plain = "".join(letter for letter in stem if letter not in "*?[]").strip("-_") or "all"
+        return given.parent.with_name(f"{given.parent.name}.{plain}.predictions{ending}")
+    return given.parent / f"{stem or 'all'}.predictions{ending}"
+
+
+def _is_read(path: Path, given: Path) -> bool:
+    """Say whether a file would be among those of a folder or pattern when it is read again."""
+    return given in path.parents if given.is_dir() else path.match(str(given))
 
 # %% ../../nbs/deploy/49_output.ipynb #906400b1
 def write_faults(path: Path, faults: Sequence[Fault]) -> Path | None:

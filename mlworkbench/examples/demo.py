@@ -143,8 +143,9 @@ def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report
     found = run_page("evaluate", home, version=version.version, start=start, end=end)
     demo.evaluation = {name: found.get(name) for name in ("verdict", "metrics")}
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
-    seconds = {name: answered.seconds for name, answered in told.items()}
-    for row in deployments_table(version, requests, home, seconds=seconds):
-        log = read_log(home.log(version.model), deployment=row.deployment, version=version.version)
-        otherwise = told_otherwise(told[row.deployment].answers, log, tolerance=row.tolerance)
+    for held in deployments_table(version, requests, home):
+        log = read_log(home.log(version.model), deployment=held.deployment, version=version.version)
+        answers, seconds = told[held.deployment].answers, told[held.deployment].seconds
+        otherwise = told_otherwise(answers, log, tolerance=held.tolerance)
+        row = replace(held, rows=answers.height, rows_per_second=answers.height / seconds)
         demo.deployments.append(replace(row, mismatches=row.mismatches + otherwise))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..errors import FeatureError
 from ..errors import UserCodeError
 from ..errors import nearest
 from ..errors import user_frame
+from ..faults import WITHHELD
 
 Array = NDArray[Any]
 
@@ -225,21 +227,26 @@ def _error_of(declared: RowFunction, columns: Mapping[str, Array], low: int, hig
     return None
 
 
-def _user_error(declared: RowFunction, columns: Mapping[str, Array], error: Exception) -> UserCodeError:
+def _user_error(
+    declared: RowFunction, columns: Mapping[str, Array], error: Exception, personal: Collection[str]
+) -> UserCodeError:
     """Say in one line where the user's function failed, and on which row."""
     row, alone = failing_row(declared, columns)
     cause = alone if alone is not None else error
     code = declared.function.__code__
     place = user_frame(cause) or f"{code.co_filename}, line {code.co_firstlineno}, in {declared.name}"
-    values = {} if row is None else {name: columns[name][row] for name in declared.inputs}
-    shown = ", ".join(f"{name}={v.item() if isinstance(v, np.generic) else v!r}"[:80] for name, v in values.items())
+    values = {} if row is None else {name: columns[name][row : row + 1].tolist()[0] for name in declared.inputs}
+    shown = ", ".join(f"{name}={WITHHELD if name in personal else repr(v)[:80]}" for name, v in values.items())
     where = f"row {row} ({shown})" if row is not None else "no single row, only several together"
     what = f"row function {declared.name}: {type(cause).__name__}: {cause}"
     return UserCodeError(f"{what}; {place}; {where}; correct the function or the row")
 
 # %% ../../nbs/features/18_rows.ipynb #105c2cef
 def apply_row_functions(
-    columns: Mapping[str, Array], functions: Sequence[RowFunction | Callable[..., Any]]
+    columns: Mapping[str, Array],
+    functions: Sequence[RowFunction | Callable[..., Any]],
+    *,
+    personal: Collection[str] = (),
 ) -> dict[str, Array]:
     """Add the columns of row functions to columns.
 
@@ -249,6 +256,8 @@ def apply_row_functions(
         Request and view columns, all of one length; not changed.
     functions : sequence of RowFunction or callable
         Applied in order; a later one may read the columns of an earlier one.
+    personal : collection of str, optional
+        Columns whose values, and those of columns made from them, stay out of errors.
 
     Returns
     -------
@@ -269,7 +278,7 @@ def apply_row_functions(
     >>> apply_row_functions({"x": np.array([1.5])}, [double])
     {'x': array([1.5]), 'twice': array([3.])}
     """
-    found = dict(columns)
+    found, withheld = dict(columns), set(personal)
     for function in functions:
         declared = function if isinstance(function, RowFunction) else RowFunction(function)
         try:
@@ -277,10 +286,11 @@ def apply_row_functions(
         except FeatureError:
             raise
         except Exception as error:
-            raise _user_error(declared, found, error) from error
+            raise _user_error(declared, found, error, withheld) from error
         taken = sorted(set(answer) & set(found))
         if taken:
             rule = f"column {taken[0]!r} is there already"
             raise FeatureError(f"row function {declared.name}: {rule}; return it under another name")
         found |= answer
+        withheld |= set(answer) if withheld & set(declared.inputs) else set()
     return found

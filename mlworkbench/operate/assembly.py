@@ -183,7 +183,8 @@ def _framed(
 ) -> Assembled:
     """Compute row functions and the frame, and learn the frame's contract."""
     columns, values = parts
-    found = apply_row_functions({**columns, **values}, definition.row_functions)
+    personal = [column.name for column in request.columns if column.personal]
+    found = apply_row_functions({**columns, **values}, definition.row_functions, personal=personal)
     made = [name for name in found if name not in columns]
     names = frame_names(definition, request, made)
     views = [name for name in values if name in names and values[name].dtype.kind != "b"]

@@ -154,17 +154,22 @@ def fresh_estimator(definition: ModelDefinition) -> Estimator:
     Raises
     ------
     DefinitionError
-        If a function returned something without `fit`.
+        If a function returned something without `fit`, or a part of the estimator is none.
     """
     from sklearn.base import clone
 
     made = definition.estimator if hasattr(definition.estimator, "fit") else _called(definition)
     if not hasattr(made, "fit"):
         raise DefinitionError(f"estimator: a function that returns an estimator; got {type(made).__name__}; correct it")
-    estimator = clone(made)
+    try:
+        estimator = clone(made)
+        parameters = estimator.get_params(deep=True)
+    except TypeError as error:
+        rule = "made of objects, not classes, each with get_params"
+        raise DefinitionError(f"estimator: {rule}; {error}; correct the estimator of {definition.name}") from error
     open_seeds = {
         name: definition.seed
-        for name, value in estimator.get_params(deep=True).items()
+        for name, value in parameters.items()
         if name.split("__")[-1] == "random_state" and value is None
     }
     return estimator.set_params(**open_seeds)

@@ -107,7 +107,8 @@ class Version:
 
     def features(self, columns: Columns) -> FeatureFrame:
         """Build the feature frame from request columns and view values."""
-        return frame_from_columns(apply_row_functions(columns, self.row_functions), self.frame)
+        personal = [column.name for column in self.request.columns if column.personal]
+        return frame_from_columns(apply_row_functions(columns, self.row_functions, personal=personal), self.frame)
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score a feature frame."""

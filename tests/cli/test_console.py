@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlworkbench.cli.console import answer, bar, need, plain, text_table
-from mlworkbench.cli.place import choose, definition_of, place
+from mlworkbench.cli.place import Place, choose, definition_of, place
 from mlworkbench.errors import DefinitionError, WorkbenchError
 
 
@@ -86,3 +86,10 @@ def test_a_definition_is_found_by_name_by_place_or_because_it_is_the_only_one(wo
     assert {definition_of(here, name).name for name in ("", "cars", "definition:cars")} == {"cars"}
     with pytest.raises(DefinitionError, match="did you mean 'cars'"):
         definition_of(here, "carz")
+
+
+def test_a_definition_of_another_name_than_in_the_settings_is_refused(workbench):
+    here = place()
+    settings = here.settings.model_copy(update={"models": {"bikes": here.settings.models["cars"]}})
+    with pytest.raises(DefinitionError, match="must agree; got 'bikes' and 'cars'"):
+        definition_of(Place(settings, here.home), "bikes")

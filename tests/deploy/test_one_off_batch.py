@@ -16,6 +16,7 @@ import pytest
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
+from mlworkbench.deploy.output import output_path
 from mlworkbench.errors import ContractError, DeploymentError, WorkbenchError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.home import Home
@@ -113,6 +114,35 @@ def test_unknown_file_ending_and_source_as_output_are_refused(workshop, elsewher
             score_file(workshop.open("birds"), source, home=elsewhere, out=out)
     with pytest.raises(WorkbenchError, match="no such file"):
         score_file(workshop.open("birds"), tmp_path / "brids.csv", home=elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("source", "out"), [("many", "many/p.csv"), ("many/*.csv", "many/p.csv"), (".", None), ("*.csv", None)]
+)
+def test_predictions_are_never_written_among_what_is_read(
+    source: str, out: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "many").mkdir()
+    with pytest.raises(DeploymentError, match="--out"):
+        output_path(source, out)
+    assert [path.name for path in tmp_path.rglob("*")] == ["many"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(workshop, elsewhere: Home, tmp_path: Path) -> None:
+    source = birds_file(tmp_path, ".csv", ROWS)
+    with pytest.raises(DeploymentError, match=r"x.csv: a place that can be written; got .+; choose another"):
+        score_file(workshop.open("birds"), source, home=elsewhere, out=source / "x.csv")
+    assert not elsewhere.log("birds").exists() or read_log(elsewhere.log("birds")).is_empty()
+
+
+def test_a_pattern_and_a_folder_can_be_scored_twice(workshop, elsewhere: Home, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for name, part in (("part-1.csv", ROWS[:2]), ("part-2.csv", ROWS[2:])):
+        birds_file(tmp_path / "many", ".csv", part).rename(tmp_path / "many" / name)
+    for source in ("many/part-*.csv", "many") * 2:
+        report = score_file(workshop.open("birds"), tmp_path / source, home=elsewhere)
+        assert report.scored == len(ROWS) and report.out.parent == tmp_path
 
 
 def test_a_file_is_joined_with_the_views_as_of_each_row(workshop, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_every_fault_of_every_record_is_listed(birds: Realtime) -> None:
         (b"3", 400),
         (b"[3]", 400),
         (b'{"bill": NaN, "island": "Dream", "ring": "R1"}', 400),
+        (b'{"bill": 39.1, "bill": 41.0, "island": "Dream", "ring": "R1"}', 400),
         (b'{"bill": 1e999, "island": "Dream", "ring": "R1"}', 400),
         (b'{"bill": ' + b"9" * 5000 + b"}", 400),
         (b"[" * 100_000, 400),
@@ -236,6 +237,25 @@ def test_the_door_passes_a_body_in_parts_unchanged() -> None:
 def test_the_door_refuses_too_much_with_and_without_a_length() -> None:
     assert knock([b"x" * 6, b"x" * 6], {})[0] == 413
     assert knock([b"x" * 12], {"content-length": "12"})[0] == 413
+
+
+def test_the_door_refuses_a_body_of_nothing() -> None:
+    status, told = knock([b""], {})
+    assert status == 400 and b"got nothing" in told
+
+
+def test_the_door_is_silent_towards_a_caller_who_left_in_the_middle() -> None:
+    parts = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    reached: list[object] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(parts)
+
+    async def behind(*told: object) -> None:
+        reached.extend(told)
+
+    asyncio.run(Door(behind)({"type": "http", "method": "POST", "headers": []}, receive, behind))
+    assert reached == []
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/vnd.bentoml+pickle"])

@@ -28,6 +28,10 @@ def fails_on_many(x):
     return {"y": x}
 
 
+def fails_always(more):
+    raise ValueError("no")
+
+
 def mutates(x):
     x[0] = 5.0
     return {"y": x}
@@ -72,6 +76,15 @@ def test_an_error_names_file_line_and_the_failing_row(row):
     line = fails_on_zero.__code__.co_firstlineno + 2
     assert f"test_rows.py, line {line}, in fails_on_zero" in text and "ValueError: zero is not allowed" in text
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_personal_value_and_what_was_made_of_it_stay_out_of_the_error():
+    given = {"x": np.array([1.0, 0.0]), "name": np.array(["Ada", "Grace"], dtype=object)}
+    with pytest.raises(UserCodeError, match=r"row 1 \(x=0.0, name=\(withheld: personal\)\)"):
+        apply_row_functions(given, [fails_on_zero], personal=["name"])
+    made = {"twice": np.array([3.0, 41.5])}
+    with pytest.raises(UserCodeError, match=r"row 0 \(more=\(withheld: personal\)\)"):
+        apply_row_functions(made, [twice_plus_one, fails_always], personal=["twice"])
 
 
 def test_an_error_of_several_rows_together_says_so():

@@ -90,6 +90,12 @@ def test_a_function_that_returns_no_estimator_is_refused() -> None:
         fresh_estimator(define(TABLE, estimator=lambda: 3))
 
 
+@pytest.mark.parametrize("estimator", [make_pipeline(StandardScaler, LogisticRegression()), lambda: LogisticRegression])
+def test_a_class_in_place_of_an_object_is_refused(estimator: object) -> None:
+    with pytest.raises(DefinitionError, match="objects, not classes"):
+        fresh_estimator(define(TABLE, estimator=estimator))
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_search_gives_its_best_pipeline_and_its_trials(wrapped: bool) -> None:
     X, y = np.arange(40.0).reshape(-1, 1), np.repeat([0, 1], 20)

@@ -1,0 +1,35 @@
+"""The demo's table for the models that need neither time nor entity: no mismatch, nothing missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlworkbench.data.lake import Lake
+from mlworkbench.examples.diabetes import diabetes
+from mlworkbench.examples.penguins import penguins
+from mlworkbench.home import Home
+from mlworkbench.operate.asking import deploy_all, requests
+from mlworkbench.operate.certify import deployments_table
+from mlworkbench.operate.training import train
+from mlworkbench.scoring.definition import ModelDefinition
+from mlworkbench.scoring.registry import Registry
+
+
+@pytest.mark.xdist_group("servers")
+@pytest.mark.parametrize(("definition", "rows"), [(penguins, 344), (diabetes, 442)], ids=["penguins", "diabetes"])
+def test_all_deployments_of_a_plain_example_answer_alike(
+    definition: ModelDefinition, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    home = Home.open(tmp_path / "home")
+    trained = train(definition, home)
+    assert trained.gates["verdict"] == "pass"
+    version = Registry(home).open(definition.name, trained.tag)
+    asked = requests(definition, Lake(home.lake))
+    table = deployments_table(version, asked, home, seconds=deploy_all(version, asked, home))
+    assert [row.deployment for row in table] == ["one_off", "batch", "realtime"]
+    for row in table:
+        assert (row.rows, row.mismatches, row.missing) == (rows, 0, 0)
+        assert row.max_difference <= row.tolerance

@@ -1,0 +1,130 @@
+"""With only the wheel installed and no checkout, an empty folder becomes a workbench that answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mlworkbench.client import Client
+from mlworkbench.deploy.serving import free_port
+
+ROOT = Path(__file__).parents[2]
+OWN_LINES = '''
+from sklearn.datasets import load_wine
+from sklearn.ensemble import RandomForestClassifier
+
+from mlworkbench import ModelDefinition
+
+
+def load_rows():
+    rows = load_wine(as_frame=True).frame
+    return rows.rename(columns={"od280/od315_of_diluted_wines": "dilution"})
+
+
+wine = ModelDefinition(
+    name="wine",
+    estimator=RandomForestClassifier(n_estimators=30, random_state=0),
+    data=load_rows,
+    label="target",
+    gates={"accuracy": (">=", 0.9)},
+)
+'''.strip()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of what git tracks, so that nothing is left in the checkout."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, tracked.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, source]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with the wheel alone; its libraries are this environment's."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin/python"
+    where = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    ).stdout.strip()
+    (Path(where) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", wheel]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "bin"
+
+
+def workbench(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLWORKBENCH_")}
+    environment |= {"BENTOML_HOME": str(folder.parent / "bentoml"), "PYTHONSAFEPATH": "1"}
+    command = [str(installed / "mlworkbench"), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_wheel_carries_run_notebooks_explore_pages_and_services(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "mlworkbench/templates/runs/train.ipynb",
+        "mlworkbench/templates/runs/batch_score.ipynb",
+        "mlworkbench/templates/runs/evaluate.ipynb",
+        "mlworkbench/templates/runs/retrain.ipynb",
+        "mlworkbench/templates/explore/model.ipynb",
+        "mlworkbench/templates/services/realtime/service.py",
+        "mlworkbench/py.typed",
+    } <= names
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mlworkbench").rglob("*.py") if path.stem != "_modidx"}
+    assert {name for name in modules if "templates" not in name} <= names
+    assert not [name for name in names if name.startswith(("nbs/", "services/", "tests/"))]
+
+
+@pytest.mark.xdist_group("servers")
+def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wine"
+    asked = [installed / "python", "-Pc", "import mlworkbench; print(mlworkbench.__file__)"]
+    where = subprocess.run(asked, capture_output=True, check=True)
+    assert where.stdout.decode().startswith(str(installed.parent)), "not the wheel's package"
+    made = workbench(installed, tmp_path, "new", "wine")
+    assert made.returncode == 0, made.stderr
+    (folder / "definition.py").write_text(OWN_LINES + "\n", encoding="utf-8")
+    assert len([line for line in OWN_LINES.splitlines() if line.strip()]) <= 20
+
+    trained = workbench(installed, folder, "train", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout.splitlines()[-1])["gates"]["verdict"] == "pass"
+
+    port = free_port()
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONSAFEPATH": "1"}
+    command = [str(installed / "mlworkbench"), "serve", "--port", str(port)]
+    service = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        client = Client(f"http://127.0.0.1:{port}")
+        client.wait(120)
+        answer = client.score(record())
+    finally:
+        service.send_signal(signal.SIGINT)
+        output, _ = service.communicate(timeout=60)
+    assert answer[0]["decision"] in (0, 1, 2)
+    assert abs(sum(answer[0]["scores"]) - 1) < 1e-9
+    assert b"Traceback" not in output
+
+
+def record() -> dict[str, float]:
+    from sklearn.datasets import load_wine
+
+    rows = load_wine(as_frame=True).data.rename(columns={"od280/od315_of_diluted_wines": "dilution"})
+    return {name: float(value) for name, value in rows.iloc[0].items()}

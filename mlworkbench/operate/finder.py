@@ -166,7 +166,7 @@ def _first(rows: Iterable[int]) -> int | None:
     return next(iter(rows), None)
 
 # %% ../../nbs/operate/64_finder.ipynb #f7c6ee9a
-PLACES = re.compile(r"\b(column|view|feature|golden|file) '?([\w.]+)'?|\b([\w-]+\.(?:onnx|skops|jsonl?|py))\b")
+PLACES = re.compile(r"\b(column|view|feature) '([^']+)'|\b([\w-]+\.(?:onnx|skops|jsonl?|py)|golden)\b")
 NAMES = {"column": "request", "view": "view", "feature": "features"}
 
 

@@ -72,7 +72,7 @@ def open_graph(data: bytes) -> Callable[[Block], Block]:
     Raises
     ------
     VersionError
-        If ONNX Runtime is not installed, or cannot read the graph.
+        If ONNX Runtime is not installed, cannot read the graph, or takes another number of threads.
     """
     try:
         import onnxruntime
@@ -87,6 +87,10 @@ def open_graph(data: bytes) -> Callable[[Block], Block]:
     except Exception as error:
         text = next(iter(str(error).splitlines()), "")
         raise VersionError(f"scorer.onnx: a graph that ONNX Runtime reads; {text}; restore it or retrain") from None
+    threads = session.get_session_options().intra_op_num_threads
+    if threads != 1:
+        rule = "runs on one thread, since two change the order of sums"
+        raise VersionError(f"scorer.onnx: {rule}; got {threads}; remove what sets the threads of ONNX Runtime here")
     return lambda features: np.asarray(session.run(None, {"features": features})[0], dtype=np.float64)
 
 # %% ../../nbs/scoring/34_compiled.ipynb #28806b10

@@ -17,7 +17,9 @@ import typer
 
 from . import certify
 from . import data
+from . import edge
 from . import models
+from . import replay
 from . import score
 from . import stream
 from . import workbench
@@ -41,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
     ("serve", score.serve, "mlworkbench serve --model flights --port 3000"),
     ("stream", stream.stream, "mlworkbench stream events.jsonl --model flights --out predictions.jsonl"),
     ("certify", certify.certify, "mlworkbench certify --model flights"),
+    ("replay", replay.replay, "mlworkbench replay 6c0a300081da0f30"),
     ("label", score.label, "mlworkbench label arrived.csv --model flights"),
     ("evaluate", score.evaluate, "mlworkbench evaluate --model flights"),
     ("doctor", workbench.doctor, "mlworkbench doctor"),
@@ -65,6 +68,15 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
             ("rollback", models.rollback, "mlworkbench models rollback flights --why 'late in the evening'"),
             ("history", models.history, "mlworkbench models history flights"),
             ("remove", models.remove, "mlworkbench models remove flights:1f3a"),
+        ),
+    ),
+    (
+        "edge",
+        "Versions on devices without a network.",
+        (
+            ("export", edge.export, "mlworkbench edge export device --model flights"),
+            ("score", edge.score, "mlworkbench edge score device events.jsonl"),
+            ("collect", edge.collect, "mlworkbench edge collect predictions.jsonl"),
         ),
     ),
     (
@@ -124,7 +136,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'runs']
+    ['features', 'models', 'edge', 'runs']
     """
     app = _plain_app(_options.__doc__ or "")
     app.callback()(_options)

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..data.lake import Lake
+from ..deploy.output import replacing
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
 from ..evaluation.labels import read_log
@@ -94,7 +94,7 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
     Reference
         Of n rows, in their order.
     """
-    asked = [asked_row(row, version) for row in rows.with_columns(pl.col("prediction_time").cast(pl.Int64)).to_dicts()]
+    asked = [asked_row(row, version) for row in _lines(rows)]
     columns = request_arrays(asked, version)
     values: dict[str, NDArray[Any]] = {}
     if version.views:
@@ -112,12 +112,18 @@ def computable(rows: pl.DataFrame, version: Version) -> pl.DataFrame:
     """Keep the rows whose log line holds every column that the version computes from."""
     needed = set(needed_columns(version))
     kept = []
-    for row in rows.select("features", "entity", "request").iter_rows(named=True):
+    for row in _lines(rows):
         try:
             kept.append(row["features"] not in ("", "{}") and needed <= asked_row(row, version).keys())
         except WorkbenchError:
             kept.append(False)
     return rows.filter(pl.Series(kept, dtype=pl.Boolean))
+
+
+def _lines(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Give of each log row what its request is put together from."""
+    parts = rows.select("features", "entity", "request", pl.col("prediction_time").cast(pl.Int64))
+    return parts.iter_rows(named=True)
 
 
 def held_live(rows: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict:
@@ -241,7 +247,8 @@ def certify_served(model: str, home: Home, *, since: str, trusted: Sequence[str]
         for name in sorted(own["deployment"].unique().to_list(), key=_place):
             verdicts.append((tag, held_live(own.filter(pl.col("deployment") == name), version, lake)))
     found = LiveVerdict(model, since, verdicts, home.model(model) / "live.prom")
-    _write(found.metric, live_metrics(found))
+    with replacing(found.metric) as file:
+        file.write(live_metrics(found).encode())
     return found
 
 
@@ -287,11 +294,3 @@ def _value(name: str, one: DeploymentVerdict) -> float:
         return float(one.verdict == "equal")
     value = getattr(one, name)
     return float(sum(value.values()) if isinstance(value, Mapping) else value)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)

@@ -60,27 +60,37 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     Raises
     ------
     DefinitionError
-        If the rows have no columns.
+        If they are nothing of these, or two columns have one name.
     """
     import pandas as pd
 
     if isinstance(X, pl.DataFrame):
         return X, X, "frame"
     if isinstance(X, pd.DataFrame):
+        _refuse_twice([str(name) for name in X.columns])
         frame, takes = X.rename(columns=str).reset_index(drop=True), "frame"
     elif isinstance(X, pd.Series) or np.ndim(X) == 1:
         frame, takes = pd.DataFrame({str(getattr(X, "name", None) or "text"): list(X)}), "series"
-    elif np.ndim(X) == 2:
+    elif np.asarray(X).ndim == 2:  # a sparse matrix has none
         array = np.asarray(X)
         frame, takes = pd.DataFrame({f"x{k}": array[:, k] for k in range(array.shape[1])}), "array"
     else:
         raise DefinitionError(f"X: a data frame, an array of two axes, or texts; got {type(X).__name__}; convert it")
     return pl.DataFrame(pl.from_pandas(frame)), frame, takes
 
+
+def _refuse_twice(names: list[str]) -> None:
+    """Refuse two columns of one name."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DefinitionError(f"X: each column once; got {twice!r} twice; rename one or leave it out")
+
 # %% ../../nbs/operate/60_register.ipynb #762b5216
 def _labelled(X: Rows, y: Rows) -> tuple[pl.DataFrame, Rows, str, str]:
     """Put labels beside rows; give the table, the data frame, the label's name, and what the pipeline takes."""
     table, frame, takes = named_rows(X)
+    if np.ndim(y) != 1:
+        raise DefinitionError(f"y: one label for each row; got {np.ndim(y)} axes; pass one column")
     if len(y) != table.height:
         raise DefinitionError(f"y: one label for each row of X; got {len(y)} for {table.height}; pass matching rows")
     plain = [_plain(value) for value in (y.to_list() if hasattr(y, "to_list") else list(y))]

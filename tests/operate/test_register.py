@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -126,6 +127,21 @@ def test_what_cannot_be_registered_is_refused_and_nothing_is_written(home) -> No
             wrong()
     assert Registry(home).models() == []
     assert not Lake(home.lake).exists("late_rows")
+
+
+def test_rows_and_labels_of_a_shape_nobody_can_read_are_one_line(home) -> None:
+    X, y = rows()
+    pipeline = boosting(X, y)
+    for wrong, labels, said in (
+        (pd.concat([X, X], axis=1), y, "each column once; got 'distance' twice"),
+        (csr_matrix(X[["distance"]].to_numpy()), y, "got csr_matrix"),
+        ("model.csv", y, "got str"),
+        (X, np.c_[y, y], "one label for each row; got 2 axes"),
+        (X, y.to_frame(), "one label for each row; got 2 axes"),
+    ):
+        with pytest.raises(DefinitionError, match=said):
+            register(pipeline, wrong, labels, name="late", home=home)
+    assert Registry(home).models() == []
 
 
 def test_a_label_that_only_inherited_the_name_of_a_column_gets_its_own(home) -> None:

@@ -93,8 +93,9 @@ def counted(row: dict[str, Any]) -> str:
     values = sum(row["feature_mismatches"].values())
     names = ("missing", "duplicated", "unexpected", "mismatches")
     found = [f"{row[name]:,} {name}" for name in names if row[name]]
-    columns = ", ".join(row["feature_mismatches"])
-    return ", ".join([*found, *([f"{values:,} feature values of {columns}"] if values else [])]) or row["verdict"]
+    found += [f"{values:,} feature values of {', '.join(row['feature_mismatches'])}"] if values else []
+    found += [f"first parted at {row['finding']}"] if row["finding"] else []
+    return ", ".join(found) or str(row["verdict"])
 
 
 def verdict_of(verdicts: Sequence[DeploymentVerdict]) -> str:

@@ -134,7 +134,8 @@ def _remarks(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     for row in rows:
         named = {"differ": row.get("feature_mismatches"), "differ at all": row.get("feature_differences")}
         told = [f"{name}: {n:,} values {word}" for word, counts in named.items() for name, n in (counts or {}).items()]
-        told = [row["reason"], *told] if row.get("reason") else told
+        first = f"first parted at {row['finding']}" if row.get("finding") else ""
+        told = [*filter(None, (row.get("reason"), first)), *told]
         said += [f"<li><strong>{escape(row['deployment'])}</strong> {escape(one)}</li>" for one in told]
     return ["<h2>What differed</h2>", f"<ul>{''.join(said)}</ul>"] if said else []
 

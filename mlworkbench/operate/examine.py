@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +26,9 @@ from .answered import Way
 from .asking import declared_deployments
 from .certify import Reference
 from .certify import reference_predictions
+from .finder import find
+from .finder import find_in_refusal
+from .trail import trail_of
 from .verdict import DeploymentVerdict
 from .verdict import hold
 from .ways import DEPLOYMENTS
@@ -155,9 +159,18 @@ def examine_one(
         log = read_log(path, deployment=deployment, version=version.version)
     except WorkbenchError as error:
         rows = len(good)
-        return DeploymentVerdict(
-            deployment, "refused", rows, missing=rows, tolerance=version.tolerance, reason=str(error)
-        )
+        found = DeploymentVerdict(deployment, "refused", rows, missing=rows, tolerance=version.tolerance)
+        return replace(found, reason=str(error), finding=find_in_refusal(str(error)).place)
     told = pl.col("prediction_id").is_in(pl.Series(answered.ids, dtype=pl.String).implode())
     fresh = log.with_row_index().filter((pl.col("index") >= before) | told)
-    return hold(version, deployment, reference=reference, answered=answered, log=fresh)
+    held = hold(version, deployment, reference=reference, answered=answered, log=fresh)
+    return held if held.verdict != "refused" else replace(held, finding=_place(version, good, apart, answered=answered))
+
+
+def _place(version: Version, good: pl.DataFrame, apart: Home, *, answered: Answered) -> str:
+    """Say where a deployment first parted; the values themselves are in nobody's certificate."""
+    try:
+        found = find(trail_of(version, good, apart), answered, log=read_log(apart.log(version.model)))
+    except WorkbenchError:
+        return ""
+    return found.place if found else ""

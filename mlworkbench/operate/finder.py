@@ -57,9 +57,14 @@ class Finding:
     current: object = None
     share_explained: float = 1.0
 
+    @property
+    def place(self) -> str:
+        """Step and column, without any value."""
+        return f"step {self.step}" + (f", {self.column}" if self.column else "")
+
     def line(self) -> str:
-        """Say it in one line."""
-        where = f"step {self.step}, {self.column}" + (f", row {self.row}" if self.row >= 0 else "")
+        """Say it in one line, with the values of the row."""
+        where = self.place + (f", row {self.row}" if self.row >= 0 else "")
         if self.reference is None and self.current is None:
             return where
         return f"{where}: {self.reference!r} became {self.current!r}; explains {self.share_explained:.0%} of the rows"

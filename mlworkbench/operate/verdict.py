@@ -117,6 +117,8 @@ class DeploymentVerdict:
         All rows by the time of all calls.
     reason : str
         Why it gave no answer, in one line.
+    finding : str
+        Step and column where a refused deployment first parted from the reference, see `operate.finder`.
     """
 
     deployment: str
@@ -135,6 +137,7 @@ class DeploymentVerdict:
     latency_rows: int = 0
     rows_per_second: float | None = None
     reason: str = ""
+    finding: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Give all fields, ready for JSON (an infinite difference is the text ``Infinity``)."""

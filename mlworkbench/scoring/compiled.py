@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from typing import Protocol
@@ -149,7 +150,7 @@ class CompiledScorer:
     """
 
     program: Mapping[str, Any]
-    graph: bytes | None = None
+    graph: bytes | None = field(default=None, repr=False)
     kind = "compiled"
 
     def __post_init__(self) -> None:

@@ -102,6 +102,10 @@ def ordinal(unknown: float = np.nan) -> ColumnTransformer:
     return make_column_transformer((codes, WORDS), ("passthrough", [*NUMBERS, "weekend"]))
 
 
+def boosted(**options: Any) -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(random_state=0, **options)
+
+
 def fitted(pipeline: Any, task: str, table: Any = TABLE) -> ReferenceScorer:
     pipeline = pipeline.fit(table, LABELS[task])
     positive = True if task == "binary" else None
@@ -120,12 +124,12 @@ COMPILED = {
     "ridge": ("regression", lambda: make_pipeline(one_hot(), Ridge())),
     "least squares": ("regression", lambda: make_pipeline(one_hot(), LinearRegression())),
     "elastic net": ("regression", lambda: make_pipeline(one_hot(), ElasticNet(alpha=0.1))),
-    "boosting": ("binary", lambda: make_pipeline(ordinal(), HistGradientBoostingClassifier(max_iter=15, random_state=0))),
+    "boosting": ("binary", lambda: make_pipeline(ordinal(), boosted(max_iter=15))),
     "boosting that knows categories by place": (
         "binary",
         lambda: make_pipeline(
             ordinal(),
-            HistGradientBoostingClassifier(max_iter=15, categorical_features=[0, 1], min_samples_leaf=5, random_state=0),
+            boosted(max_iter=15, categorical_features=[0, 1], min_samples_leaf=5),
         ),
     ),
     "boosting of three classes": (
@@ -240,7 +244,10 @@ def test_classes_come_in_declared_order() -> None:
 
 
 REFUSED = {
-    "an own function": (lambda: make_pipeline(one_hot(), FunctionTransformer(lambda x: x), LogisticRegression()), "lambda"),
+    "an own function": (
+        lambda: make_pipeline(one_hot(), FunctionTransformer(lambda x: x), LogisticRegression()),
+        "lambda",
+    ),
     "neighbours as imputer": (
         lambda: make_pipeline(ColumnTransformer([("n", KNNImputer(), NUMBERS)]), LogisticRegression(max_iter=2000)),
         "KNNImputer has no rule",
@@ -290,7 +297,7 @@ def test_a_frame_trained_on_32_bits_stays_with_the_reference() -> None:
         compile_scorer(ReferenceScorer(pipeline, narrow, "binary", [False, True]))
 
 
-INFINITE = Contract((Column("a", "number", nullable=True, infinite=True), Column("b", "number", nullable=True, infinite=True)))
+INFINITE = Contract(tuple(Column(name, "number", nullable=True, infinite=True) for name in ("a", "b")))
 ESTIMATORS = [
     LogisticRegression(),
     HistGradientBoostingClassifier(max_iter=3, random_state=0),
@@ -369,7 +376,7 @@ FAULTS = {
 def test_the_proof_finds_a_compiled_scorer_that_is_wrong(fault: str) -> None:
     reference = fitted(COMPILED["boosting that knows categories by place"][1](), "binary")
     wrong = altered(compile_scorer(reference), FAULTS[fault])
-    with pytest.raises(ScoringError, match="differ by|only the"):
+    with pytest.raises(ScoringError, match=r"differ by|only the"):
         prove(wrong, reference, FRAME.take(range(30)), FRAME)
 
 
@@ -492,7 +499,8 @@ print(predict(version, columns, {{}}).scores.tolist())
 
 def test_without_onnxruntime_a_graph_is_refused_with_the_way_out(tmp_path: Path) -> None:
     build_version(tmp_path / "v", **parts(fitted(COMPILED["boosting"][1](), "binary")))
-    code = f"from pathlib import Path\nfrom mlworkbench.scoring.version import open_version\nopen_version(Path({str(tmp_path / 'v')!r}))"
+    opening = f"open_version(Path({str(tmp_path / 'v')!r}))"
+    code = f"from pathlib import Path\nfrom mlworkbench.scoring.version import open_version\n{opening}"
     run = alone(["onnxruntime"], code)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].endswith("not installed; pip install 'mlworkbench[compile]'")

@@ -19,7 +19,7 @@ from .record import FIELDS
 from .schema import log_error
 
 # %% auto #0
-__all__ = ['TIME', 'moment_us', 'read_log', 'find_predictions', 'read_labels', 'decoded']
+__all__ = ['TIME', 'moment_us', 'read_log', 'find_predictions', 'read_call', 'read_labels', 'decoded']
 
 # %% ../../nbs/evaluation/49_read.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
@@ -121,6 +121,27 @@ def find_predictions(path: Path | str, ids: Sequence[str]) -> pl.DataFrame:
         raise LogError(f"prediction id: at least its first 8 digits; got {short[0]!r}; give more of it")
     wanted = "EXISTS (SELECT 1 FROM json_each(?) w WHERE prediction_id >= w.value AND prediction_id < w.value || 'g')"
     return _scored(_read(path, f"predictions WHERE {wanted}", [json.dumps(list(ids))], FIELDS))
+
+
+def read_call(path: Path | str, *, version: str, request_id: str, logged_at: int) -> pl.DataFrame:
+    """Read the predictions that were computed together: of one version, one request or run, one moment of logging.
+
+    Parameters
+    ----------
+    path : Path or str
+        File of the log.
+    version, request_id : str
+        As the log has them.
+    logged_at : int
+        Microseconds since 1970 UTC.
+
+    Returns
+    -------
+    polars.DataFrame
+        As `read_log` gives them.
+    """
+    where = "predictions WHERE version = ? AND request_id = ? AND logged_at = ?"
+    return _scored(_read(path, where, [version, request_id, logged_at], FIELDS))
 
 
 def _scored(table: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -175,10 +176,10 @@ def _scored_only(rows: _Rows, version: Version, lacking: str) -> list[Replayed]:
     return made
 
 
-def _score_differs(name: str, logged: object, score: object) -> Replayed:
+def _score_differs(name: str, logged: Iterable[float], score: object) -> Replayed:
     """Say that the features came out, and the score did not."""
-    expected, got = plain(logged), plain(score)
-    expected = expected[0] if isinstance(expected, list) and not isinstance(got, list) else expected
+    told, got = plain(list(logged)), plain(score)
+    expected = told[0] if isinstance(told, list) and not isinstance(got, list) else told
     return Replayed(name, "differ", False, "score", "", expected, got, f"score: logged {expected}, recomputed {got}")
 
 # %% ../../nbs/operate/62_recompute.ipynb #10b19394

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import polars as pl
 
@@ -16,6 +19,7 @@ from ..data.lake import Lake
 from ..errors import LogError
 from ..errors import VersionError
 from ..evaluation.read import find_predictions
+from ..evaluation.read import read_call
 from ..evaluation.read import read_log
 from ..home import Home
 from .recompute import Replayed
@@ -139,20 +143,36 @@ def replay_many(
 def replay_log(log: pl.DataFrame, model: str, home: Home) -> ReplayReport:
     """Compute log rows of a model again, version by version; as `replay_many`."""
     lake, environments = Lake(home.lake), dict[str, dict[str, tuple[str, str]]]()
-    found: dict[int, Replayed] = {}
-    whole = log.with_row_index("__row__")
-    for (tag,), part in whole.group_by("version", maintain_order=True):
+    found: dict[str, Replayed] = {}
+    for (tag,), part in log.group_by("version", maintain_order=True):
         version, verdict = opened(model, str(tag), home)
         if version is not None:
             environments[str(tag)] = environment_differences(version)
         for (scorer,), rows in part.group_by("scorer", maintain_order=True):
-            made = _replayed(rows.drop("__row__"), str(scorer), version, lake, otherwise=verdict)
-            found |= dict(zip(rows["__row__"].to_list(), made, strict=True))
-    return ReplayReport(model, tuple(found[row] for row in range(log.height)), environments)
+            again = partial(_replayed, scorer=str(scorer), version=version, lake=lake, otherwise=verdict)
+            made = again(rows)
+            found |= {row.prediction_id: row for row in [*made, *_in_company(rows, made, again, home.log(model))]}
+    return ReplayReport(model, tuple(found[name] for name in log["prediction_id"]), environments)
+
+
+def _in_company(
+    rows: pl.DataFrame, made: Sequence[Replayed], again: Callable[[pl.DataFrame], list[Replayed]], path: Path
+) -> list[Replayed]:
+    """Compute rows that are equal, but not bit for bit, once more with those they were first computed with."""
+    near = rows.filter(pl.Series([row.verdict == "equal" and not row.exact for row in made], dtype=pl.Boolean))
+    names, found = set(near["prediction_id"]), list[Replayed]()
+    for version, request, logged_at in near.select(_CALL).cast({"logged_at": pl.Int64}).unique().iter_rows():
+        company = read_call(path, version=version, request_id=request, logged_at=logged_at)
+        if not company["prediction_id"].is_in(rows["prediction_id"].implode()).all():
+            found += [row for row in again(company) if row.exact and row.prediction_id in names]
+    return found
+
+
+_CALL = ("version", "request_id", "logged_at")
 
 
 def _replayed(
-    rows: pl.DataFrame, scorer: str, version: Version | None, lake: Lake, *, otherwise: Replayed
+    rows: pl.DataFrame, *, scorer: str, version: Version | None, lake: Lake, otherwise: Replayed
 ) -> list[Replayed]:
     """Compute rows of one version and scorer again; a version that cannot be asked gives its verdict to all."""
     if version is not None and scorer != version.scorer.kind and scorer == "reference":

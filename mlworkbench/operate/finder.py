@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -160,15 +160,13 @@ def _answer(trail: Trail, answered: Answered, told: Told, *, kept: Sequence[int]
             return Finding("answer", "score", row, told.scores[k].tolist(), said[k].tolist())
         if decided[k] != told.decisions[k]:
             return Finding("answer", "decision", row, told.decisions[k], decided[k])
-    again = _first(row for place, row in enumerate(answered.rows) if row in answered.rows[:place] and row >= 0)
-    strange = _first(k for k, row in enumerate(answered.rows) if not 0 <= row < len(trail))
-    missing = _first(row for row in range(len(trail)) if row not in set(told.rows))
-    found = {"doubled": again, "unexpected": strange, "missing": missing}
-    return next((Finding("answer", name, row) for name, row in found.items() if row is not None), None)
-
-
-def _first(rows: Iterable[int]) -> int | None:
-    return next(iter(rows), None)
+    counts, there = Counter(answered.rows), set(told.rows)
+    found = {
+        "doubled": [row for row in answered.rows if row >= 0 and counts[row] > 1],
+        "unexpected": [k for k, row in enumerate(answered.rows) if not 0 <= row < len(trail)],
+        "missing": [row for row in range(len(trail)) if row not in there],
+    }
+    return next((Finding("answer", name, rows[0]) for name, rows in found.items() if rows), None)
 
 # %% ../../nbs/operate/64_finder.ipynb #f7c6ee9a
 PLACES = re.compile(r"\b(column|view|feature) '([^']+)'|\b([\w-]+\.(?:onnx|skops|jsonl?|py)|golden)\b")

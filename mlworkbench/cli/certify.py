@@ -57,7 +57,7 @@ def certify(
     verify: Annotated[Path | None, typer.Option("--verify", help="Check a certificate.json.", metavar="FILE")] = None,
     json: Json = False,
 ) -> None:
-    """Prove that all declared deployments of a version answer alike, and sign it."""
+    """Prove that all declared deployments answer alike."""
     here = place()
     if rows is not None and all_:
         raise DeploymentError(f"--rows: not with --all; got {rows}; leave one of them out")

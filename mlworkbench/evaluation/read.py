@@ -50,6 +50,7 @@ def _read(path: Path | str, source: str, values: Sequence[Any], fields: Sequence
 
 
 def moment_us(moment: str | int) -> int:
+    """Give a moment in microseconds since 1970 UTC, from them or from a text with an offset."""
     return parse_time(moment) if isinstance(moment, str) else int(moment)
 
 # %% ../../nbs/evaluation/49_read.ipynb #d306a7dc

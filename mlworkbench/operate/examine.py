@@ -154,7 +154,8 @@ def examine_one(
     before = read_log(path, deployment=deployment, version=version.version).height if path.exists() else 0
     try:
         if ask is None:
-            raise DeploymentError(f"{deployment}: a deployment that can be asked; got none; leave it out or promote with a reason")
+            rule = "a deployment that can be asked; got none"
+            raise DeploymentError(f"{deployment}: {rule}; leave it out of the definition, or promote with a reason")
         answered: Answered = ask(version, good, apart)
         log = read_log(path, deployment=deployment, version=version.version)
     except WorkbenchError as error:

@@ -33,7 +33,7 @@ from mlworkbench.operate.answered import Answered, Way
 from mlworkbench.operate.asking import requests
 from mlworkbench.operate.certify import Reference, reference_predictions
 from mlworkbench.operate.examine import examine_one
-from mlworkbench.operate.finder import Finding, find, find_in_refusal
+from mlworkbench.operate.finder import Finding, find
 from mlworkbench.operate.trail import Trail, trail_of
 from mlworkbench.operate.training import train
 from mlworkbench.operate.verdict import DeploymentVerdict
@@ -326,6 +326,7 @@ FAULTS = (
     Fault("float32 in one path", "3e-8 of the value", "verdict", "request", ("distance",),
           sent(distance=lambda r: float(np.float32(r["distance"])))),
     Fault("float32 in a row function", "3e-8 of the value", "verdict", "row function", ("speed",), inside("float32")),
+    Fault("float32 in the feature frame", "3e-8 of the value", "verdict", "features", ("distance",), inside("frame32")),
     Fault("two columns swapped", "all rows", "verdict", "request", ("distance", "air_time"),
           filed(ask_batch, pl.col("distance").alias("air_time"), pl.col("air_time").alias("distance")), "batch"),
     Fault("miles for kilometres", "x 1.609", "verdict", "request", ("distance",),
@@ -376,11 +377,11 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a planted fault."""
+    """What became of a planted fault: the verdict, the place that was named, seconds from the answer to both."""
 
     fault: Fault
     verdict: DeploymentVerdict
-    finding: Finding | None
+    place: str
     seconds: float
 
     @property
@@ -394,33 +395,31 @@ class Outcome:
     @property
     def found(self) -> bool:
         """Whether the finder named step and column."""
-        one = self.finding
-        return one is not None and one.step == self.fault.step and one.column in self.fault.columns
+        return self.place in {Finding(self.fault.step, column).place for column in self.fault.columns}
 
     def line(self) -> str:
-        named = f"{self.finding.step}: {self.finding.column}" if self.finding else "nothing"
         caught = self.fault.caught if self.caught else "NOT CAUGHT"
         wrong = "" if self.found else f"  (not {self.fault.step}: {' or '.join(self.fault.columns)})"
-        return f"{self.fault.name:38} {self.fault.size:26} {caught:20} {named}{wrong}"
+        return f"{self.fault.name:38} {self.fault.size:26} {caught:20} {self.place}{wrong}"
 
 
 def examined(world: World, fault: Fault) -> Outcome:
-    """Plant a fault, take the rows through the deployment, hold them, and look for the place."""
+    """Plant a fault, take the rows through the deployment, hold them, and read the place that is named."""
     forget(world.home)
-    told: list[Answered] = []
+    told: list[tuple[Answered, float]] = []
 
     def way(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
-        told.append(fault.plant(world))
-        return told[0]
+        answered = fault.plant(world)
+        told.append((answered, time.perf_counter()))
+        return answered
 
     held = (way, world.reference)
     verdict = examine_one(world.version, world.asked, world.home, deployment=fault.deployment, way=held)
-    started_at = time.perf_counter()
-    if not told:
-        finding: Finding | None = find_in_refusal(verdict.reason)
-    else:
-        finding = find(world.trail, told[0], log=read_log(world.home.log("late"), deployment=fault.deployment))
-    return Outcome(fault, verdict, finding, time.perf_counter() - started_at)
+    seconds, place = time.perf_counter() - told[0][1] if told else 0.0, verdict.finding
+    if told and not place:  # nothing was refused, and nobody looked
+        found = find(world.trail, told[0][0], log=read_log(world.home.log("late"), deployment=fault.deployment))
+        place = found.place if found else ""
+    return Outcome(fault, verdict, place, seconds)
 
 
 def forget(home: Home) -> None:

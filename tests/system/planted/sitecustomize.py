@@ -46,19 +46,24 @@ def views():
 
 
 def features():
-    """Faults of a row function: fewer digits, another unit."""
+    """Faults of a row function and of the frame: fewer digits, another unit."""
     import numpy as np
 
     from mlworkbench.scoring import version
 
     def changed(change):
-        def faulty(right, columns, functions):
-            found = right(columns, functions)
+        def faulty(right, *args, **kwargs):
+            found = right(*args, **kwargs)
             return {**found, "speed": change(found["speed"])}
 
         return faulty
 
     plant("float32", version, "apply_row_functions", changed(lambda v: v.astype(np.float32).astype(np.float64)))
+
+    def rounded(right, columns, contract):
+        return right({**columns, "distance": columns["distance"].astype(np.float32)}, contract)
+
+    plant("frame32", version, "frame_from_columns", rounded)
     plant("knots", version, "apply_row_functions", changed(lambda v: v * 0.868976))
 
 

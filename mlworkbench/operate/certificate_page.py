@@ -35,8 +35,10 @@ h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.1rem; margin-
 .verdict { display: inline-block; padding: .1rem .6rem; border-radius: .3rem; font-weight: 600; color: #fff; }
 .equal { background: #17663a; } .refused, .altered { background: #a3262a; }
 .undecided, .not_declared { background: #5a6472; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #8886; white-space: nowrap; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #8886; white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; line-height: 1.2; }
+th:last-child, td:last-child { white-space: normal; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; font-family: ui-monospace, monospace; }
 """
@@ -69,12 +71,17 @@ def cell_text(name: str, row: Mapping[str, Any]) -> str:
         return ""
     if name == "latency_us":
         rows = row.get("latency_rows") or 0
-        return "" if value is None else f"{value / 1000:,.2f} ms for {rows:,} row{'' if rows == 1 else 's'}"
+        return "" if value is None else f"{_duration(value)} for {rows:,} row{'' if rows == 1 else 's'}"
     if isinstance(value, Mapping):
         return f"{sum(value.values()):,}"
     if isinstance(value, float):
         return f"{value:.1e}" if value else "0"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _duration(microseconds: float) -> str:
+    """Write a time in milliseconds, from a second on in seconds."""
+    return f"{microseconds / 1000:.2f} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.2f} s"
 
 
 def badge(verdict: str) -> str:
@@ -132,8 +139,10 @@ def _remarks(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Say what refused a deployment, and which feature columns differed."""
     said = []
     for row in rows:
-        named = {"differ": row.get("feature_mismatches"), "differ at all": row.get("feature_differences")}
-        told = [f"{name}: {n:,} values {word}" for word, counts in named.items() for name, n in (counts or {}).items()]
+        beyond, differing = (row.get(name) or {} for name in ("feature_mismatches", "feature_differences"))
+        told = [f"{name}: {count:,} values differ" for name, count in beyond.items()]
+        last = {name: count - beyond.get(name, 0) for name, count in differing.items()}
+        told += [f"{name}: {count:,} values differ in their last digits alone" for name, count in last.items() if count]
         first = f"first parted at {row['finding']}" if row.get("finding") else ""
         told = [*filter(None, (row.get("reason"), first)), *told]
         said += [f"<li><strong>{escape(row['deployment'])}</strong> {escape(one)}</li>" for one in told]

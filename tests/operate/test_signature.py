@@ -118,4 +118,5 @@ def test_a_page_is_whole_and_escapes_what_others_wrote() -> None:
         assert harm not in page
     assert "&lt;b&gt;no&lt;/b&gt; &amp; so" in page and "Infinity" in page and "not declared" in page
     assert "2 rows that break the contract were left out" in page
+    assert "&quot;x&quot;: 1 values differ in their last digits alone" in page
     assert page.startswith("<!doctype html>") and page.count("<tr>") == 3

@@ -5,14 +5,17 @@
 # %% ../../nbs/examples/94_demo.ipynb #1e1f4dc3
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Refused
 from .flights import flights
 from .memory import PeakMemory
 from .october import Report
+from .october import Told
 from .october import add_labels
 from .october import ask_batch
 from .october import ask_one_off
@@ -22,6 +25,7 @@ from .october import interval
 from .october import named_definition
 from .october import october_rows
 from .october import run_page
+from .october import told_frame
 from .october import told_otherwise
 from .promise import Demo
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from mlworkbench.home import Home
 
 # %% auto #0
-__all__ = ['prepare', 'settle_version', 'run_demo', 'deploy']
+__all__ = ['prepare', 'settle_version', 'run_demo', 'ask_edge', 'deploy']
 
 # %% ../../nbs/examples/94_demo.ipynb #e1ef11b0
 def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
@@ -130,22 +134,35 @@ def run_demo(home: Home, *, rows: int | None = None, report: Report | None = Non
     return demo
 
 
+def ask_edge(version: Version, requests: pl.DataFrame, home: Home, report: Report | None = None) -> Told:
+    """Export the version, score October by it as a device would, and collect the predictions."""
+    from mlworkbench.operate.way_edge import edge_rows
+
+    if report:
+        report("edge", 0, 1)
+    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
+        answers, seconds = edge_rows(version, requests, home, Path(folder))
+    if report:
+        report("edge", 1, 1)
+    return Told(seconds, told_frame(answers))
+
+
 def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report: Report | None) -> None:
     """Ask the deployments for October, evaluate, and hold their answers against log and reference."""
     from mlworkbench.evaluation.labels import read_log
     from mlworkbench.operate.certify import deployments_table
 
     requests = table.drop("late", "available_at")
-    ways = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime, "streaming": ask_streaming}
+    asked = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime, "streaming": ask_streaming}
+    ways = {**asked, "edge": ask_edge}
     told = {name: ask(version, requests, home, report) for name, ask in ways.items()}
     add_labels(table, home)
     start, end = interval(requests)
     found = run_page("evaluate", home, version=version.version, start=start, end=end)
     demo.evaluation = {name: found.get(name) for name in ("verdict", "metrics")}
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
-    for held in deployments_table(version, requests, home):
-        log = read_log(home.log(version.model), deployment=held.deployment, version=version.version)
-        answers, seconds = told[held.deployment].answers, told[held.deployment].seconds
-        otherwise = told_otherwise(answers, log, tolerance=held.tolerance)
-        row = replace(held, rows=answers.height, rows_per_second=answers.height / seconds)
+    seconds = {name: answered.seconds for name, answered in told.items()}
+    for row in deployments_table(version, requests, home, seconds=seconds):
+        log = read_log(home.log(version.model), deployment=row.deployment, version=version.version)
+        otherwise = told_otherwise(told[row.deployment].answers, log, tolerance=row.tolerance)
         demo.deployments.append(replace(row, mismatches=row.mismatches + otherwise))

@@ -28,6 +28,7 @@ from .answered import Answered
 from .answered import Way
 from .answered import answered_records
 from .answered import answered_table
+from .way_edge import ask_edge
 from .way_streaming import ask_streaming
 from ..scoring.version import Version
 
@@ -138,5 +139,6 @@ WAYS: dict[str, Way] = {
     "batch": ask_batch,
     "realtime": ask_realtime,
     "streaming": ask_streaming,
+    "edge": ask_edge,
 }
 DEPLOYMENTS = ("one_off", "batch", "realtime", "streaming", "edge")

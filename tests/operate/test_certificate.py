@@ -241,6 +241,8 @@ def test_a_certificate_holds_no_row_and_nobody(home) -> None:
 CERTIFY = """
 import sys, time
 from dataclasses import replace
+from pathlib import Path
+from pathlib import Path
 from mlworkbench.home import Home
 from mlworkbench.operate import certificate, ways
 from mlworkbench.scoring.registry import Registry

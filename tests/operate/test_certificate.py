@@ -242,7 +242,6 @@ CERTIFY = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from pathlib import Path
 from mlworkbench.home import Home
 from mlworkbench.operate import certificate, ways
 from mlworkbench.scoring.registry import Registry

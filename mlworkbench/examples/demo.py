@@ -64,7 +64,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
         store.close()
 
 
-def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Version:
+def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows: int | None = None) -> Version:
     """Train, certify and promote, or reuse the champion where no row and no deployment is new.
 
     Parameters
@@ -75,6 +75,8 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
         Gets version and gates.
     report : callable, optional
         Called as ``report(what, done, total)``.
+    rows : int, optional
+        Certify on so many rows, where these are fewer than a certificate takes.
 
     Returns
     -------
@@ -88,6 +90,7 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
     """
     from mlworkbench.evaluation.metrics import check_gates
     from mlworkbench.operate.certificate import certify
+    from mlworkbench.operate.subject import ROWS
     from mlworkbench.operate.training import train
     from mlworkbench.scoring.registry import Registry
 
@@ -97,7 +100,8 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
     demo.reused = tuple(declared) == flights.deployments and not any(table.appended for table in demo.ingested)
     if not demo.reused:
         champion = train(flights, home, progress=report).tag
-        certificate = certify(registry.open(flights.name, champion), home, definition=flights, progress=report)
+        opened, count = registry.open(flights.name, champion), min(rows or ROWS, ROWS)
+        certificate = certify(opened, home, definition=flights, rows=count, progress=report)
         if certificate.refusal:
             raise Refused(certificate.refusal)
         registry.promote(flights.name, champion, who="mlworkbench demo", why="the demo's version")
@@ -127,7 +131,7 @@ def run_demo(home: Home, *, rows: int | None = None, report: Report | None = Non
     demo, started = Demo(), time.perf_counter()
     with PeakMemory() as memory, named_definition():
         prepare(home, demo, report)
-        version = settle_version(home, demo, report)
+        version = settle_version(home, demo, report, rows=rows)
         table = october_rows(home, rows)
         deploy(version, table, home, demo, report)
     demo.seconds, demo.peak_memory_mb = time.perf_counter() - started, memory.megabytes

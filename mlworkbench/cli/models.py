@@ -234,7 +234,7 @@ def show(reference: Reference, json: Json = False) -> None:
 def promote(
     reference: Reference, why: Why = "", alias: Alias = "champion", override: Override = "", json: Json = False
 ) -> None:
-    """Give a version an alias: by default make it the champion, which needs a certificate."""
+    """Give a version an alias; champion needs a proof."""
     here = place()
     model, version = named_version(here, reference)
     tag = registry(here).promote(model, version, who=user(), why=why, alias=alias, override=override)
@@ -242,7 +242,7 @@ def promote(
 
 
 def rollback(model: ModelArgument = "", why: Why = "", override: Override = "", json: Json = False) -> None:
-    """Make the champion before the present one champion again; one that was certified, always."""
+    """Go back to the champion before the present one."""
     here = place()
     name = choose(model, known_models(here))
     tag = registry(here).rollback(name, who=user(), why=why, override=override)

@@ -41,7 +41,7 @@ def replay(
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """Compute logged predictions again: equal, erased, or what differs."""
+    """Compute logged predictions again, and compare."""
     if bool(prediction_id) == every:
         rule = "a PREDICTION_ID or --all, one of them"
         raise DefinitionError(f"replay: {rule}; got {prediction_id or 'neither'}; see mlworkbench replay --help")

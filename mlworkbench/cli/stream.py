@@ -42,7 +42,7 @@ def stream(
     name: Annotated[str, typer.Option(help="Name of the source in prediction ids; default: path and first line.")] = "",
     json: Json = False,
 ) -> None:
-    """Score events as they come; killed and started again, it loses and doubles nothing."""
+    """Score events as they come, each exactly once."""
     from mlworkbench.deploy.choice import Choice
     from mlworkbench.deploy.choice import chosen_version
     from mlworkbench.deploy.stream_files import Places

@@ -5,6 +5,7 @@
 # %% ../../nbs/cli/87_certify.ipynb #01b01188
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Annotated
@@ -29,11 +30,15 @@ from ..errors import Refused
 
 if TYPE_CHECKING:
     from mlworkbench.operate.certificate import Certificate
+    from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['certificate_lines', 'certify', 'certify_version', 'check_file', 'certify_live']
+__all__ = ['EXAMPLES', 'certificate_lines', 'certify', 'certify_version', 'example_definition', 'check_file', 'certify_live']
 
 # %% ../../nbs/cli/87_certify.ipynb #774bb90a
+EXAMPLES = "mlworkbench.examples"
+
+
 def certificate_lines(certificate: Certificate) -> list[str]:
     """Lay a certificate out for a person: one line for each deployment, then where to look."""
     found = certificate.summary["deployments"]
@@ -76,11 +81,23 @@ def certify_version(here: Place, model: str, version: str, *, rows: int | None, 
     from mlworkbench.operate.certificate import certify as make_certificate
 
     opened = opened_version(here, model, version)
+    named = opened.model in here.settings.models or opened.declaration.get("origin") == "registered"
+    definition = None if named else example_definition(opened.model)
     with bar(quiet=as_json) as report:
-        certificate = make_certificate(opened, here.home, rows=rows, progress=report)
+        certificate = make_certificate(opened, here.home, definition=definition, rows=rows, progress=report)
     answer(certificate.summary, certificate_lines(certificate), as_json=as_json)
     if certificate.refusal:
         raise Refused(certificate.refusal)
+
+
+def example_definition(model: str) -> ModelDefinition | None:
+    """Give the definition of an example that comes with the package, which the demo deploys without a settings.ini."""
+    from mlworkbench.scoring.definition import load_definition
+
+    if find_spec(f"{EXAMPLES}.{model}") is None:
+        return None
+    found = load_definition(f"{EXAMPLES}.{model}:{model}")
+    return found if found.tables else None
 
 # %% ../../nbs/cli/87_certify.ipynb #0b6f1d21
 def check_file(here: Place, file: Path, *, as_json: bool) -> None:

@@ -89,3 +89,11 @@ def test_served_answers_are_recomputed_from_the_command_line(workbench, facts, t
     assert (found["verdict"], found["deployments"][0]["deployment"]) == ("equal", "batch")
     code, out, _ = tell("certify", "--live", "--since", "2020-01-01T00:00:00+00:00")
     assert code == 0 and "metric: " in out
+
+
+def test_an_example_is_certified_without_a_settings_file_and_no_other_model_is_taken_for_one():
+    from mlworkbench.cli.certify import example_definition
+
+    assert example_definition("flights").name == "flights"
+    assert example_definition("penguins") is None
+    assert example_definition("cars") is None

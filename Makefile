@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types notebooks benchmark readme
+.PHONY: demo test test-long lint types notebooks benchmark readme
 
 demo: .venv/installed
 	$(BIN)/mlworkbench demo
 
 test: lint types notebooks
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long
 
 lint: .venv/installed
 	$(BIN)/ruff check .

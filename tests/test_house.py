@@ -23,6 +23,11 @@ HEAVY += ["skl2onnx", "pandera", "evidently", "IPython", "nbdev"]
 LIGHT = [
     "deploy.path",
     "deploy.realtime",
+    "deploy.device_command",
+    "scoring.compiled",
+    "data.cell",
+    "deploy.streaming",
+    "deploy.stream_worker",
     "scoring.frame",
     "scoring.decision",
     "scoring.version",

@@ -15,9 +15,13 @@ from typing import Any
 
 import typer
 
+from . import certify
 from . import data
+from . import edge
 from . import models
+from . import replay
 from . import score
+from . import stream
 from . import workbench
 from ..errors import WorkbenchError
 from ..errors import user_frame
@@ -37,6 +41,9 @@ COMMANDS: tuple[Command, ...] = (
     ("score", score.score, "mlworkbench score october.csv --model flights --out scored.csv"),
     ("batch", score.batch, "mlworkbench batch --start 2013-10-01T00:00:00+00:00 --end 2013-11-01T00:00:00+00:00"),
     ("serve", score.serve, "mlworkbench serve --model flights --port 3000"),
+    ("stream", stream.stream, "mlworkbench stream events.jsonl --model flights --out predictions.jsonl"),
+    ("certify", certify.certify, "mlworkbench certify --model flights"),
+    ("replay", replay.replay, "mlworkbench replay 6c0a300081da0f30"),
     ("label", score.label, "mlworkbench label arrived.csv --model flights"),
     ("evaluate", score.evaluate, "mlworkbench evaluate --model flights"),
     ("doctor", workbench.doctor, "mlworkbench doctor"),
@@ -61,6 +68,15 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
             ("rollback", models.rollback, "mlworkbench models rollback flights --why 'late in the evening'"),
             ("history", models.history, "mlworkbench models history flights"),
             ("remove", models.remove, "mlworkbench models remove flights:1f3a"),
+        ),
+    ),
+    (
+        "edge",
+        "Versions on devices without a network.",
+        (
+            ("export", edge.export, "mlworkbench edge export device --model flights"),
+            ("score", edge.score, "mlworkbench edge score device events.jsonl"),
+            ("collect", edge.collect, "mlworkbench edge collect predictions.jsonl"),
         ),
     ),
     (
@@ -120,7 +136,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'runs']
+    ['features', 'models', 'edge', 'runs']
     """
     app = _plain_app(_options.__doc__ or "")
     app.callback()(_options)

@@ -13,8 +13,10 @@ from typing import Any
 
 import typer
 
+from .certify import certificate_lines
 from .console import Json
 from .console import Model
+from .console import Report
 from .console import Rows
 from .console import answer
 from .console import bar
@@ -32,16 +34,21 @@ from ..errors import nearest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlworkbench.operate.certificate import Certificate
     from mlworkbench.operate.publish import TrainResult
+    from mlworkbench.scoring.definition import ModelDefinition
     from mlworkbench.scoring.registry import Registry
 
 # %% auto #0
-__all__ = ['Why', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'make_champion', 'register',
-           'frame_of', 'registry', 'user', 'model_and_version', 'named_version', 'version_cells', 'list_', 'show',
-           'promote', 'rollback', 'history', 'remove']
+__all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'certified',
+           'make_champion', 'register', 'frame_of', 'registry', 'user', 'model_and_version', 'named_version',
+           'version_cells', 'list_', 'show', 'promote', 'rollback', 'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
+Override = Annotated[
+    str, typer.Option("--override", help="Reason to do without a certificate; kept in the history.")
+]
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move: champion or challenger.")]
 
 
@@ -73,7 +80,7 @@ def result_lines(result: TrainResult) -> list[str]:
 def train(
     model: Model = "",
     rows: Rows = None,
-    promote: Annotated[bool, typer.Option("--promote", help="Make it champion if its gates pass.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="If its gates pass: certify, make champion.")] = False,
     json: Json = False,
 ) -> None:
     """Train a model, check its gates and keep the version."""
@@ -83,12 +90,29 @@ def train(
     definition = definition_of(here, model)
     with bar(quiet=json) as report:
         result = run_training(definition, here.home, progress=report, rows=rows)
-    passed = result.gates.get("verdict") != "fail"
-    promoted = promote and passed and make_champion(here, str(result.tag), "its gates passed at training")
-    lines = [*result_lines(result), *(["now champion"] if promoted else [])]
-    answer({"model": definition.name, **result_facts(result), "promoted": promoted}, lines, as_json=json)
+        passed = result.gates.get("verdict") != "fail"
+        certificate = certified(here, definition, str(result.tag), report) if promote and passed else None
+    facts = {"model": definition.name, **result_facts(result), "promoted": False}
+    lines = result_lines(result)
+    if certificate is not None:
+        facts["certificate"] = certificate.summary
+        lines += certificate_lines(certificate)
+        if not certificate.refusal:
+            facts["promoted"] = make_champion(here, str(result.tag), "its gates passed at training")
+            lines.append("now champion")
+    answer(facts, lines, as_json=json)
     if not passed:
         raise Refused(f"gates of {result.tag}: all must pass; got fail; the version is kept and not promoted")
+    if certificate is not None and certificate.refusal:
+        raise Refused(f"{certificate.refusal}; the version is kept and not promoted")
+
+
+def certified(here: Place, definition: ModelDefinition, tag: str, report: Report | None) -> Certificate:
+    """Certify a version on the rows of its definition."""
+    from mlworkbench.operate.certificate import certify
+
+    version = registry(here).open(definition.name, tag, trusted=here.settings.trusted_types)
+    return certify(version, here.home, definition=definition, progress=report)
 
 
 def make_champion(here: Place, tag: str, why: str) -> bool:
@@ -207,19 +231,21 @@ def show(reference: Reference, json: Json = False) -> None:
     answer({"folder": str(folder), "declaration": facts, "card": card}, card.splitlines(), as_json=json)
 
 # %% ../../nbs/cli/82_models.ipynb #870157b1
-def promote(reference: Reference, why: Why = "", alias: Alias = "champion", json: Json = False) -> None:
-    """Give a version an alias: by default make it the champion."""
+def promote(
+    reference: Reference, why: Why = "", alias: Alias = "champion", override: Override = "", json: Json = False
+) -> None:
+    """Give a version an alias; champion needs a proof."""
     here = place()
     model, version = named_version(here, reference)
-    tag = registry(here).promote(model, version, who=user(), why=why, alias=alias)
+    tag = registry(here).promote(model, version, who=user(), why=why, alias=alias, override=override)
     answer({"model": model, "alias": alias, "version": tag}, [f"{alias} of {model}: {tag}"], as_json=json)
 
 
-def rollback(model: ModelArgument = "", why: Why = "", json: Json = False) -> None:
-    """Make the champion before the present one champion again."""
+def rollback(model: ModelArgument = "", why: Why = "", override: Override = "", json: Json = False) -> None:
+    """Go back to the champion before the present one."""
     here = place()
     name = choose(model, known_models(here))
-    tag = registry(here).rollback(name, who=user(), why=why)
+    tag = registry(here).rollback(name, who=user(), why=why, override=override)
     answer({"model": name, "version": tag}, [f"champion of {name}: {tag}"], as_json=json)
 
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.version import Version
 
 # %% auto #0
-__all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'metric_rows', 'run_facts', 'batch', 'serve',
-           'label', 'label_rows', 'evaluate']
+__all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'unmeasured', 'metric_rows', 'run_facts', 'batch',
+           'serve', 'label', 'label_rows', 'evaluate']
 
 # %% ../../nbs/cli/83_score.ipynb #535a0806
 def opened_version(here: Place, model: str, version: str) -> Version:
@@ -94,10 +94,25 @@ def conclude(result: RunResult, *, as_json: bool) -> None:
     metrics = result.result.get("metrics") or {}
     plain = [f"{name}: {value}" for name, value in metrics.items() if not isinstance(value, dict | list)]
     reports = [f"{name}: {path}" for name, path in (result.result.get("reports") or {}).items()]
-    lines = [f"run {result.run_id}: {result.verdict}", *plain, *text_table(metric_rows(metrics)), *reports]
+    table = [*text_table(metric_rows(metrics)), *unmeasured(metrics)]
+    lines = [f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
     answer(run_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
     if result.verdict in ("fail", "refused"):
         raise Refused(f"run {result.run_id}: its verdict must not be {result.verdict}; see {result.output}")
+
+
+def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
+    """Say once each why metrics have no value.
+
+    Examples
+    --------
+    >>> unmeasured({"one_off": {"accuracy": {"value": None, "reason": "no row has a label"}}})
+    ['not measured: no row has a label; add what came true: mlworkbench label FILE']
+    """
+    found = [measure for ways in metrics.values() if isinstance(ways, dict) for measure in ways.values()]
+    reasons = {str(measure["reason"]) for measure in found if isinstance(measure, dict) and measure.get("reason")}
+    way_out = "add what came true: mlworkbench label FILE"
+    return [f"not measured: {r}; {way_out}" if "label" in r else f"not measured: {r}" for r in sorted(reasons)]
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

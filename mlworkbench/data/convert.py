@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ..contract import Column
 from ..contract import Contract
 from ..contract import parse_time
-from .formats import MISSING
+from .cell import MISSING
 from .formats import PATTERNS
 from .formats import csv_column
 from ..errors import ContractError

@@ -21,6 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
+from .cell import MISSING
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
@@ -29,12 +30,11 @@ from .plain import slices
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['MISSING', 'PATTERNS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'csv_names', 'csv_quotes',
-           'csv_texts', 'Format', 'csv_schema', 'csv_batches', 'json_blocks', 'json_table', 'json_schema',
-           'json_batches', 'widest', 'parquet_schema', 'parquet_batches', 'format_of']
+__all__ = ['PATTERNS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'csv_names', 'csv_quotes', 'csv_texts',
+           'Format', 'csv_schema', 'csv_batches', 'json_blocks', 'json_table', 'json_schema', 'json_batches', 'widest',
+           'parquet_schema', 'parquet_batches', 'format_of']
 
 # %% ../../nbs/data/09_formats.ipynb #f1d52a11
-MISSING = ("", "NA", "NaN", "nan", "null", "NULL", "None")
 PATTERNS = {
     pa.int64(): r"^-?(0|[1-9]\d{0,17})$",
     pa.float64(): r"^-?(((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|inf)$",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,8 @@ class Entry:
         State of the store or lake that the features came from; any JSON.
     latency_us : float
         Time from request to prediction, in microseconds, for all rows together.
+    carried : mapping of str to ndarray
+        Values of views that the inputs brought with them.
     """
 
     deployment: str
@@ -170,6 +173,7 @@ class Entry:
     logged_at: int = 0
     watermark: Any = None
     latency_us: float = 0.0
+    carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def now_us() -> int:
@@ -210,7 +214,16 @@ def prediction_rows(version: Version, predictions: Predictions, request: Request
         logged_at=entry.logged_at,
         watermark=entry.watermark,
         latency_us=entry.latency_us,
+        request=_remainder(version, predictions, {**request.columns, **entry.carried}),
     )
+
+
+def _remainder(version: Version, predictions: Predictions, asked: Columns) -> Columns:
+    """Give what was asked and is neither feature, entity nor prediction time; personal columns are not kept."""
+    declared = version.declaration
+    told = {*predictions.frame.columns, *(declared.get("entity") or ()), declared.get("prediction_time")}
+    told |= {column.name for column in version.request.columns if column.personal} | set(declared.get("personal") or ())
+    return {name: values for name, values in asked.items() if name not in told}
 
 # %% ../../nbs/deploy/48_path.ipynb #c398b9e5
 def answers(version: Version, predictions: Predictions, ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -176,8 +176,9 @@ class Realtime:
         times = prediction_times(request.columns, self.version)
         if self.store is None or not views or times is None:
             return predict(self.version, request.columns, {}), None
-        watermark = self.store.watermark()
-        values = self.store.lookup(views, request.columns, times)
+        with self.store.transaction(write=False):
+            watermark = self.store.watermark(views)
+            values = self.store.lookup(views, request.columns, times)
         return predict(self.version, request.columns, values), watermark
 
     def _write(self, rows: Sequence[Mapping[str, Any]], request_id: str, repeated: bool) -> None:

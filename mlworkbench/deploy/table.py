@@ -19,7 +19,7 @@ from ..contract import Column
 from ..contract import Contract
 from ..contract import Fault
 from ..contract import faults_error
-from ..data.formats import MISSING
+from ..data.cell import meant
 from .path import Columns
 from .path import Request
 from ..errors import ContractError
@@ -27,12 +27,9 @@ from ..errors import nearest
 from ..records import read_column
 
 # %% auto #0
-__all__ = ['BOOLEANS', 'column_of', 'require_columns', 'request_of_table', 'columns_of_table']
+__all__ = ['column_of', 'require_columns', 'request_of_table', 'columns_of_table']
 
 # %% ../../nbs/deploy/48_table.ipynb #f3c548f0
-BOOLEANS = {"true": True, "false": False}
-
-
 def _ready(values: pl.Series, column: Column) -> NDArray[Any] | None:
     """Give the array of a column that has its kind's own type; None where values must be looked at."""
     whole, kind = values.null_count() == 0, column.kind
@@ -49,18 +46,6 @@ def _ready(values: pl.Series, column: Column) -> NDArray[Any] | None:
     if kind == "time" and isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone:
         return values.cast(pl.Datetime("us", values.dtype.time_zone)).cast(pl.Int64).fill_null(NO_TIME).to_numpy()
     return None
-
-
-def _meant(text: str | None, kind: str) -> float | bool | str | None:
-    """Read a cell of CSV as what its column should hold; what it cannot be stays text."""
-    if text is None or (text.strip() in MISSING and kind not in ("category", "text")):
-        return None
-    try:
-        if kind in ("number", "integer"):
-            return int(text) if kind == "integer" and text.strip("+- ").isdigit() else float(text.replace("_", "?"))
-    except ValueError:
-        return text
-    return BOOLEANS.get(text.strip().lower(), text) if kind == "boolean" else text
 
 
 def column_of(values: pl.Series, column: Column, *, typed: bool = True) -> tuple[NDArray[Any], list[Fault]]:
@@ -93,7 +78,7 @@ def column_of(values: pl.Series, column: Column, *, typed: bool = True) -> tuple
         return ready, []
     raw = values.to_list()
     if not typed and values.dtype == pl.String:
-        raw = [_meant(text, column.kind) for text in raw]
+        raw = [meant(text, column.kind) for text in raw]
     return read_column(column, raw)
 
 # %% ../../nbs/deploy/48_table.ipynb #bb7ab035

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -38,10 +39,17 @@ from ..scoring.version import predict
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'view_values', 'watermark_of', 'Origin', 'Scored', 'score_table']
+__all__ = ['Progress', 'view_values', 'array_of', 'watermark_of', 'Origin', 'Scored', 'score_table']
 
 # %% ../../nbs/deploy/49_tables.ipynb #d151c797
-def view_values(columns: Columns, views: Sequence[View], lake: Lake, times: np.ndarray[Any, Any]) -> Columns:
+def view_values(
+    columns: Columns,
+    views: Sequence[View],
+    lake: Lake,
+    times: np.ndarray[Any, Any],
+    *,
+    versions: Mapping[str, int] | None = None,
+) -> Columns:
     """Look up what the views knew at the time of each row.
 
     Parameters
@@ -54,6 +62,8 @@ def view_values(columns: Columns, views: Sequence[View], lake: Lake, times: np.n
         The lake with the views' tables.
     times : ndarray of int64, shape (n,)
         Prediction time of each row, microseconds since 1970 UTC.
+    versions : mapping of str to int, optional
+        View name to version of its table; default: the newest.
 
     Returns
     -------
@@ -63,11 +73,11 @@ def view_values(columns: Columns, views: Sequence[View], lake: Lake, times: np.n
     keys = dict.fromkeys(key for view in views for key in view.key_columns)
     named = {key: pl.Series(columns[key].tolist() if columns[key].dtype == object else columns[key]) for key in keys}
     asked = pl.DataFrame({**named, "__time__": pl.Series(times).cast(TIME)})
-    joined = join_views(asked, views, lake, time="__time__")
-    return {name: _array(joined[name]) for view in views for name in view.outputs}
+    joined = join_views(asked, views, lake, time="__time__", versions=versions)
+    return {name: array_of(joined[name]) for view in views for name in view.outputs}
 
 
-def _array(values: pl.Series) -> np.ndarray[Any, Any]:
+def array_of(values: pl.Series) -> np.ndarray[Any, Any]:
     """Give a joined column as the array that the online store would give."""
     if values.dtype != pl.String:
         return values.to_numpy()
@@ -162,13 +172,14 @@ def score_table(
     rows, good = request.accepted()
     if not len(rows):
         return Scored(pl.DataFrame(), faults)
-    predictions = _predictions(version, good, lake)
+    watermark = watermark_of(time_views(version), lake)
+    predictions = _predictions(version, good, lake, watermark)
     entry = Entry(
         deployment=origin.deployment,
         input_ids=[origin.input_ids[row] for row in rows],
         request_id=origin.request_id,
         logged_at=origin.clock(),
-        watermark=watermark_of(time_views(version), lake),
+        watermark=watermark,
         latency_us=(time.perf_counter() - started) * 1e6,
     )
     logged = prediction_rows(version, predictions, good, entry)
@@ -177,8 +188,10 @@ def score_table(
     return Scored(_output(version, good, predictions, ids, rows + origin.first), faults)
 
 
-def _predictions(version: Version, request: Request, lake: Lake | None) -> Predictions:
-    """Complete a request from the lake, and score it."""
+def _predictions(
+    version: Version, request: Request, lake: Lake | None, watermark: Mapping[str, Any] | None
+) -> Predictions:
+    """Complete a request from the lake as the watermark has it, and score it."""
     views = time_views(version)
     times = prediction_times(request.columns, version)
     if not views or times is None:
@@ -186,7 +199,8 @@ def _predictions(version: Version, request: Request, lake: Lake | None) -> Predi
     if lake is None:
         rule = "a model with views needs the lake"
         raise DeploymentError(f"model {version.model!r}: {rule}; got none; ingest its tables")
-    return predict(version, request.columns, view_values(request.columns, views, lake, times))
+    versions = {name: mark["lake_version"] for name, mark in (watermark or {}).items()}
+    return predict(version, request.columns, view_values(request.columns, views, lake, times, versions=versions))
 
 # %% ../../nbs/deploy/49_tables.ipynb #3f1123e8
 def _output(

@@ -97,7 +97,7 @@ class Comparison:
     duplicated : int
         Answers beyond the first to the same row.
     max_difference : float
-        Largest difference of a score; 0 when no row could be compared.
+        Largest difference of a score; ``inf`` where one side has none, 0 when no row could be compared.
     mismatches : int
         Answers beyond tolerance, or with another decision and no tie.
     ties : int

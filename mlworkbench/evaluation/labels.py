@@ -5,128 +5,25 @@
 # %% ../../nbs/evaluation/49_labels.ipynb #2d6e4b5c
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Contract, parse_time
+from ..contract import Contract
 from ..errors import LogError
-from .log import log_error
 from .metrics import evaluate
-from .record import FIELDS
+from .read import TIME
+from .read import decoded
+from .read import moment_us
+from .read import read_labels as read_labels
+from .read import read_log as read_log
 from ..scoring.frame import FeatureFrame
 
 # %% auto #0
-__all__ = ['TIME', 'DAY', 'read_log', 'read_labels', 'join_labels', 'logged', 'logged_frame', 'evaluate_log']
-
-# %% ../../nbs/evaluation/49_labels.ipynb #781d650c
-TIME = pl.Datetime("us", "UTC")
-_LABEL_FIELDS = ("model", "prediction_id", "entity", "prediction_time", "value", "available_at")
-_INTEGERS = ("prediction_time", "logged_at", "available_at", "latency_us", "schema_version")
-
-
-def _read(path: Path | str, query: str, values: Sequence[Any], fields: Sequence[str]) -> pl.DataFrame:
-    """Run a query on the log, read-only."""
-    file = Path(path)
-    if not file.is_file():
-        raise LogError(f"{file}: no prediction log there; score something first, or check the home and the model")
-    try:
-        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-        try:
-            rows = connection.execute(query, values).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise log_error(file, error) from error
-    schema = {name: pl.Int64 if name in _INTEGERS else pl.String for name in fields}
-    table = pl.DataFrame(rows, schema=schema, orient="row")
-    times = [name for name in ("prediction_time", "logged_at", "available_at") if name in fields]
-    return table.with_columns(pl.col(times).cast(TIME))
-
-
-def _us(moment: str | int) -> int:
-    return parse_time(moment) if isinstance(moment, str) else int(moment)
-
-# %% ../../nbs/evaluation/49_labels.ipynb #9ce2d7d8
-def read_log(
-    path: Path | str,
-    *,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    deployment: str | None = None,
-    version: str | None = None,
-) -> pl.DataFrame:
-    """Read predictions from the log of one model.
-
-    Parameters
-    ----------
-    path : Path or str
-        File of the log.
-    start, end : str or int, optional
-        Half-open interval of prediction time: UTC text with offset, or microseconds.
-    deployment, version : str, optional
-        Only rows of this deployment, of this version.
-
-    Returns
-    -------
-    polars.DataFrame
-        Columns of the log in the order written; times `timestamp[us, UTC]`, `scores` a list, `entity`, `decision`,
-        `features`, `faults` and `watermark` JSON text.
-
-    Raises
-    ------
-    LogError
-        If there is no log or it cannot be read.
-    ContractError
-        If a time has no offset.
-    """
-    asked = {
-        "prediction_time >= ?": None if start is None else _us(start),
-        "prediction_time < ?": None if end is None else _us(end),
-        "deployment = ?": deployment,
-        "version = ?": version,
-    }
-    given = {rule: value for rule, value in asked.items() if value is not None}
-    where = f" WHERE {' AND '.join(given)}" if given else ""
-    query = f"SELECT {', '.join(FIELDS)} FROM predictions{where} ORDER BY rowid"
-    table = _read(path, query, list(given.values()), FIELDS)
-    scores = pl.Series("scores", _decoded(table["scores"]), dtype=pl.List(pl.Float64), strict=False)
-    return table.with_columns(scores)
-
-
-def read_labels(path: Path | str) -> pl.DataFrame:
-    """Read all labels of one model, the corrected ones too, in the order written.
-
-    Parameters
-    ----------
-    path : Path or str
-        File of the log.
-
-    Returns
-    -------
-    polars.DataFrame
-        `model, prediction_id, entity, prediction_time, value` (JSON text), `available_at`; an absent name is an
-        empty text.
-
-    Raises
-    ------
-    LogError
-        If there is no log or it cannot be read.
-    """
-    return _read(path, f"SELECT {', '.join(_LABEL_FIELDS)} FROM labels ORDER BY rowid", (), _LABEL_FIELDS)
-
-
-def _decoded(texts: pl.Series) -> list[Any]:
-    """Read many JSON texts in one go; a missing one is None."""
-    joined = ",".join("null" if text is None else text for text in texts)
-    values: list[Any] = json.loads(f"[{joined}]")
-    return values
+__all__ = ['DAY', 'join_labels', 'logged', 'logged_frame', 'evaluate_log']
 
 # %% ../../nbs/evaluation/49_labels.ipynb #b36a7c5e
 _NAMED = ("entity", "prediction_time")
@@ -152,7 +49,7 @@ def join_labels(log: pl.DataFrame, labels: pl.DataFrame, *, known_at: str | int 
     """
     labels = labels.with_row_index("written")
     if known_at is not None:
-        labels = labels.filter(pl.col("available_at") <= pl.lit(_us(known_at)).cast(TIME))
+        labels = labels.filter(pl.col("available_at") <= pl.lit(moment_us(known_at)).cast(TIME))
     by_id = labels.filter(pl.col("prediction_id") != "").select("model", "prediction_id", *_VALUE)
     by_entity = labels.filter(pl.col("prediction_id") == "").select("model", *_NAMED, *_VALUE)
     found = [
@@ -200,7 +97,7 @@ def logged(joined: pl.DataFrame) -> dict[str, NDArray[Any]]:
 
 def _objects(texts: pl.Series) -> NDArray[Any]:
     values = np.empty(len(texts), dtype=object)
-    values[:] = _decoded(texts)
+    values[:] = decoded(texts)
     return values
 
 
@@ -224,7 +121,7 @@ def logged_frame(log: pl.DataFrame, contract: Contract) -> FeatureFrame:
     ScoringError
         If the rows are not of this contract.
     """
-    return FeatureFrame.from_rows(_decoded(log["features"]), contract)
+    return FeatureFrame.from_rows(decoded(log["features"]), contract)
 
 # %% ../../nbs/evaluation/49_labels.ipynb #cefa84a5
 def evaluate_log(

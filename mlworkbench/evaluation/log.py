@@ -8,122 +8,30 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict
 
 from ..errors import LogError
-from .record import FIELDS, SCHEMA_VERSION
+from .record import FIELDS
 from .record import input_identities as input_identities
 from .record import log_rows as log_rows
 from .record import prediction_id as prediction_id
+from .schema import connect as connect
+from .schema import log_error as log_error
 from .text import to_json
 
 # %% auto #0
-__all__ = ['log_error', 'connect', 'PredictionLog', 'write_all', 'LabelRow', 'write_labels']
+__all__ = ['PredictionLog', 'write_all', 'LabelRow', 'write_labels']
 
-# %% ../../nbs/evaluation/40_log.ipynb #3ecf43dd
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS predictions (
-    prediction_id TEXT PRIMARY KEY NOT NULL, request_id TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
-    scorer TEXT NOT NULL, deployment TEXT NOT NULL, role TEXT NOT NULL, entity TEXT NOT NULL,
-    prediction_time INTEGER NOT NULL, logged_at INTEGER NOT NULL, watermark TEXT NOT NULL, scores TEXT NOT NULL,
-    decision TEXT NOT NULL, latency_us INTEGER NOT NULL, features TEXT NOT NULL, faults TEXT NOT NULL,
-    schema_version INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS predictions_by_time ON predictions (prediction_time);
-CREATE TABLE IF NOT EXISTS labels (
-    model TEXT NOT NULL, prediction_id TEXT NOT NULL, entity TEXT NOT NULL, prediction_time INTEGER,
-    value TEXT NOT NULL, available_at INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS labels_once
-    ON labels (model, prediction_id, entity, coalesce(prediction_time, 0), available_at, value);
-"""
+# %% ../../nbs/evaluation/40_log.ipynb #b3683b37
 _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
     "ON CONFLICT DO NOTHING"
 )
 
 
-def log_error(path: Path, error: Exception) -> LogError:
-    """Say in one line why the log could not be used, and the way out.
-
-    Parameters
-    ----------
-    path : Path
-        File of the log.
-    error : Exception
-        What SQLite or the operating system raised.
-
-    Returns
-    -------
-    LogError
-        To be raised.
-
-    Examples
-    --------
-    >>> str(log_error(Path("log.sqlite"), sqlite3.OperationalError("database or disk is full")))
-    'log.sqlite: database or disk is full; nothing was written; free some space and repeat'
-    """
-    ways = {
-        "locked": "another process is writing; wait for it to finish and repeat",
-        "full": "nothing was written; free some space and repeat",
-        "readonly": "allow writing to the file and its folder",
-        "not a database": "the file is damaged or no log; move it away",
-    }
-    out = next((way for word, way in ways.items() if word in str(error)), "check the path and its permissions")
-    return LogError(f"{path}: {error}; {out}")
-
-# %% ../../nbs/evaluation/40_log.ipynb #7ec7ee07
-def connect(path: Path, *, wait: float = 30.0) -> sqlite3.Connection:
-    """Open the log for writing, creating file and tables where they are missing.
-
-    Parameters
-    ----------
-    path : Path
-        File of the log; its folder is created, readable by its owner alone.
-    wait : float, default=30
-        Seconds to wait for other writers.
-
-    Returns
-    -------
-    sqlite3.Connection
-        In WAL mode, usable from any thread, transactions begun by hand.
-
-    Raises
-    ------
-    LogError
-        If the file cannot be used, or a newer package wrote it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
-        _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), wait)
-        connection.execute("PRAGMA synchronous=NORMAL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
-    except (sqlite3.Error, OSError) as error:
-        raise log_error(path, error) from error
-    if found > SCHEMA_VERSION:
-        raise LogError(f"{path}: schema version at most {SCHEMA_VERSION}; got {found}; upgrade mlworkbench")
-    return connection
-
-
-def _patiently(step: Callable[[], object], wait: float) -> None:
-    """Repeat a step while another process holds the lock, at most `wait` seconds."""
-    end = time.monotonic() + wait
-    while True:
-        try:
-            step()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-
-# %% ../../nbs/evaluation/40_log.ipynb #b3683b37
 class PredictionLog:
     """The predictions of one model, appended by any number of processes.
 

@@ -96,10 +96,11 @@ def prediction_id(model: str, version: str, deployment: str, input_identity: str
     return prediction_ids(model, version, deployment, [input_identity])[0]
 
 # %% ../../nbs/evaluation/39_record.ipynb #a0b66e98
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FIELDS = (
     "prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "entity", "prediction_time",
-    "logged_at", "watermark", "scores", "decision", "latency_us", "features", "faults", "schema_version",
+    "logged_at", "watermark", "scores", "decision", "latency_us", "features", "faults", "request",
+    "schema_version",
 )  # fmt: skip
 
 
@@ -146,6 +147,7 @@ class LogContext(TypedDict, total=False):
     logged_at: int
     watermark: Any
     latency_us: float
+    request: Mapping[str, NDArray[Any]] | None
 
 # %% ../../nbs/evaluation/39_record.ipynb #0911ad0e
 def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[str, Any]]:
@@ -158,7 +160,8 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
     **context
         `model`, `version`, `scorer`, `deployment`, `input_ids` (n texts), `logged_at` (us) are needed; `role`
         (default served), `request_id` (one or n), `entity` (columns of n), `prediction_times` (n, us; default
-        `logged_at`), `watermark` (any JSON), `latency_us` are not.
+        `logged_at`), `watermark` (any JSON), `latency_us`, `request` (columns of n rows that were asked and are
+        nowhere else in the row) are not.
 
     Returns
     -------
@@ -175,20 +178,25 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
     whole = _whole(context)
     times = context.get("prediction_times")
     asked = [context["logged_at"]] * count if times is None else np.asarray(times, dtype=np.int64).tolist()
-    request = context.get("request_id", "")
+    name, rest = context.get("request_id", ""), context.get("request")
     parts = zip(
         prediction_ids(whole["model"], whole["version"], whole["deployment"], context["input_ids"]),
-        [request] * count if isinstance(request, str) else request,
+        [name] * count if isinstance(name, str) else name,
         row_values(context.get("entity") or {}, count),
         asked,
         [to_text(score if isinstance(score, list) else [score]) for score in listed(predictions.scores)],
         _decision_texts(predictions.decisions, count),
         row_values(predictions.frame.columns, count),
         _fault_texts(predictions.faults, count),
+        [""] * count if rest is None else row_values(rest, count),
         strict=True,
     )
-    names = ("prediction_id", "request_id", "entity", "prediction_time", "scores", "decision", "features", "faults")
-    return [{**whole, **dict(zip(names, part, strict=True))} for part in parts]
+    return [{**whole, **dict(zip(_OF_A_ROW, part, strict=True))} for part in parts]
+
+
+_OF_A_ROW = (
+    "prediction_id", "request_id", "entity", "prediction_time", "scores", "decision", "features", "faults", "request",
+)  # fmt: skip
 
 
 def _check_context(context: LogContext, count: int) -> None:

@@ -5,21 +5,27 @@
 # %% ../../nbs/examples/94_demo.ipynb #1e1f4dc3
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import Refused
 from .flights import flights
 from .memory import PeakMemory
 from .october import Report
+from .october import Told
 from .october import add_labels
 from .october import ask_batch
 from .october import ask_one_off
 from .october import ask_realtime
+from .october import ask_streaming
 from .october import interval
 from .october import named_definition
 from .october import october_rows
 from .october import run_page
+from .october import told_frame
 from .october import told_otherwise
 from .promise import Demo
 
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     from mlworkbench.home import Home
 
 # %% auto #0
-__all__ = ['prepare', 'settle_version', 'run_demo', 'deploy']
+__all__ = ['prepare', 'settle_version', 'run_demo', 'ask_edge', 'deploy']
 
 # %% ../../nbs/examples/94_demo.ipynb #e1ef11b0
 def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
@@ -58,8 +64,8 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
         store.close()
 
 
-def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Version:
-    """Train and promote, or reuse the champion where no row is new.
+def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows: int | None = None) -> Version:
+    """Train, certify and promote, or reuse the champion where no row and no deployment is new.
 
     Parameters
     ----------
@@ -69,23 +75,36 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None) -> Vers
         Gets version and gates.
     report : callable, optional
         Called as ``report(what, done, total)``.
+    rows : int, optional
+        Certify on so many rows, where these are fewer than a certificate takes.
 
     Returns
     -------
     Version
         The champion, opened.
+
+    Raises
+    ------
+    Refused
+        If a deployment does not answer like the reference: then nothing is promoted.
     """
     from mlworkbench.evaluation.metrics import check_gates
+    from mlworkbench.operate.certificate import certify
+    from mlworkbench.operate.subject import ROWS
     from mlworkbench.operate.training import train
     from mlworkbench.scoring.registry import Registry
 
     registry = Registry(home)
     champion = registry.champion(flights.name)
-    demo.reused = champion is not None and not any(table.appended for table in demo.ingested)
+    declared = registry.open(flights.name, champion).declaration["deployments"] if champion else ()
+    demo.reused = tuple(declared) == flights.deployments and not any(table.appended for table in demo.ingested)
     if not demo.reused:
-        result = train(flights, home, progress=report)
-        registry.promote(flights.name, result.tag, who="mlworkbench demo", why="the demo's version")
-        champion = result.tag
+        champion = train(flights, home, progress=report).tag
+        opened, count = registry.open(flights.name, champion), min(rows or ROWS, ROWS)
+        certificate = certify(opened, home, definition=flights, rows=count, progress=report)
+        if certificate.refusal:
+            raise Refused(certificate.refusal)
+        registry.promote(flights.name, champion, who="mlworkbench demo", why="the demo's version")
     version = registry.open(flights.name, champion)
     demo.version = version.version
     demo.gates = check_gates(version.manifest["metrics"], flights.gates)
@@ -112,29 +131,42 @@ def run_demo(home: Home, *, rows: int | None = None, report: Report | None = Non
     demo, started = Demo(), time.perf_counter()
     with PeakMemory() as memory, named_definition():
         prepare(home, demo, report)
-        version = settle_version(home, demo, report)
+        version = settle_version(home, demo, report, rows=rows)
         table = october_rows(home, rows)
         deploy(version, table, home, demo, report)
     demo.seconds, demo.peak_memory_mb = time.perf_counter() - started, memory.megabytes
     return demo
 
 
+def ask_edge(version: Version, requests: pl.DataFrame, home: Home, report: Report | None = None) -> Told:
+    """Export the version, score October by it as a device would, and collect the predictions."""
+    from mlworkbench.operate.way_edge import edge_rows
+
+    if report:
+        report("edge", 0, 1)
+    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
+        answers, seconds = edge_rows(version, requests, home, Path(folder))
+    if report:
+        report("edge", 1, 1)
+    return Told(seconds, told_frame(answers))
+
+
 def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report: Report | None) -> None:
-    """Ask three deployments for October, evaluate, and hold their answers against log and reference."""
+    """Ask the deployments for October, evaluate, and hold their answers against log and reference."""
     from mlworkbench.evaluation.labels import read_log
     from mlworkbench.operate.certify import deployments_table
 
     requests = table.drop("late", "available_at")
-    ways = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime}
+    asked = {"one_off": ask_one_off, "batch": ask_batch, "realtime": ask_realtime, "streaming": ask_streaming}
+    ways = {**asked, "edge": ask_edge}
     told = {name: ask(version, requests, home, report) for name, ask in ways.items()}
     add_labels(table, home)
     start, end = interval(requests)
     found = run_page("evaluate", home, version=version.version, start=start, end=end)
     demo.evaluation = {name: found.get(name) for name in ("verdict", "metrics")}
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
-    for held in deployments_table(version, requests, home):
-        log = read_log(home.log(version.model), deployment=held.deployment, version=version.version)
-        answers, seconds = told[held.deployment].answers, told[held.deployment].seconds
-        otherwise = told_otherwise(answers, log, tolerance=held.tolerance)
-        row = replace(held, rows=answers.height, rows_per_second=answers.height / seconds)
+    seconds = {name: answered.seconds for name, answered in told.items()}
+    for row in deployments_table(version, requests, home, seconds=seconds):
+        log = read_log(home.log(version.model), deployment=row.deployment, version=version.version)
+        otherwise = told_otherwise(told[row.deployment].answers, log, tolerance=row.tolerance)
         demo.deployments.append(replace(row, mismatches=row.mismatches + otherwise))

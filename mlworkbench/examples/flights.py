@@ -139,6 +139,7 @@ flights = ModelDefinition(
     split="2013-09-01T00:00:00+00:00",
     until="2013-10-01T00:00:00+00:00",
     threshold=0.3,
+    deployments=("one_off", "batch", "realtime", "streaming", "edge"),
     gates={"roc_auc": (">=", 0.72), "expected_calibration_error": ("<=", 0.05)},
     groups=("origin",),
     tables=(PLANES, WEATHER, FLIGHTS),

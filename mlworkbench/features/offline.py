@@ -28,7 +28,8 @@ Array = NDArray[Any]
 TIME = pl.Datetime("us", "UTC")
 
 # %% auto #0
-__all__ = ['Array', 'TIME', 'KEY_TYPES', 'key_kind', 'view_table', 'join_views']
+__all__ = ['Array', 'TIME', 'KEY_TYPES', 'key_kind', 'view_table', 'newest_rows', 'view_answers', 'request_keys', 'request_times',
+           'join_views']
 
 # %% ../../nbs/features/22_offline.ipynb #a90173dd
 KEY_TYPES: dict[str, Any] = {"text": pl.String(), "integer": pl.Int64(), "boolean": pl.Boolean()}
@@ -87,18 +88,21 @@ def _value(column: pl.Series, kind: str, what: str) -> pl.Series:
     raise FeatureError(f"{what}: declared {kind}, the table holds {column.dtype}; declare another kind or convert it")
 
 # %% ../../nbs/features/22_offline.ipynb #efa68f5a
-def _events(view: View, lake: Lake, version: int | None) -> pl.DataFrame:
-    """Read the columns that a view needs from the lake."""
+def _events(view: View, lake: Lake, version: int | None, known: int | None) -> pl.DataFrame:
+    """Read the columns that a view needs from the lake; of rows that were ingested by a moment, where one is given."""
     what = f"view {view.name!r}"
     if not lake.exists(view.table):
         raise FeatureError(f"{what}: table {view.table!r} is not in the lake; {nearest(view.table, lake.tables())}")
     sources = view.source.values() if isinstance(view, AsOfView) else [t.column for t in view.columns.values()]
     wanted = dict.fromkeys([*view.key_columns.values(), *(name for name in sources if name), "available_at"])
-    known = lake.scan(view.table).collect_schema().names()
+    frame = lake.scan(view.table, version=version)
+    present = frame.collect_schema().names()
     for name in wanted:
-        if name not in known:
-            raise FeatureError(f"{what}: column {name!r} is not in table {view.table!r}; {nearest(name, known)}")
-    rows = lake.read(view.table, columns=list(wanted), version=version)
+        if name not in present:
+            raise FeatureError(f"{what}: column {name!r} is not in table {view.table!r}; {nearest(name, present)}")
+    if known is not None and "ingested_at" in present:
+        frame = frame.filter(pl.col("ingested_at").cast(pl.Int64) <= known)
+    rows = frame.select(list(wanted)).collect()
     if not isinstance(rows["available_at"].dtype, pl.Datetime) or rows["available_at"].dtype.time_zone is None:
         raise FeatureError(f"{what}: available_at must be a UTC time; got {rows['available_at'].dtype}; ingest it so")
     if rows["available_at"].null_count():
@@ -108,7 +112,7 @@ def _events(view: View, lake: Lake, version: int | None) -> pl.DataFrame:
     return rows.with_columns(pl.col("available_at").dt.convert_time_zone("UTC").cast(TIME))
 
 
-def view_table(view: View, lake: Lake, *, version: int | None = None) -> pl.DataFrame:
+def view_table(view: View, lake: Lake, *, version: int | None = None, known: int | None = None) -> pl.DataFrame:
     """Give the rows that a view answers from.
 
     Parameters
@@ -119,6 +123,9 @@ def view_table(view: View, lake: Lake, *, version: int | None = None) -> pl.Data
         The lake that holds its table.
     version : int, optional
         Version of the table; default: the newest.
+    known : int, optional
+        Leave out rows ingested after this moment, in microseconds since 1970 UTC. A table that was not made by
+        `ingest` does not say when its rows came, and keeps all of them.
 
     Returns
     -------
@@ -131,16 +138,16 @@ def view_table(view: View, lake: Lake, *, version: int | None = None) -> pl.Data
     FeatureError
         If table or column is unknown, a type does not fit, or a key has two rows at one time.
     """
-    events = _events(view, lake, version)
+    events = _events(view, lake, version, known)
     if not isinstance(view, AsOfView):
         return running_totals(events, view)
-    known = events.drop_nulls(list(view.key_columns.values()))
-    keys = [known[column].alias(key) for key, column in view.key_columns.items()]
+    whole = events.drop_nulls(list(view.key_columns.values()))
+    keys = [whole[column].alias(key) for key, column in view.key_columns.items()]
     what = f"view {view.name!r}, column"
     kinds = view.kinds
-    values = [_value(known[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
+    values = [_value(whole[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
     names = [*view.key_columns, "available_at"]
-    rows = pl.DataFrame([*keys, known["available_at"], *values]).sort(names)
+    rows = pl.DataFrame([*keys, whole["available_at"], *values]).sort(names)
     twice = rows.filter(pl.struct(names).is_duplicated())
     if twice.height:
         shown = ", ".join(f"{name}={value}" for name, value in zip(names, twice.row(0), strict=False))
@@ -155,8 +162,11 @@ def _joinable(columns: Sequence[pl.Series]) -> list[pl.Series]:
     return [column.alias(f"key:{position}") for position, column in enumerate(whole)]
 
 
-def _as_of(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: View) -> pl.DataFrame:
-    """Give for each request its newest row at or before a time, in the order of the requests; nulls where none."""
+def newest_rows(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: View) -> pl.DataFrame:
+    """Give for each request its newest row at or before a time, in the order of the requests; nulls where none.
+
+    Columns are ``time``, ``available`` (microseconds since 1970 UTC) and ``value:NAME`` of what is stored.
+    """
     left = pl.DataFrame([pl.Series("row", np.arange(len(times))), pl.Series("time", times), *_joinable(keys)])
     stored = view.outputs if isinstance(view, AsOfView) else total_columns(view)
     values = [rows[name].alias(f"value:{name}") for name in stored]
@@ -173,23 +183,23 @@ def _as_of(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: Vi
     return found.sort("row")
 
 
-def _answers(view: View, keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame) -> list[pl.Series]:
-    """Compute the outputs of one view for keys and times."""
+def view_answers(view: View, keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame) -> list[pl.Series]:
+    """Compute the outputs of one view for keys and times, from the rows of `view_table`."""
     if isinstance(view, AsOfView):
-        found = _as_of(keys, times, rows, view)
+        found = newest_rows(keys, times, rows, view)
         gone = pl.Series(expired(times, found["available"].fill_null(0).to_numpy(), view.ttl))
         kept = [found[f"value:{name}"].set(gone, None).alias(name) for name in view.outputs]
         return [column.fill_null(np.nan) if view.kinds[column.name] == "number" else column for column in kept]
     ends = (times - 1, times - view.window // MICROSECOND - 1)
-    end, start = (_as_of(keys, moment, rows, view) for moment in ends)
+    end, start = (newest_rows(keys, moment, rows, view) for moment in ends)
     totals = [
         {name: found[f"value:{name}"].fill_null(0).to_numpy() for name in total_columns(view)} for found in (end, start)
     ]
     return [pl.Series(name, values) for name, values in window_values(view, *totals).items()]
 
 # %% ../../nbs/features/22_offline.ipynb #e2eaa4cf
-def _request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.DataType]) -> list[pl.Series]:
-    """Give the key columns of the requests, in the types of the view's rows."""
+def request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.DataType]) -> list[pl.Series]:
+    """Give the key columns of the requests, in the types of the view's rows; `kinds` is the schema of these."""
     found = []
     for name in view.key_columns:
         what = f"view {view.name!r}, key {name!r}"
@@ -205,7 +215,7 @@ def _request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.Dat
     return found
 
 
-def _request_times(requests: pl.DataFrame, time: str) -> Array:
+def request_times(requests: pl.DataFrame, time: str) -> Array:
     """Give the times of the requests as microseconds since 1970 UTC."""
     if time not in requests.columns:
         raise FeatureError(f"time {time!r}: not a column of the requests; {nearest(time, requests.columns)}")
@@ -219,7 +229,12 @@ def _request_times(requests: pl.DataFrame, time: str) -> Array:
 
 
 def join_views(
-    requests: pl.DataFrame, views: Sequence[View], lake: Lake, *, time: str = "prediction_time"
+    requests: pl.DataFrame,
+    views: Sequence[View],
+    lake: Lake,
+    *,
+    time: str = "prediction_time",
+    versions: Mapping[str, int] | None = None,
 ) -> pl.DataFrame:
     """Add to each request what its views knew at its time.
 
@@ -233,6 +248,8 @@ def join_views(
         The lake with the views' tables.
     time : str, default='prediction_time'
         Column with the time of each request.
+    versions : mapping of str to int, optional
+        View name to version of its table; default: the newest.
 
     Returns
     -------
@@ -249,10 +266,10 @@ def join_views(
     --------
     mlworkbench.features.online.OnlineStore.lookup : The same answers from the online store, bit for bit.
     """
-    times, answers = _request_times(requests, time), list[pl.Series]()
+    times, answers = request_times(requests, time), list[pl.Series]()
     for view in views:
-        rows = view_table(view, lake)
-        answers += _answers(view, _request_keys(requests, view, rows.schema), times, rows)
+        rows = view_table(view, lake, version=(versions or {}).get(view.name))
+        answers += view_answers(view, request_keys(requests, view, rows.schema), times, rows)
     names = [*requests.columns, *(column.name for column in answers)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

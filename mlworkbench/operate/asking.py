@@ -5,31 +5,23 @@
 # %% ../../nbs/operate/61_asking.ipynb #1abd0baa
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
-from ..client import Client
 from ..data.lake import Lake
-from ..deploy.batch import score_batch
-from ..deploy.interval import Job
-from ..deploy.one_off import score_file
-from ..deploy.serving import start_service
 from ..errors import DeploymentError
-from ..features.materialize import materialize
-from ..features.online import OnlineStore
 from ..home import Home
 from .assembly import sample_rows
+from .ways import DEPLOYMENTS
+from .ways import WAYS
 from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame
 from ..scoring.version import Version
 from ..times import parse_time
 
 # %% auto #0
-__all__ = ['DEPLOYMENTS', 'LIST_LENGTH', 'requests', 'deploy_all']
+__all__ = ['requests', 'declared_deployments', 'deploy_all']
 
 # %% ../../nbs/operate/61_asking.ipynb #173d3f95
 def requests(
@@ -74,12 +66,14 @@ def requests(
     return sample_rows(table.drop(dropped), limit, definition.seed)
 
 # %% ../../nbs/operate/61_asking.ipynb #2219139f
-DEPLOYMENTS = ("one_off", "batch", "realtime")
-LIST_LENGTH = 100
+def declared_deployments(version: Version) -> list[str]:
+    """Give the deployments that a version declares, in the order of the table."""
+    declared = version.declaration.get("deployments") or ("one_off", "batch", "realtime")
+    return [name for name in DEPLOYMENTS if name in declared]
 
 
 def deploy_all(
-    version: Version, asked: pl.DataFrame, home: Home, *, deployments: Sequence[str] = DEPLOYMENTS
+    version: Version, asked: pl.DataFrame, home: Home, *, deployments: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Take requests through deployments.
 
@@ -92,43 +86,12 @@ def deploy_all(
     home : Home
         The workbench's state.
     deployments : sequence of str, optional
-        Which.
+        Which; by default those that the version declares.
 
     Returns
     -------
     dict of str to float
-        Seconds that each took, the start of the service not counted.
+        Seconds that each took, the start of a service not counted.
     """
-    steps = {"one_off": _one_off, "batch": _batch, "realtime": _realtime}
-    return {name: steps[name](version, asked, home) for name in deployments}
-
-
-def _one_off(version: Version, asked: pl.DataFrame, home: Home) -> float:
-    """Score the requests as a file."""
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
-        source = Path(folder) / "requests.parquet"
-        asked.write_parquet(source)
-        started = time.perf_counter()
-        score_file(version, source, home=home, out=Path(folder) / "predictions.parquet")
-        return time.perf_counter() - started
-
-
-def _batch(version: Version, asked: pl.DataFrame, home: Home) -> float:
-    """Score the requests into partitions."""
-    started = time.perf_counter()
-    score_batch(version, home, requests=asked, job=Job(run_id="certify"))
-    return time.perf_counter() - started
-
-
-def _realtime(version: Version, asked: pl.DataFrame, home: Home) -> float:
-    """Ask a service for the requests, in lists; the online store is brought up to the lake before."""
-    if version.views:
-        store = OnlineStore(home.online)
-        materialize(version.views, Lake(home.lake), store)
-        store.close()
-    records = asked.select(version.request.names).to_dicts()
-    with start_service(version.model, home=home, version=version.version) as service, Client(service.url) as client:
-        started = time.perf_counter()
-        for first in range(0, len(records), LIST_LENGTH):
-            client.score(records[first : first + LIST_LENGTH])
-        return time.perf_counter() - started
+    names = declared_deployments(version) if deployments is None else deployments
+    return {name: WAYS[name](version, asked, home).seconds for name in names}

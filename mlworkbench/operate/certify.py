@@ -25,13 +25,15 @@ from ..evaluation.equivalence import compare
 from ..evaluation.labels import read_log
 from ..evaluation.text import row_values
 from ..home import Home
-from .asking import DEPLOYMENTS
+from .asking import declared_deployments
 from .asking import deploy_all
 from .asking import requests
 from .run_table import now_text
 from .run_worker import write_json
 from ..scoring.version import Version
 from ..scoring.version import predict
+from ..scoring.version import with_reference
+from ..settings import load_settings
 
 _all_ = [deploy_all, requests]
 
@@ -51,6 +53,10 @@ class Reference:
         Scores of the version.
     decisions : ndarray of object, shape (n,)
         Decisions; None for regression.
+    rows : ndarray of int, shape (n,)
+        Their positions among the rows that were asked.
+    features : list of str
+        Their feature rows as JSON, as the log writes them.
     rejected : int
         Rows that break a stated rule of the contract: nobody answers them.
     """
@@ -58,16 +64,18 @@ class Reference:
     names: list[str]
     scores: NDArray[np.float64]
     decisions: NDArray[np.object_]
+    rows: NDArray[np.intp]
+    features: list[str]
     rejected: int = 0
 
 
 def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> Reference:
-    """Predict all rows at once on features computed the training way.
+    """Predict all rows at once on features computed the training way, with the pipeline itself.
 
     Parameters
     ----------
     version : Version
-        Who predicts.
+        Who predicts; a compiled scorer is not asked.
     asked : polars.DataFrame
         At least the request columns.
     home : Home
@@ -90,11 +98,12 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
     values = {}
     if version.views and times is not None:
         values = view_values(request.columns, version.views, Lake(home.lake), times)
-    found = predict(version, request.columns, values)
+    found = predict(with_reference(version, trusted=load_settings().trusted_types), request.columns, values)
     entity = {name: request.columns[name] for name in version.declaration["entity"]}
-    texts = row_values(entity or found.frame.columns, len(good))
+    features = row_values(found.frame.columns, len(good))
+    texts = row_values(entity, len(good)) if entity else features
     names = _names(texts, times if entity and times is not None else None)
-    return Reference(names, found.scores, found.decisions, asked.height - len(good))
+    return Reference(names, found.scores, found.decisions, good, features, asked.height - len(good))
 
 
 def _names(texts: Sequence[str], times: Sequence[int] | NDArray[np.int64] | None) -> list[str]:
@@ -111,7 +120,7 @@ class DeploymentRow:
     Attributes
     ----------
     deployment : str
-        ``one_off``, ``batch`` or ``realtime``.
+        ``one_off``, ``batch``, ``realtime``, ``streaming`` or ``edge``.
     rows : int
         Answers that were compared.
     rows_per_second : float or None
@@ -148,7 +157,7 @@ def deployments_table(
     asked: pl.DataFrame,
     home: Home,
     *,
-    deployments: Sequence[str] = DEPLOYMENTS,
+    deployments: Sequence[str] | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> list[DeploymentRow]:
     """Hold what deployments logged against the reference.
@@ -162,7 +171,7 @@ def deployments_table(
     home : Home
         Holds log and lake.
     deployments : sequence of str, optional
-        Which to compare; all three by default.
+        Which to compare; by default those that the version declares.
     seconds : mapping of str to float, optional
         How long each took, for the rate.
 
@@ -172,7 +181,8 @@ def deployments_table(
         In the order of `deployments`; also kept in ``<home>/<model>/deployments.json``.
     """
     reference = reference_predictions(version, asked, home)
-    rows = [_compared(version, reference, home, name, (seconds or {}).get(name)) for name in deployments]
+    names = declared_deployments(version) if deployments is None else deployments
+    rows = [_compared(version, reference, home, name, (seconds or {}).get(name)) for name in names]
     measured = {"version": version.version, "measured_at": now_text(), "deployments": [asdict(row) for row in rows]}
     write_json(home.model(version.model) / "deployments.json", measured)
     return rows

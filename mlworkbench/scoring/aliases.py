@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sqlite3
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,23 +20,39 @@ from ..errors import VersionError
 __all__ = ['Aliases']
 
 # %% ../../nbs/scoring/37_aliases.ipynb #b25db123
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS alias (
-    model TEXT NOT NULL, alias TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (model, alias));
-CREATE TABLE IF NOT EXISTS history (
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS alias (
+    model TEXT NOT NULL, alias TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (model, alias))""",
+    """CREATE TABLE IF NOT EXISTS history (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, model TEXT NOT NULL, alias TEXT NOT NULL,
-    verb TEXT NOT NULL, old TEXT, new TEXT, who TEXT NOT NULL, why TEXT NOT NULL);
-CREATE TRIGGER IF NOT EXISTS history_stays BEFORE UPDATE ON history
-    BEGIN SELECT RAISE(ABORT, 'history is only added to'); END;
-CREATE TRIGGER IF NOT EXISTS history_is_whole BEFORE DELETE ON history
-    BEGIN SELECT RAISE(ABORT, 'history is only added to'); END;
-"""
+    verb TEXT NOT NULL, old TEXT, new TEXT, who TEXT NOT NULL, why TEXT NOT NULL, basis TEXT NOT NULL DEFAULT '')""",
+    """CREATE TRIGGER IF NOT EXISTS history_stays BEFORE UPDATE ON history
+    BEGIN SELECT RAISE(ABORT, 'history is only added to'); END""",
+    """CREATE TRIGGER IF NOT EXISTS history_is_whole BEFORE DELETE ON history
+    BEGIN SELECT RAISE(ABORT, 'history is only added to'); END""",
+)
+
+
+_TOLD = ("at", "alias", "verb", "from", "to", "who", "why", "basis")
 
 
 def _stated(argument: str, value: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise VersionError(f"{argument}: a few words for the history; got {value!r}; say {argument}")
     return value.strip()
+
+
+def _columns(db: sqlite3.Connection) -> list[str]:
+    """Name the columns of the history; none where it is not there yet."""
+    return [str(row[1]) for row in db.execute("PRAGMA table_info(history)")]
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    """Make the tables, inside the transaction of the caller; one of an older package gets its new column."""
+    if _columns(db):
+        db.execute("ALTER TABLE history ADD COLUMN basis TEXT NOT NULL DEFAULT ''")
+    for statement in _SCHEMA:
+        db.execute(statement)
 
 
 class Aliases:
@@ -56,9 +73,9 @@ class Aliases:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         try:
-            if not self._ready(connection):
-                connection.executescript(_SCHEMA)
             connection.execute("BEGIN IMMEDIATE")
+            if "basis" not in _columns(connection):
+                _make_tables(connection)
             yield connection
             connection.execute("COMMIT")
         except BaseException:
@@ -68,10 +85,6 @@ class Aliases:
         finally:
             connection.close()
 
-    @staticmethod
-    def _ready(connection: sqlite3.Connection) -> bool:
-        return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'history_is_whole'").fetchone())
-
     def get(self, model: str) -> dict[str, str]:
         """Give a model's aliases and their tags."""
         if not self.path.exists():
@@ -79,8 +92,19 @@ class Aliases:
         with self._open() as db:
             return dict(db.execute("SELECT alias, tag FROM alias WHERE model = ? ORDER BY alias", (model,)).fetchall())
 
-    def move(self, model: str, alias: str, tag: str | None, *, who: str, why: str) -> str | None:
+    def move(self, model: str, alias: str, tag: str | None, *, who: str, why: str, basis: str = "") -> str | None:
         """Point an alias at a tag (None takes it away) and write the line of history; one transaction.
+
+        Parameters
+        ----------
+        model, alias : str
+            Which.
+        tag : str or None
+            Where to.
+        who, why : str
+            For the history.
+        basis : str, default=""
+            What allows it: a certificate, or why it is done without one.
 
         Returns
         -------
@@ -93,10 +117,19 @@ class Aliases:
             old = None if row is None else str(row[0])
             if old == tag:
                 return old
-            self._write(db, (model, alias, "moved" if tag else "taken away", old, tag), who, why)
+            self._write(db, (model, alias, "moved" if tag else "taken away", old, tag), (who, why, basis))
         return old
 
-    def back(self, model: str, alias: str, *, who: str, why: str, known: Collection[str] | None = None) -> str:
+    def back(
+        self,
+        model: str,
+        alias: str,
+        *,
+        who: str,
+        why: str,
+        known: Collection[str] | None = None,
+        basis: Callable[[str], str] = lambda tag: "",
+    ) -> str:
         """Point an alias at the tag it pointed at before; rolling back twice goes back two moves, not to and fro.
 
         Parameters
@@ -107,6 +140,8 @@ class Aliases:
             For the history.
         known : collection of str, optional
             Tags that still exist; others are skipped.
+        basis : callable, optional
+            Says for a tag what allows it; what it raises leaves everything as it was.
 
         Raises
         ------
@@ -120,29 +155,31 @@ class Aliases:
             earlier = [tag for tag in stack[:-1] if tag != stack[-1] and (known is None or tag in known)]
             if not earlier:
                 raise VersionError(f"{model}: an earlier {alias} to go back to; got none; promote a version instead")
-            self._write(db, (model, alias, "rolled back", stack[-1], earlier[-1]), who, why)
+            self._write(db, (model, alias, "rolled back", stack[-1], earlier[-1]), (who, why, basis(earlier[-1])))
         return earlier[-1]
 
     @staticmethod
-    def _write(db: sqlite3.Connection, move: tuple[str, str, str, str | None, str | None], who: str, why: str) -> None:
+    def _write(
+        db: sqlite3.Connection, move: tuple[str, str, str, str | None, str | None], said: tuple[str, str, str]
+    ) -> None:
         model, alias, verb, old, new = move
         if new is None:
             db.execute("DELETE FROM alias WHERE model = ? AND alias = ?", (model, alias))
         else:
             db.execute("INSERT OR REPLACE INTO alias (model, alias, tag) VALUES (?, ?, ?)", (model, alias, new))
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-        columns = "at, model, alias, verb, old, new, who, why"
-        values = (at, model, alias, verb, old, new, who, why)
-        db.execute(f"INSERT INTO history ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        columns = "at, model, alias, verb, old, new, who, why, basis"
+        values = (at, model, alias, verb, old, new, *said)
+        db.execute(f"INSERT INTO history ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Give every move of a model's aliases, oldest first."""
         if not self.path.exists():
             return []
-        query = "SELECT at, alias, verb, old, new, who, why FROM history WHERE model = ? ORDER BY id"
+        query = "SELECT at, alias, verb, old, new, who, why, basis FROM history WHERE model = ? ORDER BY id"
         with self._open() as db:
             rows = db.execute(query, (model,)).fetchall()
-        return [dict(zip(("at", "alias", "verb", "from", "to", "who", "why"), row, strict=True)) for row in rows]
+        return [dict(zip(_TOLD, row, strict=True)) for row in rows]
 
 
 def _replay(moves: list[tuple[str, str | None]]) -> list[str]:

@@ -40,6 +40,9 @@ from .files import write_manifest
 from .frame import FeatureFrame
 from .golden import golden_lines
 from .golden import request_rows
+from .proof import compile_proved
+from .proof import scorer_files
+from .proof import spread
 from .reference import ReferenceScorer
 from .reference import response_method
 from .reference import tuned_rule
@@ -47,9 +50,10 @@ from .reference import tuned_rule
 Estimator = Any  # scikit-learn ships no types
 Columns = Mapping[str, NDArray[Any]]
 Field = Any  # of Parts
+Scorer = Any  # the reference scorer, or the compiled one
 
 # %% auto #0
-__all__ = ['Estimator', 'Columns', 'Field', 'Parts', 'fingerprint', 'build_version']
+__all__ = ['Estimator', 'Columns', 'Field', 'Scorer', 'Parts', 'fingerprint', 'build_version']
 
 # %% ../../nbs/scoring/36_build.ipynb #49a73128
 @dataclass(frozen=True, eq=False)
@@ -155,15 +159,14 @@ def _rule(parts: Parts) -> dict[str, Any]:
     return {"positive": positive, "threshold": float(threshold)}
 
 
-def _declaration(parts: Parts, functions: list[dict[str, Any]]) -> dict[str, Any]:
+def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[str, Any]) -> dict[str, Any]:
     hidden = {*parts.entity, *parts.personal}
     return {
         **parts.extras,
         "model": parts.model,
         "task": parts.task,
         "classes": list(parts.classes),
-        **_rule(parts),
-        "scorer": "reference",
+        **rule,
         "method": response_method(parts.pipeline, parts.task),
         "input": parts.input,
         "entity": list(parts.entity),
@@ -179,24 +182,22 @@ def _declaration(parts: Parts, functions: list[dict[str, Any]]) -> dict[str, Any
     }
 
 # %% ../../nbs/scoring/36_build.ipynb #ac64e19f
-def _measure(parts: Parts, scorer: ReferenceScorer, declaration: Mapping[str, Any]) -> dict[str, Any]:
-    frame = parts.golden[2]
-    scores = scorer.score(frame)
-    singles = np.concatenate([scorer.score(frame.take([k])) for k in range(len(frame))])
+def _measure(parts: Parts, scorers: Sequence[Scorer], declaration: Mapping[str, Any]) -> dict[str, Any]:
+    reference, frame = scorers[0], parts.golden[2]
+    scores = reference.score(frame)
     scale = scale_of(scores, declaration["method"])
-    measured = float(np.abs(scores - singles).max() / scale)
-    tolerance = tolerance_of(measured, scale)
-    original = ReferenceScorer(parts.pipeline, parts.frame, parts.task, scorer.classes, scorer.positive, parts.input)
+    measured = max(spread(scorer, frame) for scorer in scorers) / scale
+    tolerance = tolerance_of(measured, scale, compiled=len(scorers) > 1)
+    original = ReferenceScorer(
+        parts.pipeline, parts.frame, parts.task, reference.classes, reference.positive, parts.input
+    )
     off = float(np.abs(scores - original.score(frame)).max())
-    if off > max(tolerance, scale * 1e-9):
+    if off > max(tolerance_of(measured, scale), scale * 1e-9):
         rule = "pipeline: must answer alike after being stored"
         raise ScoringError(f"{rule}; golden scores differ by {off:.3g}; report the estimator")
-    differs = 0 if parts.task == "regression" else _differing(scorer, frame, decide(scores, declaration))
+    own = [] if parts.task == "regression" else reference.predict(frame).tolist()
+    differs = sum(a != b for a, b in zip(own, decide(scores, declaration).tolist(), strict=False))
     return {"measured": measured, "scale": scale, "tolerance": tolerance, "predict_differs": differs}
-
-
-def _differing(scorer: ReferenceScorer, frame: FeatureFrame, decisions: NDArray[np.object_]) -> int:
-    return sum(a != b for a, b in zip(scorer.predict(frame).tolist(), decisions.tolist(), strict=True))
 
 # %% ../../nbs/scoring/36_build.ipynb #fb00ff24
 def fingerprint(frame: FeatureFrame, labels: NDArray[Any] | None = None) -> str:
@@ -241,10 +242,11 @@ def build_version(folder: Path, **fields: Field) -> str:
     code, functions = collect_code(parts.row_functions)
     modules = {module: f"code/own/{module}.py" for module in own_modules(data)}
     code.update({modules[module]: path.read_bytes() for module, path in own_modules(data).items()})
-    declared = _declaration(parts, functions)
-    pipeline = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted)
-    scorer = ReferenceScorer(pipeline, parts.frame, parts.task, declared["classes"], declared["positive"], parts.input)
-    measured = _measure(parts, scorer, declared)
+    pipeline, rule = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted), _rule(parts)
+    scorer = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), rule["positive"], parts.input)
+    compiled, proof = compile_proved(scorer, parts.golden[2], parts.training)
+    declared = _declaration(parts, functions, {**rule, "scorer": (compiled or scorer).kind})
+    measured = _measure(parts, [scorer, compiled] if compiled else [scorer], declared)
     contracts = _contracts(parts)
     identity = {
         "pipeline": dump_digest(data),
@@ -255,8 +257,9 @@ def build_version(folder: Path, **fields: Field) -> str:
     }
     golden = _golden(parts, declared["golden_request"], scorer)
     documents = {"declaration.json": {**declared, **measured}, "contract.json": contracts}
-    _write_parts(folder, parts, documents, {**code, "golden.jsonl": golden})
-    write_manifest(folder, _manifest(parts, identity, modules))
+    files = scorer_files(compiled) if compiled else {}
+    _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})
+    write_manifest(folder, {**_manifest(parts, identity, modules), "compiled": proof})
     return content_id(identity)
 
 

@@ -67,7 +67,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 # %% ../../nbs/scoring/35_files.ipynb #512d5547
-_LIBRARIES = ("mlworkbench", "numpy", "pandas", "scikit-learn", "scipy", "skops", "polars", "bentoml")
+_LIBRARIES = ("mlworkbench", "numpy", "pandas", "scikit-learn", "scipy", "skops", "polars", "bentoml", "onnxruntime")
 
 
 def environment() -> dict[str, str]:

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +18,21 @@ from ..errors import nearest
 from ..home import Home
 from ..home import file_lock
 from .aliases import Aliases
+from .certificates import Certificates
+from .certificates import basis_of
 from .files import MANIFEST
 from .files import read_manifest
 from .files import verify_files
+from .store import bentoml_home
+from .store import drop_version
+from .store import put_version
 from .version import Version
 from .version import open_version
 
+_all_ = [bentoml_home]
+
 # %% auto #0
-__all__ = ['bentoml_home', 'Registry']
-
-# %% ../../nbs/scoring/37_registry.ipynb #0f18baac
-def bentoml_home() -> Path:
-    """Give BentoML's folder: BENTOML_HOME, else ``~/bentoml``."""
-    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").expanduser().resolve()
-
-
-def _write_latest(folder: Path) -> None:
-    """Say which version of a model is its newest, as BentoML's store does; replaced in one step."""
-    versions = [path for path in folder.iterdir() if path.is_dir()]
-    if not versions:
-        (folder / "latest").unlink(missing_ok=True)
-        folder.rmdir()
-        return
-    newest = max(versions, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    part = folder / f".latest-{uuid.uuid4().hex}"
-    part.write_text(newest.name, encoding="utf-8")
-    part.replace(folder / "latest")
-
-
-def _stage(built: Path, tag: str, staging: Path) -> Path:
-    """Let BentoML write a model into the staging store; give its folder there."""
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
-    import bentoml
-    from bentoml._internal.models import ModelStore
-
-    store = ModelStore(staging)
-    with bentoml.models.create(tag, labels={"made_by": "mlworkbench"}, _model_store=store) as model:
-        shutil.copytree(built, model.path, dirs_exist_ok=True)
-    return Path(store.get(tag).path)
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the disk has a folder's files and entries."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+__all__ = ['Registry', 'bentoml_home']
 
 # %% ../../nbs/scoring/37_registry.ipynb #6f0e0a95
 class Registry:
@@ -82,6 +47,7 @@ class Registry:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.aliases = Aliases(home.registry)
+        self.certificates = Certificates(home.registry)
         self.store = bentoml_home() / "models"
 
     def add(self, built: Path, model: str, content_id: str) -> str:
@@ -112,19 +78,8 @@ class Registry:
         verify_files(built, manifest)
         with file_lock(self.store.parent / "mlworkbench.lock"):
             if not (target / MANIFEST).is_file():
-                self._publish(built, tag, target)
+                put_version(built, tag, self.store)
         return tag
-
-    def _publish(self, built: Path, tag: str, target: Path) -> None:
-        staging = self.store.parent / "mlworkbench-staging"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        staged = _stage(built, tag, staging)
-        _sync(staged)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.rename(target)
-        _write_latest(target.parent)
-        shutil.rmtree(staging, ignore_errors=True)
 
     def models(self) -> list[str]:
         """Give the names of all models with a version in the store."""
@@ -231,11 +186,27 @@ class Registry:
         raise VersionError(f"{model}: {rule}; got {got}; promote one: mlworkbench models promote")
 
     def _gates(self, tag: str) -> dict[str, Any]:
-        path = self.store.joinpath(*tag.split(":"), "declaration.json")
-        return dict(json.loads(path.read_text(encoding="utf-8"))["gates"])
+        return dict(self._declared(tag)["gates"])
 
-    def promote(self, model: str, ref: str, *, who: str, why: str, alias: str = "champion") -> str:
+    def _declared(self, tag: str) -> dict[str, Any]:
+        path = self.store.joinpath(*tag.split(":"), "declaration.json")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def promote(
+        self, model: str, ref: str, *, who: str, why: str, alias: str = "champion", override: str = ""
+    ) -> str:
         """Make a version champion (or give it another alias).
+
+        Parameters
+        ----------
+        model, ref : str
+            Which version.
+        who, why : str
+            For the history.
+        alias : str, default="champion"
+            Only a champion needs a certificate.
+        override : str, default=""
+            Why it is promoted without a certificate of its declared deployments; kept in the history.
 
         Returns
         -------
@@ -245,7 +216,7 @@ class Registry:
         Raises
         ------
         Refused
-            If it failed its gates and is to be champion.
+            If it is to be champion and failed its gates, or is not certified.
         VersionError
             If it is unknown or altered, or who or why is missing.
         """
@@ -253,20 +224,38 @@ class Registry:
         folder = self.store.joinpath(*tag.split(":"))
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
+        if not alias.isidentifier() or len(alias) > 40:
+            raise VersionError(f"alias: a word such as champion or challenger; got {alias!r}; rename it")
         if alias == "champion" and manifest["verdict"] == "fail":
             way_out = "train a better one or change the gates"
             raise Refused(f"{tag}: a champion has not failed its gates; got verdict fail; {way_out}")
-        if not alias.isidentifier() or len(alias) > 40:
-            raise VersionError(f"alias: a word such as champion or challenger; got {alias!r}; rename it")
-        self.aliases.move(model, alias, tag, who=who, why=why)
+        basis = self._basis(tag, override) if alias == "champion" else ""
+        self.aliases.move(model, alias, tag, who=who, why=why, basis=basis)
         return tag
 
-    def rollback(self, model: str, *, who: str, why: str) -> str:
-        """Make the champion before this one champion again; give its tag."""
-        return self.aliases.back(model, "champion", who=who, why=why, known=self._tags(model))
+    def _basis(self, tag: str, override: str, *, ever: bool = False) -> str:
+        """Say what allows a version to be champion; refuse it where nothing does."""
+        declared = self._declared(tag).get("deployments") or ()
+        records = self.certificates.of(tag)
+        basis = basis_of(records, declared, ever=ever) or (override.strip() and f"override: {override.strip()}")
+        if not basis:
+            rule = f"a champion has a certificate of {', '.join(declared)}"
+            got = f"{records[0].verdict} for {', '.join(records[0].deployments) or 'none'}" if records else "none"
+            way_out = f"run mlworkbench certify --version {tag.partition(':')[2][:12]}, or --override with a reason"
+            raise Refused(f"{tag}: {rule}; got {got}; {way_out}")
+        return basis
+
+    def rollback(self, model: str, *, who: str, why: str, override: str = "") -> str:
+        """Make the champion before this one champion again; give its tag.
+
+        One that ever got a certificate of its declared deployments is always allowed; another needs an override.
+        """
+        known = self._tags(model)
+        basis = partial(self._basis, override=override, ever=True)
+        return self.aliases.back(model, "champion", who=who, why=why, known=known, basis=basis)
 
     def history(self, model: str) -> list[dict[str, Any]]:
-        """Give every move of the model's aliases, oldest first: at, alias, verb, from, to, who, why."""
+        """Give every move of the model's aliases, oldest first: at, alias, verb, from, to, who, why, basis."""
         return self.aliases.history(model)
 
     def remove(self, model: str, ref: str) -> str:
@@ -283,14 +272,9 @@ class Registry:
             If an alias points at it.
         """
         tag = self.find(model, ref)
-        target = self.store.joinpath(*tag.split(":"))
         with file_lock(self.store.parent / "mlworkbench.lock"):
             named = [alias for alias, to in self.aliases.get(model).items() if to == tag]
             if named:
                 raise Refused(f"{tag}: a version without an alias; it is {named[0]}; promote another one first")
-            bin_ = self.store.parent / "mlworkbench-staging" / uuid.uuid4().hex
-            bin_.parent.mkdir(parents=True, exist_ok=True)
-            target.rename(bin_)
-            shutil.rmtree(bin_, ignore_errors=True)
-            _write_latest(target.parent)
+            drop_version(tag, self.store)
         return tag

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from ..features.view import apply_row_functions
 from ..features.view import view_of
 from .code import check_modules
 from .code import load_code
+from .compiled import Scorer
+from .compiled import open_scorer
 from .decision import decide
 from .files import VERSION_FILES
 from .files import read_manifest
@@ -38,24 +40,14 @@ from .golden import request_columns
 from .golden import same_rows
 from .golden import view_contract
 
-_all_ = [VERSION_FILES]
+_all_ = [VERSION_FILES, Scorer, open_scorer]
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
-__all__ = ['Columns', 'Scorer', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'open_version', 'VERSION_FILES']
+__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'open_version', 'with_reference', 'VERSION_FILES',
+           'Scorer', 'open_scorer']
 
 # %% ../../nbs/scoring/35_version.ipynb #b5af3f06
-class Scorer(Protocol):
-    """Turns a feature frame into scores: the pipeline itself, or something proved equal to it."""
-
-    @property
-    def kind(self) -> str:
-        """``"reference"`` or ``"compiled"``."""
-
-    def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
-        """Give float64 of shape (n,), or (n, classes) for multiclass."""
-
-
 @dataclass(frozen=True, eq=False)
 class Version:
     """A trained model, opened.
@@ -73,7 +65,7 @@ class Version:
     row_functions : tuple of RowFunction
         Loaded from the version's own sources.
     scorer : Scorer
-        The reference scorer.
+        The compiled scorer where the version has one, else the reference scorer.
     manifest : dict
         Content id, digests, environment, verdict of the gates, metrics.
     """
@@ -265,7 +257,7 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
         frame=frame,
         views=tuple(view_of(view) for view in declaration["views"]),
         row_functions=load_code(folder, declaration["row_functions"]),
-        scorer=_reference(folder, frame, declaration, trusted),
+        scorer=open_scorer(folder, frame, declaration, trusted=trusted),
         manifest=manifest,
     )
     if check_golden:
@@ -273,11 +265,9 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
     return version
 
 
-def _reference(folder: Path, frame: Contract, declaration: Mapping[str, Any], trusted: Sequence[str]) -> Scorer:
-    """Build the reference scorer; here, and only here, scikit-learn comes in."""
-    from mlworkbench.scoring.dump import load_pipeline
-    from mlworkbench.scoring.reference import ReferenceScorer
-
-    pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted)
-    classes, positive = declaration["classes"], declaration["positive"]
-    return ReferenceScorer(pipeline, frame, declaration["task"], classes, positive=positive, input=declaration["input"])
+def with_reference(version: Version, *, trusted: Sequence[str] = ()) -> Version:
+    """Give a version that is scored by the pipeline itself: the answer all others are measured by."""
+    if version.scorer.kind == "reference":
+        return version
+    scorer = open_scorer(version.folder, version.frame, version.declaration, trusted=trusted, kind="reference")
+    return replace(version, scorer=scorer)

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def trained(workbench, facts):
-    """A workbench whose model has a champion."""
-    facts("train", "--promote")
+    """A workbench whose model has a champion; that `train --promote` certifies is a test of its own."""
+    version = facts("train")["version"]
+    facts("models", "promote", version, "--why", "first", "--override", "a test")
     return workbench
 
 
@@ -108,10 +109,16 @@ def test_versions_are_listed_shown_promoted_and_rolled_back(trained, facts, tell
     first = facts("models", "list")["versions"][0]["tag"]
     second = facts("train")["version"]
     assert second != first
+    code, _, err = tell("models", "promote", second, "--why", "smoother")
+    assert code == 1 and "run mlworkbench certify --version" in err and err.count("\n") == 1
+    assert facts("certify", "--version", second, "--rows", 20)["verdict"] == "equal"
     assert facts("models", "promote", second, "--why", "smoother")["version"] == second
     code, _, err = tell("models", "remove", second)
     assert code == 1 and "champion" in err
-    assert facts("models", "rollback", "cars", "--why", "worse in the evening")["version"] == first
+    code, _, err = tell("models", "rollback", "cars", "--why", "worse in the evening")
+    assert code == 1 and "has a certificate" in err
+    back = facts("models", "rollback", "cars", "--why", "worse in the evening", "--override", "it was fine before")
+    assert back["version"] == first
     assert [entry["to"] for entry in facts("models", "history")["history"]].count(first) == 2
     assert facts("models", "remove", second)["removed"] == second
     assert [row["tag"] for row in facts("models", "list")["versions"]] == [first]

@@ -67,8 +67,9 @@ class Workshop:
 def register(home: Home, folder: Path, **fields: object) -> str:
     registry = Registry(home)
     model = str(fields["model"])
+    fields.setdefault("deployments", ("one_off", "batch", "realtime", "streaming"))
     tag = registry.add(folder, model, build_version(folder, **fields))
-    registry.promote(model, tag, who="test", why="first")
+    registry.promote(model, tag, who="test", why="first", override="a test")
     return tag
 
 
@@ -190,5 +191,5 @@ def elsewhere(workshop: Workshop, tmp_path: Path) -> Home:
     home = Home.open(tmp_path / "home")
     registry = Registry(home)
     for model in ("birds", "species", "delays"):
-        registry.promote(model, Registry(workshop.home).find(model), who="test", why="shared store")
+        registry.promote(model, Registry(workshop.home).find(model), who="test", why="shared store", override="a test")
     return home

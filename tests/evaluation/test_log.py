@@ -350,3 +350,47 @@ def test_the_log_imports_nothing_heavy():
     for module in ("log", "equivalence"):
         code = f"import sys, mlworkbench.evaluation.{module}; print({heavy} & set(sys.modules))"
         assert run_python(code).communicate()[0].strip() == "set()"
+
+
+OLDER = """
+CREATE TABLE predictions (prediction_id TEXT PRIMARY KEY NOT NULL, request_id TEXT NOT NULL, model TEXT NOT NULL,
+    version TEXT NOT NULL, scorer TEXT NOT NULL, deployment TEXT NOT NULL, role TEXT NOT NULL, entity TEXT NOT NULL,
+    prediction_time INTEGER NOT NULL, logged_at INTEGER NOT NULL, watermark TEXT NOT NULL, scores TEXT NOT NULL,
+    decision TEXT NOT NULL, latency_us INTEGER NOT NULL, features TEXT NOT NULL, faults TEXT NOT NULL,
+    schema_version INTEGER NOT NULL);
+INSERT INTO predictions VALUES ('1', '', 'm', 'm:1', 'reference', 'batch', 'served', '{}', 5, 7, 'null', '[0.5]',
+    'null', 0, '{"x":1.0}', '[]', 1);
+PRAGMA user_version=1;
+"""
+
+
+def older(path):
+    connection = sqlite3.connect(path)
+    connection.executescript(OLDER)
+    connection.close()
+    return path
+
+
+def test_the_log_of_an_older_package_is_read_as_it_is_and_keeps_its_rows_when_it_is_written(tmp_path):
+    from mlworkbench.evaluation.labels import read_log
+
+    path = older(tmp_path / "log.sqlite")
+    assert read_log(path)["request"].to_list() == [""]
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (1,)
+    with PredictionLog(path) as log:
+        assert log.write(make_rows(1, request={"tailnum": np.array(["N1"], object)})) == 1
+    assert read_log(path)["request"].to_list() == ["", '{"tailnum":"N1"}']
+    assert stored(path, "schema_version") == [(1,), (2,)]
+
+
+def test_an_older_log_is_brought_up_once_by_processes_that_start_together(tmp_path):
+    path = older(tmp_path / "log.sqlite")
+    writers = [run_python(WRITER, path, name, 3, 2) for name in "abcd"]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    assert len(stored(path)) == 1 + 4 * 6
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_what_was_asked_beside_the_features_is_kept_and_nothing_is_told_from_unknown(tmp_path):
+    assert [row["request"] for row in make_rows(2)] == ["", ""]
+    assert [row["request"] for row in make_rows(2, request={})] == ["{}", "{}"]

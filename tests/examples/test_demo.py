@@ -8,6 +8,7 @@ import pytest
 from mlworkbench.examples.memory import PeakMemory
 from mlworkbench.examples.promise import Demo, demo_facts, demo_lines, demo_refusal, gate_line
 from mlworkbench.operate.certify import DeploymentRow
+from mlworkbench.operate.ways import DEPLOYMENTS
 
 PASSED = {"verdict": "pass", "gates": []}
 
@@ -85,7 +86,7 @@ def test_the_demo_works_in_an_empty_folder(runs):
     assert first.returncode == 0, first.stderr
     facts = json.loads(first.stdout.strip().splitlines()[-1])
     assert facts["model"] == "flights" and facts["gates"]["verdict"] == "pass"
-    assert [line["deployment"] for line in facts["deployments"]] == ["one_off", "batch", "realtime"]
+    assert [line["deployment"] for line in facts["deployments"]] == list(DEPLOYMENTS)
     for line in facts["deployments"]:
         assert line["mismatches"] == line["missing"] == 0
         assert line["rows"] >= 400

@@ -17,7 +17,6 @@ from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 
 
-@pytest.mark.xdist_group("servers")
 @pytest.mark.parametrize(("definition", "rows"), [(penguins, 344), (diabetes, 442)], ids=["penguins", "diabetes"])
 def test_all_deployments_of_a_plain_example_answer_alike(
     definition: ModelDefinition, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

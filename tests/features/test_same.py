@@ -38,7 +38,7 @@ class MemoryLake:
     def version(self, name):
         return self.count
 
-    def scan(self, name):
+    def scan(self, name, *, version=None):
         return self.held[name].lazy()
 
     def read(self, name, *, columns=None, version=None):

@@ -78,7 +78,7 @@ def add_birds(home: Home) -> pd.DataFrame:
     encode = make_column_transformer((OneHotEncoder(), ["island"]), remainder="passthrough")
     pipeline = make_pipeline(encode, RandomForestClassifier(12, random_state=0)).fit(rows, kinds)
     result = register(pipeline, rows, kinds.rename("kind"), name="birds", home=home)
-    Registry(home).promote("birds", result.tag, who="test", why="first")
+    Registry(home).promote("birds", result.tag, who="test", why="first", override="a test")
     return rows
 
 
@@ -115,7 +115,7 @@ def add_trips(home: Home, folder: Path) -> None:
         prediction_time="asked", threshold=0.5,
     )  # fmt: skip
     registry = Registry(home)
-    registry.promote("trips", registry.add(folder, "trips", identity), who="test", why="first")
+    registry.promote("trips", registry.add(folder, "trips", identity), who="test", why="first", override="a test")
     store = OnlineStore(home.online)
     materialize((WEATHER, LANDINGS), lake, store)
     store.close()

@@ -28,6 +28,7 @@ from mlworkbench.scoring.registry import Registry
 
 CONTRACT = Contract((Column("distance", "number"),))
 ROWS = FeatureFrame({"distance": np.arange(1.0, 21.0)})
+BY_HAND = "compared by hand"
 
 
 def build(folder: Path, slope: float, verdict: str = "undecided", **more: object) -> str:
@@ -89,7 +90,7 @@ def test_a_folder_altered_between_building_and_adding_is_refused(registry: Regis
 
 def test_versions_are_named_by_alias_tag_or_first_digits(registry: Registry) -> None:
     one, two = add(registry, 2.0), add(registry, 3.0)
-    registry.promote("price", two, who="Ada", why="better")
+    registry.promote("price", two, who="Ada", why="better", override=BY_HAND)
     digits = one.partition(":")[2]
     assert registry.find("price") == registry.find("price", "champion") == two
     assert [registry.find("price", ref) for ref in (one, digits, digits[:6])] == [one, one, one]
@@ -107,7 +108,7 @@ def test_the_newest_version_that_passed_its_gates_serves_until_there_is_a_champi
     passed = add(registry, 3.0, "pass")
     add(registry, 4.0, "fail")
     assert registry.serving("price") == (passed, "newest that passed its gates")
-    registry.promote("price", first, who="Ada", why="known to be good")
+    registry.promote("price", first, who="Ada", why="known to be good", override=BY_HAND)
     assert registry.serving("price") == (first, "champion")
     assert {row["tag"]: row["aliases"] for row in registry.versions("price")}[first] == ["champion"]
 
@@ -134,30 +135,30 @@ def test_a_version_that_failed_its_gates_cannot_be_champion(registry: Registry) 
 def test_rolling_back_goes_back_step_by_step_and_the_history_tells_it(registry: Registry) -> None:
     one, two, three = (add(registry, slope) for slope in (2.0, 3.0, 4.0))
     for tag in (one, two, three):
-        registry.promote("price", tag, who="Ada", why="next")
-    assert registry.rollback("price", who="Grace", why="worse") == two
-    assert registry.rollback("price", who="Grace", why="worse still") == one
+        registry.promote("price", tag, who="Ada", why="next", override=BY_HAND)
+    assert registry.rollback("price", who="Grace", why="worse", override=BY_HAND) == two
+    assert registry.rollback("price", who="Grace", why="worse still", override=BY_HAND) == one
     with pytest.raises(VersionError, match="an earlier champion to go back to"):
-        registry.rollback("price", who="Grace", why="further")
-    registry.promote("price", three, who="Ada", why="repaired")
-    assert registry.rollback("price", who="Grace", why="not repaired") == one
+        registry.rollback("price", who="Grace", why="further", override=BY_HAND)
+    registry.promote("price", three, who="Ada", why="repaired", override=BY_HAND)
+    assert registry.rollback("price", who="Grace", why="not repaired", override=BY_HAND) == one
     story = registry.history("price")
     assert [(line["from"], line["to"]) for line in story[:4]] == [(None, one), (one, two), (two, three), (three, two)]
-    assert all(set(line) == {"at", "alias", "verb", "from", "to", "who", "why"} for line in story)
+    assert all(set(line) == {"at", "alias", "verb", "from", "to", "who", "why", "basis"} for line in story)
     assert [line["at"] for line in story] == sorted(line["at"] for line in story)
 
 
 def test_a_removed_version_is_skipped_when_rolling_back(registry: Registry) -> None:
     one, two, three = (add(registry, slope) for slope in (2.0, 3.0, 4.0))
     for tag in (one, two, three):
-        registry.promote("price", tag, who="Ada", why="next")
+        registry.promote("price", tag, who="Ada", why="next", override=BY_HAND)
     registry.remove("price", two)
-    assert registry.rollback("price", who="Ada", why="back") == one
+    assert registry.rollback("price", who="Ada", why="back", override=BY_HAND) == one
 
 
 def test_a_version_with_an_alias_is_not_removed_and_another_is_gone(registry: Registry) -> None:
     one, two = add(registry, 2.0), add(registry, 3.0)
-    registry.promote("price", one, who="Ada", why="first")
+    registry.promote("price", one, who="Ada", why="first", override=BY_HAND)
     with pytest.raises(Refused, match="it is champion"):
         registry.remove("price", one)
     registry.remove("price", two)
@@ -168,9 +169,9 @@ def test_a_version_with_an_alias_is_not_removed_and_another_is_gone(registry: Re
 def test_who_and_why_are_needed(registry: Registry) -> None:
     tag = add(registry, 2.0)
     with pytest.raises(VersionError, match="why: a few words"):
-        registry.promote("price", tag, who="Ada", why=" ")
+        registry.promote("price", tag, who="Ada", why=" ", override=BY_HAND)
     with pytest.raises(VersionError, match="who: a few words"):
-        registry.promote("price", tag, who="", why="because")
+        registry.promote("price", tag, who="", why="because", override=BY_HAND)
     assert registry.history("price") == []
 
 
@@ -247,8 +248,8 @@ def test_two_processes_that_add_the_same_version_make_one(registry: Registry, tm
 
 WAITING = """
 import time
-from mlworkbench.scoring import registry
-registry._sync = lambda folder: (print("staged", flush=True), time.sleep(60))
+from mlworkbench.scoring import store
+store._sync = lambda folder: (print("staged", flush=True), time.sleep(60))
 """
 KILLED = WAITING + ADD
 

@@ -92,7 +92,6 @@ def test_the_wheel_carries_run_notebooks_explore_pages_and_services(wheel: Path)
     assert not [name for name in names if name.startswith(("nbs/", "services/", "tests/"))]
 
 
-@pytest.mark.xdist_group("servers")
 def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "wine"
     asked = [installed / "python", "-Pc", "import mlworkbench; print(mlworkbench.__file__)"]

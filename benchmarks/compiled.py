@@ -1,0 +1,94 @@
+"""What compiling is worth, as ratios to the pipeline itself measured in the same run.
+
+A flights-like pipeline (words to codes, 150 boosted trees): one row, and a batch, scored by the reference scorer and by
+the compiled one, round by round. And the start of a device: `score.py` of an export against importing scikit-learn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+from mlworkbench.contract import Column, Contract
+from mlworkbench.deploy.edge import export_edge
+from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.frame import FeatureFrame
+from mlworkbench.scoring.reference import frame_to_pandas
+from mlworkbench.scoring.version import open_version, with_reference
+
+ROUNDS = 15
+ROWS = 20_000
+NUMBERS = [f"number_{k}" for k in range(24)]
+GOALS = {"one row": 10.0, "a batch": 1.0}  # times faster than the pipeline
+
+
+def seconds(action: Callable[[], object], repeats: int = 1) -> float:
+    """Seconds that one of several repeats takes."""
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        action()
+    return (time.perf_counter() - begin) / repeats
+
+
+def build(folder: Path) -> FeatureFrame:
+    """Build a version like that of the flights, and give its rows."""
+    random = np.random.default_rng(0)
+    words = {name: random.choice(np.array([f"{name}{k}" for k in range(count)], dtype=object), ROWS)
+             for name, count in (("carrier", 16), ("origin", 3), ("dest", 105))}  # fmt: skip
+    frame = FeatureFrame({**words, **{name: random.normal(size=ROWS) for name in NUMBERS}})
+    kinds = [Column(name, "category") for name in words] + [Column(name, "number") for name in NUMBERS]
+    contract = Contract(tuple(kinds))
+    late = frame.columns["number_0"] + random.normal(0, 1, ROWS) > 0.5
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    encode = make_column_transformer((codes, list(words)), remainder="passthrough")
+    trees = HistGradientBoostingClassifier(
+        max_iter=150, learning_rate=0.06, categorical_features=[0, 1, 2], early_stopping=False, random_state=0
+    )
+    pipeline = make_pipeline(encode, trees).fit(frame_to_pandas(frame, contract), late)
+    few = frame.take(range(50))
+    given = {"model": "benchmark", "task": "binary", "classes": [False, True], "request": contract, "frame": contract}
+    golden = {"golden": (few.columns, {}, few), "training": frame, "labels": late, "deployments": ("edge",)}
+    build_version(folder, pipeline=pipeline, **given, **golden)
+    return frame
+
+
+def main() -> int:
+    """Print the ratios; 1 when one misses its goal."""
+    missed = 0
+    with tempfile.TemporaryDirectory() as name:
+        frame = build(Path(name, "version"))
+        compiled = open_version(Path(name, "version"))
+        reference = with_reference(compiled)
+        one = frame.take([0])
+        for what, rows, repeats in (("one row", one, 20), ("a batch", frame, 1)):
+            taken = [(seconds(lambda: reference.score(rows), repeats), seconds(lambda: compiled.score(rows), repeats))  # noqa: B023
+                     for _ in range(ROUNDS)]  # fmt: skip
+            slow, fast = (statistics.median(side) for side in zip(*taken, strict=True))
+            missed += slow / fast < GOALS[what]
+            print(f"{what:8} compiled: {slow / fast:5.1f} times as fast as the pipeline (goal: {GOALS[what]:g});"
+                  f" {len(rows) / fast:,.0f} rows/s, {fast / len(rows) * 1e6:.1f} us a row")  # fmt: skip
+        device = export_edge(compiled, Path(name, "device")).folder
+        Path(name, "empty.jsonl").write_text("\n")
+        start = [sys.executable, "-I", str(device / "score.py"), str(Path(name, "empty.jsonl"))]
+        commands = (start, [sys.executable, "-c", "import sklearn.ensemble, pandas"], [sys.executable, "-c", "pass"])
+        runs = [[seconds(lambda: subprocess.run(c, capture_output=True, cwd=name)) for c in commands]  # noqa: B023
+                for _ in range(5)]  # fmt: skip
+        own, heavy, floor = (statistics.median(side) for side in zip(*runs, strict=True))
+        print(f"start of a device, hashes and golden rows included: {own / floor:.1f} times an empty interpreter;"
+              f" importing pandas and scikit-learn alone: {heavy / floor:.1f}")  # fmt: skip
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,12 +13,13 @@ from .errors import ContractError
 from .faults import shorten
 
 # %% auto #0
-__all__ = ['EPOCH', 'MICROSECOND', 'NO_TIME', 'TIME_RULE', 'TIME_HINT', 'parse_time', 'format_time']
+__all__ = ['EPOCH', 'MICROSECOND', 'NO_TIME', 'FIRST', 'LAST', 'TIME_RULE', 'TIME_HINT', 'parse_time', 'format_time']
 
 # %% ../nbs/05_times.ipynb #86cf9485
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 NO_TIME = -(2**63)
+FIRST, LAST = ((moment.replace(tzinfo=UTC) - EPOCH) // MICROSECOND for moment in (datetime.min, datetime.max))
 TIME_RULE = "a time with an offset"
 TIME_HINT = 'write it like "2013-10-01T12:00:00+00:00"'
 
@@ -39,7 +40,7 @@ def parse_time(text: str) -> int:
     Raises
     ------
     ContractError
-        If the text is no time, or has no offset.
+        If the text is no time, has no offset, or is not in the years 1 to 9999 of UTC.
 
     Examples
     --------
@@ -50,9 +51,10 @@ def parse_time(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         moment = None
-    if moment is None or moment.tzinfo is None:
+    us = NO_TIME if moment is None or moment.tzinfo is None else (moment - EPOCH) // MICROSECOND
+    if not FIRST <= us <= LAST:
         raise ContractError(f"{TIME_RULE}; got {shorten(text)}; {TIME_HINT}")
-    return (moment - EPOCH) // MICROSECOND
+    return us
 
 
 def format_time(us: int) -> str:

@@ -56,7 +56,7 @@ def stream(
     folder = Registry(here.home).folder(chosen, tag)
     places = Places(file, out, dead_letters, once, name)
     worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, tuple(here.settings.trusted_types)))
-    shown = out == STANDARD and sys.stdout.isatty()
+    shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
     with contextlib.closing(worker), bar(quiet=json or shown) as report:
         found = work(worker, here.home, places, progress=report)
     with contextlib.redirect_stdout(sys.stderr if out == STANDARD else sys.stdout):

@@ -57,13 +57,15 @@ def status_of(error: WorkbenchError) -> int:
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
 
 # %% ../../nbs/deploy/45_door.ipynb #b262421b
-def read_json(body: bytes) -> Json:
-    """Read the body of a request.
+def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record or a list of records") -> Json:
+    """Read the body of a request, or the text of an event.
 
     Parameters
     ----------
-    body : bytes
-        UTF-8 text.
+    body : bytes or str
+        JSON; bytes in UTF-8.
+    what, shape : str
+        How it is called, and what it should be; for the line of a refusal.
 
     Returns
     -------
@@ -82,15 +84,18 @@ def read_json(body: bytes) -> Json:
     """
     try:
         return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_each_name_once)
+    except ContractError as error:
+        raise ContractError(f"{what}: {error}") from None
     except RecursionError:
-        raise ContractError("body: a record or a list of records; got values nested too deeply; flatten it") from None
+        raise ContractError(f"{what}: {shape}; got values nested too deeply; flatten it") from None
     except ValueError as error:
-        raise ContractError(f"body: must be JSON; {error}; send one record or a list of records") from None
+        said = str(error).partition(";")[0]  # what follows is advice to the programmer
+        raise ContractError(f"{what}: must be JSON; {said}; send {shape}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
     """Refuse NaN and Infinity, which JSON does not have."""
-    raise ContractError(f"body: JSON has no {name}; got {name}; send null for a missing value")
+    raise ContractError(f"JSON has no {name}; got {name}; send null for a missing value")
 
 
 def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -99,7 +104,7 @@ def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ContractError(f"body: each name once in a record; got {twice!r} twice; send the one that is meant")
+        raise ContractError(f"each name once in a record; got {twice!r} twice; send the one that is meant")
     return made
 
 

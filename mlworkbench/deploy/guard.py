@@ -181,3 +181,6 @@ def attempt(step: Callable[[], T]) -> T:
     except WorkbenchError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(0) from None

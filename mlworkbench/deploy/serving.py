@@ -65,13 +65,18 @@ class Service:
         return self.process.wait()
 
 # %% ../../nbs/deploy/55_serving.ipynb #1bd6db53
-def service_folder() -> Path:
-    """Find the folder that holds the BentoML service.
+def service_folder(name: str = "realtime") -> Path:
+    """Find a folder of ``services``: in a checkout, or inside the installed package.
+
+    Parameters
+    ----------
+    name : str, default="realtime"
+        ``realtime``, ``streaming`` or ``edge``.
 
     Returns
     -------
     Path
-        Holds ``service.py``.
+        Holds ``service.py``, ``worker.py`` or ``score.py``.
 
     Raises
     ------
@@ -79,9 +84,9 @@ def service_folder() -> Path:
         If the installation lacks it.
     """
     package = Path(str(resources.files("mlworkbench")))
-    places = [package / "templates" / "services" / "realtime", package.parent / "services" / "realtime"]
+    places = [package / "templates" / "services" / name, package.parent / "services" / name]
     for place in places:
-        if (place / "service.py").is_file():
+        if place.is_dir():
             return place
     raise DeploymentError(f"the service's files must be installed; not found at {places[0]}; install mlworkbench again")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from ..evaluation.text import plain
 from ..evaluation.text import to_text
 
 # %% auto #0
-__all__ = ['BLOCK', 'lines_backward', 'complete_size', 'encoded', 'Appender']
+__all__ = ['BLOCK', 'PREDICTION', 'lines_backward', 'complete_size', 'encoded', 'Appender']
 
 # %% ../../nbs/deploy/53_stream_append.ipynb #3749cb6f
 BLOCK = 1 << 16
@@ -40,15 +41,19 @@ def lines_backward(descriptor: int, end: int) -> Iterator[bytes]:
     bytes
         A line without its line feed.
     """
-    tail = b""
+    if not end:
+        return
+    end -= 1  # the last line feed ends a line, the others part two
+    pieces: list[bytes] = []
     while end > 0:
         size = min(BLOCK, end)
         end -= size
-        parts = (os.pread(descriptor, size, end) + tail).split(b"\n")
-        tail = parts[0] + b"\n"
-        yield from reversed(parts[1:-1])
-    if tail:
-        yield tail[:-1]
+        first, *others = os.pread(descriptor, size, end).split(b"\n")
+        for part in reversed(others):
+            yield b"".join([part, *reversed(pieces)])
+            pieces = []
+        pieces.append(first)
+    yield b"".join(reversed(pieces))
 
 
 def complete_size(descriptor: int) -> int:
@@ -63,6 +68,9 @@ def complete_size(descriptor: int) -> int:
     return 0
 
 # %% ../../nbs/deploy/53_stream_append.ipynb #56ee3fc1
+PREDICTION = b'{"prediction_id":'
+
+
 def encoded(bodies: Sequence[Mapping[str, Any]]) -> bytes:
     r"""Write a line of JSON for each body.
 
@@ -81,20 +89,38 @@ class Appender:
     ----------
     path : Path
         The file; made where it is missing, with its folder.
+    begins : bytes, default=PREDICTION
+        How each of its lines begins.
     mode : int, default=0o644
         Who may read a file that is made.
 
     Raises
     ------
     DeploymentError
-        If it cannot be written, or another worker writes it.
+        If it cannot be written, another worker writes it, or it holds something else.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o644) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, begins: bytes = PREDICTION, mode: int = 0o644) -> None:
+        self.path, self._made = path, not path.exists()
         self._descriptor: int | None = self._open(mode)
-        self.size = complete_size(self._descriptor)
-        os.ftruncate(self._descriptor, self.size)
+        try:
+            self.size = self._continued(self._descriptor, begins)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def _continued(self, descriptor: int, begins: bytes) -> int:
+        """Cut off a torn last line, and give the size of what is left; leave alone what was not written here."""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DeploymentError(f"{self.path}: a file; got a pipe or a device; name a file, or - for standard output")
+        size = complete_size(descriptor)
+        last = next(lines_backward(descriptor, size), begins)
+        torn = os.pread(descriptor, len(begins), size)
+        if not last.startswith(begins) or not begins.startswith(torn):
+            got = (last if not last.startswith(begins) else torn)[:20]
+            raise DeploymentError(f"{self.path}: a new file, or one that this wrote; got {got!r} in it; name another")
+        os.ftruncate(descriptor, size)
+        return size
 
     def _open(self, mode: int) -> int:
         """Open and lock the file; once more if it was removed in between."""
@@ -159,12 +185,12 @@ class Appender:
         os.fsync(self._opened())
 
     def close(self, *, keep_empty: bool = True) -> None:
-        """Let go of the file, on disk; remove an empty one where nobody needs it."""
+        """Let go of the file, on disk; remove an empty one that was made here, where nobody needs it."""
         if self._descriptor is None:
             return
         if self.size:
             self.sync()
-        elif not keep_empty:
+        elif self._made and not keep_empty:
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None

@@ -5,11 +5,14 @@
 # %% ../../nbs/deploy/53_stream_ask.ipynb #b6da8c28
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ..check import check_records
 from ..contract import Contract
@@ -26,13 +29,18 @@ from .stream_events import dead_letter
 from .stream_events import read_event
 from ..errors import ContractError
 from ..errors import DeploymentError
+from ..errors import ScoringError
+from ..errors import UserCodeError
 from ..features.online import OnlineStore
 from ..features.view import View
 from ..scoring.golden import view_contract
+from ..scoring.version import Predictions
 from ..scoring.version import Version
+from ..scoring.version import predict
+from ..times import MICROSECOND
 
 # %% auto #0
-__all__ = ['CARRIED', 'Part', 'carries', 'buried', 'sort_events']
+__all__ = ['CARRIED', 'FOREVER', 'EVENT_ERRORS', 'Part', 'carries', 'buried', 'sort_events', 'predicted']
 
 # %% ../../nbs/deploy/53_stream_ask.ipynb #11face4f
 CARRIED = "carried by the event"
@@ -94,6 +102,9 @@ def carries(record: Mapping[str, Any], views: Sequence[View]) -> bool:
     return bool(wanted) and not missing
 
 # %% ../../nbs/deploy/53_stream_ask.ipynb #fe460417
+FOREVER = 2**63 - 1  # microseconds since 1970; later than any time
+
+
 def buried(event: Event, reason: str, faults: Sequence[Fault] = ()) -> Outcome:
     """Make a dead letter of an event."""
     listed = [{name: value for name, value in fault.to_dict().items() if name != "row"} for fault in faults]
@@ -101,7 +112,7 @@ def buried(event: Event, reason: str, faults: Sequence[Fault] = ()) -> Outcome:
 
 
 def sort_events(
-    events: Sequence[Event], version: Version, store: OnlineStore | None = None
+    events: Sequence[Event], version: Version, store: OnlineStore | None = None, *, now: int = FOREVER
 ) -> tuple[list[Part], list[Outcome]]:
     """Turn events into rows that can be predicted.
 
@@ -113,6 +124,9 @@ def sort_events(
         Its contract says what an event must hold.
     store : OnlineStore, optional
         Needed where the version has views and an event does not carry their values.
+    now : int, optional
+        What the clock says, microseconds since 1970 UTC: an event dated later, for which the store is too old, is
+        laid aside.
 
     Returns
     -------
@@ -138,8 +152,11 @@ def sort_events(
     for carried, pairs in enumerate(asked):
         part, refused = _checked(pairs, version, view_contract(views) if carried else Contract(()))
         letters += refused
+        if not carried:
+            part, refused = _looked_up(part, version, store, now=now)
+            letters += refused
         if part.events:
-            parts.append(part if carried else _looked_up(part, version, store))
+            parts.append(part)
     return parts, letters
 
 
@@ -158,16 +175,68 @@ def _checked(
     return part.take([row for row in range(len(pairs)) if row not in faults]), refused
 
 
-def _looked_up(part: Part, version: Version, store: OnlineStore | None) -> Part:
+def _looked_up(
+    part: Part, version: Version, store: OnlineStore | None, *, now: int
+) -> tuple[Part, list[Outcome]]:
     """Complete rows from the store, each as of its prediction time."""
     views = time_views(version)
     times = prediction_times(part.request.columns, version)
-    if not views or times is None:
-        return part
+    if not views or times is None or not part.events:
+        return part, []
     if store is None:
         rule = "the online store must be there for events that carry no values of views; it is not"
         raise DeploymentError(f"model {version.model!r}: {rule}; run `mlworkbench features materialize`")
     with store.transaction(write=False):
         watermark = store.watermark(views)
-        values = store.lookup(views, part.request.columns, times)
-    return Part(part.events, part.request, values, watermark)
+        ahead = times > max(now, _reach(views, watermark))
+        letters = [_dated_ahead(event) for event, late in zip(part.events, ahead.tolist(), strict=True) if late]
+        part = part.take(np.flatnonzero(~ahead).tolist())
+        values = store.lookup(views, part.request.columns, times[~ahead]) if part.events else {}
+    return Part(part.events, part.request, values, watermark), letters
+
+
+def _reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any]]) -> int:
+    """Give the time up to which the store is young enough for all views."""
+    reach = FOREVER
+    for view in views:
+        if view.max_lag is not None:
+            newest = watermark.get(view.name, {}).get("newest")
+            reach = -FOREVER if newest is None else min(reach, int(newest) + view.max_lag // MICROSECOND)
+    return reach
+
+
+def _dated_ahead(event: Event) -> Outcome:
+    """Lay aside an event whose time is later than the clock, and too late for the store."""
+    rule = "a prediction time that is not later than the clock, where a view has a max_lag"
+    return buried(event, f"event: {rule}; got one for which the store holds nothing yet; correct the sender's clock")
+
+# %% ../../nbs/deploy/53_stream_ask.ipynb #d1e817d3
+EVENT_ERRORS = (ContractError, ScoringError, UserCodeError)
+
+
+def predicted(version: Version, part: Part, letters: list[Outcome]) -> Iterator[tuple[Part, Predictions]]:
+    """Predict rows; those that cannot be scored become dead letters.
+
+    Parameters
+    ----------
+    version : Version
+        Who predicts.
+    part : Part
+        n rows.
+    letters : list of Outcome
+        Dead letters are added to it.
+
+    Yields
+    ------
+    (Part, Predictions)
+        The rows that can be scored, in order; together with the dead letters all of them.
+    """
+    try:
+        yield part, predict(version, part.request.columns, part.values)
+    except EVENT_ERRORS as error:
+        count = len(part.events)
+        if count == 1:
+            letters.append(buried(part.events[0], str(error)))
+            return
+        for half in (range(count // 2), range(count // 2, count)):
+            yield from predicted(version, part.take(list(half)), letters)

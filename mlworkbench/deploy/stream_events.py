@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from typing import NoReturn
 from typing import Protocol
 
+from .door import read_json
 from ..errors import ContractError
 
 # %% auto #0
@@ -73,21 +72,13 @@ def read_event(event: Event) -> dict[str, Any]:
         raise ContractError(f"event: a line of at most {LINE_LIMIT} bytes; got {event.size}; send less")
     try:
         data = event.data.removeprefix(b"\xef\xbb\xbf") if event.line == 1 else event.data
-        record = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        record = read_json(data.decode("utf-8"), what="event", shape="a JSON object")
     except UnicodeDecodeError as error:
-        raise ContractError(f"event: UTF-8; got byte {error.object[error.start]:#04x} at {error.start}") from None
-    except RecursionError:
-        raise ContractError("event: a JSON object; got values nested too deeply; flatten it") from None
-    except ValueError as error:
-        raise ContractError(f"event: a JSON object; got no JSON: {error}") from None
+        got = f"byte {error.object[error.start]:#04x} at {error.start}"
+        raise ContractError(f"event: UTF-8; got {got}; correct the sender") from None
     if not isinstance(record, dict):
         raise ContractError(f"event: a JSON object; got {type(record).__name__}; send column names and values")
     return record
-
-
-def _no_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which JSON does not have."""
-    raise ContractError(f"event: JSON has no {name}; got {name}; send null for a missing value")
 
 # %% ../../nbs/deploy/53_stream_events.ipynb #9d065f3e
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from .stream_past import source_name
 from ..errors import DeploymentError
 
 # %% auto #0
-__all__ = ['STANDARD', 'WRONG_ENDINGS', 'EVERY', 'Places', 'open_input', 'Sink', 'JsonLines']
+__all__ = ['STANDARD', 'WRONG_ENDINGS', 'EVERY', 'LETTER', 'Places', 'open_input', 'Sink', 'JsonLines']
 
 # %% ../../nbs/deploy/53_stream_files.ipynb #32f1555c
 STANDARD = "-"
@@ -63,18 +63,21 @@ class Places:
     @property
     def dead_path(self) -> Path:
         """File of the dead letters."""
-        if not self.dead and self.out == STANDARD:
-            raise DeploymentError("dead letters: a file, where predictions go to standard output; got none; name one")
+        if self.dead == STANDARD or (self.out == STANDARD and not self.dead):
+            got = "standard output" if self.dead else "none"
+            raise DeploymentError(f"dead letters: a file of their own; got {got}; name one with --dead-letters")
         return Path(self.dead or f"{self.out}.dead.jsonl")
 
     def check(self) -> None:
-        """Refuse places of which two are one.
+        """Refuse places of which two are one, and a name that could not be written down.
 
         Raises
         ------
         DeploymentError
-            If input, output and dead letters are not three.
+            If input, output and dead letters are not three, or the name is not printable.
         """
+        if not self.name.isprintable():
+            raise DeploymentError(f"name of the source: printable characters; got {self.name!r}; choose another")
         named = [("the input", self.source), ("the output", self.out), ("the dead letters", str(self.dead_path))]
         seen: dict[Path, str] = {}
         for what, place in named:
@@ -141,8 +144,14 @@ class Sink:
     def append(self, bodies: Sequence[Mapping[str, Any]]) -> None:
         """Write a line for each body."""
         data = memoryview(encoded(bodies))
-        while data:
-            data = data[os.write(self.descriptor, data) :]
+        try:
+            while data:
+                data = data[os.write(self.descriptor, data) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            rule = f"must take what is written; {os.strerror(error.errno or 0)}"
+            raise DeploymentError(f"standard output: {rule}; name a file with --out") from None
 
     def sync(self) -> None:
         """Do nothing: there is no disk."""
@@ -152,6 +161,7 @@ class Sink:
 
 # %% ../../nbs/deploy/53_stream_files.ipynb #8658e75c
 EVERY = 1.0
+LETTER = b'{"model":'  # how a dead letter begins
 
 
 class JsonLines:
@@ -179,7 +189,7 @@ class JsonLines:
         self._closing: list[Appender | Sink] = []
         self._source, self._synced = places.name, time.monotonic()
         try:
-            self.dead = self._opened(Appender(places.dead_path, mode=0o600))
+            self.dead = self._opened(Appender(places.dead_path, begins=LETTER, mode=0o600))
             if places.out == STANDARD:
                 self.out: Appender | Sink = self._opened(Sink(descriptor))
             else:
@@ -235,7 +245,11 @@ class JsonLines:
 
     def read(self) -> Sequence[Event] | None:
         """Give the next micro-batch."""
-        events = self._batches.read()
+        try:
+            events = self._batches.read()
+        except DeploymentError as error:
+            way_out = f"or go on with the old file under its new name and --name {self.source}"
+            raise DeploymentError(f"{error}, {way_out}") from None
         if not events:
             return events
         buried, done = self.past.buried, self.past.offset

@@ -194,16 +194,25 @@ class Batches:
             left = until - time.monotonic()
             if events and left <= 0:
                 break
-            chunk = self.tap.chunk(left if events else self._pause)
+            chunk = self._chunk(left if events else self._pause, events)
             if not chunk and not self._wait(chunk, events):
                 break
             had, self._pause = len(events), PATIENCE
             self.lines.feed(chunk or b"")
             events += self.lines.take(BATCH - had)
             until = until if had else time.monotonic() + PATIENCE
-        if not events and self.ended:
+        if not events and (self.ended or self.stopped):
             events = self._last()
         return events or (None if self.stopped or self.ended else [])
+
+    def _chunk(self, seconds: float, events: Sequence[Event]) -> bytes | None:
+        """Give the next bytes; an input that was replaced is refused when what came before has been given out."""
+        try:
+            return self.tap.chunk(seconds)
+        except DeploymentError:
+            if not events:
+                raise
+            return b""
 
     def _wait(self, chunk: bytes | None, events: Sequence[Event]) -> bool:
         """Note the end, or wait longer and longer for the next bytes; say whether to go on gathering."""

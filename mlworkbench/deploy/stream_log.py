@@ -53,8 +53,16 @@ def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]
     LogError
         If the log cannot be written or read.
     """
-    if log.write(rows) == len(rows):
+    found = _logged(log, rows, same)
+    if log.write(rows) + len(found) != len(rows):  # another worker wrote in between
+        found = _logged(log, rows, same)
+    if not found:
         return rows
+    return [{**row, **found.get(row["prediction_id"], {})} for row in rows]
+
+
+def _logged(log: PredictionLog, rows: Sequence[Mapping[str, Any]], same: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Give the scores and decisions that the log holds for some of these rows; refuse another event under an id."""
     ids = json.dumps([row["prediction_id"] for row in rows])
     try:
         with contextlib.closing(sqlite3.connect(log.path, timeout=30)) as connection:
@@ -63,11 +71,11 @@ def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]
     except sqlite3.Error as error:
         raise LogError(f"{log.path}: {error}; nothing was published; check the file and start again") from error
     for row in rows:
-        logged = found[row["prediction_id"]]
-        if any(logged[name] != row[name] for name in same):
+        logged = found.get(row["prediction_id"])
+        if logged and any(logged[name] != row[name] for name in same):
             rule = f"the event that was logged as {row['prediction_id']}; got another at the same place"
             raise DeploymentError(f"input: {rule}; give a changed input a name of its own with --name")
-    return [{**row, **{k: found[row["prediction_id"]][k] for k in ("scores", "decision")}} for row in rows]
+    return {name: {kept: one[kept] for kept in ("scores", "decision")} for name, one in found.items()}
 
 
 def as_logged(predictions: Predictions, rows: Sequence[Mapping[str, Any]]) -> Predictions:

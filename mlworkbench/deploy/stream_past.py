@@ -129,9 +129,10 @@ def _position(file: Appender, body: Mapping[str, Any], writer: Writer) -> tuple[
     except (KeyError, TypeError, ValueError):
         raise _refusal(file, "a file that a stream wrote; got lines without version, line and offset") from None
     if version != writer.version:
-        raise _refusal(file, f"predictions of {writer.version}; got those of {version}")
+        rule = f"predictions of {writer.version}; got those of {version}"
+        raise _refusal(file, rule, f"go on with --version {version}")
     return offset, line
 
 
-def _refusal(file: Appender, rule: str) -> DeploymentError:
-    return DeploymentError(f"{file.path}: {rule}; name a new file, or move this one away")
+def _refusal(file: Appender, rule: str, way_out: str = "move this one away") -> DeploymentError:
+    return DeploymentError(f"{file.path}: {rule}; name a new file, or {way_out}")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -19,8 +18,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import replace
-from importlib import resources
-from pathlib import Path
 from types import FrameType
 
 from .choice import choose
@@ -28,6 +25,7 @@ from .choice import chosen_version
 from .guard import OWNER
 from .guard import follow
 from .serving import service_environment
+from .serving import service_folder
 from .stream_files import STANDARD
 from .stream_files import JsonLines
 from .stream_files import Places
@@ -39,7 +37,7 @@ from ..errors import DeploymentError
 from ..home import Home
 
 # %% auto #0
-__all__ = ['SIGNALS', 'PREFIX', 'stopping', 'own_output', 'letters_of', 'work', 'places_of', 'main', 'worker_file', 'run_worker']
+__all__ = ['SIGNALS', 'PREFIX', 'stopping', 'own_output', 'letters_of', 'work', 'places_of', 'main', 'run_worker']
 
 # %% ../../nbs/deploy/56_stream_worker.ipynb #0d3a745a
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -98,6 +96,8 @@ def own_output(out: str) -> Iterator[int]:
     if out != STANDARD:
         yield 1
         return
+    if sys.stdout is None:
+        raise DeploymentError("standard output: must be open; got a closed one; name a file with --out")
     sys.stdout.flush()
     descriptor = os.dup(1)
     os.dup2(2, 1)
@@ -113,9 +113,7 @@ def letters_of(places: Places, home: Home, model: str) -> Places:
     """Name a file of dead letters in the home where predictions go to standard output and none is named."""
     if places.dead or places.out != STANDARD:
         return places
-    pipe = places.source == STANDARD
-    name = uuid.uuid4().hex if pipe else hashlib.sha256(os.fsencode(Path(places.source).resolve())).hexdigest()
-    return replace(places, dead=str(home.model(model) / "dead_letters" / f"{name[:16]}.jsonl"))
+    return replace(places, dead=str(home.model(model) / "dead_letters" / f"{uuid.uuid4().hex[:16]}.jsonl"))
 
 
 def work(worker: Streaming, home: Home, places: Places, *, progress: Progress | None = None) -> StreamReport:
@@ -183,22 +181,6 @@ def main() -> None:
     print(json.dumps(asdict(report)), file=sys.stderr, flush=True)
 
 # %% ../../nbs/deploy/56_stream_worker.ipynb #3d29f3ad
-def worker_file() -> Path:
-    """Find the file that starts a worker.
-
-    Raises
-    ------
-    DeploymentError
-        If the installation lacks it.
-    """
-    package = Path(str(resources.files("mlworkbench")))
-    places = [folder / "services" / "streaming" / "worker.py" for folder in (package / "templates", package.parent)]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DeploymentError(f"the service's files must be installed; not found at {places[0]}; install mlworkbench again")
-
-
 def run_worker(model: str, places: Places, *, home: Home, version: str | None = None) -> StreamReport:
     """Run a worker in a process of its own until it ends.
 
@@ -227,7 +209,7 @@ def run_worker(model: str, places: Places, *, home: Home, version: str | None = 
     given = {"source": places.source, "out": places.out, "dead": places.dead, "name": places.name}
     named = {PREFIX + name.upper(): value for name, value in given.items()}
     environment = service_environment(model, home, tag, {**named, f"{PREFIX}ONCE": str(int(places.once))})
-    command = [sys.executable, str(worker_file())]
+    command = [sys.executable, str(service_folder("streaming") / "worker.py")]
     ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     lines = [line for line in ended.stderr.decode(errors="replace").splitlines() if line.strip()]
     reports = [line for line in lines if line.startswith("{")]

@@ -22,29 +22,24 @@ from .path import require_deployment
 from .path import time_views
 from .stream_ask import CARRIED
 from .stream_ask import Part
-from .stream_ask import buried
+from .stream_ask import predicted
 from .stream_ask import sort_events
 from .stream_events import Channel
 from .stream_events import Event
 from .stream_events import Outcome
 from .stream_log import as_logged
 from .stream_log import log_once
-from ..errors import ContractError
-from ..errors import ScoringError
-from ..errors import UserCodeError
 from ..evaluation.log import PredictionLog
 from ..features.online import OnlineStore
 from ..scoring.version import Predictions
 from ..scoring.version import Version
-from ..scoring.version import predict
 from ..times import format_time
 
 # %% auto #0
-__all__ = ['Progress', 'EVENT_ERRORS', 'StreamReport', 'Streaming']
+__all__ = ['Progress', 'StreamReport', 'Streaming']
 
 # %% ../../nbs/deploy/53_streaming.ipynb #d202d2a1
 Progress = Callable[[str, int, "int | None"], None]
-EVENT_ERRORS = (ContractError, ScoringError, UserCodeError)
 
 
 @dataclass(frozen=True)
@@ -175,24 +170,10 @@ class Streaming:
             If log or store cannot be used: then nothing is published, and the worker ends.
         """
         started = time.perf_counter()
-        parts, outcomes = sort_events(events, self.version, self.store)
-        found: list[tuple[Part, Predictions]] = []
-        for part in parts:
-            self._predict(part, found, outcomes)
+        parts, outcomes = sort_events(events, self.version, self.store, now=self.clock())
+        found = [pair for part in parts for pair in predicted(self.version, part, outcomes)]
         outcomes += self._logged(found, source, (time.perf_counter() - started) * 1e6)
         return sorted(outcomes, key=lambda outcome: outcome.event.offset)
-
-    def _predict(self, part: Part, found: list[tuple[Part, Predictions]], letters: list[Outcome]) -> None:
-        """Predict rows; where one of them cannot be scored, halve until it is alone."""
-        try:
-            found.append((part, predict(self.version, part.request.columns, part.values)))
-        except EVENT_ERRORS as error:
-            if len(part.events) == 1:
-                letters.append(buried(part.events[0], str(error)))
-                return
-            rows, middle = list(range(len(part.events))), len(part.events) // 2
-            for half in (rows[:middle], rows[middle:]):
-                self._predict(part.take(half), found, letters)
 
     def _logged(self, found: Sequence[tuple[Part, Predictions]], source: str, latency: float) -> list[Outcome]:
         """Log predictions in one transaction, and make the answers out of what is logged."""

@@ -56,6 +56,7 @@ def log_error(path: Path, error: Exception) -> LogError:
     ways = {
         "locked": "another process is writing; wait for it to finish and repeat",
         "full": "nothing was written; free some space and repeat",
+        "disk I/O": "nothing was written; see whether the disk has space and the file its permissions",
         "readonly": "allow writing to the file and its folder",
         "not a database": "the file is damaged or no log; move it away",
     }

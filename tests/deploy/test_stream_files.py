@@ -185,12 +185,49 @@ def test_an_input_that_was_cut_or_changed_behind_its_first_line_is_refused(place
 
 
 @pytest.mark.parametrize(
-    "text", [b"prediction_id,score\n", b"{}\n", b"3\n", b'{"version": 1, "offset": "x"}\n', b"\0\0\n"]
-)
+    "text",
+    [
+        b"prediction_id,score\n", b"{}\n", b"3\n", b'{"version": 1, "offset": "x"}\n', b"\0\0\n",
+        b"my notes", b"two lines\nof notes", b'{"json": 1}', b'{"prediction_id": 3}\nnotes',
+    ],
+)  # fmt: skip
 def test_an_output_that_no_stream_wrote_is_refused_and_left_alone(places, text: bytes) -> None:
     Path(places.out).write_bytes(text)
     assert places.out in refusal(places)
     assert Path(places.out).read_bytes() == text
+
+
+def test_a_file_of_ones_own_is_left_alone_where_dead_letters_should_go(places, tmp_path) -> None:
+    for text in (b"my notes", b"my notes\n"):
+        (tmp_path / "notes").write_bytes(text)
+        assert "or one that this wrote" in refusal(Places(places.source, places.out, str(tmp_path / "notes")))
+        assert (tmp_path / "notes").read_bytes() == text
+    good = tmp_path / "good.jsonl"
+    good.write_bytes(b'{"n": 1}\n')
+    (tmp_path / "empty").write_bytes(b"")
+    work(Places(str(good), str(tmp_path / "good.out"), str(tmp_path / "empty"), once=True))
+    assert (tmp_path / "empty").exists()
+
+
+def test_a_rotated_input_is_given_out_and_can_be_gone_on_with_under_its_new_name(tmp_path) -> None:
+    source, out = tmp_path / "events.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b"".join(b'{"n": %d}\n' % k for k in range(700)))
+    with closing(JsonLines(Places(str(source), str(out)), WRITER)) as channel:
+        for _ in range(2):
+            events = channel.read()
+            channel.publish([outcome(event, channel.source) for event in events])
+        with source.open("ab") as file:
+            file.write(b'{"n": 700}\n')
+        source.rename(tmp_path / "events.1")
+        events = channel.read()
+        channel.publish([outcome(event, channel.source) for event in events])
+        with pytest.raises(DeploymentError, match=f"--name {channel.source}"):
+            channel.read()
+        name = channel.source
+    with (tmp_path / "events.1").open("ab") as file:
+        file.write(b'{"n": 701}\n')
+    work(Places(str(tmp_path / "events.1"), str(out), once=True, name=name))
+    assert lines_of(out) == list(range(1, 703))
 
 
 def test_places_that_cannot_be_used_are_refused_in_one_line(places, tmp_path) -> None:
@@ -202,6 +239,9 @@ def test_places_that_cannot_be_used_are_refused_in_one_line(places, tmp_path) ->
         (Places(places.source, places.source), "one file for the input"),
         (Places(places.source, places.out, places.out), "one file for the output"),
         (Places(places.source, "-"), "dead letters: a file"),
+        (Places(places.source, "-", "-"), "dead letters: a file"),
+        (Places(places.source, places.out, name="a\udcffb"), "printable characters"),
+        (Places(places.source, "/dev/null"), "got a pipe or a device"),
         (Places(places.source, str(tmp_path / "folder")), "a file that can be written; Is a directory"),
     ):
         assert said in refusal(wrong)
@@ -216,7 +256,7 @@ def test_a_full_disk_stops_the_worker_in_one_line_and_leaves_whole_lines(tmp_pat
             self.left -= len(data[: self.left])
             return os.write(descriptor, data[: self.left + 5][:5])
 
-    with closing(Appender(tmp_path / "out.jsonl")) as file:
+    with closing(Appender(tmp_path / "out.jsonl", begins=b'{"line":')) as file:
         file.append([{"line": 1}])
         monkeypatch.setattr(stream_append, "os", FullOs(5))
         with pytest.raises(DeploymentError, match="No space left on device; free some space"):
@@ -227,7 +267,7 @@ def test_a_full_disk_stops_the_worker_in_one_line_and_leaves_whole_lines(tmp_pat
 
 
 def test_lines_are_read_backward_over_any_block(tmp_path) -> None:
-    texts = [b"x" * (k * 37 % 90_000) for k in range(200)]
+    texts = [b"", *(b"x" * (k * 37 % 90_000) for k in range(200)), b"y" * 65_535, b"z" * 65_536, b"x" * 1_000_000, b""]
     path = tmp_path / "lines"
     path.write_bytes(b"".join(text + b"\n" for text in texts) + b"torn")
     descriptor = os.open(path, os.O_RDONLY)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def worker(workshop, version: Version, tmp_path: Path) -> Iterator[Streaming]:
 
 
 def run(worker: Streaming, source: Path, **named: str) -> Places:
-    places = Places(str(source), str(source.with_suffix(".out")), once=True, **named)
+    places = Places(str(source), named.pop("out", str(source.with_suffix(".out"))), once=True, **named)
     with closing(JsonLines(places, Writer(worker.version.model, worker.version.version))) as channel:
         worker.run(channel)
     return places
@@ -117,13 +118,15 @@ def test_nothing_is_published_that_is_not_logged(worker, tmp_path, workshop, mon
 def test_bad_events_are_laid_aside_and_the_stream_goes_on(worker, tmp_path, workshop) -> None:
     good = [json.dumps(event).encode() for event in events_of(workshop.trips(4))]
     bad = {
-        b'{"trip": "x"': "got no JSON",
+        b'{"trip": "x"': "must be JSON",
         b"[1, 2]": "got list",
         good[0].replace(b"300.0", b"NaN"): "JSON has no NaN",
         good[0].replace(b"300.0", b"1e999"): "column 'distance'",
         good[0].replace(b"300.0", b'"300"'): "column 'distance': a number; got '300'",
         good[0].replace(b"300.0", b"-3"): "at least 0",
         good[0].replace(b"+00:00", b""): "column 'asked'",
+        good[0].replace(b"2013-", b"9999-12-31T23:59:59-10:00 "): "column 'asked'",
+        b'{"distance": 1, ' + good[0][1:]: "each name once in a record; got 'distance' twice",
         good[0].replace(b'"trip"', b'"tirp"'): "column 'trip'",
         good[0].replace(b"LGA", b"L\xfcA"): "UTF-8",
         json.dumps({**json.loads(good[0]), "wind": 3.0}).encode(): "the values of all views or of none",
@@ -133,7 +136,7 @@ def test_bad_events_are_laid_aside_and_the_stream_goes_on(worker, tmp_path, work
     places = run(worker, tmp_path / "trips.jsonl")
     assert [line["entity"]["trip"] for line in read(places.out)] == ["T0", "T1", "T2", "T3"]
     letters = read(places.dead_path)
-    assert [letter["line"] for letter in letters] == [k for k in range(2, 16) if k not in (7, 8, 9, 15)]
+    assert [letter["line"] for letter in letters] == [k for k in range(2, 18) if k not in (7, 8, 9, 17)]
     for letter, said in zip(letters, bad.values(), strict=True):
         assert said in letter["reason"] and "\n" not in letter["reason"], letter
         assert letter["version"] == worker.version.version
@@ -168,7 +171,7 @@ def test_a_line_beyond_all_bounds_is_laid_aside_by_its_head(worker, tmp_path, wo
 
 
 def test_one_event_that_cannot_be_scored_costs_its_neighbours_nothing(worker, tmp_path, workshop, monkeypatch) -> None:
-    from mlworkbench.deploy import streaming
+    from mlworkbench.deploy import stream_ask
     from mlworkbench.errors import UserCodeError
 
     def fussy(version, columns, values):
@@ -176,8 +179,8 @@ def test_one_event_that_cannot_be_scored_costs_its_neighbours_nothing(worker, tm
             raise UserCodeError("features.py, line 3: row 0: no such distance")
         return predict(version, columns, values)
 
-    predict = streaming.predict
-    monkeypatch.setattr(streaming, "predict", fussy)
+    predict = stream_ask.predict
+    monkeypatch.setattr(stream_ask, "predict", fussy)
     places = run(worker, write(tmp_path / "trips.jsonl", events_of(workshop.trips(40))))
     assert [line["line"] for line in read(places.out)] == [1, *range(3, 41)]
     assert [letter["reason"] for letter in read(places.dead_path)] == ["features.py, line 3: row 0: no such distance"]
@@ -270,6 +273,27 @@ def test_a_store_that_cannot_answer_stops_the_worker_and_buries_nobody(worker, t
     assert (tmp_path / "trips.out").read_bytes() == b"" and not (tmp_path / "trips.out.dead.jsonl").exists()
 
 
+def test_an_event_dated_ahead_of_the_clock_is_laid_aside_where_the_store_would_be_too_old(
+    version, tmp_path, workshop
+) -> None:
+    """One sender's clock must not stop the stream; a store that is too old for the clock itself must."""
+    views = tuple(dataclasses.replace(view, max_lag=timedelta(days=30)) for view in version.views)
+    limited, events = dataclasses.replace(version, views=views), events_of(workshop.trips(3))
+    events[1]["asked"] = "2099-01-01T00:00:00+00:00"
+    source = write(tmp_path / "trips.jsonl", events)
+    for clock, scored in ((now_us, 2), (lambda: 2**62, None)):
+        log = PredictionLog(tmp_path / f"{scored}.sqlite")
+        store = OnlineStore(workshop.home.online, read_only=True)
+        with closing(Streaming(limited, log, store=store, clock=clock)) as worker:
+            if scored is None:
+                with pytest.raises(FeatureError, match="at most 30 days"):
+                    run(worker, source, out=str(tmp_path / "second.out"))
+                continue
+            places = run(worker, source)
+            assert [line["line"] for line in read(places.out)] == [1, 3]
+            assert "later than the clock" in read(places.dead_path)[0]["reason"]
+
+
 def test_what_is_logged_is_what_is_published_even_if_the_store_has_learned_more(
     worker, tmp_path, workshop, monkeypatch
 ) -> None:
@@ -288,8 +312,10 @@ def test_a_line_that_was_changed_after_it_was_scored_is_refused(worker, tmp_path
     (tmp_path / "trips.out").unlink()
     events[7]["trip"] = "S7"
     write(source, events)
+    write(source, [*events, *events])  # some of them at places that the log does not know yet
     with pytest.raises(DeploymentError, match="got another at the same place"):
         run(worker, source)
+    assert read_log(worker.log.path).height == 20, "a refused micro-batch was logged"
 
 
 def test_equal_events_are_never_merged_and_the_second_output_doubles_no_log(worker, tmp_path, workshop) -> None:

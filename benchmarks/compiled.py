@@ -1,11 +1,13 @@
 """What compiling is worth, as ratios to the pipeline itself measured in the same run.
 
 A flights-like pipeline (words to codes, 150 boosted trees): one row, and a batch, scored by the reference scorer and by
-the compiled one, round by round. And the start of a device: `score.py` of an export against importing scikit-learn.
+the compiled one, round by round. And a device: the start of `score.py` of an export, with one event, against importing
+scikit-learn; and how much of scoring a file is reading and writing its lines of JSON.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -21,7 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
+from mlworkbench.deploy.stream_append import encoded
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.reference import frame_to_pandas
@@ -63,6 +67,38 @@ def build(folder: Path) -> FeatureFrame:
     return frame
 
 
+def events(frame: FeatureFrame) -> bytes:
+    """Write rows as events."""
+    return b"".join(json.dumps(row).encode() + b"\n" for row in frame.rows())
+
+
+def start_of_a_device(device: Path, one: FeatureFrame) -> None:
+    """Print how long it takes to score one event, from the start of Python."""
+    (device.parent / "one.jsonl").write_bytes(events(one))
+    score = [sys.executable, "-I", str(device / "score.py"), str(device.parent / "one.jsonl"), "--out"]
+    heavy = [sys.executable, "-c", "import sklearn.ensemble, pandas"]
+    taken = []
+    for number in range(5):
+        commands = ([*score, str(device.parent / f"out_{number}.jsonl")], heavy, [sys.executable, "-c", "pass"])
+        taken.append([seconds(lambda: subprocess.run(c, capture_output=True, check=True)) for c in commands])  # noqa: B023
+    own, imports, floor = (statistics.median(side) for side in zip(*taken, strict=True))
+    print(f"one event on a device, from the start: {own / floor:.1f} times an empty interpreter;"
+          f" importing pandas and scikit-learn alone: {imports / floor:.1f}")  # fmt: skip
+
+
+def lines_of_a_device(device: Path, frame: FeatureFrame) -> None:
+    """Print what part of scoring a file is reading its lines of JSON and writing those of the predictions."""
+    version, data = open_export(device / "model"), events(frame)
+    shares = []
+    for number in range(3):
+        out = device.parent / f"many_{number}.jsonl"
+        whole = seconds(lambda: score_source(version, data, out))  # noqa: B023
+        answers = [json.loads(line) for line in out.read_bytes().splitlines()]
+        read = seconds(lambda: [json.loads(line) for line in data.splitlines()])
+        shares.append((read + seconds(lambda: encoded(answers))) / whole)  # noqa: B023
+    print(f"a file on a device: {statistics.median(shares):.0%} of the time reads and writes lines of JSON")
+
+
 def main() -> int:
     """Print the ratios; 1 when one misses its goal."""
     missed = 0
@@ -78,15 +114,10 @@ def main() -> int:
             missed += slow / fast < GOALS[what]
             print(f"{what:8} compiled: {slow / fast:5.1f} times as fast as the pipeline (goal: {GOALS[what]:g});"
                   f" {len(rows) / fast:,.0f} rows/s, {fast / len(rows) * 1e6:.1f} us a row")  # fmt: skip
-        device = export_edge(compiled, Path(name, "device")).folder
-        Path(name, "empty.jsonl").write_text("\n")
-        start = [sys.executable, "-I", str(device / "score.py"), str(Path(name, "empty.jsonl"))]
-        commands = (start, [sys.executable, "-c", "import sklearn.ensemble, pandas"], [sys.executable, "-c", "pass"])
-        runs = [[seconds(lambda: subprocess.run(c, capture_output=True, cwd=name)) for c in commands]  # noqa: B023
-                for _ in range(5)]  # fmt: skip
-        own, heavy, floor = (statistics.median(side) for side in zip(*runs, strict=True))
-        print(f"start of a device, hashes and golden rows included: {own / floor:.1f} times an empty interpreter;"
-              f" importing pandas and scikit-learn alone: {heavy / floor:.1f}")  # fmt: skip
+        export = export_edge(compiled, Path(name, "device"))
+        print(f"an export: {export.size / 1e6:.1f} MB")
+        start_of_a_device(export.folder, frame.take([0]))
+        lines_of_a_device(export.folder, frame)
     return int(missed > 0)
 
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/cli/87_certify.ipynb #01b01188
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +28,15 @@ from .place import place
 from .score import opened_version
 from ..errors import DeploymentError
 from ..errors import Refused
+from ..scoring.evidence import ROWS
 
 if TYPE_CHECKING:
     from mlworkbench.operate.certificate import Certificate
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['EXAMPLES', 'certificate_lines', 'certify', 'certify_version', 'example_definition', 'check_file', 'certify_live']
+__all__ = ['EXAMPLES', 'certificate_lines', 'certify', 'refuse_beside', 'certify_version', 'example_definition', 'check_file',
+           'certify_live']
 
 # %% ../../nbs/cli/87_certify.ipynb #774bb90a
 EXAMPLES = "mlworkbench.examples"
@@ -43,7 +46,9 @@ def certificate_lines(certificate: Certificate) -> list[str]:
     """Lay a certificate out for a person: one line for each deployment, then where to look."""
     found = certificate.summary["deployments"]
     rows = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found]
+    left = certificate.fields["rejected"]
     told = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"
+    told += f", {left:,} left out that break the contract" if left else ""
     return [told, *text_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
 
 
@@ -63,17 +68,42 @@ def certify(
     json: Json = False,
 ) -> None:
     """Prove that all declared deployments answer alike."""
-    here = place()
-    if rows is not None and all_:
-        raise DeploymentError(f"--rows: not with --all; got {rows}; leave one of them out")
+    proof = {"--rows": rows, "--all": all_, "--version": version}
+    if verify is not None:
+        refuse_beside("--verify", {**proof, "--model": model, "--live": live, "--since": since})
+        check_file(place(create=False), verify, as_json=json)
+        return
     if bool(since) != live:
         raise DeploymentError(f"--since: goes with --live, and --live with it; got {since!r}; give both or none")
-    if verify is not None:
-        check_file(here, verify, as_json=json)
-    elif live:
+    if live:
+        refuse_beside("--live", proof)
+        here = place(create=False)
         certify_live(here, choose(model, known_models(here)), since, as_json=json)
-    else:
-        certify_version(here, model, version, rows=None if all_ else rows or 5000, as_json=json)
+        return
+    refuse_beside("--all", {"--rows": rows} if all_ else {})
+    certify_version(place(), model, version, rows=None if all_ else rows or ROWS, as_json=json)
+
+
+def refuse_beside(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that would not be looked at beside another one.
+
+    Parameters
+    ----------
+    option : str
+        The one that decides.
+    others : mapping of str to object
+        Options that do not go with it, with what was given; empty where nothing was.
+
+    Raises
+    ------
+    DeploymentError
+        Naming the first of them.
+    """
+    given = [(name, value) for name, value in others.items() if value]
+    if given:
+        name, value = given[0]
+        got = "it" if value is True else value
+        raise DeploymentError(f"{name}: not with {option}; got {got}; leave one of them out")
 
 # %% ../../nbs/cli/87_certify.ipynb #171784d2
 def certify_version(here: Place, model: str, version: str, *, rows: int | None, as_json: bool) -> None:
@@ -114,7 +144,7 @@ def certify_live(here: Place, model: str, since: str, *, as_json: bool) -> None:
     """Recompute what a model served since a time, and print how it came out; refused where an answer differs."""
     from mlworkbench.operate.live import certify_served
 
-    found = certify_served(model, here.home, since=since, trusted=here.settings.trusted_types)
+    found = certify_served(model, here.home, since=since)
     rows: list[dict[str, Any]] = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found.rows]
     told = f"{model} since {since}: {found.verdict} on {found.count:,} answers"
     answer(found.summary, [told, *text_table(rows), *found.remarks, f"metric: {found.metric}"], as_json=as_json)

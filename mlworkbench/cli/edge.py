@@ -41,15 +41,16 @@ def export(
     done = export_edge(open_model(name, here.home, version or None), Path(folder))
     lines = [
         f"{done.version}: {done.size / 1e6:.1f} MB in {done.folder}; needs {', '.join(done.needs)}",
-        "on the device: python score.py events.jsonl",
+        "on the device: python -I score.py events.jsonl",
     ]
     answer({"model": name, **asdict(done)}, lines, as_json=json)
 
 # %% ../../nbs/cli/85_edge.ipynb #2a2c4141
 def score(
     folder: Annotated[str, typer.Argument(help="An export.", metavar="DIR")],
-    file: Annotated[str, typer.Argument(help="Events: JSON lines, or CSV (.csv).", metavar="FILE")],
+    file: Annotated[str, typer.Argument(help="JSON lines, or CSV (.csv); - for standard input.", metavar="FILE")],
     out: Annotated[str, typer.Option("--out", "-o", help="File of predictions; appended to.")] = "predictions.jsonl",
+    name: Annotated[str, typer.Option("--name", help="Name of the device, where two may get equal files.")] = "",
     json: Json = False,
 ) -> None:
     """Score a file as a device would, by an export."""
@@ -57,7 +58,8 @@ def score(
     if not program.is_file():
         rule = "a folder that `mlworkbench edge export` wrote"
         raise DeploymentError(f"DIR: {rule}; got {folder!r} without score.py; export one")
-    words = [sys.executable, "-I", str(program), file, "--out", out, *(["--json"] if json else [])]
+    words = [sys.executable, "-I", str(program), file, "--out", out, *(["--name", name] if name else [])]
+    words += ["--json"] if json else []
     code = subprocess.run(words, check=False).returncode
     if code:
         raise typer.Exit(code)

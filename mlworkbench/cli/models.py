@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Annotated
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.registry import Registry
 
 # %% auto #0
-__all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'certified',
-           'make_champion', 'register', 'frame_of', 'registry', 'user', 'model_and_version', 'named_version',
-           'version_cells', 'list_', 'show', 'promote', 'rollback', 'history', 'remove']
+__all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'reason_to_promote',
+           'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user', 'model_and_version',
+           'named_version', 'version_cells', 'list_', 'show', 'promote', 'last_basis', 'rollback', 'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
@@ -90,21 +92,35 @@ def train(
     definition = definition_of(here, model)
     with bar(quiet=json) as report:
         result = run_training(definition, here.home, progress=report, rows=rows)
-        passed = result.gates.get("verdict") != "fail"
-        certificate = certified(here, definition, str(result.tag), report) if promote and passed else None
+        why = reason_to_promote(result.gates)
+        certificate = certified(here, definition, str(result.tag), report) if promote and why else None
     facts = {"model": definition.name, **result_facts(result), "promoted": False}
     lines = result_lines(result)
     if certificate is not None:
         facts["certificate"] = certificate.summary
         lines += certificate_lines(certificate)
         if not certificate.refusal:
-            facts["promoted"] = make_champion(here, str(result.tag), "its gates passed at training")
+            facts["promoted"] = make_champion(here, str(result.tag), why)
             lines.append("now champion")
     answer(facts, lines, as_json=json)
-    if not passed:
-        raise Refused(f"gates of {result.tag}: all must pass; got fail; the version is kept and not promoted")
+    verdict = result.gates.get("verdict")
+    if verdict == "fail" or (promote and not why):
+        raise Refused(f"gates of {result.tag}: all must pass; got {verdict}; the version is kept and not promoted")
     if certificate is not None and certificate.refusal:
         raise Refused(f"{certificate.refusal}; the version is kept and not promoted")
+
+
+def reason_to_promote(gates: Mapping[str, Any]) -> str:
+    """Say why a version may be promoted right after training; empty where a gate failed or is undecided.
+
+    Examples
+    --------
+    >>> reason_to_promote({"verdict": "undecided", "gates": []})
+    'trained; it declares no gates'
+    """
+    if not gates.get("gates"):
+        return "trained; it declares no gates"
+    return "its gates passed at training" if gates.get("verdict") == "pass" else ""
 
 
 def certified(here: Place, definition: ModelDefinition, tag: str, report: Report | None) -> Certificate:
@@ -237,8 +253,19 @@ def promote(
     """Give a version an alias; champion needs a proof."""
     here = place()
     model, version = named_version(here, reference)
-    tag = registry(here).promote(model, version, who=user(), why=why, alias=alias, override=override)
-    answer({"model": model, "alias": alias, "version": tag}, [f"{alias} of {model}: {tag}"], as_json=json)
+    kept = registry(here)
+    before = len(kept.history(model))
+    tag = kept.promote(model, version, who=user(), why=why, alias=alias, override=override)
+    told = kept.history(model)
+    basis = last_basis(told, alias)
+    facts = {"model": model, "alias": alias, "version": tag, "basis": basis, "moved": len(told) > before}
+    said = f"{alias} of {model}: {tag}" if facts["moved"] else f"{tag}: already {alias} of {model}"
+    answer(facts, [said + (f", {basis}" if basis else "")], as_json=json)
+
+
+def last_basis(history: Sequence[Mapping[str, Any]], alias: str) -> str:
+    """Give the basis of an alias's newest move."""
+    return str(next((line["basis"] for line in reversed(history) if line["alias"] == alias), ""))
 
 
 def rollback(model: ModelArgument = "", why: Why = "", override: Override = "", json: Json = False) -> None:
@@ -246,7 +273,8 @@ def rollback(model: ModelArgument = "", why: Why = "", override: Override = "", 
     here = place()
     name = choose(model, known_models(here))
     tag = registry(here).rollback(name, who=user(), why=why, override=override)
-    answer({"model": name, "version": tag}, [f"champion of {name}: {tag}"], as_json=json)
+    basis = last_basis(registry(here).history(name), "champion")
+    answer({"model": name, "version": tag, "basis": basis}, [f"champion of {name}: {tag}, {basis}"], as_json=json)
 
 
 def history(model: ModelArgument = "", json: Json = False) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from .certify import refuse_beside
 from .console import Json
 from .console import Model
 from .console import answer
@@ -46,6 +47,7 @@ def replay(
         rule = "a PREDICTION_ID or --all, one of them"
         raise DefinitionError(f"replay: {rule}; got {prediction_id or 'neither'}; see mlworkbench replay --help")
     if prediction_id:
+        refuse_beside("a PREDICTION_ID", {"--since": since, "--limit": limit})
         _replay_one(prediction_id, model, as_json=json)
     else:
         _replay_all(model, since, limit, as_json=json)
@@ -58,7 +60,9 @@ def _replay_one(prediction_id: str, model: str, *, as_json: bool) -> None:
 
     facts = passport(prediction_id, place(create=False).home, model=model)
     answer(facts, passport_lines(facts), as_json=as_json)
-    refuse_difference({"differ": int(facts["verdict"] == "differ")}, f"prediction {facts['prediction_id']}")
+    if facts["verdict"] not in ("equal", "erased"):
+        rule = "must replay equal, or be erased"
+        raise Refused(f"prediction {facts['prediction_id']}: {rule}; got {facts['verdict']}; {facts['reason']}")
 
 
 def _replay_all(model: str, since: str, limit: int | None, *, as_json: bool) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import time
@@ -22,6 +21,9 @@ from ..contract import Contract
 from .device_events import csv_events
 from .device_events import event_contract
 from .device_events import line_events
+from .device_files import fingerprint
+from .device_files import rejected_file
+from .device_files import replace_rejected
 from .path import Entry
 from .path import answers
 from .path import now_us
@@ -31,21 +33,19 @@ from .stream_ask import CARRIED
 from .stream_ask import Part
 from .stream_ask import buried
 from .stream_ask import carries
+from .stream_ask import predicted
 from .stream_ask import sort_events
 from .stream_events import Event
 from .stream_events import Outcome
 from .stream_events import read_event
 from ..errors import ContractError
 from ..errors import DeploymentError
-from ..errors import ScoringError
-from ..errors import UserCodeError
 from ..features.view import view_of
 from ..scoring.code import load_code
 from ..scoring.compiled import CompiledScorer
 from ..scoring.files import read_manifest
 from ..scoring.version import Predictions
 from ..scoring.version import Version
-from ..scoring.version import predict
 from ..scoring.version import reproduce_golden
 
 # %% auto #0
@@ -87,19 +87,6 @@ def open_export(folder: Path) -> Version:
     return version
 
 # %% ../../nbs/deploy/54_device.ipynb #a97c4702
-def _predicted(version: Version, part: Part, letters: list[Outcome]) -> Iterator[tuple[Part, Predictions]]:
-    """Predict rows; where one of them cannot be scored, halve until it is alone."""
-    try:
-        yield part, predict(version, part.request.columns, part.values)
-    except (ContractError, ScoringError, UserCodeError) as error:
-        count = len(part.events)
-        if count == 1:
-            letters.append(buried(part.events[0], str(error)))
-            return
-        for half in (range(count // 2), range(count // 2, count)):
-            yield from _predicted(version, part.take(list(half)), letters)
-
-
 def _bare(event: Event, version: Version) -> Outcome | None:
     """Refuse an event without any value of the views: nothing here could look them up."""
     try:
@@ -112,17 +99,19 @@ def _bare(event: Event, version: Version) -> Outcome | None:
     return buried(event, f"event: {rule}; it lacks {', '.join(names)}; add them")
 
 
-def score_events(version: Version, events: Sequence[Event], source: str) -> tuple[list[dict[str, Any]], list[Outcome]]:
+def score_events(
+    version: Version, events: Sequence[Event | Outcome], source: str
+) -> tuple[list[dict[str, Any]], list[Outcome]]:
     """Score events.
 
     Parameters
     ----------
     version : Version
         Opened.
-    events : sequence of Event
-        Some of a file's.
+    events : sequence of Event or Outcome
+        Some of a file's; one that was refused when it was read stays so.
     source : str
-        Fingerprint of the file; with the row it names a prediction.
+        Name of their source; with the row it names a prediction.
 
     Returns
     -------
@@ -132,13 +121,13 @@ def score_events(version: Version, events: Sequence[Event], source: str) -> tupl
         Events that got no prediction, with the reason.
     """
     started = time.perf_counter()
-    found = [_bare(event, version) for event in events]
-    letters = [letter for letter in found if letter is not None]
-    parts, refused = sort_events([e for e, letter in zip(events, found, strict=True) if letter is None], version)
+    judged = [(_bare(event, version) or event) if isinstance(event, Event) else event for event in events]
+    letters = [event for event in judged if isinstance(event, Outcome)]
+    parts, refused = sort_events([event for event in judged if isinstance(event, Event)], version)
     letters += refused
     lines: list[dict[str, Any]] = []
     for part in parts:
-        for own, predictions in _predicted(version, part, letters):
+        for own, predictions in predicted(version, part, letters):
             lines += _lines(version, own, predictions, (source, (time.perf_counter() - started) * 1e6))
     return sorted(lines, key=lambda line: int(line["line"])), letters
 
@@ -159,10 +148,7 @@ def _lines(version: Version, part: Part, predictions: Predictions, origin: tuple
         for event, answer, row in zip(part.events, told, rows, strict=True)
     ]
 
-# %% ../../nbs/deploy/54_device.ipynb #22d7a172
-CHUNK = 4096
-
-
+# %% ../../nbs/deploy/54_device.ipynb #007b3e88
 @dataclass(frozen=True)
 class DeviceReport:
     """What a run on a device did.
@@ -194,7 +180,21 @@ class DeviceReport:
     seconds: float = 0.0
 
 
-def _events_of(data: bytes, name: str, version: Version) -> Iterator[Event]:
+def _finished(report: DeviceReport, letters: Sequence[Outcome], dead: Path, name: str) -> DeviceReport:
+    """Refuse a file without any row; then list the refused events, in place of those of an earlier run."""
+    if not report.rows:
+        raise DeploymentError(f"{name or 'standard input'}: at least one row; got none; check the file")
+    replace_rejected(dead, [letter.body for letter in letters])
+    if not letters:
+        return report
+    first = min(letters, key=lambda letter: letter.event.line)
+    return replace(report, dead=str(dead), first=f"row {first.event.line}: {first.body['reason']}")
+
+# %% ../../nbs/deploy/54_device.ipynb #99e4f273
+CHUNK = 4096
+
+
+def _events_of(data: bytes, name: str, version: Version) -> Iterator[Event | Outcome]:
     if not name.endswith(".csv"):
         return line_events(data.splitlines())
     try:
@@ -203,7 +203,7 @@ def _events_of(data: bytes, name: str, version: Version) -> Iterator[Event]:
         raise DeploymentError(f"{name}: UTF-8; got another byte at {error.start}; convert the file") from None
 
 
-def score_source(version: Version, data: bytes, out: Path, *, name: str = "") -> DeviceReport:
+def score_source(version: Version, data: bytes, out: Path, *, name: str = "", source: str = "") -> DeviceReport:
     """Score the events of a file.
 
     Parameters
@@ -216,6 +216,8 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "") ->
         The predictions; appended to.
     name : str, optional
         Its name; CSV where it ends in ``.csv``, else JSON lines.
+    source : str, optional
+        What `source_name` gave; default the fingerprint of the file.
 
     Returns
     -------
@@ -226,11 +228,10 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "") ->
     DeploymentError
         If the output cannot be written, or the file holds no row.
     """
-    source, started = hashlib.sha256(data).hexdigest()[:32], time.perf_counter()
-    report = DeviceReport(version.version, out=str(out))
-    file, letters = Appender(out), list[Outcome]()
-    dead = out.with_name(f"{out.stem}.rejected.jsonl")
-    dead.unlink(missing_ok=True)
+    source, started = source or fingerprint(data), time.perf_counter()
+    report, letters = DeviceReport(version.version, out=str(out)), list[Outcome]()
+    dead = rejected_file(out, name)
+    file = Appender(out)
     try:
         seen = {str(line.get("prediction_id")) for line in file.backward()}
         events = _events_of(data, name, version)
@@ -246,15 +247,3 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "") ->
     finally:
         file.close(keep_empty=False)
     return _finished(replace(report, seconds=time.perf_counter() - started), letters, dead, name)
-
-
-def _finished(report: DeviceReport, letters: Sequence[Outcome], dead: Path, name: str) -> DeviceReport:
-    """Write the refused events down, and refuse a file without any row."""
-    if not report.rows:
-        raise DeploymentError(f"{name or 'standard input'}: at least one row; got none; check the file")
-    if not letters:
-        return report
-    listing = Appender(dead)
-    listing.append([letter.body for letter in letters])
-    listing.close()
-    return replace(report, dead=str(dead), first=f"row {letters[0].event.line}: {letters[0].body['reason']}")

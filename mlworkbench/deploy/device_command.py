@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from pathlib import Path
 from .device import DeviceReport
 from .device import open_export
 from .device import score_source
+from .device_files import fingerprint
+from .device_files import source_name
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
 
@@ -30,7 +33,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     folder : Path
         The export; its files are verified already.
     arguments : sequence of str
-        ``FILE [--out PATH] [--json]``.
+        ``FILE [--out PATH] [--name NAME] [--json]``.
 
     Returns
     -------
@@ -40,11 +43,14 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="score.py", description="Score events on this device.")
     parser.add_argument("file", help="events: JSON lines, or CSV (.csv); - for JSON lines from standard input")
     parser.add_argument("--out", default="predictions.jsonl", help="appended to; default predictions.jsonl")
+    parser.add_argument("--name", default="", help="name of this device, where two may get equal files")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of text")
     asked = parser.parse_args(list(arguments))
     try:
         version = open_export(folder / "model")
-        report = score_source(version, _read(asked.file), Path(asked.out), name=asked.file)
+        data, mark = _read(asked.file)
+        source = source_name(mark, asked.name)
+        report = score_source(version, data, Path(asked.out), name=asked.file, source=source)
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -54,11 +60,13 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     return 0 if report.scored + report.repeated else 2
 
 
-def _read(name: str) -> bytes:
+def _read(name: str) -> tuple[bytes, str]:
+    """Read all events; a file is marked by its content, a pipe by 32 digits drawn for this run."""
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise DeploymentError(f"{name}: a file that can be read; {error.strerror}; name another") from None
+    return data, fingerprint(data) if Path(name).is_file() and name != "-" else os.urandom(16).hex()
 
 
 def _told(report: DeviceReport) -> str:

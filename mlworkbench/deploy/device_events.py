@@ -9,10 +9,13 @@ import csv
 import json
 from collections.abc import Iterable
 from collections.abc import Iterator
+from itertools import chain
 
 from ..contract import Contract
 from ..data.cell import meant
+from .stream_ask import buried
 from .stream_events import Event
+from .stream_events import Outcome
 from ..errors import DeploymentError
 from ..scoring.golden import view_contract
 from ..scoring.version import Version
@@ -21,8 +24,8 @@ from ..scoring.version import Version
 __all__ = ['csv_events', 'event_contract', 'line_events']
 
 # %% ../../nbs/deploy/54_device_events.ipynb #148df6aa
-def csv_events(text: Iterable[str], contract: Contract) -> Iterator[Event]:
-    """Turn rows of CSV into events.
+def csv_events(text: Iterable[str], contract: Contract) -> Iterator[Event | Outcome]:
+    """Turn rows of CSV into events; blank ones are left out.
 
     Parameters
     ----------
@@ -33,8 +36,9 @@ def csv_events(text: Iterable[str], contract: Contract) -> Iterator[Event]:
 
     Yields
     ------
-    Event
-        Its line is the number of the row, from 1 without the header.
+    Event, or Outcome
+        Its line is the number of the row, from 1 without the header; a row with another number of cells than the
+        header is refused at once.
 
     Raises
     ------
@@ -48,16 +52,24 @@ def csv_events(text: Iterable[str], contract: Contract) -> Iterator[Event]:
     >>> [event.data for event in csv_events(["gate,distance", "7,760", ",17"], contract)]
     [b'{"gate": "7", "distance": 760.0}', b'{"gate": null, "distance": 17.0}']
     """
-    reader = csv.reader(text, strict=True)
+    lines = iter(text)
+    reader = csv.reader(chain([next(lines, "").removeprefix("\ufeff")], lines), strict=True)
     names = next(reader, [])
     if not names or len(set(names)) < len(names):
         raise DeploymentError(f"CSV: a first line naming each column once; got {','.join(names)[:80]!r}; add it")
-    names[0] = names[0].removeprefix("\ufeff")
     kinds = {column.name: column.kind for column in contract.columns}
     for row, cells in enumerate(reader, start=1):
-        found = {name: meant(cell or None, kinds.get(name, "text")) for name, cell in zip(names, cells, strict=False)}
-        data = json.dumps(found if len(cells) == len(names) else cells).encode()
-        yield Event(row - 1, row, data, len(data))
+        if len(cells) == len(names):
+            pairs = zip(names, cells, strict=True)
+            yield _event(row, {name: meant(cell or None, kinds.get(name, "text")) for name, cell in pairs})
+        elif "".join(cells).strip() or len(cells) > 1:
+            reason = f"row: {len(names)} cells, as in the first line; got {len(cells)}; correct the row"
+            yield buried(_event(row, cells), reason)
+
+
+def _event(row: int, found: object) -> Event:
+    data = json.dumps(found).encode()
+    return Event(row - 1, row, data, len(data))
 
 
 def event_contract(version: Version) -> Contract:

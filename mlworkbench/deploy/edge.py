@@ -11,20 +11,21 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib import resources
 from pathlib import Path
 
 from .path import require_deployment
+from .serving import service_folder
 from ..errors import DeploymentError
 from ..scoring.files import json_text
 from ..scoring.files import write_bytes
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge',
-           'score_template']
+__all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge']
 
 # %% ../../nbs/deploy/54_edge.ipynb #541c5201
 MODEL_FILES = ("manifest.json", "declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx")
@@ -63,18 +64,24 @@ def check_export(version: Version) -> None:
         if function.pandas:
             raise _refuse(version, "row functions take numpy arrays", f"{function.name} takes pandas", "rewrite it")
 
-# %% ../../nbs/deploy/54_edge.ipynb #c35691f7
+# %% ../../nbs/deploy/54_edge.ipynb #8f6e878c
 ALLOWED = {*sys.stdlib_module_names, "numpy"}
 
 
-def _imported(source: str, package: str) -> Iterable[str]:
-    """Give the absolute names that a source imports when it is loaded."""
-    for node in ast.parse(source).body:
+def _imported(source: str, package: str, *, inside: bool = False) -> Iterable[str]:
+    """Give the absolute names that a source imports when it is loaded, or also inside its functions."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree) if inside else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             yield ".".join(part for part in (base, node.module or "") if part)
+
+
+def _foreign(names: Iterable[str]) -> list[str]:
+    """Give the names of modules that are neither the workbench's nor on a device."""
+    return sorted(name for name in names if name.partition(".")[0] not in ALLOWED | {"mlworkbench"})
 
 
 def device_sources(roots: Iterable[str]) -> dict[str, bytes]:
@@ -106,8 +113,7 @@ def device_sources(roots: Iterable[str]) -> dict[str, bytes]:
         found[place] = path.read_bytes()
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         wanted = set(_imported(found[place].decode(), package))
-        foreign = sorted(n for n in wanted if n.partition(".")[0] not in ALLOWED | {"mlworkbench"})
-        if foreign:
+        if foreign := _foreign(wanted):
             rule = "a device has the standard library and numpy alone"
             raise DeploymentError(f"{name}: {rule}; it imports {foreign[0]}; import it inside a function")
         waiting += [n for n in wanted if n.partition(".")[0] == "mlworkbench"]
@@ -120,7 +126,7 @@ def _source_path(name: str) -> Path:
     path = PACKAGE.parent.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
-# %% ../../nbs/deploy/54_edge.ipynb #8f6e878c
+# %% ../../nbs/deploy/54_edge.ipynb #1239509e
 @dataclass(frozen=True)
 class EdgeExport:
     """What was written for a device.
@@ -164,23 +170,39 @@ def export_edge(version: Version, folder: Path) -> EdgeExport:
         If the version cannot run on a device, or the folder holds something.
     """
     check_export(version)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DeploymentError(f"{folder}: an export is written into a new folder; got one with files; name another")
     files = _contents(version)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     told = {"format": 1, "model": version.model, "version": version.version, "needs": list(_needs(version))}
     files["edge.json"] = json_text({**told, "content_id": version.content_id, "files": digests}).encode()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(files, folder.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        raise DeploymentError(f"{folder}: a folder that can be written; {reason}; name another") from None
+    return EdgeExport(folder, version.version, len(files), sum(map(len, files.values())), _needs(version))
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files beside or in a folder, then move them to their place in one step, or ``edge.json`` last."""
+    there = folder.exists()
+    if there and (not folder.is_dir() or any(folder.iterdir())):
+        raise DeploymentError(f"{folder}: an export is written into a new folder; got one with files; name another")
+    base = folder if there else folder.parent
+    base.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=".export-", dir=base))
     try:
         for name, data in files.items():
             write_bytes(place / name, data)
         place.chmod(0o755)
-        place.replace(folder)
+        if not there:
+            place.replace(folder)
+            return
+        for path in sorted(place.iterdir(), key=lambda path: path.name == "edge.json"):
+            path.replace(folder / path.name)
+        place.rmdir()
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    return EdgeExport(folder, version.version, len(files), sum(map(len, files.values())), _needs(version))
 
 
 def _contents(version: Version) -> dict[str, bytes]:
@@ -191,25 +213,17 @@ def _contents(version: Version) -> dict[str, bytes]:
     roots = {DEVICE}
     for name in code:
         source = model[f"model/{name}"].decode()
-        wanted = set(_imported(source, ""))
-        foreign = sorted(n for n in wanted if n.partition(".")[0] not in ALLOWED | {"mlworkbench"})
-        if foreign:
+        wanted = set(_imported(source, "", inside=True))
+        if foreign := _foreign(wanted):
             raise _refuse(version, "row functions import numpy alone", f"{name} imports {foreign[0]}", "do without it")
         roots |= {n for n in wanted if n.partition(".")[0] == "mlworkbench"}
     library = {f"lib/{name}": data for name, data in device_sources(roots).items()}
     requirements = "".join(f"{need}\n" for need in _needs(version)).encode()
-    return {**model, **library, "score.py": score_template().read_bytes(), "requirements.txt": requirements}
+    program = (service_folder("edge") / "score.py").read_bytes()
+    return {**model, **library, "score.py": program, "requirements.txt": requirements}
 
 
 def _needs(version: Version) -> tuple[str, ...]:
     """Name the libraries of an export, at the versions that proved it here."""
     names = ["numpy", *(["onnxruntime"] if (version.folder / "scorer.onnx").is_file() else [])]
     return tuple(f"{name}=={metadata.version(name)}" for name in names)
-
-
-def score_template() -> Path:
-    """Find ``score.py``: in a checkout, or inside the installed package."""
-    for root in (PACKAGE.parent / "services", PACKAGE / "templates" / "services"):
-        if (root / "edge" / "score.py").is_file():
-            return root / "edge" / "score.py"
-    raise DeploymentError("services/edge/score.py: comes with mlworkbench; it is not there; install mlworkbench again")

@@ -6,21 +6,168 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..contract import Column
+from ..contract import Contract
+from .edge_lines import AGAIN
+from .edge_lines import is_number
+from .edge_lines import read_predictions
+from .edge_lines import refused
+from .edge_lines import whole_number
 from ..errors import LogError
+from ..errors import VersionError
 from ..evaluation.log import PredictionLog
+from ..evaluation.log import connect
+from ..evaluation.log import log_error
 from ..evaluation.record import FIELDS
-from ..evaluation.record import SCHEMA_VERSION
+from ..evaluation.text import to_json
+from ..faults import shorten
+from ..features.view import view_of
 from ..home import Home
+from ..home import file_lock
+from ..scoring.files import read_manifest
+from ..scoring.files import verify_files
+from ..scoring.golden import view_contract
+from ..scoring.registry import Registry
 
 # %% auto #0
-__all__ = ['WHOLE', 'Collected', 'read_predictions', 'collect']
+__all__ = ['fits', 'Shape', 'check_versions', 'Collected', 'collect']
+
+# %% ../../nbs/deploy/54_edge_collect.ipynb #81b9efd6
+def fits(value: object, column: Column) -> bool:
+    """Say whether a logged value is of the kind of its column.
+
+    Examples
+    --------
+    >>> fits(3750.0, Column("mass", "number")), fits("heavy", Column("mass", "number"))
+    (True, False)
+    """
+    if column.kind in ("integer", "time"):
+        return whole_number(-(2**63), 2**63 - 1)(value)
+    if column.kind in ("category", "text"):
+        return value is None or isinstance(value, str)
+    if column.kind == "boolean":
+        return isinstance(value, bool)
+    if column.kind == "vector":
+        number = replace(column, kind="number", size=0)
+        return isinstance(value, list) and all(fits(part, number) for part in value)
+    infinite = column.infinite and value in ("Infinity", "-Infinity")
+    return value is None or infinite or is_number(value)
 
 # %% ../../nbs/deploy/54_edge_collect.ipynb #5ffe1ebe
+@dataclass(frozen=True)
+class Shape:
+    """What a version says of the rows that it logs.
+
+    Attributes
+    ----------
+    scores : int
+        Numbers in a score: 1, or one for each class.
+    decisions : frozenset of str
+        As JSON text.
+    columns : dict of str to dict of str to Column
+        By the log's field ``features``, ``entity`` or ``request``: columns that it may hold.
+    tolerance : float
+        Largest difference at which two scores count as equal.
+    timed : bool
+        Whether the prediction time comes from the request.
+    """
+
+    scores: int
+    decisions: frozenset[str]
+    columns: dict[str, dict[str, Column]]
+    tolerance: float
+    timed: bool
+
+    @classmethod
+    def of(cls, declaration: Mapping[str, Any], contracts: Mapping[str, Any]) -> Shape:
+        """Read declaration and contracts of a version."""
+        request, frame = (Contract.from_dict(contracts[name]) for name in ("request", "frame"))
+        views = view_contract(tuple(view_of(view) for view in declaration["views"]))
+        asked = {column.name: column for column in (*request.columns, *views.columns)}
+        entity = {name: asked[name] for name in declaration.get("entity") or ()}
+        classes, several = declaration["classes"], declaration["task"] == "multiclass"
+        return cls(
+            scores=len(classes) if several else 1,
+            decisions=frozenset(map(to_json, classes)) or frozenset(["null"]),
+            columns={"features": {c.name: c for c in frame.columns}, "entity": entity, "request": asked},
+            tolerance=float(declaration["tolerance"]),
+            timed=bool(declaration.get("prediction_time")),
+        )
+
+    def misfit(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Name a field that does not fit, and its rule; None where all do."""
+        if len(json.loads(row["scores"])) != self.scores:
+            return "scores", f"as many as the version gives, {self.scores}"
+        if to_json(json.loads(row["decision"])) not in self.decisions:
+            return "decision", f"one of {', '.join(sorted(self.decisions))}"
+        for field, columns in self.columns.items():
+            values = json.loads(row[field] or "{}")
+            whole = field == "request" or values.keys() >= columns.keys()
+            if not whole or not values.keys() <= columns.keys():
+                return field, f"columns of the version: {shorten(', '.join(columns))}"
+            for name, value in values.items():
+                if not fits(value, columns[name]):
+                    return field, f"{name} of kind {columns[name].kind}"
+        return None
+
+# %% ../../nbs/deploy/54_edge_collect.ipynb #08c455c5
+def _shape(model: str, tag: str, registry: Registry) -> Shape:
+    """Find the version of a tag, verify it, and read its shape."""
+    if registry.find(model, tag) != tag:
+        raise VersionError(f"{model}: a whole tag; {tag!r} is the alias of another; name the version itself")
+    folder = registry.folder(model, tag)
+    verify_files(folder, read_manifest(folder))
+    read = [json.loads((folder / name).read_text(encoding="utf-8")) for name in ("declaration.json", "contract.json")]
+    return Shape.of(*read)
+
+
+def check_versions(name: str, rows: Sequence[Mapping[str, Any]], registry: Registry) -> dict[str, Shape]:
+    """Check every row by what its version says.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the message.
+    rows : sequence of mapping
+        As `read_predictions` gave them; at least one.
+    registry : Registry
+        Has the versions.
+
+    Returns
+    -------
+    dict of str to Shape
+        By tag.
+
+    Raises
+    ------
+    LogError, VersionError
+        Naming line and column.
+    """
+    shapes: dict[str, Shape] = {}
+    for number, row in enumerate(rows, start=1):
+        place, model, tag = f"{name}, line {number}", rows[0]["model"], row["version"]
+        others = {row["model"], tag.partition(":")[0]} - {model}
+        if others:
+            raise refused(place, "model", f"one model in a file, here {model}", min(others), "collect them apart")
+        if tag not in shapes:
+            try:
+                shapes[tag] = _shape(model, tag, registry)
+            except VersionError as error:
+                raise VersionError(f"{place}, version: {error}; nothing was imported") from None
+        misfit = shapes[tag].misfit(row)
+        if misfit:
+            raise refused(place, *misfit, row[misfit[0]])
+    return shapes
+
+# %% ../../nbs/deploy/54_edge_collect.ipynb #f128c5db
 @dataclass(frozen=True)
 class Collected:
     """What came home from a device.
@@ -41,60 +188,26 @@ class Collected:
     unfinished: int = 0
 
 
-WHOLE = ("prediction_time", "logged_at", "latency_us", "schema_version")
-
-
-def _row(name: str, number: int, line: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a row of the log of a line of a device's file."""
-    kept = line.get("log")
-    row = {"request": "", **(kept if isinstance(kept, dict) else {})}
-    row |= {field: line.get(field) for field in ("prediction_id", "model", "version")}
-    for field in FIELDS:
-        kind = int if field in WHOLE else str
-        if type(row.get(field)) is not kind:
-            rule = f"a prediction of a device, with {field} as {'a whole number' if kind is int else 'text'}"
-            raise LogError(f"{name}, line {number}: {rule}; got {row.get(field)!r}; nothing was imported")
-    if row["deployment"] != "edge" or row["schema_version"] > SCHEMA_VERSION:
-        got = f"{row['deployment']!r}, schema version {row['schema_version']}"
-        raise LogError(f"{name}, line {number}: a prediction of a device, of schema {SCHEMA_VERSION}; got {got}")
-    return {field: row[field] for field in FIELDS}
-
-
-def read_predictions(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Read the predictions of a device as rows of the log.
-
-    Parameters
-    ----------
-    path : Path
-        ``predictions.jsonl``.
-
-    Returns
-    -------
-    rows : list of dict
-        Ready for `PredictionLog.write`.
-    unfinished : int
-        1 where the last line is torn, and left out.
-
-    Raises
-    ------
-    LogError
-        If it cannot be read, or holds anything else.
-    """
+def _logged(path: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Give the rows that the log has of these ids; erased ones are left out."""
+    wanted = "prediction_id IN (SELECT value FROM json_each(?)) AND features != ''"
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise LogError(f"{path}: a file that can be read; {error.strerror}; name another") from None
-    torn, rows = len(lines.pop().strip()) > 0, []
-    for number, line in enumerate(lines, start=1):
+        connection = connect(path)
         try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            rule = f"line {number}: a line of JSON that a device wrote; got {line[:40]!r}"
-            raise LogError(f"{path.name}, {rule}; nothing was imported; copy it again")
-        rows.append(_row(path.name, number, found))
-    return rows, int(torn)
+            query = f"SELECT {', '.join(FIELDS)} FROM predictions WHERE {wanted}"
+            found = connection.execute(query, [json.dumps(list(ids))]).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise log_error(path, error) from error
+    return [dict(zip(FIELDS, values, strict=True)) for values in found]
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], shape: Shape) -> bool:
+    """Say whether two rows of one id tell the same prediction."""
+    told = ("decision", "entity", "features", "request", *(["prediction_time"] if shape.timed else []))
+    pairs = zip(json.loads(one["scores"]), json.loads(other["scores"]), strict=False)
+    return all(one[field] == other[field] for field in told) and all(abs(a - b) <= shape.tolerance for a, b in pairs)
 
 
 def collect(path: Path, home: Home) -> Collected:
@@ -114,16 +227,26 @@ def collect(path: Path, home: Home) -> Collected:
     Raises
     ------
     LogError, VersionError
-        If the file holds anything but predictions of one model whose versions are known here; then nothing is
-        imported.
+        If the file holds anything but predictions of one model whose versions are known here, or contradicts the
+        log; then nothing is imported.
     """
-    from mlworkbench.scoring.registry import Registry
-
     rows, unfinished = read_predictions(path)
-    models = sorted({row["model"] for row in rows})
-    if len(models) != 1:
-        raise LogError(f"{path.name}: predictions of one model; got {', '.join(models) or 'none'}; collect them apart")
-    for tag in sorted({row["version"] for row in rows}):
-        Registry(home).find(models[0], tag)
-    with PredictionLog(home.log(models[0])) as log:
-        return Collected(models[0], len(rows), log.write(rows), unfinished)
+    if not rows:
+        raise LogError(f"{path.name}: at least one prediction; got none; {AGAIN}")
+    shapes = check_versions(path.name, rows, Registry(home))
+    model = rows[0]["model"]
+    with file_lock(home.path / "locks" / f"{model}.collect"):
+        return Collected(model, len(rows), _write(path.name, rows, home.log(model), shapes), unfinished)
+
+
+def _write(name: str, rows: Sequence[Mapping[str, Any]], file: Path, shapes: Mapping[str, Shape]) -> int:
+    """Write rows that do not contradict the log, or none; nobody else collects meanwhile."""
+    ids = [row["prediction_id"] for row in rows]
+    known: dict[str, Mapping[str, Any]] = {}
+    known |= {row["prediction_id"]: row for row in (_logged(file, ids) if file.exists() else ())}
+    for number, row in enumerate(rows, start=1):
+        if not _same(known.setdefault(row["prediction_id"], row), row, shapes[row["version"]]):
+            rule = "a prediction that is known says the same again"
+            raise refused(f"{name}, line {number}", "prediction_id", rule, f"{row['prediction_id']}, altered")
+    with PredictionLog(file) as log:
+        return log.write(rows)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ..contract import parse_time
 from ..errors import LogError
@@ -19,7 +21,7 @@ from .record import FIELDS
 from .schema import log_error
 
 # %% auto #0
-__all__ = ['TIME', 'moment_us', 'read_log', 'find_predictions', 'read_call', 'read_labels', 'decoded']
+__all__ = ['TIME', 'moment_us', 'read_log', 'find_predictions', 'read_call', 'logged_scores', 'read_labels', 'decoded']
 
 # %% ../../nbs/evaluation/49_read.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
@@ -149,6 +151,28 @@ def _scored(table: pl.DataFrame) -> pl.DataFrame:
     """Decode the scores of log rows."""
     scores = pl.Series("scores", decoded(table["scores"]), dtype=pl.List(pl.Float64), strict=False)
     return table.with_columns(scores)
+
+
+def logged_scores(log: pl.DataFrame, like: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give logged scores as an array, to be held against computed ones.
+
+    Parameters
+    ----------
+    log : polars.DataFrame of n rows
+        As `read_log` gives it.
+    like : ndarray of shape (m,) or (m, classes)
+        Scores of the same version.
+
+    Returns
+    -------
+    ndarray of shape (n,) or (n, classes)
+
+    Examples
+    --------
+    >>> logged_scores(pl.DataFrame({"scores": [[0.25], [0.5]]}), np.zeros(7)).tolist()
+    [0.25, 0.5]
+    """
+    return np.array(log["scores"].to_list(), dtype=np.float64).reshape(log.height, *like.shape[1:])
 
 
 def read_labels(path: Path | str) -> pl.DataFrame:

@@ -90,8 +90,8 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
     """
     from mlworkbench.evaluation.metrics import check_gates
     from mlworkbench.operate.certificate import certify
-    from mlworkbench.operate.subject import ROWS
     from mlworkbench.operate.training import train
+    from mlworkbench.scoring.evidence import ROWS
     from mlworkbench.scoring.registry import Registry
 
     registry = Registry(home)
@@ -104,7 +104,8 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
         certificate = certify(opened, home, definition=flights, rows=count, progress=report)
         if certificate.refusal:
             raise Refused(certificate.refusal)
-        registry.promote(flights.name, champion, who="mlworkbench demo", why="the demo's version")
+        few = "" if count == ROWS else f"certified on {count:,} rows, as many as the demo deploys"
+        registry.promote(flights.name, champion, who="mlworkbench demo", why="the demo's version", override=few)
     version = registry.open(flights.name, champion)
     demo.version = version.version
     demo.gates = check_gates(version.manifest["metrics"], flights.gates)

@@ -9,7 +9,6 @@ import datetime
 import hashlib
 import json
 import secrets
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +16,24 @@ from typing import Any
 
 from ..errors import VersionError
 from ..home import Home
+from .assembly import sample_rows
 from .certificate_page import certificate_page
 from .certify import Reference
 from .examine import Progress
 from .examine import examine
-from .examine import lake_versions
-from .signature import check_signature
-from .signature import signed
-from .signature import signing_key
-from .subject import ROWS
+from .examine import fresh_folder
 from .subject import certificate_hashes
 from .subject import certificate_rows
 from .verdict import DeploymentVerdict
-from ..scoring.certificates import CertificateRecord
+from ..scoring.certificates import record_of
 from ..scoring.definition import ModelDefinition
+from ..scoring.evidence import ROWS
 from ..scoring.files import environment
 from ..scoring.files import write_bytes
 from ..scoring.registry import Registry
+from ..scoring.signature import read_signed
+from ..scoring.signature import signed
+from ..scoring.signature import signing_key
 from ..scoring.version import Version
 
 # %% auto #0
@@ -73,9 +73,10 @@ class Certificate:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Verdict, rows, and one row for each deployment."""
+        """Verdict, rows, rows left out that break the contract, and one row for each deployment."""
         rows = [{name: row[name] for name in SUMMARY} for row in self.fields["deployments"]]
-        return {"verdict": self.verdict, "rows": self.fields["rows"], "deployments": rows}
+        told = {name: self.fields[name] for name in ("rows", "rejected")}
+        return {"verdict": self.verdict, **told, "deployments": rows}
 
     @property
     def refusal(self) -> str:
@@ -129,7 +130,7 @@ def certify(
     definition : ModelDefinition, optional
         Gives the rows; by default as settings.ini and the lake say.
     rows : int, optional
-        How many rows; None for all.
+        How many rows; None for all. On fewer than 5,000, where there are more, it allows no promotion.
     progress : callable, optional
         Called as ``progress(deployment, done, total)``.
 
@@ -143,22 +144,17 @@ def certify(
     WorkbenchError
         If there are no rows, or the lake changed meanwhile.
     """
-    asked = certificate_rows(version, home, definition=definition, rows=rows)
+    whole = certificate_rows(version, home, definition=definition, rows=None)
+    asked = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
     reference, verdicts = examine(version, asked, home, progress=progress)
-    fields = _fields(version, home, reference=reference, verdicts=verdicts)
-    fields["hashes"] = certificate_hashes(version, asked, home)
+    fields = _fields(version, reference=reference, verdicts=verdicts)
+    fields |= {"available": whole.height, "hashes": certificate_hashes(version, asked, reference.lake)}
     certificate = _write(fields, home)
-    equal = tuple(row.deployment for row in verdicts if row.verdict == "equal")
-    digest = hashlib.sha256(certificate.path.read_bytes()).hexdigest()
-    file = str(certificate.path.relative_to(home.path))
-    told = (fields["name"], version.version, fields["issued_at"], fields["verdict"])
-    Registry(home).certificates.add(CertificateRecord(*told, equal, fields["rows"], digest, file))
+    Registry(home).certificates.add(record_of(certificate.path, home))
     return certificate
 
 
-def _fields(
-    version: Version, home: Home, *, reference: Reference, verdicts: Sequence[DeploymentVerdict]
-) -> dict[str, Any]:
+def _fields(version: Version, *, reference: Reference, verdicts: Sequence[DeploymentVerdict]) -> dict[str, Any]:
     """Give what is signed."""
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{version.content_id[:12]}-{secrets.token_hex(2)}"
@@ -176,7 +172,7 @@ def _fields(
         "scorer": version.scorer.kind,
         "deployments": [one.to_dict() for one in verdicts],
         "environment": environment(),
-        "lake": lake_versions(version, home),
+        "lake": dict(reference.lake),
     }
 
 
@@ -187,10 +183,11 @@ def _write(fields: dict[str, Any], home: Home) -> Certificate:
     page = certificate_page(fields).encode()
     whole = signed({**fields, "page": hashlib.sha256(page).hexdigest()}, signing_key(home))
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=place))
-    write_bytes(part / "certificate.html", page)
-    write_bytes(part / "certificate.json", text.encode())
-    part.rename(place / fields["name"])
+    with home.lock(f"certificates/{fields['model']}"):
+        part = fresh_folder(place, ".part-")
+        write_bytes(part / "certificate.html", page)
+        write_bytes(part / "certificate.json", text.encode())
+        part.rename(place / fields["name"])
     return Certificate(whole, place / fields["name"] / "certificate.json")
 
 # %% ../../nbs/operate/61_certificate.ipynb #4f9c3389
@@ -214,21 +211,23 @@ def verify_certificate(path: Path, home: Home) -> tuple[str, str]:
     Raises
     ------
     VersionError
-        If there is no such file.
+        If there is no such file, or something else was signed.
     """
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VersionError(f"{path}: a certificate that can be read; got {error}; check the path") from None
-    try:
-        fields = json.loads(content)
-        status = check_signature(fields, home)
-    except ValueError:
-        fields, status = {}, "altered"
-    page = path.with_suffix(".html")
-    if status != "altered" and page.is_file() and hashlib.sha256(page.read_bytes()).hexdigest() != fields.get("page"):
-        return "altered", f"altered: {page.name} is not the page that belongs to {path.name}"
+        fields, status = read_signed(path.read_bytes(), home)
+    except OSError as error:
+        raise VersionError(f"{path}: a certificate that can be read; got {error.strerror}; check the path") from None
     if status == "altered":
         return status, f"altered: {path.name} is not what was signed"
+    lacking = [name for name in _SAID if name not in fields]
+    if lacking:
+        rule = "a certificate; something else was signed"
+        raise VersionError(f"{path}: {rule}, without {', '.join(lacking)}; give a certificate.json")
+    page = path.with_suffix(".html")
+    if page.is_file() and hashlib.sha256(page.read_bytes()).hexdigest() != fields["page"]:
+        return "altered", f"altered: {page.name} is not the page that belongs to {path.name}"
     said = f"{fields['version']}, {fields['verdict']}, {fields['rows']} rows, {fields['issued_at']}"
     return status, f"{status}: {said}, signed by {fields['signature']['key_name']}"
+
+
+_SAID = ("version", "verdict", "rows", "issued_at", "page")

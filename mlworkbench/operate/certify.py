@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import field
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,7 @@ from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
 from ..evaluation.equivalence import compare
 from ..evaluation.labels import read_log
+from ..evaluation.read import logged_scores
 from ..evaluation.text import row_values
 from ..home import Home
 from .asking import declared_deployments
@@ -38,7 +40,7 @@ from ..settings import load_settings
 _all_ = [deploy_all, requests]
 
 # %% auto #0
-__all__ = ['Reference', 'reference_predictions', 'DeploymentRow', 'deployments_table', 'deploy_all', 'requests']
+__all__ = ['Reference', 'lake_versions', 'reference_predictions', 'DeploymentRow', 'deployments_table', 'deploy_all', 'requests']
 
 # %% ../../nbs/operate/61_certify.ipynb #0f671daf
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,8 @@ class Reference:
         Their feature rows as JSON, as the log writes them.
     rejected : int
         Rows that break a stated rule of the contract: nobody answers them.
+    lake : mapping of str to int
+        Version of each table of the views, taken before anything was read.
     """
 
     names: list[str]
@@ -67,6 +71,13 @@ class Reference:
     rows: NDArray[np.intp]
     features: list[str]
     rejected: int = 0
+    lake: Mapping[str, int] = field(default_factory=dict)
+
+
+def lake_versions(version: Version, home: Home) -> dict[str, int]:
+    """Give the lake version of each table that a version's views read."""
+    lake = Lake(home.lake)
+    return {table: lake.version(table) for table in sorted({view.table for view in version.views})}
 
 
 def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> Reference:
@@ -90,7 +101,7 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
     ContractError
         If no row can be predicted.
     """
-    whole = request_of_table(asked, version.request)
+    lake, whole = lake_versions(version, home), request_of_table(asked, version.request)
     good, request = whole.accepted()
     if not len(good):
         raise faults_error(list(whole.refused), "requests: no row can be predicted")
@@ -103,7 +114,7 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
     features = row_values(found.frame.columns, len(good))
     texts = row_values(entity, len(good)) if entity else features
     names = _names(texts, times if entity and times is not None else None)
-    return Reference(names, found.scores, found.decisions, good, features, asked.height - len(good))
+    return Reference(names, found.scores, found.decisions, good, features, asked.height - len(good), lake)
 
 
 def _names(texts: Sequence[str], times: Sequence[int] | NDArray[np.int64] | None) -> list[str]:
@@ -203,7 +214,7 @@ def _compared(
         reference.scores[first],
         reference.decisions[first],
         [names[row] for row in kept],
-        _scores(log["scores"], reference.scores)[kept],
+        logged_scores(log, reference.scores)[kept],
         [json.loads(decisions[row]) for row in kept],
         tolerance=version.tolerance,
         threshold=version.declaration["threshold"],
@@ -220,8 +231,3 @@ def _logged_names(log: pl.DataFrame, version: Version) -> list[str]:
         return log["features"].to_list()
     timed = version.declaration["prediction_time"]
     return _names(log["entity"].to_list(), log["prediction_time"].cast(pl.Int64).to_list() if timed else None)
-
-
-def _scores(logged: pl.Series, like: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give logged scores in the shape of the reference's."""
-    return np.array(logged.to_list(), dtype=np.float64).reshape(len(logged), *like.shape[1:])

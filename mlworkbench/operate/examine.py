@@ -16,7 +16,6 @@ from pathlib import Path
 
 import polars as pl
 
-from ..data.lake import Lake
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
 from ..evaluation.labels import read_log
@@ -25,21 +24,22 @@ from .answered import Answered
 from .answered import Way
 from .asking import declared_deployments
 from .certify import Reference
+from .certify import lake_versions
 from .certify import reference_predictions
 from .finder import find
 from .finder import find_in_refusal
 from .trail import trail_of
 from .verdict import DeploymentVerdict
 from .verdict import hold
+from .way_streaming import bring_up
 from .ways import DEPLOYMENTS
 from .ways import WAYS
-from .ways import bring_up
 from ..scoring.version import Version
 
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'WORK', 'home_apart', 'examine', 'lake_versions', 'examine_one']
+__all__ = ['Progress', 'WORK', 'home_apart', 'fresh_folder', 'examine', 'examine_one']
 
 # %% ../../nbs/operate/61_examine.ipynb #1215311a
 WORK = ".examined-"
@@ -64,13 +64,18 @@ def home_apart(home: Home, model: str) -> Iterator[Home]:
     place = home.model(model) / "certificates"
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     with home.lock(f"examine/{model}"):
-        for left in place.glob(f"{WORK}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=WORK, dir=place))
+        folder = fresh_folder(place, WORK)
         try:
             yield _linked(Home.open(folder), home)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh_folder(place: Path, prefix: str) -> Path:
+    """Make a folder, and remove those that killed processes left; whoever calls holds the lock of this prefix."""
+    for left in place.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
 
 
 def _linked(apart: Home, home: Home) -> Home:
@@ -118,7 +123,7 @@ def examine(
     ContractError
         If no row can be predicted.
     """
-    reference, before = reference_predictions(version, asked, home), lake_versions(version, home)
+    reference = reference_predictions(version, asked, home)
     good = asked[reference.rows].select(version.request.names)
     declared, verdicts = declared_deployments(version), list[DeploymentVerdict]()
     bring_up(version, home)
@@ -133,16 +138,10 @@ def examine(
             if progress:
                 progress(name, len(good), len(good))
     after = lake_versions(version, home)
-    if after != before:
-        rule = "the lake must stand still while a version is examined"
-        raise DeploymentError(f"{version.version}: {rule}; it went from {before} to {after}; examine it again")
+    if after != reference.lake:
+        rule, went = "the lake must stand still while a version is examined", f"from {reference.lake} to {after}"
+        raise DeploymentError(f"{version.version}: {rule}; it went {went}; examine it again")
     return reference, verdicts
-
-
-def lake_versions(version: Version, home: Home) -> dict[str, int]:
-    """Give the lake version of each table that a version's views read."""
-    lake = Lake(home.lake)
-    return {table: lake.version(table) for table in sorted({view.table for view in version.views})}
 
 
 def examine_one(

@@ -33,7 +33,7 @@ Columns = dict[str, Array]
 Held = dict[str, NDArray[np.bool_]]
 
 # %% auto #0
-__all__ = ['Array', 'Columns', 'Held', 'needed_columns', 'asked_row', 'request_arrays', 'known_values']
+__all__ = ['Array', 'Columns', 'Held', 'needed_columns', 'erased', 'asked_row', 'request_arrays', 'known_values']
 
 # %% ../../nbs/operate/62_inputs.ipynb #0ca9217c
 def needed_columns(version: Version) -> list[str]:
@@ -42,6 +42,11 @@ def needed_columns(version: Version) -> list[str]:
     inputs = {name for function in version.row_functions for name in function.inputs}
     used = {*version.frame.names, *keys, *inputs}
     return [name for name in version.request.names if name in used]
+
+
+def erased(row: Mapping[str, Any]) -> bool:
+    """Say whether a log row was emptied: neither features nor the rest of the request are left."""
+    return row["features"] in ("", "{}") and row["request"] in ("", "{}")
 
 
 def asked_row(row: Mapping[str, Any], version: Version) -> dict[str, Any]:

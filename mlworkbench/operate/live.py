@@ -5,127 +5,40 @@
 # %% ../../nbs/operate/61_live.ipynb #559fb4cc
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ..data.lake import Lake
 from ..deploy.output import replacing
-from ..errors import DeploymentError
 from ..errors import WorkbenchError
-from ..evaluation.labels import read_log
-from ..evaluation.text import row_values
-from ..features.known import arrivals
+from ..evaluation.read import decoded
+from ..evaluation.read import logged_scores
 from ..home import Home
 from .answered import Answered
 from .certificate import SUMMARY
 from .certificate import counted
 from .certificate import verdict_of
-from .certify import Reference
-from .inputs import asked_row
-from .inputs import known_values
-from .inputs import needed_columns
-from .inputs import request_arrays
-from .ways import DEPLOYMENTS
+from .kept import recomputed
+from .kept import served
+from .kept import sorted_rows
+from .replay import opened
 from .verdict import DeploymentVerdict
 from .verdict import hold
-from ..scoring.registry import Registry
+from .ways import DEPLOYMENTS
 from ..scoring.version import Version
 from ..scoring.version import with_reference
-from ..times import parse_time
+from ..settings import load_settings
 
 # %% auto #0
-__all__ = ['served', 'recomputed', 'computable', 'held_live', 'LiveVerdict', 'certify_served', 'live_metrics']
+__all__ = ['held_live', 'LiveVerdict', 'certify_served', 'live_metrics']
 
 # %% ../../nbs/operate/61_live.ipynb #0dc9274f
-def served(model: str, home: Home, *, since: str) -> pl.DataFrame:
-    """Give the log rows that were served since a time.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model.
-    home : Home
-        Holds the log.
-    since : str
-        UTC text with an offset; by the time at which an answer was logged.
-
-    Returns
-    -------
-    polars.DataFrame
-        As `read_log` gives them, in the order written.
-
-    Raises
-    ------
-    DeploymentError
-        If none was served since then.
-    """
-    log = read_log(home.log(model)).filter(pl.col("role") == "served")
-    found = log.filter(pl.col("logged_at").cast(pl.Int64) >= parse_time(since))
-    if found.is_empty():
-        last = ", ".join(str(moment) for moment in log["logged_at"].tail(1).to_list()) or "never"
-        raise DeploymentError(f"{model}: at least one answer served since {since}; got none; the last was at {last}")
-    return found
-
-
-def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
-    """Compute logged predictions of one version again, the training way, as known then.
-
-    Parameters
-    ----------
-    rows : polars.DataFrame of n rows
-        Of the log, with every column that the version computes from.
-    version : Version
-        Scored by its pipeline.
-    lake : Lake
-        Holds the tables of its views.
-
-    Returns
-    -------
-    Reference
-        Of n rows, in their order.
-    """
-    asked = [asked_row(row, version) for row in _lines(rows)]
-    columns = request_arrays(asked, version)
-    values: dict[str, NDArray[Any]] = {}
-    if version.views:
-        dated = all(lake.exists(view.table) and arrivals(lake, view.table).size for view in version.views)
-        known = rows.with_columns(pl.lit("null").alias("watermark")) if dated else rows
-        values, _ = known_values(asked, known, version, lake)
-    frame = version.features({**columns, **values})
-    scores = version.score(frame)
-    names = rows["prediction_id"].to_list()
-    features = row_values(frame.columns, len(names))
-    return Reference(names, scores, version.decide(scores), np.arange(len(names)), features)
-
-# %% ../../nbs/operate/61_live.ipynb #e2bf925e
-def computable(rows: pl.DataFrame, version: Version) -> pl.DataFrame:
-    """Keep the rows whose log line holds every column that the version computes from."""
-    needed = set(needed_columns(version))
-    kept = []
-    for row in _lines(rows):
-        try:
-            kept.append(row["features"] not in ("", "{}") and needed <= asked_row(row, version).keys())
-        except WorkbenchError:
-            kept.append(False)
-    return rows.filter(pl.Series(kept, dtype=pl.Boolean))
-
-
-def _lines(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Give of each log row what its request is put together from."""
-    parts = rows.select("features", "entity", "request", pl.col("prediction_time").cast(pl.Int64))
-    return parts.iter_rows(named=True)
-
-
 def held_live(rows: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict:
     """Hold what one deployment of one version served against the training way.
 
@@ -141,23 +54,30 @@ def held_live(rows: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVer
     Returns
     -------
     DeploymentVerdict
-        ``undecided`` where no row can be computed; `missing` counts nothing here: what was never logged left no trace.
+        ``undecided`` where no row can be computed, ``refused`` where one is not whole; `missing` counts nothing here:
+        what was never logged left no trace.
     """
     deployment, latency = str(rows["deployment"][0]), rows["latency_us"].median()
-    good = computable(rows, version)
-    left = rows.height - good.height
-    reason = f"{left} of {rows.height} rows are not kept whole in the log and were left out" if left else ""
-    if good.is_empty():
-        return DeploymentVerdict(deployment, "undecided", tolerance=version.tolerance, reason=reason)
-    try:
-        reference = recomputed(good, version, lake)
-    except WorkbenchError as error:
-        return DeploymentVerdict(deployment, "refused", good.height, tolerance=version.tolerance, reason=str(error))
-    scores = np.array(good["scores"].to_list(), dtype=np.float64).reshape(reference.scores.shape)
-    decisions = [json.loads(text) for text in good["decision"].to_list()]
+    good, left, broken = sorted_rows(rows, version)
+    reason = f"{left} of {rows.height} rows were left out: erased, or a personal column is not kept" if left else ""
+    if broken:
+        reason = f"{len(broken)} of {rows.height} rows are not whole in the log, the first is {broken[0]}"
+    found = DeploymentVerdict(deployment, "undecided", tolerance=version.tolerance)
+    if not good.is_empty():
+        try:
+            found = _held(good, version, lake)
+        except WorkbenchError as error:
+            found, reason = replace(found, verdict="refused", rows=good.height), str(error)
+    verdict, median = "refused" if broken else found.verdict, None if latency is None else float(latency)  # type: ignore[arg-type]
+    return replace(found, verdict=verdict, latency_us=median, left_out=left, reason=reason)
+
+
+def _held(good: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict:
+    """Hold rows that can be computed again."""
+    reference = recomputed(good, version, lake)
+    scores, decisions = logged_scores(good, reference.scores), decoded(good["decision"])
     told = Answered(list(range(good.height)), reference.names, scores, decisions)
-    found = hold(version, deployment, reference=reference, answered=told, log=good)
-    return replace(found, latency_us=None if latency is None else float(latency), reason=reason)  # type: ignore[arg-type]
+    return hold(version, str(good["deployment"][0]), reference=reference, answered=told, log=good)
 
 # %% ../../nbs/operate/61_live.ipynb #dd75fc30
 @dataclass(frozen=True)
@@ -191,9 +111,9 @@ class LiveVerdict:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The columns of a certificate, and the version."""
-        told = [(version, one.to_dict()) for version, one in self.verdicts]
-        return [{**{name: row[name] for name in SUMMARY}, "version": version} for version, row in told]
+        """The columns of a certificate, the rows left out, and the version."""
+        told, names = [(version, one.to_dict()) for version, one in self.verdicts], (*SUMMARY, "left_out")
+        return [{**{name: row[name] for name in names}, "version": version} for version, row in told]
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -211,11 +131,12 @@ class LiveVerdict:
         if self.verdict == "equal":
             return ""
         bad = [(version, one.to_dict()) for version, one in self.verdicts if one.verdict != "equal"]
-        said = [f"{row['deployment']} of {version} {row['reason'] or counted(row)}" for version, row in bad]
+        why = [", ".join(filter(None, (counted(row), row["reason"]))) for _, row in bad]
+        said = [f"{row['deployment']} of {version} {reason}" for (version, row), reason in zip(bad, why, strict=True)]
         return f"{self.model}: every answer served must be that of the training way; got {'; '.join(said)}; see the log"
 
 
-def certify_served(model: str, home: Home, *, since: str, trusted: Sequence[str] = ()) -> LiveVerdict:
+def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
     """Compute again what a model served since a time, and hold the answers against it.
 
     Parameters
@@ -226,8 +147,6 @@ def certify_served(model: str, home: Home, *, since: str, trusted: Sequence[str]
         Holds log and lake.
     since : str
         UTC text with an offset.
-    trusted : sequence of str, optional
-        Types of one's own that settings.ini allows in a model file.
 
     Returns
     -------
@@ -237,19 +156,31 @@ def certify_served(model: str, home: Home, *, since: str, trusted: Sequence[str]
     Raises
     ------
     WorkbenchError
-        If nothing was served since then, or a version that served is gone.
+        If nothing was served since then.
     """
-    log, lake, registry = served(model, home, since=since), Lake(home.lake), Registry(home)
-    verdicts = []
-    for tag in log["version"].unique(maintain_order=True).to_list():
-        version = with_reference(registry.open(model, tag, trusted=trusted), trusted=trusted)
-        own = log.filter(pl.col("version") == tag)
-        for name in sorted(own["deployment"].unique().to_list(), key=_place):
-            verdicts.append((tag, held_live(own.filter(pl.col("deployment") == name), version, lake)))
+    log = served(model, home, since=since)
+    verdicts = [
+        (tag, one)
+        for tag in log["version"].unique(maintain_order=True).to_list()
+        for one in _held_version(log.filter(pl.col("version") == tag), model, tag, home)
+    ]
     found = LiveVerdict(model, since, verdicts, home.model(model) / "live.prom")
     with replacing(found.metric) as file:
         file.write(live_metrics(found).encode())
     return found
+
+
+def _held_version(rows: pl.DataFrame, model: str, tag: str, home: Home) -> Iterator[DeploymentVerdict]:
+    """Hold what one version served; one that cannot be asked any more gives the reason to each deployment."""
+    version, otherwise = opened(model, tag, home)
+    if version is not None:
+        version = with_reference(version, trusted=load_settings().trusted_types)
+    for name in sorted(rows["deployment"].unique().to_list(), key=_place):
+        if version is not None:
+            yield held_live(rows.filter(pl.col("deployment") == name), version, Lake(home.lake))
+        else:
+            verdict = "undecided" if otherwise.verdict == "undecided" else "refused"
+            yield DeploymentVerdict(name, verdict, reason=otherwise.reason)
 
 
 def _place(deployment: str) -> tuple[int, str]:
@@ -285,6 +216,7 @@ _METRICS: Mapping[str, str] = {
     "mismatches": "Answers beyond tolerance.",
     "feature_mismatches": "Feature values that differ.",
     "max_difference": "Largest difference of a score.",
+    "left_out": "Answers that nobody can compute again: erased, or with a personal column.",
 }
 
 

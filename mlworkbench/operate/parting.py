@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..evaluation.equivalence import differences
+from ..evaluation.read import logged_scores
 from ..features.rows import call_row_function
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version
@@ -19,7 +21,7 @@ from ..scoring.version import Version
 Array = NDArray[Any]
 
 # %% auto #0
-__all__ = ['Array', 'steps_of', 'same_bits', 'logged_scores', 'rescored', 'distance']
+__all__ = ['Array', 'steps_of', 'same_bits', 'rescored']
 
 # %% ../../nbs/operate/62_parting.ipynb #d9ee3bc2
 def steps_of(version: Version, columns: Mapping[str, Array]) -> dict[str, str]:
@@ -62,28 +64,17 @@ def same_bits(got: Array, logged: Array) -> NDArray[np.bool_]:
     return np.asarray(np.reshape(same, (len(logged), -1)).all(axis=1), dtype=np.bool_)
 
 
-def logged_scores(log: pl.DataFrame, like: Array) -> NDArray[np.float64]:
-    """Give logged scores in the shape of computed ones."""
-    return np.array(log["scores"].to_list(), dtype=np.float64).reshape(len(log), *like.shape[1:])
-
-
 def rescored(version: Version, frame: FeatureFrame, log: pl.DataFrame) -> tuple[Array, Array]:
     """Score a frame; gives the scores, and by row how far they are from the logged ones."""
     scores = version.score(frame)
     logged = logged_scores(log, scores)
-    off = distance(scores, logged)
+    off = differences(scores, logged)
     calls = log.select("deployment", "request_id", "logged_at").with_row_index("row")
     for call in calls.partition_by("deployment", "request_id", "logged_at") if off.any() else ():
         rows = call["row"].to_numpy().astype(np.intp)
         if len(rows) < len(log) and ((off[rows] > 0) & (off[rows] <= version.tolerance)).any():
             again = version.score(frame.take(rows))
-            apart = distance(again, logged[rows])
+            apart = differences(again, logged[rows])
             better = apart < off[rows]
             scores[rows[better]], off[rows[better]] = again[better], apart[better]
     return scores, off
-
-
-def distance(scores: Array, logged: Array) -> Array:
-    """Give the largest difference in each row; infinite where one of them is no number."""
-    off = np.where(scores == logged, 0.0, np.abs(scores - logged)).reshape(len(logged), -1).max(axis=1, initial=0.0)
-    return np.where(np.isnan(off), np.inf, off)

@@ -18,6 +18,7 @@ from ..data.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError
 from ..errors import WorkbenchError
+from ..errors import nearest
 from ..evaluation.read import find_predictions
 from ..evaluation.text import plain
 from ..evaluation.text import to_json
@@ -63,10 +64,13 @@ def find_prediction(prediction_id: str, home: Home, *, model: str = "") -> tuple
     Raises
     ------
     LogError
-        If there is none, or more than one.
+        If there is none, or more than one, or the model has no log.
     """
-    logs = [home.log(model)] if model else sorted(home.path.glob("*/log.sqlite"))
-    found = [(path.parent.name, row) for path in logs for row in _rows(path, prediction_id)]
+    logs = {path.parent.name: path for path in sorted(home.path.glob("*/log.sqlite"))}
+    if model and model not in logs:
+        raise LogError(f"--model: a model with a log; got {model!r}; {nearest(model, logs)}")
+    searched = [model] if model else [*logs]
+    found = [(name, row) for name in searched for row in _rows(logs[name], prediction_id)]
     if len(found) != 1:
         place = f"the log of {model}" if model else "the logs of this workbench"
         got = f"{prediction_id!r}, which is {len(found) or 'none'} of them"

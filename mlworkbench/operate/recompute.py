@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 from ..data.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..errors import WorkbenchError
+from ..evaluation.equivalence import differences
 from ..evaluation.labels import logged_frame
+from ..evaluation.read import logged_scores
 from ..evaluation.text import plain
 from ..evaluation.text import to_json
 from .inputs import Held
 from .inputs import asked_row
+from .inputs import erased
 from .inputs import known_values
 from .inputs import needed_columns
 from .inputs import request_arrays
-from .parting import distance
-from .parting import logged_scores
 from .parting import rescored
 from .parting import same_bits
 from .parting import steps_of
@@ -56,7 +57,8 @@ class Replayed:
     exact : bool
         Features and scores are equal bit for bit.
     step : str
-        First step that differs: ``version``, ``log``, ``view NAME``, ``row function NAME``, ``score``, ``decision``.
+        First step that differs, in the words of `operate.finder`: ``version``, ``log``, ``view NAME``,
+        ``row function NAME``, ``scorer``, ``decision``.
     column : str
         First column that differs.
     logged, recomputed : object
@@ -128,7 +130,7 @@ def replay_rows(log: pl.DataFrame, version: Version, lake: Lake) -> list[Replaye
 def _asked(row: Mapping[str, Any], version: Version) -> tuple[dict[str, Any], Replayed | None]:
     """Put a request together, or say at once what came of it."""
     name = row["prediction_id"]
-    if row["features"] in ("", "{}"):
+    if erased(row):
         return {}, Replayed(name, "erased", step="log", reason="its features are no longer in the log")
     try:
         return asked_row(row, version), None
@@ -164,7 +166,7 @@ def _scored_only(rows: _Rows, version: Version, lacking: str) -> list[Replayed]:
     """Score the logged features of rows of which an input is not kept."""
     with _step("log"):
         frame = logged_frame(rows.log, version.frame)
-    with _step("score"):
+    with _step("scorer"):
         scores, off = rescored(version, frame, rows.log)
     made = []
     for row, name in enumerate(rows.log["prediction_id"]):
@@ -180,7 +182,7 @@ def _score_differs(name: str, logged: Iterable[float], score: object) -> Replaye
     """Say that the features came out, and the score did not."""
     told, got = plain(list(logged)), plain(score)
     expected = told[0] if isinstance(told, list) and not isinstance(got, list) else told
-    return Replayed(name, "differ", False, "score", "", expected, got, f"score: logged {expected}, recomputed {got}")
+    return Replayed(name, "differ", False, "scorer", "", expected, got, f"score: logged {expected}, recomputed {got}")
 
 # %% ../../nbs/operate/62_recompute.ipynb #10b19394
 @dataclass(frozen=True, eq=False)
@@ -229,15 +231,15 @@ def _recomputed(rows: _Rows, version: Version, lake: Lake) -> list[Replayed]:
     """Compute rows from their inputs on, and hold them against the log."""
     with _step("log"):
         logged, columns = logged_frame(rows.log, version.frame), request_arrays(rows.asked, version)
-    with _step("views"):
+    with _step("view"):
         values, held = known_values(rows.asked, rows.log, version, lake) if version.views else ({}, {})
-    with _step("row functions"):
+    with _step("row function"):
         steps = steps_of(version, {**columns, **values})
         frame = version.features({**columns, **values})
-    with _step("score"):
+    with _step("scorer"):
         scores, off = rescored(version, frame, rows.log)
         told = logged_scores(rows.log, scores)
-        consistent = distance(version.score(logged), told) <= version.tolerance
+        consistent = differences(version.score(logged), told) <= version.tolerance
         decided = [to_json(decision) for decision in version.decide(told)]
     found = _Computed(rows.log, logged, frame, steps, held, scores, off, consistent, decided)
     return _verdicts(found, version.tolerance)

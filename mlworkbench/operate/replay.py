@@ -127,7 +127,7 @@ def replay_many(
     Raises
     ------
     LogError
-        If there is no log, or an id is not in it.
+        If there is no log, an id is not in it, or nothing is left to replay.
     """
     log = read_log(home.log(model)) if ids is None else find_predictions(home.log(model), ids)
     for name in ids or ():
@@ -137,6 +137,9 @@ def replay_many(
         log = log.filter(pl.col("logged_at").cast(pl.Int64) >= parse_time(since))
     if limit is not None:
         log = log.tail(limit)
+    if log.is_empty():
+        rule = f"at least one prediction logged since {since or 'ever'}"
+        raise LogError(f"{model}: {rule}; got none; give an earlier time, or score something first")
     return replay_log(log, model, home)
 
 

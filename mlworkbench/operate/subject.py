@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -18,21 +19,17 @@ from ..deploy.table import require_columns
 from ..evaluation.text import row_values
 from ..home import Home
 from .assembly import sample_rows
-from .examine import lake_versions
 from ..scoring.definition import ModelDefinition
-from ..scoring.files import MANIFEST
+from ..scoring.evidence import ROWS
 from ..scoring.files import environment
 from ..scoring.files import json_digest
 from ..scoring.rows import request_frame
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['ROWS', 'certificate_rows', 'package_digest', 'certificate_hashes']
+__all__ = ['certificate_rows', 'package_digest', 'certificate_hashes']
 
 # %% ../../nbs/operate/61_subject.ipynb #85eea284
-ROWS = 5000
-
-
 def certificate_rows(
     version: Version, home: Home, *, definition: ModelDefinition | None = None, rows: int | None = ROWS
 ) -> pl.DataFrame:
@@ -72,15 +69,29 @@ def package_digest() -> str:
     return json_digest({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})
 
 
-def certificate_hashes(version: Version, asked: pl.DataFrame, home: Home) -> dict[str, str]:
-    """Give the hashes of version, code, data, rows and environment, 64 hex digits each."""
+def certificate_hashes(version: Version, asked: pl.DataFrame, lake: Mapping[str, int]) -> dict[str, str]:
+    """Give the hashes of version, code, data, rows and environment, 64 hex digits each.
+
+    Parameters
+    ----------
+    version : Version
+        As it was opened: of its manifest, which lists all files.
+    asked : polars.DataFrame
+        The rows that were asked.
+    lake : mapping of str to int
+        Version of each table of its views, as it was read.
+
+    Returns
+    -------
+    dict of str to str
+    """
     parts = version.manifest["parts"]
     columns = request_of_table(asked, version.request).columns
     lines = "\n".join(row_values(columns, asked.height))
     return {
-        "version": hashlib.sha256((version.folder / MANIFEST).read_bytes()).hexdigest(),
+        "version": json_digest(version.manifest),
         "code": json_digest({"version": parts["code"], "package": package_digest()}),
-        "data": json_digest({"training": parts["training"], "tables": lake_versions(version, home)}),
+        "data": json_digest({"training": parts["training"], "tables": dict(lake)}),
         "rows": hashlib.sha256(lines.encode()).hexdigest(),
         "environment": json_digest(environment()),
     }

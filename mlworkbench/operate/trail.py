@@ -23,6 +23,7 @@ from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
+from ..evaluation.read import logged_scores
 from ..evaluation.text import listed
 from ..evaluation.text import row_values
 from ..evaluation.text import to_json
@@ -139,8 +140,7 @@ def told_of(trail: Trail, rows: Sequence[int], lines: pl.DataFrame) -> Told:
     lists = zip(*map(listed, trail.columns.values()), strict=True)
     expected = [dict(zip(trail.columns, values, strict=True)) for values in lists]
     parted = [_parted(expected[row], one) for row, one in zip(rows, known, strict=True)]
-    shape = (len(rows), *trail.predictions.scores.shape[1:])
-    scores = np.array(lines["scores"].to_list(), dtype=np.float64).reshape(shape)
+    scores = logged_scores(lines, trail.predictions.scores)
     return Told(list(rows), known, scores, [json.loads(text) for text in lines["decision"].to_list()], parted)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..evaluation.equivalence import Comparison
 from ..evaluation.equivalence import compare
 from ..evaluation.equivalence import differences
+from ..evaluation.read import logged_scores
 from .answered import Answered
 from .certify import Reference
 from ..scoring.version import Version
@@ -115,6 +116,8 @@ class DeploymentVerdict:
         Rows of the smallest calls.
     rows_per_second : float or None
         All rows by the time of all calls.
+    left_out : int
+        Rows of the log that nobody can compute again, see `operate.live`; of a certificate always 0.
     reason : str
         Why it gave no answer, in one line.
     finding : str
@@ -136,6 +139,7 @@ class DeploymentVerdict:
     latency_us: float | None = None
     latency_rows: int = 0
     rows_per_second: float | None = None
+    left_out: int = 0
     reason: str = ""
     finding: str = ""
 
@@ -196,7 +200,7 @@ def _worse(
 ) -> tuple[NDArray[np.float64], list[Any]]:
     """Give of each answer and its line of the log what is further from the reference."""
     told = answered.scores[list(kept)]
-    logged = np.array(lines["scores"].to_list(), dtype=np.float64).reshape(told.shape)
+    logged = logged_scores(lines, told)
     decided = [json.loads(text) for text in lines["decision"].to_list()]
     rows = np.array([answered.rows[number] for number in kept], dtype=np.intp)
     known = (rows >= 0) & (rows < len(reference.scores))

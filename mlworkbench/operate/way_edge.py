@@ -14,17 +14,16 @@ from typing import Any
 
 import polars as pl
 
-from ..data.lake import Lake
 from ..deploy.edge import export_edge
 from ..deploy.edge_collect import collect
 from ..deploy.path import prediction_times
 from ..deploy.table import columns_of_table
 from ..errors import DeploymentError
-from ..features.materialize import materialize
 from ..features.online import OnlineStore
 from ..home import Home
 from .answered import Answered
 from .answered import answered_records
+from .way_streaming import bring_up
 from .way_streaming import event_lines
 from ..scoring.version import Version
 
@@ -54,8 +53,8 @@ def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[di
     times = prediction_times(columns, version)
     if not version.views or times is None:
         return records
-    with OnlineStore(home.online) as store:
-        materialize(version.views, Lake(home.lake), store)
+    bring_up(version, home)
+    with OnlineStore(home.online, read_only=True) as store:
         values = store.lookup(version.views, columns, times)
     lists = {name: array.tolist() for name, array in values.items()}
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]
@@ -102,7 +101,7 @@ def edge_rows(version: Version, asked: pl.DataFrame, home: Home, folder: Path) -
 
 def ask_edge(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
     """Score the requests as a device does, and collect its predictions."""
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         answers, seconds = edge_rows(version, asked, home, Path(folder))
     rows = [int(answer["line"]) - 1 for answer in answers]
     return answered_records(answers, version, rows=rows, calls=((len(answers), seconds),))

@@ -27,7 +27,7 @@ from .answered import answered_records
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['event_lines', 'stream_rows', 'ask_streaming']
+__all__ = ['event_lines', 'stream_rows', 'bring_up', 'ask_streaming']
 
 # %% ../../nbs/operate/61_way_streaming.ipynb #36dc7862
 def event_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
@@ -96,12 +96,17 @@ def stream_rows(version: Version, asked: pl.DataFrame, home: Home, source: Path)
     return answers, report.seconds
 
 
-def ask_streaming(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
-    """Stream the requests from a file; the online store is brought up to the lake before."""
+def bring_up(version: Version, home: Home) -> None:
+    """Bring the online store up to the lake, where the version has views."""
     if version.views:
         with OnlineStore(home.online) as store:
             materialize(version.views, Lake(home.lake), store)
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
+
+
+def ask_streaming(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+    """Stream the requests from a file; the online store is brought up to the lake before."""
+    bring_up(version, home)
+    with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         answers, seconds = stream_rows(version, asked, home, Path(folder) / "requests.jsonl")
     rows = [int(answer["line"]) - 1 for answer in answers]
     return answered_records(answers, version, rows=rows, calls=((len(answers), seconds),))

@@ -14,15 +14,12 @@ from typing import Any
 import polars as pl
 
 from ..client import Client
-from ..data.lake import Lake
 from ..deploy.batch import score_batch
 from ..deploy.interval import Job
 from ..deploy.one_off import score_file
 from ..deploy.serving import start_service
 from ..evaluation.record import input_identities
 from ..evaluation.record import prediction_ids
-from ..features.materialize import materialize
-from ..features.online import OnlineStore
 from ..home import Home
 from .answered import Answered
 from .answered import Way
@@ -30,16 +27,17 @@ from .answered import answered_records
 from .answered import answered_table
 from .way_edge import ask_edge
 from .way_streaming import ask_streaming
+from .way_streaming import bring_up
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'DEPLOYMENTS', 'ask_one_off', 'ask_batch', 'bring_up', 'request_parts',
-           'ask_realtime', 'ask_service']
+__all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'DEPLOYMENTS', 'ask_one_off', 'ask_batch', 'request_parts', 'ask_realtime',
+           'ask_service']
 
 # %% ../../nbs/operate/61_ways.ipynb #83ee1923
 def ask_one_off(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
     """Score the requests as a file."""
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         source, out = Path(folder) / "requests.parquet", Path(folder) / "predictions.parquet"
         asked.write_parquet(source)
         started = time.perf_counter()
@@ -62,13 +60,6 @@ def ask_batch(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
 # %% ../../nbs/operate/61_ways.ipynb #b869d0b2
 LIST_LENGTH = 100
 SINGLES = 200
-
-
-def bring_up(version: Version, home: Home) -> None:
-    """Bring the online store up to the lake, where the version has views."""
-    if version.views:
-        with OnlineStore(home.online) as store:
-            materialize(version.views, Lake(home.lake), store)
 
 
 def request_parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

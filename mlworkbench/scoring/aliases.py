@@ -109,15 +109,17 @@ class Aliases:
         Returns
         -------
         str or None
-            The tag it pointed at before.
+            The tag it pointed at before; where that is the same one, a line is written only if the basis is another.
         """
         who, why = _stated("who", who), _stated("why", why)
+        query = "SELECT new, basis FROM history WHERE model = ? AND alias = ? ORDER BY id DESC LIMIT 1"
         with self._open() as db:
             row = db.execute("SELECT tag FROM alias WHERE model = ? AND alias = ?", (model, alias)).fetchone()
             old = None if row is None else str(row[0])
-            if old == tag:
+            if old == tag and (tag is None or db.execute(query, (model, alias)).fetchone() == (tag, basis)):
                 return old
-            self._write(db, (model, alias, "moved" if tag else "taken away", old, tag), (who, why, basis))
+            verb = "taken away" if tag is None else "confirmed" if old == tag else "moved"
+            self._write(db, (model, alias, verb, old, tag), (who, why, basis))
         return old
 
     def back(

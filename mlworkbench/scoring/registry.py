@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..home import Home
 from ..home import file_lock
 from .aliases import Aliases
 from .certificates import Certificates
-from .certificates import basis_of
+from .evidence import basis_of
 from .files import MANIFEST
 from .files import read_manifest
 from .files import verify_files
@@ -221,26 +220,33 @@ class Registry:
             If it is unknown or altered, or who or why is missing.
         """
         tag = self.find(model, ref)
-        folder = self.store.joinpath(*tag.split(":"))
-        manifest = read_manifest(folder)
-        verify_files(folder, manifest)
+        manifest = self._verified(tag)
         if not alias.isidentifier() or len(alias) > 40:
             raise VersionError(f"alias: a word such as champion or challenger; got {alias!r}; rename it")
         if alias == "champion" and manifest["verdict"] == "fail":
             way_out = "train a better one or change the gates"
             raise Refused(f"{tag}: a champion has not failed its gates; got verdict fail; {way_out}")
-        basis = self._basis(tag, override) if alias == "champion" else ""
+        basis = self._basis(tag, manifest, override=override) if alias == "champion" else ""
         self.aliases.move(model, alias, tag, who=who, why=why, basis=basis)
         return tag
 
-    def _basis(self, tag: str, override: str, *, ever: bool = False) -> str:
+    def _verified(self, tag: str) -> dict[str, Any]:
+        """Give the manifest of a version; refuse one that is another, or of which a file was altered."""
+        folder = self.store.joinpath(*tag.split(":"))
+        manifest = read_manifest(folder)
+        got = f"{manifest['model']}:{manifest['content_id'][:32]}"
+        if got != tag:
+            raise VersionError(f"{tag}: the version of that tag; got {got}; restore the folder or retrain")
+        verify_files(folder, manifest)
+        return manifest
+
+    def _basis(self, tag: str, manifest: dict[str, Any], *, override: str, ever: bool = False) -> str:
         """Say what allows a version to be champion; refuse it where nothing does."""
         declared = self._declared(tag).get("deployments") or ()
-        records = self.certificates.of(tag)
-        basis = basis_of(records, declared, ever=ever) or (override.strip() and f"override: {override.strip()}")
+        basis, got = basis_of(self.certificates.of(tag), manifest, declared, self.home, ever=ever)
+        basis = basis or (override.strip() and f"override: {override.strip()}")
         if not basis:
             rule = f"a champion has a certificate of {', '.join(declared)}"
-            got = f"{records[0].verdict} for {', '.join(records[0].deployments) or 'none'}" if records else "none"
             way_out = f"run mlworkbench certify --version {tag.partition(':')[2][:12]}, or --override with a reason"
             raise Refused(f"{tag}: {rule}; got {got}; {way_out}")
         return basis
@@ -248,11 +254,14 @@ class Registry:
     def rollback(self, model: str, *, who: str, why: str, override: str = "") -> str:
         """Make the champion before this one champion again; give its tag.
 
-        One that ever got a certificate of its declared deployments is always allowed; another needs an override.
+        One that ever got a certificate of its declared deployments is allowed, if its files and those of the
+        certificate are what they were; another needs an override.
         """
-        known = self._tags(model)
-        basis = partial(self._basis, override=override, ever=True)
-        return self.aliases.back(model, "champion", who=who, why=why, known=known, basis=basis)
+
+        def basis(tag: str) -> str:
+            return self._basis(tag, self._verified(tag), override=override, ever=True)
+
+        return self.aliases.back(model, "champion", who=who, why=why, known=self._tags(model), basis=basis)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Give every move of the model's aliases, oldest first: at, alias, verb, from, to, who, why, basis."""

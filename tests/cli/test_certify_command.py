@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +16,6 @@ from mlworkbench.scoring.registry import Registry
 @pytest.fixture
 def wrong(monkeypatch):
     """A batch that answers a hundredth more."""
-    from dataclasses import replace
-
     right = WAYS["batch"]
 
     def shifted(version, asked, home):
@@ -34,7 +33,7 @@ def test_training_certifies_before_it_promotes_and_certify_says_so_again(workben
     story = facts("models", "history")["history"]
     assert story[0]["basis"].startswith("certificate ")
     found = facts("certify")
-    assert list(found) == ["verdict", "rows", "deployments"]
+    assert list(found) == ["verdict", "rows", "rejected", "deployments"]
     assert found["verdict"] == "equal" and found["rows"] > 0
     assert [row["deployment"] for row in found["deployments"]] == list(DEPLOYMENTS)
     assert all(list(row) == list(SUMMARY) for row in found["deployments"])
@@ -73,9 +72,18 @@ def test_a_refused_deployment_is_not_promoted_and_leaves_with_one(workbench, tel
         (["--since", "2013-01-01T00:00:00+00:00"], "--since: goes with --live"),
         (["--verify", "nothing.json"], "a certificate that can be read"),
         (["--rows", "0"], "--rows"),
+        (["--verify", "c.json", "--all"], "--all: not with --verify; got it"),
+        (["--verify", "c.json", "--model", "cars"], "--model: not with --verify; got cars"),
+        (["--verify", "c.json", "--version", "1f3a"], "--version: not with --verify"),
+        (["--verify", "c.json", "--live"], "--live: not with --verify"),
+        (["--verify", "c.json", "--since", "2013-01-01T00:00:00+00:00"], "--since: not with --verify"),
+        (["--live", "--since", "2013-01-01T00:00:00+00:00", "--rows", "5"], "--rows: not with --live; got 5"),
+        (["--live", "--since", "2013-01-01T00:00:00+00:00", "--all"], "--all: not with --live"),
+        (["--live", "--since", "2013-01-01T00:00:00+00:00", "--version", "1f3a"], "--version: not with --live"),
     ],
 )
 def test_mistakes_are_one_line_each(workbench, tell, words, said):
+    Home.open()
     code, out, err = tell("certify", *words)
     assert code == 2 and said in err and err.count("\n") == 1 and out == ""
 
@@ -97,3 +105,73 @@ def test_an_example_is_certified_without_a_settings_file_and_no_other_model_is_t
     assert example_definition("flights").name == "flights"
     assert example_definition("penguins") is None
     assert example_definition("cars") is None
+
+
+def test_checking_a_file_or_what_was_served_makes_no_home(clean, tell):
+    (clean / "certificate.json").write_text("{}")
+    for words in (("--verify", "certificate.json"), ("--live", "--since", "2013-01-01T00:00:00+00:00")):
+        code, _, err = tell("certify", *words)
+        assert code == 2 and "a home that exists; got none" in err and err.count("\n") == 1
+    assert [path.name for path in clean.iterdir()] == ["certificate.json"]
+
+
+def test_rows_that_break_the_contract_are_told(monkeypatch):
+    from types import SimpleNamespace
+
+    from mlworkbench.cli.certify import certificate_lines
+
+    fields = {"version": "cars:1f3a", "rows": 5000, "rejected": 12}
+    made = SimpleNamespace(fields=fields, verdict="equal", summary={"deployments": []}, path="c.json", page="c.html")
+    assert certificate_lines(made)[0] == "cars:1f3a: equal on 5,000 rows, 12 left out that break the contract"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Every deployment is equal, and no service is started."""
+    from mlworkbench.operate import examine as page
+    from mlworkbench.operate.verdict import DeploymentVerdict
+
+    def equal(version, good, apart, *, deployment, way):
+        return DeploymentVerdict(deployment, "equal", len(good))
+
+    monkeypatch.setattr(page, "examine_one", equal)
+
+
+UNDECIDED = {"metric": "auc", "verdict": "undecided"}
+
+
+@pytest.mark.parametrize(
+    ("gates", "why"),
+    [
+        ({"verdict": "undecided", "gates": [UNDECIDED]}, ""),
+        ({"verdict": "undecided", "gates": []}, "trained; it declares no gates"),
+        ({"verdict": "pass", "gates": [{"metric": "auc", "verdict": "pass"}]}, "its gates passed at training"),
+    ],
+)
+def test_training_promotes_what_passed_its_gates_or_declares_none(workbench, tell, quick, monkeypatch, gates, why):
+    from mlworkbench.operate import training
+
+    right = training.train
+    monkeypatch.setattr(training, "train", lambda *given, **more: replace(right(*given, **more), gates=gates))
+    code, out, err = tell("train", "--promote", "--json")
+    assert [line["why"] for line in Registry(Home.open()).history("cars")] == ([why] if why else [])
+    told = json.loads(out.strip().splitlines()[-1])
+    assert told["promoted"] is bool(why) and ("certificate" in told) is bool(why)
+    if not why:
+        assert code == 1 and "all must pass; got undecided; the version is kept and not promoted" in err
+
+
+def test_the_basis_is_printed_and_the_champion_is_not_promoted_again_in_silence(workbench, facts, tell, quick):
+    version = facts("train")["version"]
+    facts("certify", "--rows", "1")
+    code, _, err = tell("models", "promote", version, "--why", "now")
+    assert code == 1 and "which is on 1 of at least 150 rows" in err
+    facts("certify")
+    code, out, _ = tell("models", "promote", version, "--why", "now")
+    assert code == 0 and out.startswith(f"champion of cars: {version}, certificate ") and out.endswith(", 150 rows\n")
+    code, out, _ = tell("models", "promote", version, "--why", "again")
+    assert code == 0 and out.startswith(f"{version}: already champion of cars, certificate ")
+    facts("certify")
+    told = facts("models", "promote", version, "--why", "certified again")
+    assert told["moved"] is True
+    assert [line["why"] for line in facts("models", "history")["history"]] == ["now", "certified again"]

@@ -66,6 +66,10 @@ def test_a_difference_is_exit_code_one(scored, tell):
         (["replay", "0123456789"], "none of them"),
         (["replay", "--all", "--model", "carz"], "carz"),
         (["replay", "--all", "--since", "yesterday"], "yesterday"),
+        (["replay", "--all", "--since", "2100-01-01T00:00:00+00:00"], "at least one prediction logged since 2100"),
+        (["replay", "0123456789", "--since", "2013-01-01T00:00:00+00:00"], "--since: not with a PREDICTION_ID"),
+        (["replay", "0123456789", "--limit", "3"], "--limit: not with a PREDICTION_ID; got 3"),
+        (["replay", "0123456789", "--model", "carz"], "did you mean 'cars'?"),
     ],
     ids=" ".join,
 )
@@ -74,3 +78,13 @@ def test_wrong_usage_is_one_line_and_exit_code_two(scored, tell, words, said):
     assert code == 2
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_one_prediction_of_a_removed_version_is_exit_code_one_and_among_many_it_is_counted(scored, tell, facts):
+    version = facts("models", "list")["versions"][0]["tag"]
+    facts("models", "remove", version)
+    code, out, err = tell("replay", scored[0])
+    assert code == 1 and "replay: undecided" in out
+    assert f"must replay equal, or be erased; got undecided; {version} was removed" in err and err.count("\n") == 1
+    code, out, _ = tell("replay", "--all", "--json")
+    assert code == 0 and json.loads(out)["undecided"] == 150

@@ -294,7 +294,7 @@ def test_bad_events_are_listed_with_row_and_reason_and_the_others_scored(hangar:
     assert "got 'XXX'" in reasons[2] and "too far" in reasons[5] and "lacks wind, sky" in reasons[6]
     assert [line["line"] for line in lines(tmp_path / "p.jsonl")] == [1, 8]
     score_source(version, hangar.file(hangar.events(8)).read_bytes(), tmp_path / "p.jsonl")
-    assert not (tmp_path / "p.rejected.jsonl").exists()
+    assert (tmp_path / "p.rejected.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize(

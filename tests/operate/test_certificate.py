@@ -32,6 +32,7 @@ from mlworkbench.operate.training import train
 from mlworkbench.operate.ways import DEPLOYMENTS, WAYS
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.signature import signed, signing_key
 from mlworkbench.scoring.version import Version
 
 UTC = timezone.utc  # noqa: UP017
@@ -89,21 +90,25 @@ def test_every_declared_deployment_is_equal_and_the_version_may_be_promoted(home
     version = registry.open("late", train(definition, home).tag)
     with pytest.raises(Refused, match="has a certificate"):
         registry.promote("late", version.version, who="Ada", why="first")
-    certificate = certify(version, home, definition=definition, rows=200)
+    some = certify(version, home, definition=definition, rows=200)
+    with pytest.raises(Refused, match="which is on 200 of at least 260 rows"):
+        registry.promote("late", version.version, who="Ada", why="first")
+    assert some.fields["available"] == 260
+    certificate = certify(version, home, definition=definition)
     summary = certificate.summary
-    assert list(summary) == ["verdict", "rows", "deployments"]
-    assert (summary["verdict"], summary["rows"], certificate.refusal) == ("equal", 200, "")
+    assert list(summary) == ["verdict", "rows", "rejected", "deployments"]
+    assert (summary["verdict"], summary["rows"], certificate.refusal) == ("equal", 260, "")
     assert [row["deployment"] for row in summary["deployments"]] == list(DEPLOYMENTS)
     assert all(tuple(row) == SUMMARY for row in summary["deployments"])
     for row in summary["deployments"]:
-        expected = ("equal", 200) if row["deployment"] in declared else ("not_declared", 0)
+        expected = ("equal", 260) if row["deployment"] in declared else ("not_declared", 0)
         assert (row["verdict"], row["rows"]) == expected
         assert (row["missing"], row["duplicated"], row["mismatches"], row["feature_mismatches"]) == (0, 0, 0, {})
     singles = next(row for row in certificate.fields["deployments"] if row["deployment"] == "realtime")
     assert singles["latency_rows"] == 1 and 0 < singles["latency_us"] < 1e6
     assert not home.log("late").exists() and not (home.model("late") / "predictions").exists()
     assert registry.promote("late", version.version, who="Ada", why="first") == version.version
-    assert registry.history("late")[0]["basis"] == f"certificate {certificate.fields['name']}"
+    assert registry.history("late")[0]["basis"] == f"certificate {certificate.fields['name']}, 260 rows"
 
 
 @pytest.mark.system
@@ -191,6 +196,26 @@ def test_a_lake_that_moves_on_voids_the_examination(home) -> None:
         examine(version, asked, home, ways={"batch": meanwhile})
 
 
+def test_a_lake_that_moves_on_before_the_deployments_are_asked_is_seen_too(home, monkeypatch) -> None:
+    from mlworkbench.operate import certify as reference_page
+
+    lake = Lake(home.lake)
+    landings(lake)
+    version = Registry(home).open("late", train(timed(deployments=("batch",)), home).tag)
+    right = reference_page.view_values
+
+    def meanwhile(*given):
+        found = right(*given)
+        row = {"origin": ["LGA"], "available_at": [START], "wind": [1.0], "sky": ["clear"]}
+        lake.append("weather", pl.DataFrame(row).to_arrow())
+        return found
+
+    asked = certificate_rows(version, home, definition=timed(), rows=20)
+    monkeypatch.setattr(reference_page, "view_values", meanwhile)
+    with pytest.raises(DeploymentError, match=r"it went from .*'weather': 0.* to .*'weather': 1"):
+        examine(version, asked, home)
+
+
 def test_a_refused_certificate_is_written_and_signed_too_and_allows_nothing(home, monkeypatch) -> None:
     version = simple(home, "batch")
     right = WAYS["batch"]
@@ -204,7 +229,7 @@ def test_a_refused_certificate_is_written_and_signed_too_and_allows_nothing(home
     assert certificate.verdict == "refused"
     assert "got batch 60 mismatches" in certificate.refusal
     assert verify_certificate(certificate.path, home)[0] == "valid"
-    with pytest.raises(Refused, match="got refused for none"):
+    with pytest.raises(Refused, match="which is refused, with none equal"):
         Registry(home).promote("far", version.version, who="Ada", why="please")
 
 
@@ -220,6 +245,10 @@ def test_a_certificate_is_valid_altered_or_of_an_unknown_key(home, tmp_path) -> 
     assert verify_certificate(certificate.path, home)[0] == "altered"
     certificate.path.write_text("{")
     assert verify_certificate(certificate.path, home)[0] == "altered"
+    key = signing_key(home)
+    certificate.path.write_text(json.dumps(signed({"verdict": "equal", "rows": 7}, key)))
+    with pytest.raises(VersionError, match="something else was signed, without version, issued_at, page"):
+        verify_certificate(certificate.path, home)
     with pytest.raises(VersionError, match="a certificate that can be read"):
         verify_certificate(tmp_path / "nothing.json", home)
 
@@ -249,13 +278,13 @@ home = Home.open(Path(sys.argv[1]))
 version = Registry(home).open("far")
 version = replace(version, declaration={**version.declaration, "deployments": ["one_off", "batch"]})
 if sys.argv[2] == "wait":
-    right = ways.WAYS["batch"]
-    def slow(*given):
-        told = right(*given)
+    right = ways.score_file
+    def slow(*given, **more):
+        told = right(*given, **more)
         print("asked", flush=True)
         time.sleep(60)
         return told
-    ways.WAYS["batch"] = slow
+    ways.score_file = slow
 print(certificate.certify(version, home).verdict)
 """
 
@@ -263,16 +292,23 @@ print(certificate.certify(version, home).verdict)
 def test_a_kill_in_the_middle_leaves_no_certificate_and_the_next_one_sweeps(home, tmp_path) -> None:
     version = simple(home)
     command = [sys.executable, "-c", CERTIFY, str(home.path), "wait"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+    (tmp_path / "tmp").mkdir()
+    (home.model("far") / "certificates" / ".part-left").mkdir(parents=True)
+    somewhere = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=somewhere) as run:
         assert run.stdout is not None and run.stdout.readline().strip() == "asked"
         time.sleep(0.1)
         os.kill(run.pid, signal.SIGKILL)
     place = home.model("far") / "certificates"
     assert len(list(place.glob(".examined-*"))) == 1 and not list(place.glob("2*"))
+    assert [path.name for path in place.rglob("requests.parquet")] == ["requests.parquet"]
+    assert not list((tmp_path / "tmp").rglob("*.parquet"))
     assert Registry(home).certificates.of(version.version) == []
     with home_apart(home, "far"):
         assert len(list(place.glob(".examined-*"))) == 1
-    assert not list(place.iterdir())
+    assert [path.name for path in place.iterdir()] == [".part-left"]
+    certificate = certify(version, home)
+    assert list(place.iterdir()) == [certificate.path.parent]
     assert Lake(home.lake).tables() == ["far_rows"]
 
 

@@ -18,13 +18,14 @@ from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import DeploymentError
 from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
 from mlworkbench.home import Home
-from mlworkbench.operate.live import certify_served, live_metrics, served
+from mlworkbench.operate.kept import served
+from mlworkbench.operate.live import certify_served, live_metrics
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
+from mlworkbench.operate.way_streaming import bring_up
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version
@@ -71,11 +72,6 @@ def trained(home: Home) -> Version:
     version = Registry(home).open("late", train(definition(), home).tag)
     bring_up(version, home)
     return version
-
-
-def bring_up(version: Version, home: Home) -> None:
-    with OnlineStore(home.online) as store:
-        materialize(version.views, Lake(home.lake), store)
 
 
 def ask(version: Version, home: Home, *, at: datetime, logged: datetime, name: str = "one") -> None:
@@ -159,15 +155,63 @@ def test_only_what_was_served_since_then_is_looked_at(home, trained) -> None:
         served("late", home, since="2100-01-01T00:00:00+00:00")
 
 
-def test_rows_that_the_log_does_not_keep_whole_are_counted_and_left_out(home, trained) -> None:
+ERASED = "UPDATE predictions SET features = '{}', request = '{}'"
+
+
+def test_rows_that_were_erased_are_counted_and_left_out(home, trained) -> None:
     ask(trained, home, at=NOON, logged=NIGHT)
-    edit(home, "UPDATE predictions SET features = '{}' WHERE rowid = 1")
+    edit(home, f"{ERASED} WHERE rowid = 1")
     found = certify_served("late", home, since=SINCE)
-    assert (found.verdict, found.count) == ("equal", 2)
-    assert "1 of 3 rows are not kept whole" in found.remarks[0]
-    edit(home, "UPDATE predictions SET features = '{}'")
+    assert (found.verdict, found.count, found.rows[0]["left_out"]) == ("equal", 2, 1)
+    assert "1 of 3 rows were left out" in found.remarks[0]
+    assert 'deployment="realtime"} 1\n' in found.metric.read_text().partition("TYPE mlworkbench_live_left_out")[2]
+    edit(home, "UPDATE predictions SET scores = '[0.999]' WHERE rowid = 2")
+    wrong = certify_served("late", home, since=SINCE).refusal
+    assert "1 mismatches, 1 of 3 rows were left out" in wrong
+    edit(home, ERASED)
     nothing = certify_served("late", home, since=SINCE)
     assert nothing.verdict == "undecided" and "3 of 3 rows" in nothing.refusal
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["features = '{}'", "request = '{}'", "request = 'no json'", "features = json_remove(features, '$.distance')"],
+)
+def test_a_row_that_lost_a_part_of_its_line_is_refused_and_named(home, trained, assignment) -> None:
+    ask(trained, home, at=NOON, logged=NIGHT)
+    edit(home, f"UPDATE predictions SET {assignment} WHERE rowid = 2")
+    one = served("late", home, since=SINCE)["prediction_id"][1]
+    found = certify_served("late", home, since=SINCE)
+    assert (found.verdict, found.count) == ("refused", 2)
+    assert f"1 of 3 rows are not whole in the log, the first is {one}" in found.refusal
+    assert "mlworkbench_live_equal" in found.metric.read_text() and "} 0\n" in found.metric.read_text()
+
+
+def test_a_personal_column_that_is_not_kept_leaves_its_rows_out(home) -> None:
+    weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
+    version = Registry(home).open("late", train(replace(definition(), personal=("origin",)), home).tag)
+    bring_up(version, home)
+    ask(version, home, at=NOON, logged=NIGHT)
+    found = certify_served("late", home, since=SINCE)
+    assert (found.verdict, found.rows[0]["left_out"]) == ("undecided", 3)
+
+
+def test_a_version_that_was_removed_leaves_its_answers_undecided_and_the_others_are_judged(home, trained) -> None:
+    ask(trained, home, at=NOON, logged=NIGHT)
+    other = Registry(home).open("late", train(replace(definition(), threshold=0.2), home).tag)
+    ask(other, home, at=NOON, logged=NIGHT, name="other")
+    Registry(home).remove("late", trained.version)
+    found = certify_served("late", home, since=SINCE)
+    assert [(row["version"], row["verdict"]) for row in found.rows] == [
+        (trained.version, "undecided"),
+        (other.version, "equal"),
+    ]
+    assert found.verdict == "undecided" and f"{trained.version} was removed" in found.refusal
+    card = other.folder / "card.md"
+    card.chmod(0o644)
+    card.write_text("altered")
+    again = certify_served("late", home, since=SINCE)
+    assert again.verdict == "refused" and "card.md was altered" in again.refusal
 
 
 def test_answers_of_two_versions_are_held_each_against_its_own(home, trained) -> None:
@@ -195,5 +239,5 @@ def test_the_metric_says_the_same_in_the_format_of_prometheus(home, trained) -> 
     assert text == live_metrics(found) and found.metric == home.model("late") / "live.prom"
     labels = f'{{model="late",version="{trained.version}",deployment="realtime"}}'
     assert f"mlworkbench_live_equal{labels} 1\n" in text and f"mlworkbench_live_rows{labels} 3\n" in text
-    assert text.count("# TYPE") == 5
+    assert text.count("# TYPE") == 6
     assert not list(home.model("late").glob(".live*"))

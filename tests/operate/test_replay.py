@@ -258,7 +258,7 @@ def test_rows_that_are_gone_from_the_lake_are_erased_and_not_different(
         ("features = 'no json'", "log", ""),
         ("request = json_set(request, '$.detour', json(iif(json_extract(request, '$.detour'), 'false', 'true')))",
          "row function miles", "longer"),
-        ("scores = '[0.123]'", "score", ""),
+        ("scores = '[0.123]'", "scorer", ""),
         ("decision = '7'", "decision", ""),
     ],
 )  # fmt: skip
@@ -333,7 +333,7 @@ def test_a_registered_model_without_time_or_views_comes_out_again(home: Home, tm
     score_file(Registry(home).open("cars", tag), tmp_path / "cars.csv", home=home, out=tmp_path / "out.csv")
     assert replay_many("cars", home).counts["exact"] == 200
     change(home, "features = json_set(features, '$.speed', 17) WHERE rowid = 5", "cars")
-    assert [row.step for row in replay_many("cars", home).rows if row.verdict == "differ"] == ["score"]
+    assert [row.step for row in replay_many("cars", home).rows if row.verdict == "differ"] == ["scorer"]
 
 
 def test_since_and_limit_choose_the_newest(version: Version, home: Home, tmp_path: Path) -> None:
@@ -391,3 +391,20 @@ def test_an_unknown_or_short_id_is_refused(version: Version, home: Home, tmp_pat
         passport("0", home)
     with pytest.raises(LogError, match="one of the log of late"):
         replay_many("late", home, ids=["0" * 32])
+
+
+def test_nothing_to_replay_and_a_model_without_a_log_are_refused(version: Version, home: Home, tmp_path: Path) -> None:
+    in_a_file(version, home, tmp_path)
+    with pytest.raises(LogError, match="at least one prediction logged since 2100"):
+        replay_many("late", home, since="2100-01-01T00:00:00+00:00")
+    one = read_log(home.log("late"))["prediction_id"][0]
+    with pytest.raises(LogError, match="a model with a log; got 'nosuch'; known: late"):
+        passport(one, home, model="nosuch")
+    assert passport(one, home, model="late")["verdict"] == "equal"
+
+
+def test_a_row_emptied_in_part_alone_is_altered_and_not_erased(version: Version, home: Home, tmp_path: Path) -> None:
+    in_a_file(version, home, tmp_path)
+    change(home, "features = '{}' WHERE rowid = 1")
+    counts = replay_many("late", home).counts
+    assert (counts["erased"], counts["equal"]) == (0, COUNT - 1)

@@ -12,7 +12,7 @@ import pytest
 from mlworkbench.errors import VersionError
 from mlworkbench.home import Home
 from mlworkbench.operate.certificate_page import certificate_page
-from mlworkbench.operate.signature import KEY, PUBLIC, check_signature, known_keys, signed, signing_key
+from mlworkbench.scoring.signature import KEY, PUBLIC, check_signature, known_keys, read_signed, signed, signing_key
 
 FIELDS = {"model": "late", "rows": 5000, "deployments": [{"deployment": "batch", "max_difference": 1.5e-16}]}
 
@@ -35,7 +35,7 @@ MAKE = """
 import sys
 from pathlib import Path
 from mlworkbench.home import Home
-from mlworkbench.operate.signature import signing_key
+from mlworkbench.scoring.signature import signing_key
 print(signing_key(Home(Path(sys.argv[1]))).public_key().public_bytes_raw().hex())
 """
 
@@ -84,6 +84,8 @@ def test_what_was_signed_is_valid_after_a_journey_through_json_in_any_layout(pla
         lambda told: told["signature"].update(algorithm="none"),
         lambda told: told.pop("signature"),
         lambda told: told.update(signature=[]),
+        lambda told: told["signature"].update(more=1),
+        lambda told: told["signature"].update(value=told["signature"]["value"].rstrip("=")),
     ],
 )
 def test_every_change_is_seen(place: Home, change) -> None:
@@ -104,6 +106,33 @@ def test_a_forgery_under_another_key_is_of_an_unknown_key_until_that_key_is_trus
     (place.keys / "junk.pub").write_text("nothing")
     assert check_signature(forged, place) == "valid"
     assert len(known_keys(place)) == 2
+
+
+def test_a_key_that_was_moved_away_is_followed_by_one_that_is_known_too(place: Home) -> None:
+    before = signed(FIELDS, signing_key(place))
+    (place.keys / KEY).rename(place.keys / "old.pem")
+    after = signed(FIELDS, signing_key(place))
+    assert before["signature"]["key_name"] != after["signature"]["key_name"]
+    assert check_signature(after, place) == check_signature(before, place) == "valid"
+    names = {KEY, PUBLIC, "old.pem", f"{after['signature']['key_name']}.pub"}
+    assert {path.name for path in place.keys.iterdir()} == names
+
+
+def test_a_file_with_a_name_twice_or_nested_without_end_is_altered(place: Home) -> None:
+    text = json.dumps(signed(FIELDS, signing_key(place)))
+    assert read_signed(text.encode(), place)[1] == "valid"
+    for other in (
+        text.replace('"model": "late"', '"model": "early", "model": "late"'),
+        text.replace('"deployment": "batch"', '"deployment": "edge", "deployment": "batch"'),
+        text.replace('"algorithm"', '"key_name": "", "algorithm"'),
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[]",
+        "7",
+        "",
+    ):
+        assert read_signed(other.encode(), place) == ({}, "altered")
+    assert read_signed(b"\xff\xfe\x00", place) == ({}, "altered")
 
 
 def test_a_page_is_whole_and_escapes_what_others_wrote() -> None:

@@ -37,8 +37,8 @@ from mlworkbench.operate.finder import Finding, find
 from mlworkbench.operate.trail import Trail, trail_of
 from mlworkbench.operate.training import train
 from mlworkbench.operate.verdict import DeploymentVerdict
-from mlworkbench.operate.way_streaming import ask_streaming
-from mlworkbench.operate.ways import ask_batch, ask_one_off, ask_service, bring_up
+from mlworkbench.operate.way_streaming import ask_streaming, bring_up
+from mlworkbench.operate.ways import ask_batch, ask_one_off, ask_service
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.files import file_digests, json_text
 from mlworkbench.scoring.registry import Registry

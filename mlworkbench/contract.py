@@ -65,6 +65,9 @@ class Column:
         What is allowed on purpose, in words.
     size : int
         Length of a vector; 0 for any.
+    known_at : str
+        Time column from which the value is known, where that is after its row is asked about: ``"available_at"`` for
+        an outcome. Empty: with the request.
 
     Examples
     --------
@@ -86,6 +89,7 @@ class Column:
     dtype: str = ""
     allow: str = ""
     size: int = 0
+    known_at: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself."""

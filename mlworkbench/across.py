@@ -123,8 +123,8 @@ def _hint(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Con
         cause = unit_hint(float(value), unit, expected=(lower + upper) / 2)
         return cause or f"for {told} it is {shown}"
     other, ratio = float(here[others[0]].tolist()[0]), relation.rule == "ratio"
-    bounds = (relation.lower, relation.upper)
-    usual = [None if bound is None else bound * other if ratio else bound + other for bound in bounds]
+    seen = contract.evidence.get(relation.name, {}).get("quantiles", ())
+    usual = [bound * other if ratio else bound + other for bound in (seen[0], seen[-1])] if seen else [None, None]
     cause = unit_hint(float(value), unit, lower=usual[0], upper=usual[1])
     return cause or f"the row has {told}"
 

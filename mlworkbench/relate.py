@@ -136,7 +136,8 @@ def _known(columns: Columns, name: str, keys: tuple[str, ...]) -> tuple[tuple[An
         middle = float(np.median(here))
         near = here[np.abs(here - middle) <= NEAR * abs(middle)]
         far += len(here) - len(near)
-        known.append((*combination, float(near.min()), float(near.max())))
+        if len(near):
+            known.append((*combination, float(near.min()), float(near.max())))
         if far > 0.001 * len(values):
             return ()
     return tuple(known)

@@ -41,7 +41,8 @@ def unit_hint(
     expected : float, optional
         What the value should be; another unit must come within 2 % of it.
     lower, upper : float, optional
-        Where nothing is expected: the usual range, into which exactly one other unit must bring the value.
+        Where nothing is expected: the usual range, into which exactly one other unit must bring the value. Units of
+        half to double the size are left out: just beyond a bound, one of them always fits.
 
     Returns
     -------
@@ -64,7 +65,8 @@ def unit_hint(
     elif lower is None or upper is None:
         fits = []
     else:
-        fits = [(name, own) for name, own in converted if lower <= own <= upper]
+        alike = {name for name, factor, offset in NEIGHBOURS.get(unit, ()) if not offset and 0.5 <= factor <= 2}
+        fits = [(name, own) for name, own in converted if lower <= own <= upper and name not in alike]
     if len(fits) != 1:
         return ""
     name, own = fits[0]

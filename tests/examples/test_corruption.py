@@ -1,6 +1,6 @@
 """Fifty ways to spoil the rows of flights and weather, and the good rows of later months: who is refused.
 
-Learned from January to August, taken over as promises with three edits, asked about September to December. Run
+Relations learned from January to August beside the stated contracts, asked about September to December. Run
 ``pytest -s tests/examples/test_corruption.py`` for the tables.
 """
 

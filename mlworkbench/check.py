@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .across import check_relations
 from .contract import Column
 from .contract import Contract
 from .errors import nearest
@@ -26,9 +27,10 @@ from .records import columns_of
 from .records import read_column
 from .times import NO_TIME
 from .times import format_time
+from .units import unit_hint
 
 # %% auto #0
-__all__ = ['Broken', 'DTYPES', 'FEW', 'BROKEN', 'category_hint', 'check_columns', 'check_key', 'check_records']
+__all__ = ['Broken', 'DTYPES', 'FEW', 'BROKEN', 'plain_spelling', 'category_hint', 'check_columns', 'check_key', 'check_records']
 
 # %% ../nbs/08_check.ipynb #80b5d8c6
 Broken = tuple[NDArray[np.bool_], str, bool]
@@ -68,7 +70,31 @@ def _broken_texts(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
     if column.categories is not None:
         known = frozenset(column.categories)
         unknown = np.array([isinstance(value, str) and value not in known for value in listed], dtype=bool)
-        yield unknown, column.categories_text, column.closed and not column.learned
+        yield from _unknown_categories(column, listed, unknown)
+
+
+def _unknown_categories(column: Column, listed: list[Any], unknown: NDArray[np.bool_]) -> Iterator[Broken]:
+    """Tell a category that is new from a known one that is misspelt by case or blanks, which no list leaves open."""
+    refused = column.closed and not column.learned
+    if refused or column.learned or not unknown.any():
+        yield unknown, column.categories_text, refused
+        return
+    spelt = frozenset(plain_spelling(category) for category in column.categories or ())
+    pairs = zip(listed, unknown.tolist(), strict=True)
+    misspelt = np.array([new and plain_spelling(value) in spelt for value, new in pairs], dtype=bool)
+    yield unknown & ~misspelt, column.categories_text, False
+    yield misspelt, f"spelt as known; {column.categories_text}", True
+
+
+def plain_spelling(value: str) -> str:
+    """Give a text without case and without superfluous blanks.
+
+    Examples
+    --------
+    >>> plain_spelling(" aa  b")
+    'aa b'
+    """
+    return " ".join(value.split()).casefold()
 
 # %% ../nbs/08_check.ipynb #c11a2b6c
 def category_hint(value: str, known: Sequence[str]) -> str:
@@ -115,7 +141,8 @@ def check_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) -> li
     -------
     list of Fault
         By column and row: absent columns and wrong array types (row -1), missing and infinite values, values outside
-        their range, unknown categories. Learned rules and open categories are flagged, not severe.
+        their range, unknown categories; then broken rules between columns, where the first of them has no fault of its
+        own. Learned rules and open categories are flagged, not severe.
 
     Examples
     --------
@@ -130,6 +157,9 @@ def check_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) -> li
             faults.append(column.fault(-1, "a column of the table", NOTHING, nearest(column.name, columns)))
         elif not _passes(column, values):
             faults.extend(_check_column(column, values))
+    if contract.relations:
+        told = {(fault.row, fault.column) for fault in faults if fault.severe}
+        faults += [fault for fault in check_relations(columns, contract) if (fault.row, fault.column) not in told]
     return faults
 
 
@@ -176,6 +206,8 @@ def _faults(column: Column, values: NDArray[Any], broken: Broken) -> Iterator[Fa
         if column.categories and isinstance(value, str) and value not in hints and len(hints) < 100:
             hints[value] = category_hint(value, column.categories)
         hint = hints.get(value, "") if isinstance(value, str) else ""
+        if column.unit and isinstance(value, int | float) and rule == column.range_text:
+            hint = unit_hint(float(value), column.unit, lower=column.lower, upper=column.upper)
         yield column.fault(row, rule, value, hint, severe=severe)
 
 

@@ -9,7 +9,9 @@ import math
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 from typing import NoReturn
 
@@ -20,14 +22,15 @@ from .faults import WITHHELD
 from .faults import Fault
 from .faults import faults_error
 from .faults import shorten
+from .relation import Relation
 from .times import NO_TIME
 from .times import format_time
 from .times import parse_time
 
-_all_ = [NO_TIME, Fault, faults_error, format_time, parse_time]
+_all_ = [NO_TIME, Fault, Relation, faults_error, format_time, parse_time]
 
 # %% auto #0
-__all__ = ['KINDS', 'Column', 'Contract', 'NO_TIME', 'Fault', 'faults_error', 'format_time', 'parse_time']
+__all__ = ['KINDS', 'Column', 'Contract', 'NO_TIME', 'Fault', 'Relation', 'faults_error', 'format_time', 'parse_time']
 
 # %% ../nbs/06_contract.ipynb #d27072ca
 KINDS = ("number", "integer", "boolean", "category", "text", "vector", "time")
@@ -65,6 +68,9 @@ class Column:
         What is allowed on purpose, in words.
     size : int
         Length of a vector; 0 for any.
+    known_at : str
+        Time column from which the value is known, where that is after its row is asked about: ``"available_at"`` for
+        an outcome. Empty: with the request.
 
     Examples
     --------
@@ -86,6 +92,7 @@ class Column:
     dtype: str = ""
     allow: str = ""
     size: int = 0
+    known_at: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself."""
@@ -167,6 +174,25 @@ def _check_rules(column: Column) -> None:
         _refuse(column, "closed needs categories", None, "list them")
 
 # %% ../nbs/06_contract.ipynb #21e30a53
+def _check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
+    """Refuse a relation of columns that are not there, or of kinds that it cannot compare."""
+    first, *others = relation.columns
+    for name in relation.columns:
+        if name not in kinds:
+            raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
+    numbers = {"number", "integer", "time"} if relation.rule == "difference" else {"number", "integer"}
+    for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
+        if kinds[name] not in numbers:
+            got = f"{name!r} of kind {kinds[name]}"
+            raise ContractError(f"contract: a {relation.rule} compares numbers; got {got}; drop it")
+    if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
+        got = f"{kinds[first]} and {kinds[others[0]]}"
+        raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
+    for name in others if relation.rule == "depends" else ():
+        if kinds[name] not in ("category", "text"):
+            raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")
+
+# %% ../nbs/06_contract.ipynb #76819a3d
 @dataclass(frozen=True)
 class Contract:
     """Columns in fixed order, and the key that must not repeat.
@@ -177,6 +203,11 @@ class Contract:
         At least their names differ.
     key : tuple of str
         Names of the columns that identify a row; empty where nothing does.
+    relations : tuple of Relation
+        Rules between the columns of a row.
+    evidence : mapping of str to mapping
+        What learned rules were learned from, by column or by words of the rule: counts and quantiles. It is kept and
+        written, and is no part of the promise: contracts that differ only in it are equal.
 
     Examples
     --------
@@ -189,11 +220,14 @@ class Contract:
 
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a name used twice and a key that is no column."""
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "key", tuple(self.key))
+        object.__setattr__(self, "relations", tuple(self.relations))
         names = [column.name for column in self.columns]
         for name in names:
             if names.count(name) > 1:
@@ -201,6 +235,8 @@ class Contract:
         for name in self.key:
             if name not in names:
                 raise ContractError(f"contract: a key names columns; got {name!r}; {nearest(name, names)}")
+        for relation in self.relations:
+            _check_relation(relation, {column.name: column.kind for column in self.columns})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -218,7 +254,21 @@ class Contract:
         """Keep some columns, in the order asked for; the key stays where all of it is kept."""
         kept = tuple(self.column(name) for name in names)
         held = {column.name for column in kept}
-        return Contract(kept, self.key if held.issuperset(self.key) else ())
+        relations = tuple(relation for relation in self.relations if held.issuperset(relation.columns))
+        told = {*held, *(relation.name for relation in relations)}
+        evidence = {name: facts for name, facts in self.evidence.items() if name in told}
+        return Contract(kept, self.key if held.issuperset(self.key) else (), relations, evidence)
+
+    def edited(self, name: str, **changes: Any) -> Contract:  # noqa: ANN401, RUF100 - fields of `Column`
+        """Change fields of one column, as a person does who knows better than the data.
+
+        Examples
+        --------
+        >>> Contract((Column("distance", "number", learned=True),)).edited("distance", unit="miles").columns[0].unit
+        'miles'
+        """
+        other = replace(self.column(name), **changes)
+        return replace(self, columns=tuple(other if column.name == name else column for column in self.columns))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the contract as JSON-ready fields, defaults left out."""
@@ -227,7 +277,9 @@ class Contract:
             changed = {f.name: getattr(column, f.name) for f in fields(column) if getattr(column, f.name) != f.default}
             listed = {"categories": list(column.categories)} if column.categories is not None else {}
             columns.append({**changed, **listed})
-        return {"columns": columns, "key": list(self.key)}
+        more: dict[str, Any] = {"relations": [relation.to_dict() for relation in self.relations]}
+        more["evidence"] = {name: dict(facts) for name, facts in self.evidence.items()}
+        return {"columns": columns, "key": list(self.key), **{name: value for name, value in more.items() if value}}
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any]) -> Contract:
@@ -239,4 +291,5 @@ class Contract:
                 if name not in known:
                     raise ContractError(f"contract: a known field of a column; got {name!r}; {nearest(name, known)}")
             columns.append(Column(**given))
-        return cls(tuple(columns), tuple(declared.get("key", ())))
+        relations = tuple(Relation.from_dict(given) for given in declared.get("relations", ()))
+        return cls(tuple(columns), tuple(declared.get("key", ())), relations, declared.get("evidence", {}))

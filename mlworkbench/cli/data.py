@@ -23,6 +23,7 @@ from .place import definition_of
 from .place import place
 from ..errors import FeatureError
 from ..errors import IngestError
+from ..errors import Refused
 from ..errors import nearest
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TableNames', 'Keys', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys', 'get',
-           'looked_up', 'mark_of', 'show']
+           'looked_up', 'mark_of', 'show', 'leaks']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -211,3 +212,18 @@ def show(model: Model = "", json: Json = False) -> None:
     ]
     lines = text_table(rows, ["view", "table", "keys", "lake_version", "newest"]) or [f"{definition.name}: no views"]
     answer({"model": definition.name, "views": rows}, lines, as_json=json)
+
+# %% ../../nbs/cli/81_data.ipynb #53f5547b
+def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
+    """Name the columns of a model whose value came from the future."""
+    from mlworkbench.data.lake import Lake
+    from mlworkbench.operate.leaks import find_leaks
+
+    here = place()
+    definition = definition_of(here, model)
+    report = find_leaks(definition, Lake(here.home.lake), rows=rows)
+    answer(report.to_dict(), report.lines(), as_json=json)
+    if report.leaks:
+        names = ", ".join(dict.fromkeys(leak.column for leak in report.leaks))
+        rule = "nothing that reaches the model may come from the future"
+        raise Refused(f"model {definition.name}: {rule}; got {names}; see the evidence above")

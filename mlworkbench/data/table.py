@@ -71,6 +71,9 @@ class Table:
         Largest share of rows that may break the contract, from 0 to 1.
     allowed : mapping of str to callable
         What is allowed on purpose, in words, and a function of the appended rows and the lake that marks them.
+    happened_at : str or callable, optional
+        A witness to `available_at`: the time at which the last thing that a row tells of had happened, as a column or
+        a function of the stored rows. A row that was available before is a leak; `mlworkbench features leaks` looks.
 
     Examples
     --------
@@ -87,6 +90,7 @@ class Table:
     transform: Transform | None = None
     limit: float = 0.05
     allowed: Mapping[str, Allowed] = field(default_factory=dict)
+    happened_at: str | Callable[[pl.DataFrame], pl.Series] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a declaration that cannot work."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TAXI', 'NEVER_LANDED', 'LATE_MINUTES', 'AIRPORTS', 'UNKNOWN_TAIL', 'FLIGHTS_CONTRACT', 'WEATHER_CONTRACT',
            'PLANES_CONTRACT', 'REGISTERED', 'WEATHER', 'PLANES', 'FLIGHTS', 'raw_table', 'known_at', 'prepare_flights',
-           'utc_hour', 'minute_of_day', 'prepare_weather', 'hour_published', 'prepare_planes', 'registered',
-           'unknown_tail']
+           'utc_hour', 'minute_of_day', 'prepare_weather', 'hour_published', 'prepare_planes', 'registered', 'landed',
+           'hour_over', 'year_built', 'unknown_tail']
 
 # %% ../../nbs/examples/89_flights_tables.ipynb #52be1f5b
 def raw_table(name: str) -> pl.DataFrame:
@@ -160,10 +160,10 @@ FLIGHTS_CONTRACT = Contract(
         Column("sched_arr_minute", "integer", lower=0, upper=1439, unit="minutes after local midnight"),
         Column("weekday", "integer", lower=1, upper=7, unit="Monday is 1"),
         Column("distance", "number", lower=1, upper=12_500, unit="miles"),
-        Column("dep_delay", "number", nullable=True, lower=-120, upper=2_880, unit="minutes"),
-        Column("air_time", "number", nullable=True, lower=1, upper=1_440, unit="minutes"),
-        Column("arr_delay", "number", nullable=True, lower=-180, upper=2_880, unit="minutes"),
-        Column("late", "number", nullable=True, lower=0, upper=1),
+        Column("dep_delay", "number", nullable=True, lower=-120, upper=2_880, unit="minutes", known_at="available_at"),
+        Column("air_time", "number", nullable=True, lower=1, upper=1_440, unit="minutes", known_at="available_at"),
+        Column("arr_delay", "number", nullable=True, lower=-180, upper=2_880, unit="minutes", known_at="available_at"),
+        Column("late", "number", nullable=True, lower=0, upper=1, known_at="available_at"),
     ),
     key=("flight_id",),
 )
@@ -220,6 +220,22 @@ def registered(planes: pl.DataFrame) -> pl.Series:
     return pl.Series([REGISTERED] * planes.height, dtype=pl.Datetime("us", "UTC"))
 
 
+def landed(flights: pl.DataFrame) -> pl.Series:
+    """Touchdown by the minutes of the flight, which no time zone moves; null where there was none."""
+    minutes = pl.duration(minutes=pl.col("dep_delay") + pl.col("air_time"))
+    return flights.select(pl.col("scheduled_at") + minutes).to_series()
+
+
+def hour_over(weather: pl.DataFrame) -> pl.Series:
+    """End of the hour that a row tells of: it holds the rain of all of it."""
+    return weather["observed_at"] + timedelta(minutes=60)
+
+
+def year_built(planes: pl.DataFrame) -> pl.Series:
+    """Start of the year in which an aircraft was built; null where it is not known."""
+    return planes.select(pl.datetime(pl.col("built").cast(pl.Int32), 1, 1, time_zone="UTC")).to_series()
+
+
 def unknown_tail(flights: pl.DataFrame, lake: Lake) -> pl.Series:
     """Rows with a tail number that the register of aircraft in the lake does not have."""
     known = lake.read("planes", columns=["tailnum"])["tailnum"].to_list() if lake.exists("planes") else []
@@ -232,6 +248,7 @@ WEATHER = Table(
     contract=WEATHER_CONTRACT,
     available_at=hour_published,
     transform=prepare_weather,
+    happened_at=hour_over,
 )
 PLANES = Table(
     name="planes",
@@ -239,6 +256,7 @@ PLANES = Table(
     contract=PLANES_CONTRACT,
     available_at=registered,
     transform=prepare_planes,
+    happened_at=year_built,
 )
 FLIGHTS = Table(
     name="flights",
@@ -247,4 +265,5 @@ FLIGHTS = Table(
     available_at=known_at,
     transform=prepare_flights,
     allowed={UNKNOWN_TAIL: unknown_tail},
+    happened_at=landed,
 )

@@ -102,7 +102,7 @@ def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: d
     Returns
     -------
     Contract
-        Every column of `table` but the label and the time it is known.
+        Every column of `table` but the label and the time it is known; with the stated relations between them.
     """
     names = [name for name in table.columns if name not in (definition.label, definition.label_available_at)]
     keys = {key for view in definition.time_views for key in view.key_columns if table[key].dtype.is_numeric()}
@@ -113,7 +113,12 @@ def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: d
         personal=definition.personal,
     )
     stated = source_contract(definition)
-    return learned if stated is None else Contract(tuple(_stated(column, stated) for column in learned.columns))
+    if stated is None:
+        return learned
+    columns = tuple(_stated(column, stated) for column in learned.columns)
+    kinds, promised = {c.name: c.kind for c in columns}, {c.name: c.kind for c in stated.columns}
+    held = [r for r in stated.relations if all(kinds.get(name) == promised[name] for name in r.columns)]
+    return Contract(columns, relations=tuple(held))
 
 
 def _stated(column: Column, stated: Contract) -> Column:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract import Column, Contract, Relation
 from mlworkbench.data.ingest import Table
 from mlworkbench.errors import DefinitionError
 from mlworkbench.features.view import AsOfView
@@ -98,3 +98,13 @@ def test_a_time_without_offset_is_refused_by_name() -> None:
     naive = pl.Series("seen", ["2013-01-01"]).str.to_datetime()
     with pytest.raises(DefinitionError, match=r"'seen'.*offset.*convert or drop it"):
         learnable(naive)
+
+
+def test_stated_relations_hold_in_a_request_that_has_their_columns() -> None:
+    known = Relation("depends", ("distance", "carrier"), known=(("AA", 100, 200),))
+    others = (Relation("ratio", ("distance", "late"), 1), Relation("ratio", ("distance", "seats"), 1))
+    stated = Contract((*STATED.columns, Column("carrier", "text")), relations=(known, *others))
+    request = request_contract(definition(tables=(table("flights", stated),)), rows(), {})
+    assert request.relations == ()  # carrier is learned as a category, seats as whole numbers, late is the label
+    stated = Contract((*STATED.columns, Column("carrier", "category")), relations=(known, *others))
+    assert request_contract(definition(tables=(table("flights", stated),)), rows(), {}).relations == (known,)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from datetime import UTC
@@ -22,10 +23,15 @@ from .gather import Progress
 from .gather import gather
 from .gather import new_gathered
 from .gather import resolve
+from .gather import resumed
 from .lake import Lake
 from .lake import check_same
+from .quarantine import LINE
+from .quarantine import new_lines
 from .quarantine import quarantine_rows
 from .quarantine import write_quarantine
+from .sql import MARK
+from .sql import SqlSource
 from .table import Table
 from .table import call
 from ..faults import WITHHELD
@@ -213,10 +219,12 @@ def ingest(
     with home.lock(f"lake/{table.name}"):
         if lake.exists(table.name):
             check_same(table.name, lake.schema(table.name), table.schema)
-        source = resolve(table)
+        source = resumed(resolve(table), table, lake, home.path)
         gathered = new_gathered(table, source, home.path, rows)
         gather(gathered, source, when, rows=rows, progress=progress)
-        quarantined, new, allowed = _commit(gathered, lake, Lake(home.quarantine), when)
+        mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None
+        note = {MARK: mark} if mark else {}
+        quarantined, new, allowed = _commit(gathered, lake, Lake(home.quarantine), when, note)
         version = lake.version(table.name) if lake.exists(table.name) else None
     dropped = gathered.read - gathered.kept
     skipped = gathered.kept - new - quarantined
@@ -224,13 +232,18 @@ def ingest(
     return IngestReport(table.name, gathered.read, new, skipped, quarantined, dropped, allowed, version, seconds)
 
 
-def _commit(gathered: Gathered, lake: Lake, quarantine: Lake, when: datetime) -> tuple[int, int, dict[str, int]]:
+def _commit(
+    gathered: Gathered, lake: Lake, quarantine: Lake, when: datetime, note: Mapping[str, str]
+) -> tuple[int, int, dict[str, int]]:
     """Decide, check the limit, and write both tables."""
     name = gathered.table.name
     decided = decide(gathered, lake) if gathered.identities else pl.DataFrame({"append": [], "owner": []})
     repeats(gathered, decided)
+    if gathered.same != LINE:
+        unknown = new_lines(quarantine, name, gathered.bad, gathered.same)[1]
+        gathered.known = gathered.bad_rows + gathered.repeats - unknown
     gathered.check()
     allowed = count_allowed(gathered, decided, lake) if gathered.identities else {}
-    quarantined = write_quarantine(quarantine, name, gathered.bad, when)
-    new = lake.append(name, appended(gathered, decided), personal=gathered.table.personal)
+    quarantined = write_quarantine(quarantine, name, gathered.bad, when, same=gathered.same)
+    new = lake.append(name, appended(gathered, decided), personal=gathered.table.personal, note=note)
     return quarantined, new, allowed

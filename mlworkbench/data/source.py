@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
+from .delta import is_delta
+from .delta import open_delta
 from .formats import FORMATS
 from .formats import Format
 from .formats import format_of
@@ -191,7 +194,7 @@ def open_source(
     Parameters
     ----------
     given : str, Path, pandas.DataFrame, polars.DataFrame, pyarrow.Table or Source
-        A file, a folder, a pattern like ``"2013-*.csv"``, a frame, or a source already.
+        A file, a folder, a Delta table, a pattern like ``"2013-*.csv"``, a frame, or a source already.
     text : collection of str
         Columns that hold text even where a CSV file shows digits, as a contract declares them.
 
@@ -213,6 +216,10 @@ def open_source(
     if isinstance(given, pd.DataFrame | pl.DataFrame | pa.Table):
         return open_frame(given)
     if isinstance(given, str | Path):
+        if re.match(r"(sqlite|postgres(ql)?):", str(given)):
+            raise IngestError("source: a database needs a query; write SqlSource(url, query, cursor=...) in its place")
+        if is_delta(Path(given)):
+            return open_delta(Path(given))
         return open_files(Path(given).name, _find_files(Path(given)), text)
     if is_source(given):
         return cast(Source, given)

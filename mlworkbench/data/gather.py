@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..contract import Fault
@@ -67,6 +68,7 @@ class Gathered:
     identities: list[pl.DataFrame] = field(default_factory=list)
     same: tuple[str, ...] = LINE
     known: int = 0
+    newest: datetime | None = None
 
     def add(self, prepared: Prepared, when: datetime) -> None:
         """Divide a batch between the spools."""
@@ -83,6 +85,8 @@ class Gathered:
         good = np.ones(len(prepared.batch), dtype=bool)
         good[list(bad)] = False
         batch = prepared.batch.filter(pa.array(good))
+        newest = pc.max(batch.column("available_at")).as_py()
+        self.newest = max((time for time in (self.newest, newest) if time is not None), default=None)
         self.good.write(self._completed(batch, when))
         self.identities.append(self._identity(batch, prepared, good))
 

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..contract import Fault
+from .fresh import staleness
 from .gather import Gathered
 from .gather import Progress
 from .gather import gather
@@ -67,6 +68,8 @@ class IngestReport:
         Version of the table afterwards; None where it was never written.
     seconds : float
         How long it took.
+    warning : str
+        What to look at; empty for a fresh source.
     """
 
     table: str
@@ -78,6 +81,7 @@ class IngestReport:
     allowed: dict[str, int]
     version: int | None
     seconds: float
+    warning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON-ready fields."""
@@ -210,7 +214,7 @@ def ingest(
     ------
     IngestError
         If the source cannot be read, a column does not fit the contract or the table, or more rows than the limit break
-        the contract. Nothing is written then.
+        the contract, or the newest row is older than the table allows. Nothing is written then.
     UserCodeError
         If the table's own functions raise.
     """
@@ -222,6 +226,7 @@ def ingest(
         source = resumed(resolve(table), table, lake, home.path)
         gathered = new_gathered(table, source, home.path, rows)
         gather(gathered, source, when, rows=rows, progress=progress)
+        warning = staleness(gathered, lake, when)
         mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None
         note = {MARK: mark} if mark else {}
         quarantined, new, allowed = _commit(gathered, lake, Lake(home.quarantine), when, note)
@@ -229,7 +234,8 @@ def ingest(
     dropped = gathered.read - gathered.kept
     skipped = gathered.kept - new - quarantined
     seconds = time.perf_counter() - began
-    return IngestReport(table.name, gathered.read, new, skipped, quarantined, dropped, allowed, version, seconds)
+    counted = gathered.read, new, skipped, quarantined, dropped
+    return IngestReport(table.name, *counted, allowed, version, seconds, warning)
 
 
 def _commit(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlworkbench.client import Client
     from mlworkbench.data.ingest import Table, ingest
     from mlworkbench.data.lake import Lake
+    from mlworkbench.data.sql import SqlSource
     from mlworkbench.errors import WorkbenchError
     from mlworkbench.features.view import AsOfView, RowFunction, Total, WindowView
     from mlworkbench.home import Home
@@ -33,6 +34,7 @@ _WHERE = {
     "ModelDefinition": "scoring.definition",
     "Registry": "scoring.registry",
     "RowFunction": "features.view",
+    "SqlSource": "data.sql",
     "Table": "data.ingest",
     "Total": "features.view",
     "TrainResult": "operate.publish",
@@ -55,6 +57,7 @@ __all__ = [
     "ModelDefinition",
     "Registry",
     "RowFunction",
+    "SqlSource",
     "Table",
     "Total",
     "TrainResult",

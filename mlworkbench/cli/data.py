@@ -71,7 +71,8 @@ def report_line(report: IngestReport) -> str:
     """One line about one table: read, new, skipped, in quarantine, and what a stated rule allows."""
     counts = f"{report.read:,} read, {report.appended:,} new, {report.skipped:,} already there"
     allowed = "".join(f"; allowed: {count:,} - {rule}" for rule, count in report.allowed.items())
-    return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}"
+    warning = f"; warning: {report.warning}" if report.warning else ""
+    return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}{warning}"
 
 
 def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json: Json = False) -> None:

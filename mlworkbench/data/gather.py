@@ -17,17 +17,24 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..contract import Fault
 from .plain import cast_batch
 from .plain import plain_schema
 from .plain import slices
+from .lake import Lake
+from .quarantine import CONTENT
+from .quarantine import LINE
 from .quarantine import QUARANTINE
 from .quarantine import Spool
 from .quarantine import quarantine_rows
 from .source import Source
+from .source import is_source
 from .source import open_source
+from .sql import MARK
+from .sql import SqlSource
 from .table import Prepared
 from .table import Table
 from .table import prepare
@@ -37,7 +44,7 @@ from ..errors import WorkbenchError
 from ..errors import user_frame
 
 # %% auto #0
-__all__ = ['Progress', 'Gathered', 'resolve', 'new_gathered', 'gather']
+__all__ = ['Progress', 'Gathered', 'resolve', 'resumed', 'new_gathered', 'gather']
 
 # %% ../../nbs/data/12_gather.ipynb #5638163c
 Progress = Callable[[str, int, int | None], None]
@@ -59,6 +66,9 @@ class Gathered:
     first: str = ""
     sources: list[str] = field(default_factory=list)
     identities: list[pl.DataFrame] = field(default_factory=list)
+    same: tuple[str, ...] = LINE
+    known: int = 0
+    newest: datetime | None = None
 
     def add(self, prepared: Prepared, when: datetime) -> None:
         """Divide a batch between the spools."""
@@ -75,6 +85,8 @@ class Gathered:
         good = np.ones(len(prepared.batch), dtype=bool)
         good[list(bad)] = False
         batch = prepared.batch.filter(pa.array(good))
+        newest = pc.max(batch.column("available_at")).as_py()
+        self.newest = max((time for time in (self.newest, newest) if time is not None), default=None)
         self.good.write(self._completed(batch, when))
         self.identities.append(self._identity(batch, prepared, good))
 
@@ -87,8 +99,8 @@ class Gathered:
 
     def check(self) -> None:
         """Refuse the source when more rows are bad than the limit allows."""
-        rows = max(self.read, self.total or 0)
-        bad = self.bad_rows + self.repeats
+        rows = max(self.read, self.total or 0) - self.known
+        bad = self.bad_rows + self.repeats - self.known
         if bad <= self.table.limit * rows:
             return
         share = f"{bad} of {rows} rows ({bad / rows:.1%}) break the contract, limit {self.table.limit:.1%}"
@@ -117,7 +129,7 @@ class Gathered:
 def resolve(table: Table) -> Source:
     """Open the source of a table; a function is called first."""
     given = table.source
-    if callable(given) and not isinstance(given, Source):
+    if callable(given) and not is_source(given):
         try:
             given = given()
         except WorkbenchError:
@@ -128,13 +140,33 @@ def resolve(table: Table) -> Source:
     text = [column.name for column in table.contract.columns if column.kind in ("category", "text", "time")]
     return open_source(given, text=text)
 
+# %% ../../nbs/data/12_gather.ipynb #06c36886
+def resumed(source: Source, table: Table, lake: Lake, folder: Path) -> Source:
+    """Begin a query at the mark of its table; every other source stays as it is.
+
+    Raises
+    ------
+    IngestError
+        If the contract has no key, or the cursor is personal: its highest value stands in the lake's log.
+    """
+    if not isinstance(source, SqlSource):
+        return source
+    if not table.contract.key:
+        rule = "rows of a query are known by the contract's key"
+        raise IngestError(f"table {table.name!r}: {rule}; got none; name the columns that tell rows apart")
+    if source.cursor in table.personal:
+        rule = f"cursor {source.cursor!r} must not be personal: its highest value stands in the lake's log"
+        raise IngestError(f"table {table.name!r}: {rule}; choose a serial number or a time of change")
+    return source.since(lake.note(table.name, MARK) if lake.exists(table.name) else None, folder)
+
 # %% ../../nbs/data/12_gather.ipynb #97950f3c
 def new_gathered(table: Table, source: Source, folder: Path, rows: int | None) -> Gathered:
     """Make the empty spools, on the disk of a folder."""
     total: int | None = getattr(source, "rows", None)
     if total is not None and rows is not None:
         total = min(total, rows)
-    return Gathered(table, Spool(folder, table.schema), Spool(folder, QUARANTINE), total)
+    same = CONTENT if isinstance(source, SqlSource) else LINE
+    return Gathered(table, Spool(folder, table.schema), Spool(folder, QUARANTINE), total, same=same)
 
 
 def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | None, progress: Progress | None) -> None:
@@ -150,7 +182,7 @@ def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | No
                 typed = getattr(part, "typed", True)
                 gathered.add(prepare(gathered.table, batch, first, what=part.name, typed=typed), when)
             first += len(batch)
-            if gathered.total is not None:
+            if gathered.total is not None and gathered.same == LINE:
                 gathered.check()
             if progress is not None:
                 progress(gathered.table.name, gathered.read, gathered.total)

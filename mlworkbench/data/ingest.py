@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from datetime import UTC
@@ -17,15 +18,21 @@ import polars as pl
 import pyarrow as pa
 
 from ..contract import Fault
+from .fresh import staleness
 from .gather import Gathered
 from .gather import Progress
 from .gather import gather
 from .gather import new_gathered
 from .gather import resolve
+from .gather import resumed
 from .lake import Lake
 from .lake import check_same
+from .quarantine import LINE
+from .quarantine import new_lines
 from .quarantine import quarantine_rows
 from .quarantine import write_quarantine
+from .sql import MARK
+from .sql import SqlSource
 from .table import Table
 from .table import call
 from ..faults import WITHHELD
@@ -61,6 +68,8 @@ class IngestReport:
         Version of the table afterwards; None where it was never written.
     seconds : float
         How long it took.
+    warning : str
+        What to look at; empty for a fresh source.
     """
 
     table: str
@@ -72,6 +81,7 @@ class IngestReport:
     allowed: dict[str, int]
     version: int | None
     seconds: float
+    warning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON-ready fields."""
@@ -204,7 +214,7 @@ def ingest(
     ------
     IngestError
         If the source cannot be read, a column does not fit the contract or the table, or more rows than the limit break
-        the contract. Nothing is written then.
+        the contract, or the newest row is older than the table allows. Nothing is written then.
     UserCodeError
         If the table's own functions raise.
     """
@@ -213,24 +223,33 @@ def ingest(
     with home.lock(f"lake/{table.name}"):
         if lake.exists(table.name):
             check_same(table.name, lake.schema(table.name), table.schema)
-        source = resolve(table)
+        source = resumed(resolve(table), table, lake, home.path)
         gathered = new_gathered(table, source, home.path, rows)
         gather(gathered, source, when, rows=rows, progress=progress)
-        quarantined, new, allowed = _commit(gathered, lake, Lake(home.quarantine), when)
+        warning = staleness(gathered, lake, when)
+        mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None
+        note = {MARK: mark} if mark else {}
+        quarantined, new, allowed = _commit(gathered, lake, Lake(home.quarantine), when, note)
         version = lake.version(table.name) if lake.exists(table.name) else None
     dropped = gathered.read - gathered.kept
     skipped = gathered.kept - new - quarantined
     seconds = time.perf_counter() - began
-    return IngestReport(table.name, gathered.read, new, skipped, quarantined, dropped, allowed, version, seconds)
+    counted = gathered.read, new, skipped, quarantined, dropped
+    return IngestReport(table.name, *counted, allowed, version, seconds, warning)
 
 
-def _commit(gathered: Gathered, lake: Lake, quarantine: Lake, when: datetime) -> tuple[int, int, dict[str, int]]:
+def _commit(
+    gathered: Gathered, lake: Lake, quarantine: Lake, when: datetime, note: Mapping[str, str]
+) -> tuple[int, int, dict[str, int]]:
     """Decide, check the limit, and write both tables."""
     name = gathered.table.name
     decided = decide(gathered, lake) if gathered.identities else pl.DataFrame({"append": [], "owner": []})
     repeats(gathered, decided)
+    if gathered.same != LINE:
+        unknown = new_lines(quarantine, name, gathered.bad, gathered.same)[1]
+        gathered.known = gathered.bad_rows + gathered.repeats - unknown
     gathered.check()
     allowed = count_allowed(gathered, decided, lake) if gathered.identities else {}
-    quarantined = write_quarantine(quarantine, name, gathered.bad, when)
-    new = lake.append(name, appended(gathered, decided), personal=gathered.table.personal)
+    quarantined = write_quarantine(quarantine, name, gathered.bad, when, same=gathered.same)
+    new = lake.append(name, appended(gathered, decided), personal=gathered.table.personal, note=note)
     return quarantined, new, allowed

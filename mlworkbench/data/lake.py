@@ -194,6 +194,7 @@ class Lake:
         *,
         transaction: str | None = None,
         personal: Collection[str] = (),
+        note: Mapping[str, str] | None = None,
     ) -> int:
         """Append rows in one commit.
 
@@ -207,6 +208,8 @@ class Lake:
             Name under which these rows are appended at most once.
         personal : collection of str
             Columns whose values stay out of the log.
+        note : mapping of str to str, optional
+            Words to keep in the same commit; `note` reads them.
 
         Returns
         -------
@@ -230,7 +233,17 @@ class Lake:
         if table is not None:
             check_same(name, arrow_schema(table), schema)
         options = self._options(schema, personal, new=table is None, transaction=transaction)
+        options["commit_properties"].custom_metadata = dict(note or {})
         return commit(self._folder(name), Counted(chain([first], stream)), schema, {"mode": "append", **options})
+
+    def note(self, name: str, key: str) -> str | None:
+        """Read the newest words that a commit kept under a key; None where no commit did."""
+        table = self._open(name)
+        for limit in (16, None):
+            for entry in table.history(limit):
+                if key in entry:
+                    return str(entry[key])
+        return None
 
     def overwrite(self, name: str, data: pa.Table, *, personal: Collection[str] = ()) -> int:
         """Replace all rows and columns of a table in one commit; gives the number of rows."""

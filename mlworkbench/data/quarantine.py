@@ -25,7 +25,8 @@ from ..faults import WITHHELD
 from ..faults import shorten
 
 # %% auto #0
-__all__ = ['QUARANTINE', 'LINE', 'value_text', 'record_text', 'quarantine_rows', 'Spool', 'write_quarantine']
+__all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'Spool', 'new_lines',
+           'write_quarantine']
 
 # %% ../../nbs/data/12_quarantine.ipynb #f216806b
 QUARANTINE = pa.schema(
@@ -158,11 +159,12 @@ class Spool:
             yield from reader
 
 # %% ../../nbs/data/12_quarantine.ipynb #05556174
-LINE = ["source", "source_row", "column", "rule"]
+LINE = ("source", "source_row", "column", "rule")
+CONTENT = ("column", "rule", "value", "record")
 
 
-def write_quarantine(lake: Lake, name: str, spool: Spool, when: datetime) -> int:
-    """Append the lines that are not there yet, in one commit.
+def new_lines(lake: Lake, name: str, spool: Spool, same: Sequence[str] = LINE) -> tuple[pl.DataFrame, int]:
+    """Give the lines that are not in quarantine yet, and the number of rows they speak of.
 
     Parameters
     ----------
@@ -172,23 +174,33 @@ def write_quarantine(lake: Lake, name: str, spool: Spool, when: datetime) -> int
         Table that the rows were meant for.
     spool : Spool
         Lines with the columns of `QUARANTINE`.
-    when : datetime
-        Time of the ingest.
+    same : sequence of str, default=LINE
+        Columns by which a line is known; `CONTENT` for rows whose source and position change with each reading.
 
     Returns
     -------
-    int
-        Number of rows that are new in quarantine; a row with two faults counts once.
+    polars.DataFrame, int
+        The lines; and the rows that are new, a row with two faults counted once.
     """
-    if not spool.rows:
-        return 0
-    lines = pl.concat([pl.DataFrame(batch) for batch in spool.batches()])
-    lines = lines.with_columns(pl.lit(when).cast(pl.Datetime("us", "UTC")).alias("ingested_at"))
+    lines = pl.concat([pl.DataFrame(QUARANTINE.empty_table()), *(pl.DataFrame(batch) for batch in spool.batches())])
     before: set[tuple[str, int]] = set()
-    if lake.exists(name):
-        of_these = pl.col("source").is_in(lines["source"].unique().to_list())
-        known = lake.scan(name).filter(of_these).select(LINE).collect()
+    if lines.height and lake.exists(name):
+        of_these = pl.col("source").is_in(lines["source"].unique().to_list()) if same == LINE else pl.lit(True)
+        known = lake.scan(name).filter(of_these).select({*LINE, *same}).collect()
         before = set(known.select("source", "source_row").iter_rows())
-        lines = lines.join(known, on=LINE, how="anti")
-    lake.append(name, lines.to_arrow().cast(QUARANTINE))
-    return len(set(lines.select("source", "source_row").iter_rows()) - before)
+        lines = lines.join(known, on=same, how="anti", nulls_equal=True)
+    return lines, len(set(lines.select("source", "source_row").iter_rows()) - before)
+
+
+def write_quarantine(lake: Lake, name: str, spool: Spool, when: datetime, *, same: Sequence[str] = LINE) -> int:
+    """Append the lines that are not there yet, in one commit, at the time of the ingest.
+
+    See Also
+    --------
+    new_lines : Which these are; its parameters and its number of rows are meant here.
+    """
+    lines, rows = new_lines(lake, name, spool, same)
+    if lines.height:
+        lines = lines.with_columns(pl.lit(when).cast(pl.Datetime("us", "UTC")).alias("ingested_at"))
+        lake.append(name, lines.to_arrow().cast(QUARANTINE))
+    return rows

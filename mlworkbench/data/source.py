@@ -6,32 +6,37 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
+from inspect import getattr_static
 from pathlib import Path
 from typing import Protocol
+from typing import cast
 from typing import runtime_checkable
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from .delta import is_delta
+from .delta import open_delta
 from .formats import FORMATS
 from .formats import Format
 from .formats import format_of
 from .formats import widest
-from .plain import BATCH
-from .plain import cast_batch
-from .plain import plain_schema
+from .frame import FrameSource
+from .frame import open_frame
 from ..errors import IngestError
 from ..errors import nearest
 
+_all_ = [FrameSource]
+
 # %% auto #0
-__all__ = ['Source', 'FileSource', 'FolderSource', 'open_files', 'FrameSource', 'open_frame', 'open_source']
+__all__ = ['Source', 'is_source', 'FileSource', 'FolderSource', 'open_files', 'open_source', 'FrameSource']
 
 # %% ../../nbs/data/10_source.ipynb #1366eeea
 @runtime_checkable
@@ -51,6 +56,17 @@ class Source(Protocol):
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows; each call begins anew and gives the same rows in the same order."""
+
+
+def is_source(given: object) -> bool:
+    """Say whether something has a source's members, without asking for their values: a query would run.
+
+    Examples
+    --------
+    >>> is_source("delays.csv"), is_source(open_frame(pl.DataFrame({"delay": [3.0]})))
+    (False, True)
+    """
+    return all(getattr_static(given, name, None) is not None for name in ("name", "fingerprint", "columns", "batches"))
 
 # %% ../../nbs/data/10_source.ipynb #e4d539a5
 @dataclass(frozen=True)
@@ -169,79 +185,6 @@ def open_files(name: str, paths: list[Path], text: Collection[str]) -> FileSourc
     files = [FileSource(path, form, schema, rows) for path, form, (_, rows) in parts]
     return files[0] if len(files) == 1 and name == files[0].name else FolderSource(name, tuple(files))
 
-# %% ../../nbs/data/10_source.ipynb #668ea760
-@dataclass(frozen=True)
-class FrameSource:
-    """Rows that are in memory already, as a table in plain types."""
-
-    name: str
-    table: pa.Table
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self.table.num_rows)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """First 32 hex digits of the SHA-256 of names, types and values."""
-        digest = hashlib.sha256(str(self.table.schema).encode())
-        for batch in self.batches():
-            for values in batch.columns:
-                digest.update(_values_bytes(values))
-        return digest.hexdigest()[:32]
-
-    def columns(self) -> list[str]:
-        """Names of the columns, in order."""
-        return list(self.table.schema.names)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Stream the rows, `BATCH` at a time."""
-        for start in range(0, self.table.num_rows, BATCH):
-            yield from self.table.slice(start, BATCH).combine_chunks().to_batches()
-
-
-def _values_bytes(values: pa.Array) -> bytes:
-    """Give bytes that depend on the values of an array and on nothing else.
-
-    What Arrow keeps in the place of a missing value is accident; it is left out.
-
-    Examples
-    --------
-    >>> sliced = pa.array([9, None, 2]).slice(1)
-    >>> _values_bytes(sliced) == _values_bytes(pa.array([None, 2]))
-    True
-    """
-    missing, present = values.is_null().cast(pa.int8()), values.drop_null()
-    present = present.cast(pa.int8()) if present.type == pa.bool_() else present
-    batches = [pa.RecordBatch.from_arrays([column], ["values"]) for column in (missing, present)]
-    return b"".join(bytes(batch.serialize()) for batch in batches)
-
-
-def open_frame(frame: pd.DataFrame | pl.DataFrame | pa.Table) -> FrameSource:
-    """Bring a frame to plain types; a column that mixes types is refused by name."""
-    try:
-        table = pa.Table.from_pandas(frame, preserve_index=False) if isinstance(frame, pd.DataFrame) else frame
-        table = table.to_arrow() if isinstance(table, pl.DataFrame) else table
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise IngestError(f"frame: {error}; make each column one type, each name one text") from error
-    names = table.schema.names
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise IngestError(f"frame: column {repeated[0]!r} stands twice; rename one")
-    schema = plain_schema(table.schema)
-    batches = [_without_nan(cast_batch(batch, schema, "frame")) for batch in table.to_batches()]
-    return FrameSource("frame", pa.Table.from_batches(batches, schema))
-
-
-def _without_nan(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Write NaN as missing, as every other source does."""
-    arrays = [
-        pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values) if values.type == pa.float64() else values
-        for values in batch.columns
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
-
 # %% ../../nbs/data/10_source.ipynb #7a9662fa
 def open_source(
     given: str | Path | pd.DataFrame | pl.DataFrame | pa.Table | Source, *, text: Collection[str] = ()
@@ -251,7 +194,7 @@ def open_source(
     Parameters
     ----------
     given : str, Path, pandas.DataFrame, polars.DataFrame, pyarrow.Table or Source
-        A file, a folder, a pattern like ``"2013-*.csv"``, a frame, or a source already.
+        A file, a folder, a Delta table, a pattern like ``"2013-*.csv"``, a frame, or a source already.
     text : collection of str
         Columns that hold text even where a CSV file shows digits, as a contract declares them.
 
@@ -273,9 +216,13 @@ def open_source(
     if isinstance(given, pd.DataFrame | pl.DataFrame | pa.Table):
         return open_frame(given)
     if isinstance(given, str | Path):
+        if re.match(r"(sqlite|postgres(ql)?):", str(given)):
+            raise IngestError("source: a database needs a query; write SqlSource(url, query, cursor=...) in its place")
+        if is_delta(Path(given)):
+            return open_delta(Path(given))
         return open_files(Path(given).name, _find_files(Path(given)), text)
-    if isinstance(given, Source):
-        return given
+    if is_source(given):
+        return cast(Source, given)
     kinds = "a path, a pandas or polars frame, an Arrow table or a Source"
     raise IngestError(f"source: {kinds}; got {type(given).__name__}; pass one of these")
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from datetime import timedelta
 from typing import Any
+from typing import Literal
 from typing import TypeVar
 
 import numpy as np
@@ -74,6 +76,10 @@ class Table:
     happened_at : str or callable, optional
         A witness to `available_at`: the time at which the last thing that a row tells of had happened, as a column or
         a function of the stored rows. A row that was available before is a leak; `mlworkbench features leaks` looks.
+    max_age : timedelta, optional
+        How old the newest row may be when it is ingested, by its availability time; default any age.
+    stale : {"refuse", "warn"}, default="refuse"
+        Whether an older source is refused, or taken with a warning in the report.
 
     Examples
     --------
@@ -91,6 +97,8 @@ class Table:
     limit: float = 0.05
     allowed: Mapping[str, Allowed] = field(default_factory=dict)
     happened_at: str | Callable[[pl.DataFrame], pl.Series] | None = None
+    max_age: timedelta | None = None
+    stale: Literal["refuse", "warn"] = "refuse"
 
     def __post_init__(self) -> None:
         """Refuse a declaration that cannot work."""
@@ -99,6 +107,10 @@ class Table:
             raise IngestError(f"table {self.name!r}: {rule}; rename it")
         if not 0 <= self.limit <= 1:
             raise IngestError(f"table {self.name!r}: limit is a share from 0 to 1; got {self.limit}; correct it")
+        if self.max_age is not None and self.max_age <= timedelta(0):
+            raise IngestError(f"table {self.name!r}: max_age is longer than nothing; got {self.max_age}; correct it")
+        if self.stale not in ("refuse", "warn"):
+            raise IngestError(f"table {self.name!r}: stale is 'refuse' or 'warn'; got {self.stale!r}; correct it")
         for name in ("ingested_at", "source", "source_row"):
             if name in self.contract.names:
                 raise IngestError(f"table {self.name!r}: column {name!r} is written by ingest; rename yours")

@@ -17,7 +17,7 @@ import pytest
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.materialize import materialize
+from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.offline import join_views, view_table
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Total, WindowView
@@ -310,7 +310,7 @@ import sys, time
 from pathlib import Path
 from datetime import timedelta
 from mlworkbench.data.lake import Lake
-from mlworkbench.features.materialize import materialize
+from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
 view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
@@ -337,6 +337,47 @@ def test_kill_9_in_the_middle_leaves_the_old_rows_and_the_next_run_succeeds(lake
         assert (store.stored(VIEW), store.watermark()) == before
         assert materialize([VIEW], lake, store) == {"weather": 50_000}
         assert store.get(VIEW, ("LGA",), 10**6) == {"wind": 49_999.0, "sky": "new"}
+
+
+KILLED_ANYWHERE = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from mlworkbench.data.lake import Lake
+from mlworkbench.features.materialize import materialize, stored_rows
+from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.view import AsOfView, Total, WindowView
+view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
+landed = WindowView("landed", "weather", ("origin",), timedelta(microseconds=50), {"n": Total("count")})
+print("ready", flush=True)
+materialize([view, landed], Lake(Path(sys.argv[1])), OnlineStore(sys.argv[2]))
+"""
+
+
+def test_kill_9_at_20_random_moments_loses_and_doubles_nothing(lake, store, tmp_path):
+    rng, alive = np.random.default_rng(9), 0
+    for turn in range(20):
+        lake.append("weather", table([(f"K{i % 7}", 100 + 4_000 * turn + i, float(i), "new") for i in range(4_000)]))
+        before = {view.name: (store.stored(view), store.watermark([view])) for view in (VIEW, LANDED)}
+        process = start(KILLED_ANYWHERE, lake.path, tmp_path / "online.sqlite")
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(float(rng.uniform(0, 0.25)))
+        alive += process.poll() is None
+        process.kill()
+        process.communicate()
+        for view in (VIEW, LANDED):
+            whole = stored_rows(view, view_table(view, lake)).rows()
+            assert store.stored(view) in (before[view.name][0], whole)
+            came = {"lake_version": turn + 1, "newest": 4_099 + 4_000 * turn}
+            expected = {view.name: came} if store.stored(view) == whole else before[view.name][1]
+            assert store.watermark([view]) == expected
+        if turn % 3 == 2:
+            materialize([VIEW, LANDED], lake, store)
+    assert alive >= 5, "too few were killed on the way"
+    materialize([VIEW, LANDED], lake, store)
+    for view in (VIEW, LANDED):
+        assert store.stored(view) == stored_rows(view, view_table(view, lake)).rows()
+    assert len(store.stored(VIEW)) == 3 + 20 * 4_000
 
 
 def test_two_processes_that_materialize_at_once_take_turns(lake, tmp_path):

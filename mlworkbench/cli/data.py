@@ -95,12 +95,13 @@ def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json:
 def opened_store(here: Place, *, read_only: bool = True) -> OnlineStore:
     """Open the online store of the home."""
     from mlworkbench.features.online import OnlineStore
+    from mlworkbench.features.online import is_there
 
-    if read_only and not here.home.online.exists():
+    if read_only and not is_there(here.home.online_place):
         raise FeatureError(
             "online store: it must exist; nothing is materialized yet; run mlworkbench features materialize"
         )
-    return OnlineStore(here.home.online, read_only=read_only)
+    return OnlineStore(here.home.online_place, read_only=read_only)
 
 
 def materialize(model: Model = "", json: Json = False) -> None:
@@ -203,10 +204,12 @@ def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
 
 def show(model: Model = "", json: Json = False) -> None:
     """List a model's views and how far the store has come."""
+    from mlworkbench.features.online import is_there
+
     here = place()
     definition = definition_of(here, model)
     marks: dict[str, Any] = {}
-    if here.home.online.exists():
+    if is_there(here.home.online_place):
         store = opened_store(here)
         marks = dict(store.watermark())
         store.close()

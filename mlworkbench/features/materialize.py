@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
@@ -20,14 +21,16 @@ from .declare import AsOfView
 from .declare import View
 from .declare import total_columns
 from .offline import view_table
+from .store import ConflictError
 from .store import RowStore
 from .store import key_parts
 from .store import key_texts
 
 Progress = Callable[[str, int, int], None]
+TURNS = 20
 
 # %% auto #0
-__all__ = ['Progress', 'stored_rows', 'materialize']
+__all__ = ['Progress', 'TURNS', 'stored_rows', 'materialize']
 
 # %% ../../nbs/features/24_materialize.ipynb #484cc12f
 def _number(value: float) -> str:
@@ -129,4 +132,12 @@ def materialize(
     FeatureError
         If a table or column is not there or a view's rows are not unique; that view stays as it was.
     """
-    return {view.name: _materialize(view, lake, store, progress) for view in views}
+    return {view.name: _taking_turns(view, lake, store, progress) for view in views}
+
+
+def _taking_turns(view: View, lake: Lake, store: RowStore, progress: Progress | None) -> int:
+    """Begin again where another process wrote meanwhile."""
+    for _ in range(TURNS):
+        with suppress(ConflictError):
+            return _materialize(view, lake, store, progress)
+    return _materialize(view, lake, store, progress)

@@ -54,7 +54,7 @@ def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[di
     times = prediction_times(columns, version)
     if not version.views or times is None:
         return records
-    with OnlineStore(home.online) as store:
+    with OnlineStore(home.online_place) as store:
         materialize(version.views, Lake(home.lake), store)
         values = store.lookup(version.views, columns, times)
     lists = {name: array.tolist() for name, array in values.items()}

@@ -99,7 +99,7 @@ def stream_rows(version: Version, asked: pl.DataFrame, home: Home, source: Path)
 def ask_streaming(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
     """Stream the requests from a file; the online store is brought up to the lake before."""
     if version.views:
-        with OnlineStore(home.online) as store:
+        with OnlineStore(home.online_place) as store:
             materialize(version.views, Lake(home.lake), store)
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
         answers, seconds = stream_rows(version, asked, home, Path(folder) / "requests.jsonl")

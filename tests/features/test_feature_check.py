@@ -52,8 +52,8 @@ def lake(tmp_path):
 
 
 @pytest.fixture
-def store(tmp_path, lake):
-    with OnlineStore(tmp_path / "online.sqlite") as made:
+def store(place, lake):
+    with OnlineStore(place) as made:
         materialize(VIEWS, lake, made)
         yield made
 
@@ -139,10 +139,10 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_what_is_planted_is_found_with_view_column_key_and_time(lake, store, requests, kind, tmp_path):
+def test_what_is_planted_is_found_with_view_column_key_and_time(lake, store, requests, kind, place):
     plant(kind, store)
     view, columns, key, at = PLANTED[kind]
-    lost = Forgetful(tmp_path / "online.sqlite") if kind == "time-to-live lost" else None
+    lost = Forgetful(place) if kind == "time-to-live lost" else None
     with lost or nullcontext(store) as asked:
         found = found_in(lake, asked, requests)
     counts = {(name, column) for name, held in found.counts.items() for column, count in held.items() if count}

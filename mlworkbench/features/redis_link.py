@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -16,7 +17,7 @@ from ..errors import FeatureError
 from .store import Row
 
 # %% auto #0
-__all__ = ['CHUNK', 'shown_url', 'connect', 'row_commands']
+__all__ = ['CHUNK', 'shown_url', 'connect', 'row_commands', 'packed', 'replies']
 
 # %% ../../nbs/features/22_redis_link.ipynb #912679fe
 def shown_url(url: str) -> str:
@@ -100,3 +101,25 @@ def row_commands(place: str, rows: Iterable[Row], *, replace: bool) -> Iterator[
         pairs = [word for time, value in values.items() for word in (time, f"{time}:{value}")]
         for first in range(0, len(pairs), 2 * CHUNK):
             yield ("ZADD", f"{place}:{key}", *pairs[first : first + 2 * CHUNK])
+
+# %% ../../nbs/features/22_redis_link.ipynb #b5a68a63
+def packed(*words: object) -> bytes:
+    r"""Write a command as the server reads it.
+
+    Examples
+    --------
+    >>> packed("GET", "a")
+    b'*2\r\n$3\r\nGET\r\n$1\r\na\r\n'
+    """
+    texts = [str(word).encode() for word in words]
+    return b"*%d\r\n" % len(texts) + b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
+
+
+def replies(link: Any, commands: Sequence[bytes]) -> list[Any]:  # noqa: ANN401, RUF100 - the extra's type
+    """Send commands in one go and read a reply for each; an error is raised and ends the connection."""
+    try:
+        link.send_packed_command(commands)
+        return [link.read_response() for _ in commands]
+    except BaseException:
+        link.disconnect()
+        raise

@@ -22,6 +22,8 @@ from ..errors import FeatureError
 from .declare import View
 from .redis_link import CHUNK
 from .redis_link import connect
+from .redis_link import packed
+from .redis_link import replies
 from .redis_link import row_commands
 from .redis_link import shown_url
 from .store import Ask
@@ -34,12 +36,13 @@ from .store import RowStore
 from .store import Seen
 
 # %% auto #0
-__all__ = ['FORMAT', 'PREFIX', 'GENERATION', 'VIEWS', 'VERSION', 'LATEST', 'DECODE', 'Batch', 'RedisRows']
+__all__ = ['FORMAT', 'PREFIX', 'GENERATION', 'VIEWS', 'VERSION', 'GET', 'LATEST', 'DECODE', 'Batch', 'RedisRows']
 
 # %% ../../nbs/features/22_redis_rows.ipynb #44eb895d
 FORMAT = 1
 PREFIX = "mlworkbench:"
 GENERATION, VIEWS, VERSION = PREFIX + "generation", PREFIX + "views", PREFIX + "format"
+GET = packed("GET", GENERATION)
 LATEST = 2**53
 DECODE = json.JSONDecoder().raw_decode
 
@@ -50,7 +53,7 @@ class Batch:
 
     generation: str | None
     known: dict[str, Known]
-    commands: list[tuple[Any, ...]] = field(default_factory=list)
+    commands: list[bytes] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
 
 # %% ../../nbs/features/22_redis_rows.ipynb #bdf2cb58
@@ -143,18 +146,15 @@ class RedisRows(RowStore):
             pipe.watch(GENERATION)
             if pipe.get(GENERATION) != batch.generation:
                 raise WatchError
-            pipe.multi()
-            pipe.execute_command("SET", GENERATION, uuid4().hex)
-            pipe.execute_command("SET", VERSION, FORMAT)
-            for command in batch.commands:
-                pipe.execute_command(*command)
-            pipe.execute_command("HSET", VIEWS, *marks)
-            pipe.execute()
+            head = [packed("MULTI"), packed("SET", GENERATION, uuid4().hex), packed("SET", VERSION, FORMAT)]
+            tail = [packed("HSET", VIEWS, *marks), packed("EXEC")]
+            if replies(pipe.connection, [*head, *batch.commands, *tail])[-1] is None:
+                raise WatchError
 
     def _change(self, view: View, known: Known, commands: Iterable[tuple[Any, ...]] = ()) -> None:
         """Add to the transaction."""
         if self._batch is not None:
-            self._batch.commands += commands
+            self._batch.commands += [packed(*command) for command in commands]
             self._batch.known[view.storage] = known
             self._batch.changed.add(view.storage)
 
@@ -252,12 +252,13 @@ class RedisRows(RowStore):
         ]
         places = list(dict.fromkeys(place for places in wanted for place in places if place is not None))
         with self._told():
-            pipe = self._client.pipeline(transaction=False)
-            pipe.execute_command("GET", GENERATION)
-            for name, time in places:
-                pipe.execute_command("ZREVRANGEBYSCORE", name, time, "-inf", "LIMIT", 0, 1)
-            pipe.execute_command("GET", GENERATION)
-            before, *members, after = pipe.execute()
+            newest = [packed("ZREVRANGEBYSCORE", name, time, "-inf", "LIMIT", 0, 1) for name, time in places]
+            pool = self._client.connection_pool
+            link = pool.get_connection()
+            try:
+                before, *members, after = replies(link, [GET, *newest, GET])
+            finally:
+                pool.release(link)
         if not before == after == generation:
             return None
         rows: dict[Any, Found] = {place: _row(found) for place, found in zip(places, members, strict=True)}

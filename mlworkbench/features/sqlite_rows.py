@@ -163,16 +163,20 @@ class SqliteRows(RowStore):
     def known(self) -> Mapping[str, Known]:
         """Give what is stored, by storage name; read again when this or another connection has written."""
         with self.transaction(write=False):
-            changes = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            if self._views is None or self._writing or self._views[0] != changes:
-                rows = self._connection.execute("SELECT storage, name, kinds, lake_version, newest FROM views")
-                self._views = changes, {row[0]: (row[1], json.loads(row[2]), row[3], row[4]) for row in rows}
-            return self._views[1]
+            return self._noted()
+
+    def _noted(self) -> Mapping[str, Known]:
+        """Give what is stored, inside a transaction."""
+        changes = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if self._views is None or self._writing or self._views[0] != changes:
+            rows = self._connection.execute("SELECT storage, name, kinds, lake_version, newest FROM views")
+            self._views = changes, {row[0]: (row[1], json.loads(row[2]), row[3], row[4]) for row in rows}
+        return self._views[1]
 
     def read(self, ask: Ask) -> list[list[Found]]:
         """Read the newest rows at or before times in one transaction, each key and time of a view once."""
         with self.transaction(write=False):
-            return [self._newest(*asked) for asked in ask(self.known())]
+            return [self._newest(*asked) for asked in ask(self._noted())]
 
     def _newest(self, view: View, keys: Sequence[str | None], times: Sequence[int]) -> list[Found]:
         """Read the newest row at or before each time."""

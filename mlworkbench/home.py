@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from .errors import SettingsError
 from .ini import find_settings
+from .ini import online_url
 from .ini import read_ini
 
 # %% auto #0
@@ -199,6 +200,11 @@ class Home:
     def online(self) -> Path:
         """File of the online store."""
         return self.path / "online.sqlite"
+
+    @property
+    def online_place(self) -> Path | str:
+        """Where the online store is: the URL that environment or settings.ini names, else the file `online`."""
+        return online_url() or self.online
 
     @property
     def registry(self) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from .errors import SettingsError
 from .errors import nearest
 
 # %% auto #0
-__all__ = ['SECTIONS', 'find_settings', 'read_ini']
+__all__ = ['SECTIONS', 'ONLINE', 'SCHEMES', 'find_settings', 'check_online', 'online_url', 'online_environment', 'read_ini']
 
 # %% ../nbs/01_ini.ipynb #1a49935d
-SECTIONS = {"workbench": {"home", "port", "run_seconds"}, "models": None, "trust": {"types"}}
+SECTIONS = {"workbench": {"home", "port", "run_seconds", "online"}, "models": None, "trust": {"types"}}
 
 
 def _read_text(file: Path) -> str:
@@ -54,6 +55,60 @@ def find_settings(start: Path | None = None) -> Path | None:
                     return file
     return None
 
+# %% ../nbs/01_ini.ipynb #9c1c044f
+ONLINE = "MLWORKBENCH_ONLINE"
+SCHEMES = ("redis", "rediss", "unix")
+
+
+def check_online(url: str, *, where: str, secret: bool) -> str:
+    """Accept the URL of an online store, or refuse it in a line that does not show it.
+
+    Parameters
+    ----------
+    url : str
+        ``redis://HOST:PORT/DB``, ``rediss://`` with TLS, or ``unix://PATH``.
+    where : str
+        Where it stands, for the error.
+    secret : bool
+        Whether a password may stand there.
+
+    Returns
+    -------
+    str
+        The same URL.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such URL, or holds a password where none may stand.
+
+    Examples
+    --------
+    >>> check_online("redis://127.0.0.1:6379/0", where="online", secret=False)
+    'redis://127.0.0.1:6379/0'
+    """
+    scheme, colon, rest = url.partition("://")
+    if scheme not in SCHEMES or not colon or not rest:
+        got = f"{scheme}://..." if colon else "no URL"
+        raise SettingsError(f"{where}: redis://HOST:PORT/DB, rediss:// or unix://PATH; got {got}; correct it")
+    if not secret and ("@" in rest or "password=" in rest):
+        raise SettingsError(f"{where}: no user or password in a file; got one; put the whole URL in {ONLINE}")
+    return url
+
+
+def online_url(start: Path | None = None) -> str | None:
+    """Give the URL of the online store, from the environment or settings.ini; None where it is a file."""
+    if given := os.environ.get(ONLINE):
+        return check_online(given, where=f"environment {ONLINE}", secret=True)
+    file = find_settings(start)
+    return (read_ini(file).get("online") or None) if file else None
+
+
+def online_environment() -> dict[str, str]:
+    """Give the variable by which another process finds the same store; none where it is a file."""
+    url = online_url()
+    return {ONLINE: url} if url else {}
+
 # %% ../nbs/01_ini.ipynb #5f251cfa
 def read_ini(file: Path) -> dict[str, Any]:
     """Read the sections of a settings file into fields."""
@@ -71,5 +126,7 @@ def read_ini(file: Path) -> dict[str, Any]:
             if known is not None and key not in known:
                 raise SettingsError(f"{file}, [{section}]: a known key; got {key!r}; {nearest(key, known)}")
     given: dict[str, Any] = {key: dict(parser[key]) for key in parser.sections()}
+    if online := given.get("workbench", {}).get("online"):
+        check_online(online, where=f"{file}, online", secret=False)
     types = [name.strip() for name in re.split(r"[,\n]", given.get("trust", {}).get("types", "")) if name.strip()]
     return {**given.get("workbench", {}), "models": given.get("models", {}), "trusted_types": types}

@@ -22,6 +22,7 @@ from .errors import SettingsError
 from .home import DEFAULT_HOME
 from .home import Home
 from .home import check_name
+from .ini import check_online
 from .ini import find_settings
 from .ini import read_ini
 
@@ -46,6 +47,8 @@ class Settings(BaseSettings):
         Port of the real-time service, 1 to 65535.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
+    online : str
+        URL of the online store, not shown; empty for a file of the home.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLWORKBENCH_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -55,6 +58,7 @@ class Settings(BaseSettings):
     trusted_types: list[str] = []
     port: int = Field(default=3000, ge=1, le=65535)
     run_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    online: str = Field(default="", repr=False)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
@@ -73,6 +77,12 @@ class Settings(BaseSettings):
     def folder(self) -> Path:
         """Folder of settings.ini; the current one where there is no file."""
         return self._folder
+
+    @field_validator("online")
+    @classmethod
+    def _check_online(cls, online: str) -> str:
+        """Refuse what is no URL of a store, without showing it."""
+        return check_online(online, where="online", secret=True) if online else online
 
     @field_validator("models")
     @classmethod

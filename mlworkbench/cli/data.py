@@ -27,14 +27,18 @@ from ..errors import Refused
 from ..errors import nearest
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from mlworkbench.data.ingest import IngestReport
     from mlworkbench.data.ingest import Table
+    from mlworkbench.data.lake import Lake
+    from mlworkbench.features.check import FeatureCheck
     from mlworkbench.features.online import OnlineStore
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['TableNames', 'Keys', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys', 'get',
-           'looked_up', 'mark_of', 'show', 'leaks']
+__all__ = ['TableNames', 'Keys', 'SAMPLE', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys',
+           'get', 'looked_up', 'mark_of', 'show', 'check_lines', 'check', 'own_requests', 'leaks']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -92,12 +96,13 @@ def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json:
 def opened_store(here: Place, *, read_only: bool = True) -> OnlineStore:
     """Open the online store of the home."""
     from mlworkbench.features.online import OnlineStore
+    from mlworkbench.features.online import is_there
 
-    if read_only and not here.home.online.exists():
+    if read_only and not is_there(here.home.online_place):
         raise FeatureError(
             "online store: it must exist; nothing is materialized yet; run mlworkbench features materialize"
         )
-    return OnlineStore(here.home.online, read_only=read_only)
+    return OnlineStore(here.home.online_place, read_only=read_only)
 
 
 def materialize(model: Model = "", json: Json = False) -> None:
@@ -200,10 +205,12 @@ def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
 
 def show(model: Model = "", json: Json = False) -> None:
     """List a model's views and how far the store has come."""
+    from mlworkbench.features.online import is_there
+
     here = place()
     definition = definition_of(here, model)
     marks: dict[str, Any] = {}
-    if here.home.online.exists():
+    if is_there(here.home.online_place):
         store = opened_store(here)
         marks = dict(store.watermark())
         store.close()
@@ -213,6 +220,65 @@ def show(model: Model = "", json: Json = False) -> None:
     ]
     lines = text_table(rows, ["view", "table", "keys", "lake_version", "newest"]) or [f"{definition.name}: no views"]
     answer({"model": definition.name, "views": rows}, lines, as_json=json)
+
+# %% ../../nbs/cli/81_data.ipynb #1cc00598
+SAMPLE = 5_000
+
+
+def check_lines(model: str, found: FeatureCheck) -> list[str]:
+    """Lay a comparison of features out for a person."""
+    rows = [
+        {"view": view, "column": column, "mismatches": count}
+        for view, columns in found.counts.items()
+        for column, count in columns.items()
+    ]
+    late = [f"{view}: the store is {n} lake versions behind; materialize" for view, n in found.behind.items()]
+    told = f"{model}: {found.rows:,} rows, {found.values:,} values compared, {found.mismatches:,} mismatches"
+    return [told, *text_table(rows), *late, *map(str, found.first)]
+
+
+def check(
+    model: Model = "",
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Compare so many rows, drawn by seed.")] = SAMPLE,
+    all_: Annotated[bool, typer.Option("--all", help="Compare all rows.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare lake and online store on the model's own rows."""
+    from mlworkbench.data.lake import Lake
+    from mlworkbench.features.check import check_views
+
+    here = place()
+    definition = definition_of(here, model)
+    if not definition.time_views:
+        answer({"model": definition.name, "views": {}}, [f"{definition.name}: no views"], as_json=json)
+        return
+    lake = Lake(here.home.lake)
+    requests = own_requests(definition, lake, rows=None if all_ else rows)
+    store = opened_store(here)
+    try:
+        found = check_views(requests, definition.time_views, lake, store, personal=definition.personal)
+    finally:
+        store.close()
+    facts = {"model": definition.name, **asdict(found), "mismatches": found.mismatches}
+    answer(facts, check_lines(definition.name, found), as_json=json)
+    if found.mismatches:
+        rule = "the online store must answer as the lake does"
+        way = "remove the online store and materialize again"
+        raise Refused(f"features of {definition.name}: {rule}; got {found.first[0]}; {way}")
+
+
+def own_requests(definition: ModelDefinition, lake: Lake, *, rows: int | None) -> pl.DataFrame:
+    """Draw rows of a model, by its seed: keys of its views and prediction time."""
+    from dataclasses import replace
+
+    from mlworkbench.operate.assembly import sample_rows
+    from mlworkbench.scoring.rows import request_frame
+    from mlworkbench.scoring.rows import resolve_data
+
+    table = request_frame(replace(definition, data=resolve_data(definition, lake)), lake)
+    keys = dict.fromkeys(key for view in definition.time_views for key in view.key_columns)
+    timed = table.rename({str(definition.prediction_time): "prediction_time"})
+    return sample_rows(timed.select([*keys, "prediction_time"]), rows, definition.seed)
 
 # %% ../../nbs/cli/81_data.ipynb #53f5547b
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:

@@ -55,6 +55,7 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
         (
             ("materialize", data.materialize, "mlworkbench features materialize --model flights"),
             ("get", data.get, "mlworkbench features get origin=JFK --view weather --at 2013-10-05T12:00:00+00:00"),
+            ("check", data.check, "mlworkbench features check --model flights"),
             ("show", data.show, "mlworkbench features show --model flights"),
             ("leaks", data.leaks, "mlworkbench features leaks --model flights"),
         ),

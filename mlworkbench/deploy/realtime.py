@@ -36,6 +36,7 @@ from ..evaluation.log import PredictionLog
 from ..evaluation.log import input_identities
 from .repeat import answered_otherwise
 from ..features.online import OnlineStore
+from ..features.online import is_there
 from ..scoring.version import Predictions
 from ..scoring.version import Version
 from ..scoring.version import predict
@@ -96,10 +97,10 @@ class Realtime:
         require_deployment(version, "realtime")
         store = None
         if time_views(version):
-            if not choice.home.online.exists():
+            if not is_there(choice.home.online_place):
                 rule = "the online store must be there; it is not"
                 raise DeploymentError(f"{choice.home.online}: {rule}; run `mlworkbench features materialize`")
-            store = OnlineStore(choice.home.online, read_only=True)
+            store = OnlineStore(choice.home.online_place, read_only=True)
         return cls(version, PredictionLog(choice.home.log(choice.model)), store=store)
 
     def close(self) -> None:

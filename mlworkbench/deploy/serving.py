@@ -25,6 +25,7 @@ from .guard import OWNER
 from .guard import SUPERVISOR
 from ..errors import DeploymentError
 from ..home import Home
+from ..ini import online_environment
 
 # %% auto #0
 __all__ = ['HOST', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
@@ -151,7 +152,7 @@ def service_environment(model: str, home: Home, version: str, env: Mapping[str, 
         "BENTOML_DO_NOT_TRACK": "true",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**own, **given, **(env or {})}
+    return {**own, **given, **online_environment(), **(env or {})}
 
 # %% ../../nbs/deploy/55_serving.ipynb #6a866523
 def is_ready(port: int, *, seconds: float = 1.0) -> bool:

@@ -31,6 +31,7 @@ from .stream_log import as_logged
 from .stream_log import log_once
 from ..evaluation.log import PredictionLog
 from ..features.online import OnlineStore
+from ..features.online import is_there
 from ..scoring.version import Predictions
 from ..scoring.version import Version
 from ..times import format_time
@@ -108,8 +109,8 @@ class Streaming:
 
         version = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
         require_deployment(version, "streaming")
-        needed = bool(time_views(version)) and choice.home.online.exists()
-        store = OnlineStore(choice.home.online, read_only=True) if needed else None
+        needed = bool(time_views(version)) and is_there(choice.home.online_place)
+        store = OnlineStore(choice.home.online_place, read_only=True) if needed else None
         return cls(version, PredictionLog(choice.home.log(choice.model)), store=store)
 
     def close(self) -> None:

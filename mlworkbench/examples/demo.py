@@ -57,7 +57,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
     from mlworkbench.features.online import OnlineStore
 
     demo.ingested = [ingest(table, home, progress=report) for table in flights.tables]
-    store = OnlineStore(home.online)
+    store = OnlineStore(home.online_place)
     try:
         materialize(flights.time_views, Lake(home.lake), store, progress=report)
     finally:

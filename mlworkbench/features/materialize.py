@@ -5,11 +5,12 @@
 # %% ../../nbs/features/24_materialize.ipynb #60e6ad86
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii
-from typing import Any
 
 import polars as pl
 
@@ -20,20 +21,24 @@ from .declare import AsOfView
 from .declare import View
 from .declare import total_columns
 from .offline import view_table
+from .store import ConflictError
 from .store import RowStore
 from .store import key_parts
 from .store import key_texts
 
 Progress = Callable[[str, int, int], None]
+TURNS = 20
 
 # %% auto #0
-__all__ = ['Progress', 'stored_rows', 'materialize']
+__all__ = ['Progress', 'TURNS', 'stored_rows', 'materialize']
 
 # %% ../../nbs/features/24_materialize.ipynb #484cc12f
-def _number(value: float) -> str:
-    """Write a float as JSON that reads back to the same bits."""
-    text = repr(value)
-    return text if text[-1] != "f" else text.replace("inf", "Infinity")
+def _texts(column: pl.Series) -> list[str]:
+    """Write values as JSON that reads back to the same bits; numbers all at once."""
+    values = column.to_list()
+    if not column.dtype.is_numeric():
+        return ["null" if value is None else encode_basestring_ascii(value) for value in values]
+    return json.dumps(values, separators=(",", ":"))[1:-1].split(",") if values else []
 
 
 def stored_rows(view: View, rows: pl.DataFrame) -> pl.DataFrame:
@@ -55,9 +60,7 @@ def stored_rows(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     texts: list[list[str]] = []
     for name in view.outputs if isinstance(view, AsOfView) else total_columns(view):
         column = rows[name].fill_nan(None) if rows[name].dtype.is_float() else rows[name]
-        write: Callable[[Any], str] = str if column.dtype == pl.Int64 else encode_basestring_ascii
-        write = _number if column.dtype.is_float() else write
-        texts.append(["null" if value is None else write(value) for value in column.to_list()])
+        texts.append(_texts(column))
     columns = {
         "key": pl.Series(key_texts(parts, rows.height), dtype=pl.String),
         "available_at": rows["available_at"].cast(pl.Int64),
@@ -129,4 +132,12 @@ def materialize(
     FeatureError
         If a table or column is not there or a view's rows are not unique; that view stays as it was.
     """
-    return {view.name: _materialize(view, lake, store, progress) for view in views}
+    return {view.name: _taking_turns(view, lake, store, progress) for view in views}
+
+
+def _taking_turns(view: View, lake: Lake, store: RowStore, progress: Progress | None) -> int:
+    """Begin again where another process wrote meanwhile."""
+    for _ in range(TURNS):
+        with suppress(ConflictError):
+            return _materialize(view, lake, store, progress)
+    return _materialize(view, lake, store, progress)

@@ -5,71 +5,66 @@
 # %% ../../nbs/features/23_online.ipynb #b39a455f
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
 from ..errors import nearest
-from .declare import MICROSECOND
+from .answer import asked_rows
+from .answer import view_columns
 from .declare import AsOfView
 from .declare import View
-from .declare import total_columns
+from .sqlite_rows import SqliteRows
+from .store import Ask
+from .store import Asked
+from .store import Found
 from .store import Known
+from .store import Row
 from .store import RowStore
 from .store import key_parts
 from .store import key_texts
 from .view import expired
 from .view import lag
-from .view import window_values
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]
-Found = tuple[int, list[Any]] | None
 Parts = tuple[str, list[str | None]]
 NO_TIME = int(np.iinfo(np.int64).min)
-DECODE = json.JSONDecoder().raw_decode
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'Found', 'Parts', 'NO_TIME', 'DECODE', 'NEWEST', 'as_of_columns', 'OnlineStore']
+__all__ = ['Array', 'Times', 'Parts', 'NO_TIME', 'is_there', 'open_rows', 'OnlineStore']
 
-# %% ../../nbs/features/23_online.ipynb #a7a5c83d
-def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[str, Array]:
-    """Turn the rows found for an as-of view into its columns.
+# %% ../../nbs/features/23_online.ipynb #df67f217
+def is_there(place: Path | str) -> bool:
+    """Say whether a store can be opened for reading: a file that exists, or any URL."""
+    return "://" in str(place) or Path(place).exists()
 
-    Parameters
-    ----------
-    view : AsOfView
-        The view.
-    found : sequence of (int, list) or None
-        Availability time and values of each request's row.
-    times : ndarray of int64, shape (n,)
-        Time of each request.
 
-    Returns
-    -------
-    dict of str to ndarray of shape (n,)
-        float64 (missing NaN) for numbers, object (missing None) for category and text.
+def open_rows(place: Path | str, *, read_only: bool = False) -> RowStore:
+    """Open the rows at a path, or at a URL of Redis.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = open_rows(Path(folder) / "online.sqlite")
+    ...     rows.close()
+    >>> type(rows).__name__
+    'SqliteRows'
     """
-    none = [None] * len(view.outputs)
-    rows = [none if row is None else row[1] for row in found]
-    if view.ttl is not None:
-        available = [time if row is None else row[0] for row, time in zip(found, times.tolist(), strict=True)]
-        gone = expired(times, np.array(available, dtype=np.int64), view.ttl)
-        rows = [none if old else row for row, old in zip(rows, gone.tolist(), strict=True)]
-    if view.text_free:
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(none))
-        return dict(zip(view.outputs, np.ascontiguousarray(table.T), strict=True))
-    values = zip(*rows, strict=True) if rows else [()] * len(none)
-    types = [np.float64 if kind == "number" else np.object_ for kind in view.kinds.values()]
-    return {name: np.array(v, kind) for name, v, kind in zip(view.outputs, values, types, strict=True)}
+    if isinstance(place, str) and "://" in place:
+        from mlworkbench.features.redis_rows import RedisRows
 
-# %% ../../nbs/features/23_online.ipynb #70a4e883
-NEWEST = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1'
+        return RedisRows(place, read_only=read_only)
+    return SqliteRows(Path(place), read_only=read_only)
 
 
 class OnlineStore(RowStore):
@@ -77,8 +72,8 @@ class OnlineStore(RowStore):
 
     Parameters
     ----------
-    path : Path
-        SQLite file.
+    place : Path or str
+        SQLite file, or URL of a Redis server.
     read_only : bool, default=False
         For services: several processes may read while one writes.
 
@@ -87,6 +82,47 @@ class OnlineStore(RowStore):
     mlworkbench.features.offline.join_views : The same answers for a table of requests.
     mlworkbench.features.materialize.materialize : Fills the store from the lake.
     """
+
+    def __init__(self, place: Path | str, *, read_only: bool = False) -> None:
+        self.rows = open_rows(place, read_only=read_only)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of file or server."""
+        self.rows.close()
+
+    def transaction(self, *, write: bool = True) -> AbstractContextManager[None]:
+        """Make everything inside happen together or not at all; one inside another joins it."""
+        return self.rows.transaction(write=write)
+
+    def put(self, view: View, rows: Iterable[Row]) -> int:
+        """Write rows of a view in one transaction; a row of the same key and time is replaced."""
+        return self.rows.put(view, rows)
+
+    def remove(self, view: View, rows: Iterable[tuple[str, int]]) -> None:
+        """Delete rows of a view, by key and availability time, in one transaction."""
+        self.rows.remove(view, rows)
+
+    def mark(self, view: View, lake_version: int) -> None:
+        """Note which version of its table a view was made from."""
+        self.rows.mark(view, lake_version)
+
+    def stored(self, view: View) -> list[Row]:
+        """Give all rows of a view, by key and time; none when it was never written."""
+        return self.rows.stored(view)
+
+    def known(self) -> Mapping[str, Known]:
+        """Give name, kinds of keys, lake version and newest time of what is stored, by storage name."""
+        return self.rows.known()
+
+    def read(self, ask: Ask) -> list[list[Found]]:
+        """Read the newest rows at or before times, all from one state."""
+        return self.rows.read(ask)
 
     def lookup(self, views: Sequence[View], columns: Mapping[str, Array], times: Times) -> dict[str, Array]:
         """Answer requests, each as of its time.
@@ -112,14 +148,20 @@ class OnlineStore(RowStore):
             another kind.
         """
         _check_times(times)
-        answers: dict[str, Array] = {}
-        parts: dict[str, Parts] = {}
-        with self.transaction(write=False):
-            known = self._known()
+
+        def ask(known: Mapping[str, Known]) -> list[Asked]:
+            parts: dict[str, Parts] = {}
+            asked: list[Asked] = []
             for view in views:
-                kinds = _kinds(view, known, times)
-                keys = key_texts(_key_columns(view, kinds, columns, parts), len(times))
-                answers |= self._answer(view, keys, times)
+                columned = _key_columns(view, _kinds(view, known, times), columns, parts)
+                asked += asked_rows(view, key_texts(columned, len(times)), times)
+            return asked
+
+        found, place, answers = self.rows.read(ask), 0, dict[str, Array]()
+        for view in views:
+            width = 1 if isinstance(view, AsOfView) else 2
+            answers |= view_columns(view, found[place : place + width], times)
+            place += width
         return answers
 
     def get(self, view: View, key: Sequence[str | int | bool | None], at: int) -> dict[str, Any] | None:
@@ -144,35 +186,17 @@ class OnlineStore(RowStore):
             raise FeatureError(f"view {view.name!r}: its keys are {', '.join(names)}; got {len(key)} values; give each")
         columns = {name: np.array([value], dtype=np.object_) for name, value in zip(names, key, strict=True)}
         times = np.array([at], dtype=np.int64)
-        with self.transaction(write=False):
-            keys = key_texts(_key_columns(view, _kinds(view, self._known(), times), columns, {}), 1)
-            row = self._newest(view, keys, times)[0]
-            if isinstance(view, AsOfView) and (row is None or expired(times, np.array([row[0]]), view.ttl)[0]):
-                return None
-            answer = {name: values.tolist()[0] for name, values in self._answer(view, keys, times).items()}
+
+        def ask(known: Mapping[str, Known]) -> list[Asked]:
+            keys = key_texts(_key_columns(view, _kinds(view, known, times), columns, {}), 1)
+            return asked_rows(view, keys, times)
+
+        found = self.rows.read(ask)
+        row = found[0][0]
+        if isinstance(view, AsOfView) and (row is None or expired(times, np.array([row[0]]), view.ttl)[0]):
+            return None
+        answer = {name: values.tolist()[0] for name, values in view_columns(view, found, times).items()}
         return {name: None if value != value else value for name, value in answer.items()}
-
-    def _newest(self, view: View, keys: Sequence[str | None], times: Times) -> list[Found]:
-        """Read the newest row at or before each time, each key and time once."""
-        execute, query, moments = self._connection.execute, NEWEST.format(view.storage), times.tolist()
-        seen: dict[tuple[str | None, int], Found] = {}
-        for asked in zip(keys, moments, strict=True):
-            if asked not in seen:
-                row = None if asked[0] is None else execute(query, asked).fetchone()
-                seen[asked] = None if row is None else (row[0], DECODE(row[1])[0])
-        return [seen[asked] for asked in zip(keys, moments, strict=True)]
-
-    def _answer(self, view: View, keys: Sequence[str | None], times: Times) -> dict[str, Array]:
-        """Compute the outputs of one view."""
-        if isinstance(view, AsOfView):
-            return as_of_columns(view, self._newest(view, keys, times), times)
-        names = total_columns(view)
-        none = [0] * len(names)
-        ends = (times - 1, times - view.window // MICROSECOND - 1)
-        found = [[none if row is None else row[1] for row in self._newest(view, keys, moments)] for moments in ends]
-        totals = (np.array(rows, dtype=np.int64).reshape(len(times), len(names)).T for rows in found)
-        end, start = (dict(zip(names, total, strict=True)) for total in totals)
-        return window_values(view, end, start)
 
 
 def _kinds(view: View, known: Mapping[str, Known], times: Times) -> list[str]:

@@ -228,7 +228,7 @@ def by_reach(version: Version, record: Record, fields: Sequence[Field]) -> list[
     return sorted(_sweeps(version, record, movable, COARSE), key=lambda s: -s.reach) if movable else []
 
 # %% ../../nbs/lab/68_probe.ipynb #125d2358
-def looked_up(version: Version, record: Record, store: Path) -> Record:
+def looked_up(version: Version, record: Record, store: Path | str) -> Record:
     """Replace a record's view values by those of the online store as of its prediction time.
 
     Parameters
@@ -237,8 +237,8 @@ def looked_up(version: Version, record: Record, store: Path) -> Record:
         Names the views and the prediction time.
     record : Record
         Holds the keys and the time.
-    store : Path
-        File of the online store.
+    store : Path or str
+        File or URL of the online store.
 
     Returns
     -------

@@ -153,7 +153,7 @@ class WhatIf:
         """Look up the view values, if they are to be looked up, and show them."""
         if self.source.value != LOOKED_UP or self.home is None:
             return record
-        found = looked_up(self.version, record, self.home.online)
+        found = looked_up(self.version, record, self.home.online_place)
         with self._silence():
             self._fill(found.values)
         return found

@@ -54,7 +54,7 @@ def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[di
     if not version.views or times is None:
         return records
     bring_up(version, home)
-    with OnlineStore(home.online, read_only=True) as store:
+    with OnlineStore(home.online_place, read_only=True) as store:
         values = store.lookup(version.views, columns, times)
     lists = {name: array.tolist() for name, array in values.items()}
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]

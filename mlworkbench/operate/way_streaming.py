@@ -99,7 +99,7 @@ def stream_rows(version: Version, asked: pl.DataFrame, home: Home, source: Path)
 def bring_up(version: Version, home: Home) -> None:
     """Bring the online store up to the lake, where the version has views."""
     if version.views:
-        with OnlineStore(home.online) as store:
+        with OnlineStore(home.online_place) as store:
             materialize(version.views, Lake(home.lake), store)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.materialize import materialize
+from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.offline import join_views, view_table
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Total, WindowView
@@ -46,8 +46,8 @@ def lake(tmp_path):
 
 
 @pytest.fixture
-def store(tmp_path):
-    with OnlineStore(tmp_path / "online.sqlite") as made:
+def store(place):
+    with OnlineStore(place) as made:
         yield made
 
 
@@ -206,9 +206,9 @@ def test_a_file_that_is_missing_or_no_store_or_newer_is_refused(tmp_path):
         OnlineStore(tmp_path / "newer.sqlite")
 
 
-def test_a_read_only_store_refuses_to_write_and_sees_what_others_write(lake, store, tmp_path):
+def test_a_read_only_store_refuses_to_write_and_sees_what_others_write(lake, store, place):
     materialize([VIEW], lake, store)
-    with OnlineStore(tmp_path / "online.sqlite", read_only=True) as reader:
+    with OnlineStore(place, read_only=True) as reader:
         assert reader.get(VIEW, ("EWR",), 30) == {"wind": 3.0, "sky": "rain"}
         with pytest.raises(FeatureError, match="readonly"):
             reader.put(VIEW, [('["EWR"]', 30, '[4.0,"fog"]')])
@@ -217,10 +217,10 @@ def test_a_read_only_store_refuses_to_write_and_sees_what_others_write(lake, sto
         assert reader.watermark()["weather"]["newest"] == 30
 
 
-def test_a_read_only_store_opens_after_the_last_writer_has_closed(lake, tmp_path):
-    with OnlineStore(tmp_path / "online.sqlite") as store:
+def test_a_read_only_store_opens_after_the_last_writer_has_closed(lake, place):
+    with OnlineStore(place) as store:
         materialize([VIEW], lake, store)
-    with OnlineStore(tmp_path / "online.sqlite", read_only=True) as reader:
+    with OnlineStore(place, read_only=True) as reader:
         assert reader.get(VIEW, ("EWR",), 30) is not None
 
 
@@ -241,7 +241,7 @@ import numpy as np
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import Total, WindowView
 view = WindowView("turn", "t", ("k",), timedelta(microseconds=10), {"n": Total("count"), "s": Total("sum", "x")})
-path = Path(sys.argv[1])
+path = sys.argv[1]
 """
 
 WRITER = (
@@ -281,13 +281,12 @@ def start(code, *arguments):
     )
 
 
-def test_readers_in_other_processes_never_see_half_a_rewrite(tmp_path):
-    path = tmp_path / "online.sqlite"
-    writer = start(WRITER, path)
+def test_readers_in_other_processes_never_see_half_a_rewrite(place):
+    writer = start(WRITER, place)
     try:
         assert writer.stdout.readline()
-        wait_for_rows(path)
-        readers = [start(READER, path) for _ in range(2)]
+        wait_for_rows(place)
+        readers = [start(READER, place) for _ in range(2)]
         answers = [reader.communicate(timeout=120)[0] for reader in readers]
         assert [reader.returncode for reader in readers] == [0, 0]
         assert all(int(answer) > 1 for answer in answers)
@@ -310,7 +309,7 @@ import sys, time
 from pathlib import Path
 from datetime import timedelta
 from mlworkbench.data.lake import Lake
-from mlworkbench.features.materialize import materialize
+from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
 view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
@@ -318,32 +317,72 @@ def report(name, done, total):
     print(done, flush=True)
     if done >= 20_000:
         time.sleep(600)
-materialize([view], Lake(Path(sys.argv[1])), OnlineStore(Path(sys.argv[2])), progress=report)
+materialize([view], Lake(Path(sys.argv[1])), OnlineStore(sys.argv[2]), progress=report)
 """
 
 
-def test_kill_9_in_the_middle_leaves_the_old_rows_and_the_next_run_succeeds(lake, tmp_path):
-    path = tmp_path / "online.sqlite"
-    with OnlineStore(path) as store:
+def test_kill_9_in_the_middle_leaves_the_old_rows_and_the_next_run_succeeds(lake, place):
+    with OnlineStore(place) as store:
         materialize([VIEW], lake, store)
         before = store.stored(VIEW), store.watermark()
     lake.append("weather", table([("LGA", 100 + i, float(i), "new") for i in range(50_000)]))
-    process = start(KILLED, lake.path, path)
+    process = start(KILLED, lake.path, place)
     while int(process.stdout.readline()) < 20_000:
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    with OnlineStore(path) as store:
+    with OnlineStore(place) as store:
         assert (store.stored(VIEW), store.watermark()) == before
         assert materialize([VIEW], lake, store) == {"weather": 50_000}
         assert store.get(VIEW, ("LGA",), 10**6) == {"wind": 49_999.0, "sky": "new"}
 
 
-def test_two_processes_that_materialize_at_once_take_turns(lake, tmp_path):
+KILLED_ANYWHERE = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from mlworkbench.data.lake import Lake
+from mlworkbench.features.materialize import materialize, stored_rows
+from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.view import AsOfView, Total, WindowView
+view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
+landed = WindowView("landed", "weather", ("origin",), timedelta(microseconds=50), {"n": Total("count")})
+print("ready", flush=True)
+materialize([view, landed], Lake(Path(sys.argv[1])), OnlineStore(sys.argv[2]))
+"""
+
+
+def test_kill_9_at_20_random_moments_loses_and_doubles_nothing(lake, store, place):
+    rng, alive = np.random.default_rng(9), 0
+    for turn in range(20):
+        lake.append("weather", table([(f"K{i % 7}", 100 + 4_000 * turn + i, float(i), "new") for i in range(4_000)]))
+        before = {view.name: (store.stored(view), store.watermark([view])) for view in (VIEW, LANDED)}
+        process = start(KILLED_ANYWHERE, lake.path, place)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(float(rng.uniform(0, 0.25)))
+        alive += process.poll() is None
+        process.kill()
+        process.communicate()
+        for view in (VIEW, LANDED):
+            whole = stored_rows(view, view_table(view, lake)).rows()
+            assert store.stored(view) in (before[view.name][0], whole)
+            came = {"lake_version": turn + 1, "newest": 4_099 + 4_000 * turn}
+            expected = {view.name: came} if store.stored(view) == whole else before[view.name][1]
+            assert store.watermark([view]) == expected
+        if turn % 3 == 2:
+            materialize([VIEW, LANDED], lake, store)
+    assert alive >= 5, "too few were killed on the way"
+    materialize([VIEW, LANDED], lake, store)
+    for view in (VIEW, LANDED):
+        assert store.stored(view) == stored_rows(view, view_table(view, lake)).rows()
+    assert len(store.stored(VIEW)) == 3 + 20 * 4_000
+
+
+def test_two_processes_that_materialize_at_once_take_turns(lake, place):
     lake.append("weather", table([("LGA", 100 + i, float(i), "new") for i in range(15_000)]))
-    both = [start(KILLED, lake.path, tmp_path / "online.sqlite") for _ in range(2)]
+    both = [start(KILLED, lake.path, place) for _ in range(2)]
     for process in both:
         process.communicate(timeout=120)
     assert [process.returncode for process in both] == [0, 0]
-    with OnlineStore(tmp_path / "online.sqlite", read_only=True) as store:
+    with OnlineStore(place, read_only=True) as store:
         assert len(store.stored(VIEW)) == 15_003

@@ -1,10 +1,8 @@
 """Offline join, online store and a plain reading of the rules give the same bits."""
 
 import math
-import tempfile
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -18,6 +16,7 @@ from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Total, WindowView
 
+CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 TIME = pl.Datetime("us", "UTC")
 START = 1_380_000_000_000_000
 
@@ -211,13 +210,13 @@ def worlds(draw):
     return tables, requests, views, draw(rows), key_type
 
 
-@given(worlds())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_rows(world):
+@given(world=worlds())
+@settings(max_examples=120, deadline=None, suppress_health_check=CHECKS)
+def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_rows(new_place, world):
     tables, requests, views, late, key_type = world
     lake = MemoryLake(dict(tables))
     times = requests["prediction_time"].cast(pl.Int64).to_numpy()
-    with tempfile.TemporaryDirectory() as folder, OnlineStore(Path(folder) / "online.sqlite") as store:
+    with OnlineStore(new_place()) as store:
         for step in range(2):
             materialize(views, lake, store)
             offline = join_views(requests, views, lake)
@@ -231,12 +230,12 @@ def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_
                 lake.overwrite("states", pl.DataFrame(list(rows.values()), schema=new.schema))
 
 
-@given(worlds())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_one_request_at_a_time_gets_the_same_bits_as_all_together(world):
+@given(world=worlds())
+@settings(max_examples=25, deadline=None, suppress_health_check=CHECKS)
+def test_one_request_at_a_time_gets_the_same_bits_as_all_together(new_place, world):
     tables, requests, views, _, _ = world
     lake = MemoryLake(tables)
-    with tempfile.TemporaryDirectory() as folder, OnlineStore(Path(folder) / "online.sqlite") as store:
+    with OnlineStore(new_place()) as store:
         materialize(views, lake, store)
         offline = join_views(requests, views, lake)
         times = requests["prediction_time"].cast(pl.Int64).to_numpy()
@@ -270,7 +269,7 @@ def test_totals_of_years_ago_do_not_change_todays_window():
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_several_views_and_several_keys_over_a_real_lake_agree_bit_for_bit(tmp_path, seed):
+def test_several_views_and_several_keys_over_a_real_lake_agree_bit_for_bit(tmp_path, place, seed):
     rng = np.random.default_rng(seed)
     n, hour = 3_000, 3_600_000_000
     origins, carriers = np.array(["JFK", "EWR", "LGA"]), np.array(["AA", "UA", "DL", "B6"])
@@ -321,7 +320,7 @@ def test_several_views_and_several_keys_over_a_real_lake_agree_bit_for_bit(tmp_p
             "prediction_time": as_times(rng.integers(-5, 210, m) * (hour // 8) + rng.integers(-1, 2, m)),
         }
     )
-    with OnlineStore(tmp_path / "online.sqlite") as store:
+    with OnlineStore(place) as store:
         materialize(views, lake, store)
         offline = join_views(requests, views, lake)
         times = requests["prediction_time"].cast(pl.Int64).to_numpy()

@@ -35,14 +35,14 @@ def views():
     """Faults of looking up: no time-to-live, and a window that holds the current row."""
     import numpy as np
 
-    from mlworkbench.features import online
+    from mlworkbench.features import answer, online
 
-    plant("no-ttl", online, "expired", lambda right, asked, available, ttl: np.zeros(len(asked), dtype=bool))
+    plant("no-ttl", answer, "expired", lambda right, asked, available, ttl: np.zeros(len(asked), dtype=bool))
 
-    def current(right, self, view, keys, times):
-        return right(self, view, keys, times + hasattr(view, "window"))
+    def current(right, view, keys, times):
+        return right(view, keys, times + hasattr(view, "window"))
 
-    plant("current", online.OnlineStore, "_answer", current)
+    plant("current", online, "asked_rows", current)
 
 
 def features():

@@ -97,7 +97,7 @@ def request_frame(definition: ModelDefinition, lake: object = None) -> pl.DataFr
     Raises
     ------
     DefinitionError
-        If there are no rows, a named column is missing, or a time is naive.
+        If there are no rows, a named column is missing, a time is naive, or a row has no prediction time.
     """
     frame = _table(resolve_data(definition, lake))
     if frame.is_empty():
@@ -110,6 +110,8 @@ def request_frame(definition: ModelDefinition, lake: object = None) -> pl.DataFr
             raise DefinitionError(f"{definition.name}: a column of the data; got {column!r}; {hint}")
     for column in times:
         frame = _utc(frame, column)
+    if definition.prediction_time and (missing := frame[definition.prediction_time].null_count()):
+        raise DefinitionError(f"{definition.name}: a prediction time in every row; got {missing:,} without; drop them")
     return frame
 
 # %% ../../nbs/scoring/34_rows.ipynb #ea52aaec

@@ -69,6 +69,12 @@ def test_times_become_microseconds_in_utc_and_naive_ones_are_refused() -> None:
         request_frame(define(naive, prediction_time="asked"))
 
 
+def test_a_row_without_prediction_time_is_refused_since_nobody_could_look_anything_up_for_it() -> None:
+    moments = pd.to_datetime(["2013-10-01", None, "2013-10-03"], utc=True)
+    with pytest.raises(DefinitionError, match="a prediction time in every row; got 1 without"):
+        request_frame(define(TABLE.assign(asked=moments), prediction_time="asked"))
+
+
 def test_dtypes_are_those_of_pandas_only() -> None:
     assert dtypes_of(pl.from_pandas(TABLE)) == {}
     assert dtypes_of(TABLE.astype({"carrier": "category"}))["carrier"] == "category"

@@ -139,6 +139,7 @@ def test_the_command_exits_with_one_where_a_column_is_named(tmp_path, monkeypatc
         "[workbench]\nhome = home\n[models]\nearly = early:early\nflights = mlworkbench.examples.flights:flights\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLWORKBENCH_HOME", raising=False)  # another test's home would go before settings.ini
     monkeypatch.syspath_prepend(str(tmp_path))
     assert run(["ingest", "--model", "early", "--rows", "3000"]) == 0
     capsys.readouterr()

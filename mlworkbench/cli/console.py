@@ -22,7 +22,8 @@ import typer
 from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Json', 'Model', 'VersionOption', 'Rows', 'Start', 'End', 'Report', 'plain', 'answer', 'text_table', 'bar', 'need']
+__all__ = ['Json', 'Model', 'VersionOption', 'Rows', 'Start', 'To', 'End', 'Report', 'plain', 'answer', 'text_table', 'bar',
+           'need']
 
 # %% ../../nbs/cli/78_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
@@ -32,6 +33,14 @@ VersionOption = Annotated[
 ]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take only so many rows: a sample.")]
 Start = Annotated[str, typer.Option("--start", help="From this time on, with offset: 2013-10-01T00:00:00+00:00.")]
+To = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        help="Sink: a folder, s3://bucket/folder, delta:folder, sqlite:///file.db?table=t, postgresql://...?table=t, "
+        "https://...; secrets as '${VARIABLE}'.",
+    ),
+]
 End = Annotated[str, typer.Option("--end", help="Up to this time, which is left out.")]
 
 # %% ../../nbs/cli/78_console.ipynb #5fe6fa3b

@@ -18,6 +18,7 @@ import typer
 from . import certify
 from . import data
 from . import edge
+from . import features
 from . import models
 from . import replay
 from . import score
@@ -53,6 +54,7 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
         "features",
         "Feature views and their online store.",
         (
+            ("build", features.build, "mlworkbench features build --to delta:features"),
             ("materialize", data.materialize, "mlworkbench features materialize --model flights"),
             ("get", data.get, "mlworkbench features get origin=JFK --view weather --at 2013-10-05T12:00:00+00:00"),
             ("check", data.check, "mlworkbench features check --model flights"),

@@ -18,6 +18,7 @@ from .console import End
 from .console import Json
 from .console import Model
 from .console import Start
+from .console import To
 from .console import VersionOption
 from .console import answer
 from .console import bar
@@ -152,12 +153,19 @@ def batch(
     end: End = "",
     model: Model = "",
     version: VersionOption = "",
+    to: To = "",
     json: Json = False,
 ) -> None:
     """Score all rows, or those of an interval; repeatable."""
     here = place()
     name = choose(model, known_models(here))
-    values = {"model": name, "version": version, "start": start, "end": end}
+    if to:
+        from mlworkbench.data.sinks import open_sink
+        from mlworkbench.data.sinks import rooted
+
+        to = rooted(to, Path.cwd())
+        open_sink(to, folder=here.home.model(name))  # refuses a wrong address before a kernel starts
+    values = {"model": name, "version": version, "start": start, "end": end, "to": to}
     conclude(run_page(here, "batch_score", values), as_json=json)
 
 # %% ../../nbs/cli/83_score.ipynb #af66702b

@@ -27,7 +27,8 @@ import pyarrow.parquet as pa_parquet
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['Rows', 'WRITERS', 'PARTITION', 'replaced', 'write_file', 'check_ending', 'write_partition', 'read_partitions']
+__all__ = ['Rows', 'WRITERS', 'PARTITION', 'replaced', 'row_batches', 'as_text', 'write_file', 'check_ending', 'write_partition',
+           'read_partitions']
 
 # %% ../../nbs/data/14_sink.ipynb #097239f2
 @contextmanager
@@ -107,8 +108,15 @@ def _sync_folder(folder: Path) -> None:
 Rows: TypeAlias = pa.Table | pl.DataFrame | Iterable[pa.RecordBatch]
 
 
-def _batches(rows: Rows) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Give rows of any form as batches with their schema; an empty stream has no schema and is refused."""
+def row_batches(rows: Rows) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Give rows of any form as batches with their schema; an empty stream has no schema and is refused.
+
+    Examples
+    --------
+    >>> schema, batches = row_batches(pl.DataFrame({"row": [0, 1]}))
+    >>> schema.names, [batch.num_rows for batch in batches]
+    (['row'], [2])
+    """
     if isinstance(rows, pl.DataFrame):
         rows = rows.to_arrow()
     if isinstance(rows, pa.Table):
@@ -121,11 +129,11 @@ def _batches(rows: Rows) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return first.schema, chain([first], stream)
 
 
-def _as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
-    """Turn times, and lists where the format has none, into text."""
+def as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
+    """Turn times and days, and with `lists` also lists, into text."""
     frame = pl.DataFrame(batch)
     for name, kind in frame.schema.items():
-        if isinstance(kind, pl.Datetime):
+        if isinstance(kind, pl.Datetime | pl.Date):
             frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict"))
         elif isinstance(kind, pl.List) and lists:
             texts = [None if item is None else json.dumps(item) for item in frame[name].to_list()]
@@ -135,15 +143,15 @@ def _as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
 
 def _write_csv(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
     """Write a header, then the rows."""
-    file.write(_as_text(schema.empty_table(), lists=True).write_csv().encode())
+    file.write(as_text(schema.empty_table(), lists=True).write_csv().encode())
     for batch in batches:
-        file.write(_as_text(batch, lists=True).write_csv(include_header=False).encode())
+        file.write(as_text(batch, lists=True).write_csv(include_header=False).encode())
 
 
 def _write_json(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
     """Write one JSON object on each line."""
     for batch in batches:
-        file.write(_as_text(batch, lists=False).fill_nan(None).write_ndjson().encode())
+        file.write(as_text(batch, lists=False).fill_nan(None).write_ndjson().encode())
 
 
 def _write_parquet(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -190,7 +198,7 @@ def write_file(path: Path | str, rows: Rows) -> Path:
     """
     path = Path(path)
     check_ending(path)
-    schema, batches = _batches(rows)
+    schema, batches = row_batches(rows)
     packed = path.suffix == ".gz"
     with replaced(path) as file:
         if not packed:

@@ -16,6 +16,8 @@ import polars as pl
 from ..contract import Fault
 from ..data.lake import Lake
 from ..data.sink import write_partition
+from ..data.sink_partition import Sink
+from ..data.sinks import open_sink
 from .interval import Job
 from .interval import gathered
 from .interval import in_interval
@@ -35,7 +37,7 @@ from ..home import Home
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['BatchReport', 'score_batch', 'batch_requests']
+__all__ = ['KINDS', 'BatchReport', 'score_batch', 'batch_requests']
 
 # %% ../../nbs/deploy/51_batch.ipynb #4bd69001
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class BatchReport:
         Tag of the version that predicted.
     seconds : float
         Time it took.
+    sink : str
+        Name of the sink that got the partitions, too; empty for none.
     """
 
     scored: int
@@ -62,8 +66,12 @@ class BatchReport:
     rejected_path: Path | None
     version: str
     seconds: float
+    sink: str = ""
 
 # %% ../../nbs/deploy/51_batch.ipynb #7ee69148
+KINDS = {"number": pl.Float64, "integer": pl.Int64, "boolean": pl.Boolean}
+
+
 def _write_days(folder: Path, scored: pl.DataFrame, column: str | None, job: Job) -> list[Path]:
     """Write each day of a scored table into its partition."""
     written = []
@@ -71,9 +79,20 @@ def _write_days(folder: Path, scored: pl.DataFrame, column: str | None, job: Job
         table = rows.drop("__day__")
         old = folder / f"{day}.parquet"
         if column is not None and old.exists():
-            table = pl.concat([outside(pl.read_parquet(old), column, job), table]).sort(column, "row")
+            kept = outside(pl.read_parquet(old), column, job)
+            table = pl.concat([kept, table], how="vertical_relaxed").sort(column, "row")
         written.append(write_partition(folder, str(day), table.to_arrow()))
     return written
+
+
+def _deliver(sink: Sink, version: Version, paths: list[Path]) -> None:
+    """Write partitions of the home to a sink, under names that say whose they are."""
+    for path in paths:
+        rows = pl.read_parquet(path).drop("row").insert_column(1, pl.lit(version.version).alias("version"))
+        for name, kind in rows.schema.items():
+            if kind == pl.Null:  # no row of the day has a value, and the place wants a type
+                rows = rows.with_columns(pl.col(name).cast(KINDS.get(version.request.column(name).kind, pl.String)))
+        sink.write(f"{version.version.replace(':', '-')}-{path.stem}", rows)
 
 
 def score_batch(
@@ -95,7 +114,7 @@ def score_batch(
     requests : polars.DataFrame
         All rows of the definition's data, see `batch_requests`.
     job : Job, optional
-        Interval and name of the run; by default everything.
+        Interval and name of the run, and a sink for its partitions; by default everything, and none.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -107,19 +126,24 @@ def score_batch(
     Raises
     ------
     WorkbenchError
-        If the rows cannot be used as a whole, or none of them is good.
+        If the rows cannot be used as a whole, none of them is good, or the sink does not take them; then the log and
+        the home have them.
     """
     started, asked = time.perf_counter(), job or Job()
     require_deployment(version, "batch")
     require_columns(requests.columns, version.request, f"requests of {version.model}")
     column = version.declaration.get("prediction_time") or None
+    sink = open_sink(asked.to, folder=home.model(version.model)) if asked.to else None
     rows = in_interval(with_identities(requests), column, asked)
     folder = home.model(version.model) / "predictions" / version.version.split(":")[-1]
     written, faults, scored = list[Path](), list[Fault](), 0
     with home.lock(f"predictions-{version.version}"), PredictionLog(home.log(version.model)) as log:
         for part, found in _scored(version, rows, Lake(home.lake) if time_views(version) else None, log, asked):
             faults += found
-            written += _write_days(folder, part, column, asked) if part.height else []
+            days = _write_days(folder, part, column, asked) if part.height else []
+            if sink is not None:
+                _deliver(sink, version, days)
+            written += days
             scored += part.height
             if progress:
                 progress("batch", scored, rows.height)
@@ -127,7 +151,8 @@ def score_batch(
     if not scored:
         raise DeploymentError(f"batch of {version.model}: no row can be scored; {faults[0].line()}; see {listing}")
     rejected = len({fault.row for fault in faults})
-    return BatchReport(scored, rejected, tuple(written), listing, version.version, time.perf_counter() - started)
+    told = (listing, version.version, time.perf_counter() - started, sink.name if sink is not None else "")
+    return BatchReport(scored, rejected, tuple(written), *told)
 
 
 def _scored(

@@ -32,6 +32,8 @@ class Job:
         UTC text with an offset, half-open; empty for no bound.
     run_id : str
         Name of the run, for the log.
+    to : str
+        A sink beside the home, as `open_sink` reads it; empty for none.
 
     Raises
     ------
@@ -44,6 +46,7 @@ class Job:
     start: str = ""
     end: str = ""
     run_id: str = ""
+    to: str = ""
 
     def __post_init__(self) -> None:
         first, last = self.bounds

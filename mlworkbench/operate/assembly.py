@@ -91,6 +91,8 @@ class Assembled:
         Prediction time, and the time from which the label is known, in microseconds since 1970 UTC.
     request, contract : Contract
         Of the request and of the frame.
+    rows : polars.DataFrame of n rows
+        The rows as the definition's data have them.
     """
 
     columns: Columns
@@ -101,6 +103,7 @@ class Assembled:
     known: NDArray[np.int64] | None
     request: Contract
     contract: Contract
+    rows: pl.DataFrame
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -198,7 +201,7 @@ def _framed(
     times = columns.get(definition.prediction_time or "")
     known = _times(table, definition.label_available_at)
     labels = _labels(table[definition.label])
-    return Assembled(columns, values, frame, labels, times, known, request, contract)
+    return Assembled(columns, values, frame, labels, times, known, request, contract, table)
 
 
 def _as_requested(column: Column, request: Contract, made: Sequence[str]) -> Column:

@@ -5,8 +5,10 @@
 # %% ../../nbs/data/12_conform.ipynb #9de7b407
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import NO_TIME
 from ..contract import Column
 from ..contract import Contract
 from ..contract import Fault
 from .convert import ACCEPTED
 from .convert import convert
 from .convert import stored_schema
+from .screen import checkable
+from .screen import suspects
 from ..errors import IngestError
 from ..times import TIME_HINT
 
@@ -84,7 +87,7 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
     Raises
     ------
     IngestError
-        If a column is missing, new, or of a type its kind can never have.
+        If a column is missing, new, or of a type or length that its kind can never have.
 
     Examples
     --------
@@ -99,9 +102,28 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
         arrays.append(values)
         faults += _misfit_faults(batch.column(column.name), values, misfits, column)
     told = {(fault.row, fault.column) for fault in faults}
-    checked = {column.name: _array(values, column) for column, values in zip(contract.columns, arrays, strict=True)}
-    faults += [fault for fault in check_columns(checked, contract) if (fault.row, fault.column) not in told]
-    return Conformed(pa.RecordBatch.from_arrays(arrays, schema=stored_schema(contract)), faults)
+    stored = pa.RecordBatch.from_arrays(arrays, schema=stored_schema(contract))
+    faults += [fault for fault in _broken_rules(stored, contract, what) if (fault.row, fault.column) not in told]
+    return Conformed(stored, faults)
+
+
+def _broken_rules(batch: pa.RecordBatch, contract: Contract, what: str) -> Iterator[Fault]:
+    """Check the rows that the screen suspects; a fault of a whole column refuses the source."""
+    rows = suspects(batch, contract)
+    if not rows.size:
+        return
+    checked = {column.name: _at(batch.column(column.name), column, rows) for column in contract.columns}
+    for fault in check_columns(checked, contract):
+        if fault.row < 0:
+            raise IngestError(f"{what}: {fault.line()}")
+        yield replace(fault, row=int(rows[fault.row]))
+
+
+def _at(values: pa.Array, column: Column, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Give some rows of a column in numpy; a vector's length is that of all rows."""
+    if column.kind == "vector":
+        return checkable(values, column)[rows]
+    return checkable(values.take(pa.array(rows)), column)
 
 
 def _misfit_faults(sent: pa.Array, values: pa.Array, misfits: pa.Array, column: Column) -> list[Fault]:
@@ -112,26 +134,3 @@ def _misfit_faults(sent: pa.Array, values: pa.Array, misfits: pa.Array, column: 
         missing = np.flatnonzero(pc.and_(values.is_null(), pc.invert(misfits))).tolist()
         faults += [column.fault(row, "not missing", None, "send a value") for row in missing]
     return faults
-
-
-def _array(values: pa.Array, column: Column) -> NDArray[Any]:
-    """Give a column as the contract's check wants it: numpy, with the kind's own missing value."""
-    if column.kind == "integer":
-        values = values.fill_null(0)
-    elif column.kind == "boolean":
-        values = values.fill_null(False)
-    elif column.kind == "time":
-        values = values.cast(pa.int64()).fill_null(NO_TIME)
-    elif column.kind == "vector":
-        return _matrix(values)
-    return np.asarray(values.to_numpy(zero_copy_only=False))
-
-
-def _matrix(values: pa.Array) -> NDArray[np.float64]:
-    """Give lists of one length as rows of a matrix; NaN where the list is missing."""
-    present = np.asarray(values.is_valid())
-    flat = values.drop_null().flatten().to_numpy(zero_copy_only=False)
-    width = len(flat) // max(int(present.sum()), 1)
-    matrix = np.full((len(values), width), np.nan)
-    matrix[present] = flat.reshape(-1, width) if width else 0.0
-    return matrix

@@ -99,13 +99,14 @@ def decide(gathered: Gathered, lake: Lake) -> pl.DataFrame:
     """
     key = list(gathered.table.contract.key) or ["_part", "_row"]
     rows = pl.concat(gathered.identities)
-    known = _known(gathered, lake, key)
+    known = _known(gathered, lake, rows.select(key))
     rows = rows.join(known, on=key, how="left", nulls_equal=True, maintain_order="left")
-    known_part, part, row = pl.col("_known_part"), pl.col("_part"), pl.col("_row")
+    part, row = pl.col("_part"), pl.col("_row")
+    first_part, first_row = (part, row) if _once(rows, key) else (part.first().over(key), row.first().over(key))
     rows = rows.with_columns(
-        there=known_part.is_not_null(),
-        owner_part=pl.coalesce(known_part, part.first().over(key)),
-        owner_row=pl.coalesce(pl.col("_known_row"), row.first().over(key)),
+        there=pl.col("_known_part").is_not_null(),
+        owner_part=pl.coalesce("_known_part", first_part),
+        owner_row=pl.coalesce("_known_row", first_row),
     )
     own = (pl.col("owner_part") == part) & (pl.col("owner_row") == row)
     repeat = (pl.col("owner_part") == part) & (pl.col("owner_row") != row)
@@ -113,20 +114,25 @@ def decide(gathered: Gathered, lake: Lake) -> pl.DataFrame:
     return rows.select((own & ~pl.col("there")).alias("append"), owner, pl.col("^_allow .*$"))
 
 
-def _known(gathered: Gathered, lake: Lake, key: list[str]) -> pl.DataFrame:
-    """Read the identities that the table holds; of other sources only the key counts."""
-    name, parts = gathered.table.name, {source: part for part, source in reversed(list(enumerate(gathered.sources)))}
+def _once(rows: pl.DataFrame, key: list[str]) -> bool:
+    """Say whether each key stands once."""
+    return rows.n_unique(subset=key) == rows.height
+
+
+def _known(gathered: Gathered, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
+    """Read which of the keys the table holds, and where they came from; -1 for another source."""
+    name, key = gathered.table.name, keys.columns
     if not lake.exists(name):
-        empty = gathered.identities[0].select(key).clear()
-        return empty.with_columns(_known_part=pl.lit(None, pl.Int64), _known_row=pl.lit(None, pl.Int64))
-    part = pl.col("source").replace_strict(parts, default=-1, return_dtype=pl.Int64)
-    where = {"_known_part": part, "_known_row": pl.col("source_row")}
+        return keys.clear().with_columns(_known_part=pl.lit(None, pl.Int64), _known_row=pl.lit(None, pl.Int64))
+    parts = {source: part for part, source in reversed(list(enumerate(gathered.sources)))}
+    part = pl.col("source").replace_strict(parts, default=-1, return_dtype=pl.Int64).alias("_known_part")
     frame = lake.scan(name)
-    if key == ["_part", "_row"]:
-        frame = frame.filter(pl.col("source").is_in(list(parts)))
-        where |= {"_part": part, "_row": pl.col("source_row")}
-        return frame.select(**where).collect()
-    return frame.select(*key, **where).unique(subset=key, keep="any").collect()
+    if not gathered.table.contract.key:
+        mine = frame.filter(pl.col("source").is_in(list(parts))).select(part, _known_row="source_row")
+        return mine.with_columns(_part="_known_part", _row="_known_row").collect()
+    frame = frame.select(*key, "source", _known_row="source_row")
+    known = frame.join(keys.lazy(), on=key, how="semi", nulls_equal=True).collect()
+    return (known if _once(known, key) else known.unique(subset=key, keep="any")).select(*key, part, "_known_row")
 
 
 def repeats(gathered: Gathered, decided: pl.DataFrame) -> None:

@@ -126,7 +126,7 @@ def statistics(schema: pa.Schema, personal: Collection[str]) -> dict[str, str]:
 def commit(folder: Path, counted: Counted, schema: pa.Schema, options: Mapping[str, Any]) -> int:
     """Write a stream to a Delta table in one commit; gives the number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    writer = deltalake.WriterProperties(compression="ZSTD", max_row_group_size=131_072)
+    writer = deltalake.WriterProperties(compression="ZSTD")
     try:
         deltalake.write_deltalake(str(folder), counted.reader(schema), writer_properties=writer, **options)
     except DeltaError as error:

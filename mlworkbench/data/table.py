@@ -240,7 +240,7 @@ def prepare(table: Table, batch: pa.RecordBatch, first: int, *, what: str, typed
 
 def _transformed(table: Table, batch: pa.RecordBatch, first: int, what: str) -> tuple[pa.RecordBatch, pa.Array]:
     """Apply the transform; gives its rows in plain types and their positions in the source."""
-    positions = pa.array(range(first, first + len(batch)), pa.int64())
+    positions = pa.array(np.arange(first, first + len(batch), dtype=np.int64))
     if table.transform is None:
         return batch, positions
     if "source_row" in batch.schema.names:

@@ -2,10 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mlworkbench.check import check_columns
 from mlworkbench.contract import Column, Contract
 from mlworkbench.data.conform import conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
+from mlworkbench.data.screen import checkable
 from mlworkbench.errors import IngestError
+from mlworkbench.relation import Relation
 
 
 def contract(*columns, key=()):
@@ -147,3 +150,63 @@ def test_no_rows_are_no_faults():
     result = conform(batch, contract(*columns), "rows")
     assert result.faults == []
     assert result.batch.schema.types == list(STORED.values())
+
+
+def test_vectors_of_another_length_than_declared_refuse_the_source():
+    with pytest.raises(IngestError, match="rows: column 'v': vectors of 3 numbers; got 2"):
+        faults_of(Column("v", "vector", size=3), pa.array([[1.0, 2.0], [3.0, 4.0]]))
+
+
+def unscreened(batch, declared):
+    """The faults that the check finds when it is asked about every row."""
+    columns = {column.name: checkable(batch.column(column.name), column) for column in declared.columns}
+    return check_columns(columns, declared)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_screen_lets_no_fault_pass_that_the_check_would_find(seed):
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(1, 200))
+
+    def holes(values, share):
+        return pa.array([None if rng.random() < share else value for value in values])
+
+    number = holes(rng.choice([-1.0, 0.0, 5.0, np.inf, 1e300], rows).tolist(), 0.1)
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "closed": holes(rng.choice(["AA", "UA", "aa ", ""], rows).tolist(), 0.1).cast(pa.string()),
+            "open": holes(rng.choice(["AA", "UA", "aa ", "ZZ"], rows).tolist(), 0.1).cast(pa.string()),
+            "text": holes(rng.choice(["a", "b"], rows).tolist(), 0.1).cast(pa.string()),
+            "number": number.cast(pa.float64()),
+            "flagged": pa.array(rng.normal(size=rows)),
+            "whole": pa.array(rng.integers(-3, 9, rows)),
+            "truth": pa.array(rng.random(rows) < 0.5),
+            "at": holes(rng.integers(0, 2**50, rows).tolist(), 0.1).cast(pa.timestamp("us", "UTC")),
+            "vector": holes([[float(x), np.nan] for x in rng.integers(0, 3, rows)], 0.1).cast(pa.list_(pa.float64())),
+        }
+    )
+    known = {"categories": ("AA", "UA")}
+    nullable = bool(seed % 2)
+    declared = Contract(
+        (
+            Column("closed", "category", closed=True, nullable=nullable, **known),
+            Column("open", "category", **known, nullable=not nullable),
+            Column("text", "text", nullable=nullable),
+            Column("number", "number", lower=0, infinite=nullable),
+            Column("flagged", "number", lower=-1, upper=1, learned=True),
+            Column("whole", "integer", lower=0),
+            Column("truth", "boolean"),
+            Column("at", "time", lower=2**40, nullable=nullable),
+            Column("vector", "vector", lower=1, nullable=not nullable),
+        ),
+        relations=(
+            Relation("difference", ("number", "whole"), lower=0),
+            Relation("missing", ("text", "closed")),
+            Relation("depends", ("whole", "open"), known=[("AA", 0, 5)]),
+        ),
+    )
+    found = conform(batch, declared, "rows").faults
+    told = {(fault.row, fault.column) for fault in found if fault.rule == "not missing"}
+    wanted = [fault.line() for fault in unscreened(batch, declared) if (fault.row, fault.column) not in told]
+    assert [fault.line() for fault in found if fault.rule != "not missing"] == wanted
+    assert found or rows < 3

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.sql import SqlSource
     from mlworkbench.errors import WorkbenchError
-    from mlworkbench.features.view import AsOfView, RowFunction, Total, WindowView
+    from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
     from mlworkbench.home import Home
     from mlworkbench.operate.publish import TrainResult
     from mlworkbench.operate.register import register
@@ -33,6 +33,7 @@ _WHERE = {
     "Lake": "data.lake",
     "ModelDefinition": "scoring.definition",
     "Registry": "scoring.registry",
+    "Recent": "features.view",
     "RowFunction": "features.view",
     "SqlSource": "data.sql",
     "Table": "data.ingest",
@@ -56,6 +57,7 @@ __all__ = [
     "Lake",
     "ModelDefinition",
     "Registry",
+    "Recent",
     "RowFunction",
     "SqlSource",
     "Table",

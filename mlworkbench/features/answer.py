@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from .declare import MICROSECOND
 from .declare import AsOfView
 from .declare import View
-from .declare import total_columns
+from .declare import WindowView
+from .recent import Events
+from .recent import window_columns
+from .spans import AskedBetween
+from .spans import Between
 from .store import Asked
 from .store import Found
 from .view import expired
-from .view import window_values
+from ..times import NO_TIME
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'as_of_columns', 'asked_rows', 'view_columns']
+__all__ = ['Array', 'Times', 'as_of_columns', 'asked_rows', 'reads', 'view_columns']
 
 # %% ../../nbs/features/22_answer.ipynb #136e21ad
 def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[str, Array]:
@@ -58,7 +62,7 @@ def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[
     return {name: np.array(v, kind) for name, v, kind in zip(view.outputs, values, types, strict=True)}
 
 # %% ../../nbs/features/22_answer.ipynb #4e4a97b9
-def asked_rows(view: View, keys: Sequence[str | None], times: Times) -> list[Asked]:
+def asked_rows(view: View, keys: Sequence[str | None], times: Times) -> list[Asked | AskedBetween]:
     """Say which rows a view needs for requests.
 
     Parameters
@@ -72,21 +76,79 @@ def asked_rows(view: View, keys: Sequence[str | None], times: Times) -> list[Ask
 
     Returns
     -------
-    list of (view, keys, times)
-        One for an as-of view; for a window view its end and its start.
+    list of (view, keys, times) or AskedBetween
+        One for an as-of view; for a window view the rows at its end, at its start and in between, as far as it needs
+        them: `reads` of them.
     """
     if isinstance(view, AsOfView):
         return [(view, keys, times.tolist())]
-    return [(view, keys, ends.tolist()) for ends in (times - 1, times - view.window // MICROSECOND - 1)]
+    start, end = (times - view.window // MICROSECOND).tolist(), (times - 1).tolist()
+    asked: list[Asked | AskedBetween] = [(view, keys, end)] if view.totals or view.newest else []
+    asked += [(view, keys, [time - 1 for time in start])] if view.totals else []
+    return [*asked, AskedBetween(view, keys, start, end)] if view.ranged else asked
 
 
-def view_columns(view: View, found: Sequence[Sequence[Found]], times: Times) -> dict[str, Array]:
+def reads(view: View) -> int:
+    """Say how many reads `asked_rows` asks for.
+
+    Examples
+    --------
+    >>> reads(AsOfView("weather", "weather", ("origin",), ("wind",)))
+    1
+    """
+    if isinstance(view, AsOfView):
+        return 1
+    return bool(view.totals or view.newest) + bool(view.totals) + bool(view.ranged)
+
+# %% ../../nbs/features/22_answer.ipynb #176ce530
+def view_columns(view: View, found: Sequence[Sequence[Any]], times: Times) -> dict[str, Array]:
     """Turn the rows found for `asked_rows` into the view's columns."""
     if isinstance(view, AsOfView):
         return as_of_columns(view, found[0], times)
-    names = total_columns(view)
-    none = [0] * len(names)
-    rows = ([none if row is None else row[1] for row in side] for side in found)
-    totals = (np.array(side, dtype=np.int64).reshape(len(times), len(names)).T for side in rows)
-    end, start = (dict(zip(names, total, strict=True)) for total in totals)
-    return window_values(view, end, start)
+    sides, ranges = found[: len(found) - bool(view.ranged)], found[-1] if view.ranged else ()
+    end, start = (_totals(view, side) for side in sides) if view.totals else ({}, {})
+    newest = _newest(view, sides[0]) if view.newest else {}
+    return window_columns(view, times, totals=(end, start), newest=newest, events=_events(view, ranges))
+
+
+def _totals(view: WindowView, side: Sequence[Found]) -> dict[str, Times]:
+    """Give the running totals of rows; 0 where there is no row."""
+    width = len(view.totals)
+    none = [0] * width
+    rows = [none if row is None else row[1][:width] for row in side]
+    return dict(zip(view.totals, np.array(rows, dtype=np.int64).reshape(len(side), width).T, strict=True))
+
+
+def _newest(view: WindowView, side: Sequence[Found]) -> dict[str, Array]:
+    """Give what rows hold of the newest event; missing where there is no row."""
+    found: dict[str, Array] = {}
+    for place, name in enumerate(view.newest, start=len(view.totals)):
+        values = [None if row is None else row[1][place] for row in side]
+        if name.startswith("since:"):
+            found[name] = np.array([NO_TIME if value is None else value for value in values], dtype=np.int64)
+        else:
+            found[name] = np.array(values, dtype=np.float64 if name.endswith(":number") else np.object_)
+    return found
+
+
+def _events(view: WindowView, ranges: Sequence[Between]) -> Events:
+    """Put the rows of all spans end to end, each span once, with the range of each request among them."""
+    places: dict[int, int] = {}
+    rows: list[tuple[int, list[Any]]] = []
+    for some, _, _ in ranges:
+        if id(some) not in places:
+            places[id(some)] = len(rows)
+            rows += some
+    first = np.array([places[id(some)] + begin for some, begin, _ in ranges], dtype=np.int64)
+    last = np.array([places[id(some)] + end for some, _, end in ranges], dtype=np.int64)
+    events = Events(first, last)
+    for place, name in enumerate(view.ranged, start=len(view.totals) + len(view.newest)):
+        values = [row[place] for _, row in rows]
+        if name.startswith("distinct:"):
+            codes: dict[Any, int] = {}
+            coded = [codes.setdefault(value, len(codes)) for some in values for value in some]
+            begins = np.cumsum([0, *map(len, values)], dtype=np.int64)
+            events.lists[name] = np.array(coded, dtype=np.int64), begins
+        else:
+            events.numbers[name] = np.array(values, dtype=np.float64)
+    return events

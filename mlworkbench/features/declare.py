@@ -18,15 +18,18 @@ from typing import Any
 
 from ..errors import FeatureError
 from ..errors import nearest
+from .aggregate import KINDS_OF_VIEWS
+from .aggregate import RANGED
+from .aggregate import Aggregate
+from .aggregate import Recent
+from .aggregate import Total
 
 MICROSECOND = timedelta(microseconds=1)
 
 # %% auto #0
-__all__ = ['MICROSECOND', 'KINDS_OF_VIEWS', 'NEVER_MISSING', 'NAME', 'HOW', 'View', 'TableView', 'AsOfView', 'Total',
-           'WindowView', 'total_columns']
+__all__ = ['MICROSECOND', 'NEVER_MISSING', 'NAME', 'View', 'TableView', 'AsOfView', 'WindowView', 'total_columns']
 
 # %% ../../nbs/features/19_declare.ipynb #2c8a52b4
-KINDS_OF_VIEWS = ("number", "category", "text")
 NEVER_MISSING = ("integer", "boolean")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -142,57 +145,20 @@ class AsOfView(TableView):
         return set(self.kinds.values()) == {"number"}
 
     @cached_property
+    def stored(self) -> tuple[str, ...]:
+        """Names of the stored values, in order."""
+        return self.outputs
+
+    @cached_property
     def storage(self) -> str:
         """Name under which its rows are stored; the same rows, the same name."""
         stored = [[self.source[name], kind] for name, kind in self.kinds.items()]
         return self._storage(["as_of", stored])
 
 # %% ../../nbs/features/19_declare.ipynb #1454e0d4
-HOW = ("count", "sum", "mean", "share")
-
-
-@dataclass(frozen=True)
-class Total:
-    """What a window view computes of a column.
-
-    Parameters
-    ----------
-    how : {'count', 'sum', 'mean', 'share'}
-        Rows (or, with a column, values that are not missing); their sum; their mean; the share of true among them.
-    column : str, default=''
-        Table column; only `count` goes without. `share` needs booleans or 0 and 1.
-    decimals : int, default=0
-        Decimal places kept of each value in `sum` and `mean`, 0 to 9.
-
-    Examples
-    --------
-    >>> Total("mean", "arr_delay", decimals=1)
-    Total(how='mean', column='arr_delay', decimals=1)
-    """
-
-    how: str
-    column: str = ""
-    decimals: int = 0
-
-    def __post_init__(self) -> None:
-        if self.how not in HOW:
-            raise FeatureError(f"total: how is one of {', '.join(HOW)}; got {self.how!r}; use one")
-        if not self.column and self.how != "count":
-            raise FeatureError(f"total: {self.how} needs a column; got none; write Total({self.how!r}, 'delay')")
-        if isinstance(self.decimals, bool) or self.decimals not in range(10):
-            raise FeatureError(f"total of {self.column!r}: decimals is 0 to 9; got {self.decimals!r}; write decimals=2")
-
-    @property
-    def stored(self) -> tuple[str, ...]:
-        """Names of the running totals it needs: counts first, then sums."""
-        count = f"count:{self.column}" if self.column else "rows"
-        decimals = 0 if self.how == "share" else self.decimals
-        return (count,) if self.how == "count" else (count, f"sum:{self.column}:{decimals}")
-
-
 @dataclass(frozen=True)
 class WindowView(TableView):
-    """Count, sum, mean or share of the events available in the time before the request.
+    """What the events available in the time before the request come to.
 
     Parameters
     ----------
@@ -200,13 +166,13 @@ class WindowView(TableView):
         As in `AsOfView`.
     window : timedelta
         Length w of the window [t - w, t).
-    columns : mapping of str to Total
+    columns : mapping of str to Total or Recent
         Name of the output to what it is.
 
     Notes
     -----
-    `count` is an integer, 0 when nothing happened; `sum` a number, 0.0 when nothing happened; `mean` and `share`
-    are numbers, NaN when nothing happened.
+    `count` and `distinct` are integers, 0 when nothing happened; `sum` a number, 0.0 when nothing happened; the others
+    are missing then.
 
     Examples
     --------
@@ -216,7 +182,7 @@ class WindowView(TableView):
     """
 
     window: timedelta
-    columns: Mapping[str, Total]
+    columns: Mapping[str, Aggregate]
     max_lag: timedelta | None = None
 
     def __post_init__(self) -> None:
@@ -224,16 +190,17 @@ class WindowView(TableView):
         object.__setattr__(self, "keys", _named(self.keys))
         object.__setattr__(self, "columns", dict(self.columns))
         self._check_names(self.outputs)
-        for name, total in self.columns.items():
-            if not isinstance(total, Total):
-                raise FeatureError(f"{what}, column {name!r}: must be a Total; got {total!r}; write Total('count')")
+        for name, one in self.columns.items():
+            if not isinstance(one, Aggregate):
+                rule = "must be a Total or a Recent"
+                raise FeatureError(f"{what}, column {name!r}: {rule}; got {one!r}; write Total('count')")
         _check_span(f"{what}, window", timedelta(0) if self.window is None else self.window, MICROSECOND)
         _check_span(f"{what}, max_lag", self.max_lag, timedelta(0))
 
     @cached_property
     def kinds(self) -> dict[str, str]:
         """Output to kind."""
-        return {name: "integer" if total.how == "count" else "number" for name, total in self.columns.items()}
+        return {name: one.gives for name, one in self.columns.items()}
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -242,13 +209,33 @@ class WindowView(TableView):
 
     @cached_property
     def storage(self) -> str:
-        """Name under which its totals are stored; the same totals, the same name, whatever the window."""
-        return self._storage(["totals", *self.totals])
+        """Name under which its rows are stored; the same rows, the same name, whatever the window."""
+        return self._storage(["totals", *self.stored])
 
     @cached_property
     def totals(self) -> tuple[str, ...]:
         """Names of the running totals it needs, each once."""
-        return tuple(dict.fromkeys(name for total in self.columns.values() for name in total.stored))
+        return self._needed(Total, ranged=False)
+
+    @cached_property
+    def newest(self) -> tuple[str, ...]:
+        """Names of what it needs of the newest event that has a value, each once."""
+        return self._needed(Recent, ranged=False)
+
+    @cached_property
+    def ranged(self) -> tuple[str, ...]:
+        """Names of what it needs of every event in the window, each once."""
+        return self._needed(Recent, ranged=True)
+
+    @cached_property
+    def stored(self) -> tuple[str, ...]:
+        """Names of the stored values, in order."""
+        return (*self.totals, *self.newest, *self.ranged)
+
+    def _needed(self, sort: type, *, ranged: bool) -> tuple[str, ...]:
+        """Give the names that the aggregates of one sort store, each once."""
+        chosen = [one for one in self.columns.values() if isinstance(one, sort) and (one.how in RANGED) == ranged]
+        return tuple(dict.fromkeys(name for one in chosen for name in one.stored))
 
 
 View = AsOfView | WindowView

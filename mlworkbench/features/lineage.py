@@ -5,12 +5,16 @@
 # %% ../../nbs/features/25_lineage.ipynb #d66cd70e
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ..data.lake import Lake
+from .aggregate import LATEST
+from .aggregate import Recent
 from .declare import MICROSECOND
 from .declare import AsOfView
 from .declare import View
@@ -22,6 +26,7 @@ from .known import logged_versions
 from .known import version_held
 from .offline import KEY_TYPES
 from .offline import key_kind
+from .view import expired
 from .window import running_totals
 from ..times import format_time
 
@@ -29,7 +34,7 @@ Facts = dict[str, Any]
 ORIGIN = ("available_at", "ingested_at", "source", "source_row")
 
 # %% auto #0
-__all__ = ['Facts', 'ORIGIN', 'known_rows', 'view_lineage']
+__all__ = ['Facts', 'ORIGIN', 'known_rows', 'view_lineage', 'shown', 'lineage_lines']
 
 # %% ../../nbs/features/25_lineage.ipynb #9df28c4c
 def known_rows(view: View, lake: Lake, asked: Mapping[str, Any], *, version: int | None, known: int) -> pl.DataFrame:
@@ -84,7 +89,7 @@ def view_lineage(view: View, lake: Lake, asked: Mapping[str, Any], *, at: int, k
     -------
     dict
         JSON-ready: ``view, kind, table, lake_version, held, key``; then ``row`` and ``expired``, or ``from, to, rows,
-        sources, totals``. Nothing more where the table is gone.
+        sources, totals, recent``. Nothing more where the table is gone.
     """
     version = int(logged_versions(view, known["watermark"])[0])
     facts: Facts = {
@@ -108,10 +113,9 @@ def _as_of(view: AsOfView, rows: pl.DataFrame, at: int) -> Facts:
     found = rows.filter(pl.col("available_at").cast(pl.Int64) <= at).tail(1)
     if not found.height:
         return {"row": None, "expired": False}
-    age = at - int(found["available_at"].cast(pl.Int64)[0])
     values = {name: found[column][0] for name, column in view.source.items()}
-    expired = view.ttl is not None and age > view.ttl // MICROSECOND
-    return {"row": {**_origin(found), "values": values}, "expired": expired}
+    gone = expired(np.array([at]), found["available_at"].cast(pl.Int64).to_numpy(), view.ttl)
+    return {"row": {**_origin(found), "values": values}, "expired": bool(gone[0])}
 
 
 def _origin(row: pl.DataFrame) -> Facts:
@@ -123,7 +127,7 @@ def _origin(row: pl.DataFrame) -> Facts:
 
 
 def _window(view: WindowView, rows: pl.DataFrame, at: int) -> Facts:
-    """Describe the rows of a window, and the totals at its ends."""
+    """Describe the rows of a window, the totals at its ends, and the row behind each value that is of one row."""
     start = at - view.window // MICROSECOND
     moments = pl.col("available_at").cast(pl.Int64)
     within = rows.filter((moments >= start) & (moments < at))
@@ -132,4 +136,84 @@ def _window(view: WindowView, rows: pl.DataFrame, at: int) -> Facts:
     read = {end: {n: int(row[n][0]) if row.height else 0 for n in total_columns(view)} for end, row in ends.items()}
     sources = within["source"].unique().sort().to_list() if "source" in within.columns else []
     span = {"from": format_time(start), "to": format_time(at), "rows": within.height}
-    return {**span, "sources": sources, "totals": read}
+    chosen = {n: one for n, one in view.columns.items() if isinstance(one, Recent)}
+    return {**span, "sources": sources, "totals": read, "recent": {n: _behind(o, within) for n, o in chosen.items()}}
+
+
+def _behind(one: Recent, within: pl.DataFrame) -> Facts:
+    """Say how many rows of a window hold a value, and which the value came from, where it is that of one row."""
+    values = _typed(one, within)
+    held, values = within.filter(values.is_not_null()), values.drop_nulls()
+    if one.how == "distinct" or not held.height:
+        return {"rows": held.height}
+    if one.how in LATEST:
+        values = values.set(held["available_at"] < held["available_at"].max(), None)
+    chosen = values == (values.min() if one.how == "min" else values.max())
+    return {"rows": held.height, "row": _origin(held.filter(chosen).tail(1))}
+
+
+def _typed(one: Recent, within: pl.DataFrame) -> pl.Series:
+    """Give the values that an aggregate reads, ones where it only asks whether there is one; null where there is none."""
+    column = within[one.column or "available_at"]
+    given = column.fill_nan(None) if column.dtype.is_float() else column
+    if one.how in ("distinct", "time_since_last"):
+        return given.is_not_null().cast(pl.Int8).set(given.is_null(), None)
+    return given.cast(pl.Float64 if one.kind == "number" else pl.String)
+
+# %% ../../nbs/features/25_lineage.ipynb #6c000baf
+def shown(value: object) -> str:
+    """Write a value; a missing one by name.
+
+    Examples
+    --------
+    >>> shown("JFK"), shown(None)
+    ('"JFK"', 'missing')
+    """
+    return "missing" if value is None else json.dumps(value)
+
+
+def lineage_lines(view: Mapping[str, Any]) -> list[str]:
+    """Write the lineage of one view as lines of text.
+
+    Parameters
+    ----------
+    view : mapping
+        As `view_lineage` gives it.
+
+    Returns
+    -------
+    list of str
+        Indented; the first names view, table and key.
+    """
+    key = ", ".join(f"{name}={shown(value)}" for name, value in view["key"].items())
+    version = "newest" if view["lake_version"] is None else view["lake_version"]
+    gone = "" if view["held"] else "; the rows as they were then are no longer in the lake"
+    first = f"  {view['view']}: table {view['table']}, version {version}, {key}{gone}"
+    if "totals" in view:
+        start, end = view["totals"]["start"], view["totals"]["end"]
+        ends = ", ".join(f"{name} {start[name]} to {end[name]}" for name in end)
+        span = f"    {view['rows']} rows from {view['from']} to {view['to']}" + (f"; totals {ends}" if ends else "")
+        return [first, span, *(_recent_line(name, one) for name, one in view["recent"].items())]
+    return [first, f"    {_row_line(view)}"] if "row" in view else [first]
+
+
+def _recent_line(name: str, one: Mapping[str, Any]) -> str:
+    """Describe the rows behind a value that a window took from its events."""
+    behind = f"; the one it is of: {_origin_line(one['row'])}" if "row" in one else ""
+    return f"    {name}: {one['rows']} rows hold a value{behind}"
+
+
+def _row_line(view: Mapping[str, Any]) -> str:
+    """Describe the row that an as-of view gave."""
+    if view["row"] is None:
+        return "no row was known"
+    old = ", older than its time-to-live, so missing" if view["expired"] else ""
+    return f"{_origin_line(view['row'])}{old}"
+
+
+def _origin_line(row: Mapping[str, Any]) -> str:
+    """Say when a row was known, and where it came from."""
+    words = {"available": "available_at", "arrived": "ingested_at"}
+    times = [f"{word} {row[name]}" for word, name in words.items() if name in row]
+    origin = [f"source {str(row['source'])[:12]}, row {row['source_row']}"] if "source" in row else []
+    return ", ".join([*times, *origin])

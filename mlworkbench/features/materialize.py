@@ -17,9 +17,7 @@ import polars as pl
 from ..data.lake import Lake
 from ..errors import FeatureError
 from ..errors import nearest
-from .declare import AsOfView
 from .declare import View
-from .declare import total_columns
 from .offline import view_table
 from .store import ConflictError
 from .store import RowStore
@@ -36,6 +34,8 @@ __all__ = ['Progress', 'TURNS', 'stored_rows', 'materialize']
 def _texts(column: pl.Series) -> list[str]:
     """Write values as JSON that reads back to the same bits; numbers all at once."""
     values = column.to_list()
+    if isinstance(column.dtype, pl.List):
+        return [json.dumps(some, separators=(",", ":")) for some in values]
     if not column.dtype.is_numeric():
         return ["null" if value is None else encode_basestring_ascii(value) for value in values]
     return json.dumps(values, separators=(",", ":"))[1:-1].split(",") if values else []
@@ -58,7 +58,7 @@ def stored_rows(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     """
     parts = [key_parts(rows[name].to_numpy(), f"view {view.name!r}, key {name!r}")[1] for name in view.key_columns]
     texts: list[list[str]] = []
-    for name in view.outputs if isinstance(view, AsOfView) else total_columns(view):
+    for name in view.stored:
         column = rows[name].fill_nan(None) if rows[name].dtype.is_float() else rows[name]
         texts.append(_texts(column))
     columns = {

@@ -19,10 +19,13 @@ from ..errors import nearest
 from .declare import MICROSECOND
 from .declare import AsOfView
 from .declare import View
-from .declare import total_columns
+from .declare import WindowView
+from .events import events_between
+from .events import typed_values
+from .events import window_rows
+from .recent import window_columns
 from .view import expired
-from .view import window_values
-from .window import running_totals
+from ..times import NO_TIME
 
 Array = NDArray[Any]
 TIME = pl.Datetime("us", "UTC")
@@ -77,16 +80,6 @@ def _key(column: pl.Series, what: str) -> pl.Series:
     except pl.exceptions.PolarsError as error:
         raise FeatureError(f"{what}: a key must fit in 64 bits; got {column.max()!r}; make it text") from error
 
-
-def _value(column: pl.Series, kind: str, what: str) -> pl.Series:
-    """Bring a value column to Float64 or String."""
-    number = column.dtype.is_numeric() or isinstance(column.dtype, (pl.Boolean, pl.Null))
-    if kind == "number" and number:
-        return column.cast(pl.Float64)
-    if kind != "number" and isinstance(column.dtype, (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-        return column.cast(pl.String)
-    raise FeatureError(f"{what}: declared {kind}, the table holds {column.dtype}; declare another kind or convert it")
-
 # %% ../../nbs/features/22_offline.ipynb #efa68f5a
 def _events(view: View, lake: Lake, version: int | None, known: int | None) -> pl.DataFrame:
     """Read the columns that a view needs from the lake; of rows that were ingested by a moment, where one is given."""
@@ -130,8 +123,8 @@ def view_table(view: View, lake: Lake, *, version: int | None = None, known: int
     Returns
     -------
     polars.DataFrame
-        The view's request keys, ``available_at``, and its outputs (Float64 or String; number missing = null) or
-        running totals (Int64); sorted by keys and time, one row for each. Rows with a missing key are left out.
+        The view's request keys, ``available_at``, and its outputs (Float64 or String; number missing = null) or what
+        `window_rows` makes; sorted by keys and time, one row for each. Rows with a missing key are left out.
 
     Raises
     ------
@@ -140,12 +133,12 @@ def view_table(view: View, lake: Lake, *, version: int | None = None, known: int
     """
     events = _events(view, lake, version, known)
     if not isinstance(view, AsOfView):
-        return running_totals(events, view)
+        return window_rows(events, view)
     whole = events.drop_nulls(list(view.key_columns.values()))
     keys = [whole[column].alias(key) for key, column in view.key_columns.items()]
     what = f"view {view.name!r}, column"
     kinds = view.kinds
-    values = [_value(whole[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
+    values = [typed_values(whole[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
     names = [*view.key_columns, "available_at"]
     rows = pl.DataFrame([*keys, whole["available_at"], *values]).sort(names)
     twice = rows.filter(pl.struct(names).is_duplicated())
@@ -165,11 +158,12 @@ def _joinable(columns: Sequence[pl.Series]) -> list[pl.Series]:
 def newest_rows(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: View) -> pl.DataFrame:
     """Give for each request its newest row at or before a time, in the order of the requests; nulls where none.
 
-    Columns are ``time``, ``available`` (microseconds since 1970 UTC) and ``value:NAME`` of what is stored.
+    Columns are ``time``, ``available`` (microseconds since 1970 UTC), ``place`` (of the row in `rows`) and
+    ``value:NAME`` of what is stored.
     """
     left = pl.DataFrame([pl.Series("row", np.arange(len(times))), pl.Series("time", times), *_joinable(keys)])
-    stored = view.outputs if isinstance(view, AsOfView) else total_columns(view)
-    values = [rows[name].alias(f"value:{name}") for name in stored]
+    stored = view.outputs if isinstance(view, AsOfView) else (*view.totals, *view.newest)
+    values = [pl.Series("place", np.arange(rows.height)), *(rows[name].alias(f"value:{name}") for name in stored)]
     available = rows["available_at"].cast(pl.Int64).alias("available")
     right = pl.DataFrame([available, *_joinable([rows[key] for key in view.key_columns]), *values])
     found = left.sort("time").join_asof(
@@ -190,12 +184,26 @@ def view_answers(view: View, keys: Sequence[pl.Series], times: Array, rows: pl.D
         gone = pl.Series(expired(times, found["available"].fill_null(0).to_numpy(), view.ttl))
         kept = [found[f"value:{name}"].set(gone, None).alias(name) for name in view.outputs]
         return [column.fill_null(np.nan) if view.kinds[column.name] == "number" else column for column in kept]
-    ends = (times - 1, times - view.window // MICROSECOND - 1)
-    end, start = (newest_rows(keys, moment, rows, view) for moment in ends)
-    totals = [
-        {name: found[f"value:{name}"].fill_null(0).to_numpy() for name in total_columns(view)} for found in (end, start)
-    ]
-    return [pl.Series(name, values) for name, values in window_values(view, *totals).items()]
+    return _window_answers(view, keys, times, rows)
+
+
+def _window_answers(view: WindowView, keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame) -> list[pl.Series]:
+    """Compute the outputs of a window view from its rows just before t and just before t - w."""
+    end = newest_rows(keys, times - 1, rows, view)
+    both = view.totals or view.ranged
+    start = newest_rows(keys, times - view.window // MICROSECOND - 1, rows, view) if both else end
+    sides = [{n: found[f"value:{n}"].fill_null(0).to_numpy() for n in view.totals} for found in (end, start)]
+    newest = {name: _known_last(end[f"value:{name}"], name) for name in view.newest}
+    events = events_between(view, rows, start=start["place"], end=end["place"])
+    columns = window_columns(view, times, totals=(sides[0], sides[1]), newest=newest, events=events)
+    return [pl.Series(n, v, dtype=pl.String() if v.dtype == object else None) for n, v in columns.items()]
+
+
+def _known_last(column: pl.Series, name: str) -> Array:
+    """Give what was newest as an array, with the missing values of its kind."""
+    if column.dtype == pl.String:
+        return np.array(column.to_list(), dtype=np.object_)
+    return column.fill_null(NO_TIME if name.startswith("since:") else np.nan).to_numpy()
 
 # %% ../../nbs/features/22_offline.ipynb #e2eaa4cf
 def request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.DataType]) -> list[pl.Series]:

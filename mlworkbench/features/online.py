@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from ..errors import FeatureError
 from ..errors import nearest
 from .answer import asked_rows
+from .answer import reads
 from .answer import view_columns
 from .declare import AsOfView
 from .declare import View
+from .spans import AskedBetween
 from .sqlite_rows import SqliteRows
 from .store import Ask
 from .store import Asked
-from .store import Found
 from .store import Known
 from .store import Row
 from .store import RowStore
@@ -120,8 +121,8 @@ class OnlineStore(RowStore):
         """Give name, kinds of keys, lake version and newest time of what is stored, by storage name."""
         return self.rows.known()
 
-    def read(self, ask: Ask) -> list[list[Found]]:
-        """Read the newest rows at or before times, all from one state."""
+    def read(self, ask: Ask) -> list[list[Any]]:
+        """Read the newest rows at or before times, and the rows between times, all from one state."""
         return self.rows.read(ask)
 
     def lookup(self, views: Sequence[View], columns: Mapping[str, Array], times: Times) -> dict[str, Array]:
@@ -149,9 +150,9 @@ class OnlineStore(RowStore):
         """
         _check_times(times)
 
-        def ask(known: Mapping[str, Known]) -> list[Asked]:
+        def ask(known: Mapping[str, Known]) -> list[Asked | AskedBetween]:
             parts: dict[str, Parts] = {}
-            asked: list[Asked] = []
+            asked: list[Asked | AskedBetween] = []
             for view in views:
                 columned = _key_columns(view, _kinds(view, known, times), columns, parts)
                 asked += asked_rows(view, key_texts(columned, len(times)), times)
@@ -159,9 +160,8 @@ class OnlineStore(RowStore):
 
         found, place, answers = self.rows.read(ask), 0, dict[str, Array]()
         for view in views:
-            width = 1 if isinstance(view, AsOfView) else 2
-            answers |= view_columns(view, found[place : place + width], times)
-            place += width
+            answers |= view_columns(view, found[place : place + reads(view)], times)
+            place += reads(view)
         return answers
 
     def get(self, view: View, key: Sequence[str | int | bool | None], at: int) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ class OnlineStore(RowStore):
         columns = {name: np.array([value], dtype=np.object_) for name, value in zip(names, key, strict=True)}
         times = np.array([at], dtype=np.int64)
 
-        def ask(known: Mapping[str, Known]) -> list[Asked]:
+        def ask(known: Mapping[str, Known]) -> list[Asked | AskedBetween]:
             keys = key_texts(_key_columns(view, _kinds(view, known, times), columns, {}), 1)
             return asked_rows(view, keys, times)
 

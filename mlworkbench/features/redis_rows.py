@@ -26,10 +26,10 @@ from .redis_link import packed
 from .redis_link import replies
 from .redis_link import row_commands
 from .redis_link import shown_url
+from .spans import AskedBetween
 from .store import Ask
 from .store import Asked
 from .store import ConflictError
-from .store import Found
 from .store import Known
 from .store import Row
 from .store import RowStore
@@ -228,14 +228,14 @@ class RedisRows(RowStore):
         self._views = generation, {name: (row[0], row[1], row[2], row[3]) for name, row in found.items()}
         return self._views
 
-    def read(self, ask: Ask) -> list[list[Found]]:
+    def read(self, ask: Ask) -> list[list[Any]]:
         """Read the newest rows at or before times, all from one generation; mostly in one round trip."""
         state, fresh = self._views, False
         while True:
             if state is None:
                 state, fresh = self._refresh(), True
             try:
-                found = self._newest(ask(state[1]), state[0])
+                found = self._found(ask(state[1]), state[0])
             except FeatureError:
                 if fresh:
                     raise
@@ -244,34 +244,43 @@ class RedisRows(RowStore):
                 return found
             state = None
 
-    def _newest(self, asked: Sequence[Asked], generation: str | None) -> list[list[Found]] | None:
-        """Read the newest row at or before each time, each key and time once; None where the state is another."""
-        wanted = [
-            [None if key is None else (f"{PREFIX}{view.storage}:{key}", t) for key, t in zip(keys, times, strict=True)]
-            for view, keys, times in asked
-        ]
-        places = list(dict.fromkeys(place for places in wanted for place in places if place is not None))
+    def _found(self, asked: Sequence[Asked | AskedBetween], generation: str | None) -> list[list[Any]] | None:
+        """Read what is asked, the same once; None where the state is another."""
+        wanted = [_questions(one) for one in asked]
+        each = list(dict.fromkeys(words for question in wanted for words in question if words is not None))
         with self._told():
-            newest = [packed("ZREVRANGEBYSCORE", name, time, "-inf", "LIMIT", 0, 1) for name, time in places]
             pool = self._client.connection_pool
             link = pool.get_connection()
             try:
-                before, *members, after = replies(link, [GET, *newest, GET])
+                before, *members, after = replies(link, [GET, *(packed(*words) for words in each), GET])
             finally:
                 pool.release(link)
         if not before == after == generation:
             return None
-        rows: dict[Any, Found] = {place: _row(found) for place, found in zip(places, members, strict=True)}
-        rows[None] = None
-        return [[rows[place] for place in places] for places in wanted]
+        rows: dict[Any, list[tuple[int, list[Any]]]] = dict(zip(each, map(_parsed, members), strict=True))
+        rows[None] = []
+        read = [[rows[words] for words in question] for question in wanted]
+        return [
+            one.between(some) if isinstance(one, AskedBetween) else [row[0] if row else None for row in some]
+            for one, some in zip(asked, read, strict=True)
+        ]
 
 
-def _row(members: Sequence[str]) -> Found:
-    """Take the one member that was found apart."""
-    if not members:
-        return None
-    time, _, value = members[0].partition(":")
-    return int(time), DECODE(value)[0]
+def _questions(asked: Asked | AskedBetween) -> list[tuple[Any, ...] | None]:
+    """Say which commands read what is asked: a key's newest row, or the rows of a span; None where there is no key."""
+    if isinstance(asked, AskedBetween):
+        place = PREFIX + asked.view.storage
+        return [("ZRANGEBYSCORE", f"{place}:{key}", first, last) for key, first, last in asked.spans]
+    view, keys, times = asked
+    newest = ("-inf", "LIMIT", 0, 1)
+    places = (None if key is None else f"{PREFIX}{view.storage}:{key}" for key in keys)
+    pairs = zip(places, times, strict=True)
+    return [None if place is None else ("ZREVRANGEBYSCORE", place, time, *newest) for place, time in pairs]
+
+
+def _parsed(members: Sequence[str]) -> list[tuple[int, list[Any]]]:
+    """Take members apart and read their values."""
+    return [(time, DECODE(value)[0]) for _, time, value in _rows("", members)]
 
 
 def _rows(key: str, members: Sequence[str]) -> Iterator[Row]:

@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import FeatureError
 from .declare import View
+from .spans import AskedBetween
+from .spans import Between
 from .store import Ask
 from .store import Found
 from .store import Known
@@ -25,7 +28,7 @@ from .store import RowStore
 from .store import Seen
 
 # %% auto #0
-__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'DECODE', 'open_database', 'SqliteRows']
+__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'BETWEEN', 'DECODE', 'open_database', 'SqliteRows']
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #38c9fad8
 FORMAT = 1
@@ -35,6 +38,7 @@ lake_version INTEGER, newest INTEGER) WITHOUT ROWID"""
 ROWS = "key TEXT NOT NULL, available_at INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, available_at)"
 NOTE = "UPDATE views SET kinds=?1, newest=max(coalesce(newest, ?2), ?2) WHERE storage=?3"
 NEWEST = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1'
+BETWEEN = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at BETWEEN ? AND ? ORDER BY available_at'
 DECODE = json.JSONDecoder().raw_decode
 
 
@@ -173,10 +177,17 @@ class SqliteRows(RowStore):
             self._views = changes, {row[0]: (row[1], json.loads(row[2]), row[3], row[4]) for row in rows}
         return self._views[1]
 
-    def read(self, ask: Ask) -> list[list[Found]]:
+    def read(self, ask: Ask) -> list[list[Any]]:
         """Read the newest rows at or before times in one transaction, each key and time of a view once."""
         with self.transaction(write=False):
-            return [self._newest(*asked) for asked in ask(self._noted())]
+            asked = ask(self._noted())
+            return [self._between(one) if isinstance(one, AskedBetween) else self._newest(*one) for one in asked]
+
+    def _between(self, asked: AskedBetween) -> list[Between]:
+        """Read the rows between times, each once."""
+        query = BETWEEN.format(asked.view.storage)
+        read = (self._connection.execute(query, span).fetchall() for span in asked.spans)
+        return asked.between([[(time, DECODE(value)[0]) for time, value in rows] for rows in read])
 
     def _newest(self, view: View, keys: Sequence[str | None], times: Sequence[int]) -> list[Found]:
         """Read the newest row at or before each time."""

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 
 from ..errors import FeatureError
 from .declare import View
+from .spans import AskedBetween
 
 Array = NDArray[Any]
 Known = tuple[str, list[str], int | None, int | None]
 Row = tuple[str, int, str]
 Found = tuple[int, list[Any]] | None
 Asked = tuple[View, Sequence[str | None], Sequence[int]]
-Ask = Callable[[Mapping[str, Known]], list[Asked]]
+Ask = Callable[[Mapping[str, Known]], list[Asked | AskedBetween]]
 
 # %% auto #0
 __all__ = ['Array', 'Known', 'Row', 'Found', 'Asked', 'Ask', 'KINDS_OF_KEYS', 'key_parts', 'key_texts', 'Seen', 'ConflictError',
@@ -152,7 +153,7 @@ class RowStore(ABC):
             The view.
         rows : iterable of (str, int, str)
             Key as a JSON list, availability time in microseconds since 1970 UTC, and a JSON list: the outputs of an
-            as-of view (null for missing), the `total_columns` of a window view.
+            as-of view (null for missing), of a window view what it stores.
 
         Returns
         -------
@@ -177,19 +178,20 @@ class RowStore(ABC):
         """Give name, kinds of keys, lake version and newest time of what is stored, by storage name."""
 
     @abstractmethod
-    def read(self, ask: Ask) -> list[list[Found]]:
-        """Read the newest rows at or before times, all from one state.
+    def read(self, ask: Ask) -> list[list[Any]]:
+        """Read the newest rows at or before times, and the rows between times, all from one state.
 
         Parameters
         ----------
         ask : callable
-            Given what is stored, says what to read: view, key and time of each row. Called again when the store
-            changed meanwhile; what it raises is passed on.
+            Given what is stored, says what to read: view, keys and times of rows, or an `AskedBetween`. Called again
+            when the store changed meanwhile; what it raises is passed on.
 
         Returns
         -------
-        list of list of (int, list) or None
-            Availability time and values of each; None where there is no row or no key.
+        list of list
+            For each that was asked: `Found`, availability time and values of each row, None where there is no row or
+            no key; of an `AskedBetween` what its `between` gives.
         """
 
     def watermark(self, views: Sequence[View] | None = None) -> dict[str, dict[str, int | None]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -13,22 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
+from .aggregate import Aggregate
+from .aggregate import Recent as Recent
+from .aggregate import Total as Total
 from .declare import MICROSECOND
 from .declare import AsOfView as AsOfView
-from .declare import Total as Total
 from .declare import View as View
 from .declare import WindowView as WindowView
 from .declare import total_columns as total_columns
 from .rows import RowFunction as RowFunction
 from .rows import apply_row_functions as apply_row_functions
 
-_all_ = ["AsOfView", "RowFunction", "Total", "View", "WindowView", "apply_row_functions", "total_columns"]
+_all_ = ["AsOfView", "Recent", "RowFunction", "Total", "View", "WindowView", "apply_row_functions", "total_columns"]
 Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of', 'AsOfView', 'RowFunction', 'Total',
-           'View', 'WindowView', 'apply_row_functions', 'total_columns']
+__all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of', 'AsOfView', 'Recent', 'RowFunction',
+           'Total', 'View', 'WindowView', 'apply_row_functions', 'total_columns']
 
 # %% ../../nbs/features/20_view.ipynb #710a13f1
 def expired(asked: Times, available: Times, ttl: timedelta | None) -> NDArray[np.bool_]:
@@ -56,7 +59,7 @@ def expired(asked: Times, available: Times, ttl: timedelta | None) -> NDArray[np
 
 # %% ../../nbs/features/20_view.ipynb #892112b6
 def window_values(view: WindowView, end: Mapping[str, Times], start: Mapping[str, Times]) -> dict[str, Array]:
-    """Compute a window's values from the running totals at its two ends.
+    """Compute a window's counts, sums, means and shares from the running totals at its two ends.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def window_values(view: WindowView, end: Mapping[str, Times], start: Mapping[str
     Returns
     -------
     dict of str to ndarray of shape (n,)
-        int64 for counts, float64 for the others.
+        Each `Total` of the view: int64 for counts, float64 for the others.
 
     Examples
     --------
@@ -81,6 +84,8 @@ def window_values(view: WindowView, end: Mapping[str, Times], start: Mapping[str
     found: dict[str, Array] = {}
     within = {name: end[name] - start[name] for name in total_columns(view)}
     for name, total in view.columns.items():
+        if not isinstance(total, Total):
+            continue
         count, *sums = (within[stored] for stored in total.stored)
         scale = 10**total.decimals if total.how != "share" else 1
         if total.how == "count":
@@ -152,8 +157,8 @@ def declaration_of(view: View) -> dict[str, Any]:
     if isinstance(view, AsOfView):
         own = {"columns": _pairs(view.kinds), "source": _pairs(view.source), "ttl": spans["ttl"]}
         return {"view": "as_of", **shared, **own, "max_lag": spans["max_lag"]}
-    totals = {name: {"how": t.how, "column": t.column, "decimals": t.decimals} for name, t in view.columns.items()}
-    own = {"window": spans["window"], "columns": _pairs(totals)}
+    aggregates = {name: asdict(one) for name, one in view.columns.items()}
+    own = {"window": spans["window"], "columns": _pairs(aggregates)}
     return {"view": "window", **shared, **own, "max_lag": spans["max_lag"]}
 
 
@@ -201,7 +206,12 @@ def view_of(declaration: Mapping[str, Any]) -> View:
         fields |= {name: dict(fields[name]) for name in ("keys", "columns", "source") if name in fields}
         if kind == "as_of":
             return AsOfView(**fields)
-        columns = {name: Total(**total) for name, total in fields.pop("columns").items()}
+        columns = {name: _aggregate_of(one) for name, one in fields.pop("columns").items()}
         return WindowView(**fields, columns=columns)
     except (TypeError, KeyError, ValueError) as error:
         raise FeatureError(f"view {fields.get('name')!r}: cannot be read from its declaration: {error}") from error
+
+
+def _aggregate_of(fields: Mapping[str, Any]) -> Aggregate:
+    """Make an aggregate from its fields; only a total keeps decimals."""
+    return Total(**fields) if "decimals" in fields else Recent(**fields)

@@ -22,6 +22,8 @@ from ..errors import nearest
 from ..evaluation.read import find_predictions
 from ..evaluation.text import plain
 from ..evaluation.text import to_json
+from ..features.lineage import lineage_lines
+from ..features.lineage import shown
 from ..features.lineage import view_lineage
 from ..features.rows import RowFunction
 from ..home import Home
@@ -243,44 +245,14 @@ def passport_lines(facts: Mapping[str, Any]) -> list[str]:
         f"scores {facts['scores']}, decision {facts['decision']}",
     ]
     lines += ["", "features"]
-    lines += [f"  {one['name']} = {_shown(one['value'])}   ({one['from']})" for one in facts["features"]]
+    lines += [f"  {one['name']} = {shown(one['value'])}   ({one['from']})" for one in facts["features"]]
     lines += ["", "views"] if facts["views"] else []
     for view in facts["views"]:
-        lines += _view_lines(view)
+        lines += lineage_lines(view)
     lines += ["", "row functions"] if facts["functions"] else []
     for one in facts["functions"]:
         lines.append(f"  {one['name']} of {one['module']}, sha256 {one['sha256'][:12]}, the module here: {one['here']}")
     return [*lines, "", *_verdict_lines(facts)]
-
-
-def _shown(value: object) -> str:
-    """Write a value; a missing one by name."""
-    return "missing" if value is None else json.dumps(value)
-
-
-def _view_lines(view: Mapping[str, Any]) -> list[str]:
-    """Describe one view."""
-    key = ", ".join(f"{name}={_shown(value)}" for name, value in view["key"].items())
-    version = "newest" if view["lake_version"] is None else view["lake_version"]
-    gone = "" if view["held"] else "; the rows as they were then are no longer in the lake"
-    first = f"  {view['view']}: table {view['table']}, version {version}, {key}{gone}"
-    if "totals" in view:
-        start, end = view["totals"]["start"], view["totals"]["end"]
-        ends = ", ".join(f"{name} {start[name]} to {end[name]}" for name in end)
-        return [first, f"    {view['rows']} rows from {view['from']} to {view['to']}; totals {ends}"]
-    return [first, f"    {_row_line(view)}"] if "row" in view else [first]
-
-
-def _row_line(view: Mapping[str, Any]) -> str:
-    """Describe the row that an as-of view gave."""
-    row = view["row"]
-    if row is None:
-        return "no row was known"
-    words = {"available": "available_at", "arrived": "ingested_at"}
-    times = [f"{word} {row[name]}" for word, name in words.items() if name in row]
-    origin = [f"source {str(row['source'])[:12]}, row {row['source_row']}"] if "source" in row else []
-    old = ["older than its time-to-live, so missing"] if view["expired"] else []
-    return ", ".join([*times, *origin, *old])
 
 
 def _verdict_lines(facts: Mapping[str, Any]) -> list[str]:

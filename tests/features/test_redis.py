@@ -114,14 +114,14 @@ def test_a_reader_takes_up_what_another_wrote_between_its_question_and_its_answe
     with OnlineStore(empty_redis) as writer, OnlineStore(empty_redis) as reader:
         writer.put(LANDED, [('["JFK"]', 10, "[1]")])
         assert reader.lookup([LANDED], JFK, np.array([20]))["n"].tolist() == [1]
-        asked = reader.rows._newest
+        asked = reader.rows._found
 
         def late(*words):
             writer.put(LANDED, [('["JFK"]', 10, "[5]"), ('["JFK"]', 15, "[7]")])
-            reader.rows._newest = asked
+            reader.rows._found = asked
             return asked(*words)
 
-        reader.rows._newest = late
+        reader.rows._found = late
         assert reader.lookup([LANDED], JFK, np.array([20]))["n"].tolist() == [7]
 
 

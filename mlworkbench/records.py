@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,118 +15,19 @@ from numpy.typing import NDArray
 
 from .contract import Column
 from .contract import Contract
-from .errors import ContractError
 from .errors import nearest
 from .faults import NOTHING
 from .faults import Fault
-from .times import EPOCH
-from .times import MICROSECOND
-from .times import NO_TIME
-from .times import TIME_HINT
-from .times import TIME_RULE
-from .times import parse_time
+from .values import MISSING
+from .values import PLACEHOLDERS
+from .values import READERS
+from .values import WrongValueError
+from .values import is_null
 
 # %% auto #0
-__all__ = ['WHOLE', 'MISSING', 'Reader', 'READERS', 'PLAIN', 'PLACEHOLDERS', 'read_column', 'columns_of']
+__all__ = ['PLAIN', 'read_column', 'array_of', 'columns_of']
 
 # %% ../nbs/07_records.ipynb #1f0533f0
-WHOLE = 2**63
-MISSING = object()
-
-
-class _WrongError(Exception):
-    """A value breaks its kind's rule; carries the rule and the way out."""
-
-    def __init__(self, rule: str, hint: str = "") -> None:
-        super().__init__(rule)
-        self.rule, self.hint = rule, hint
-
-
-def _read_number(value: object, column: Column) -> float:
-    """Read a number; infinity only where it is allowed."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _WrongError("a number", _number_hint(value, column))
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if math.isinf(number) and not column.infinite:
-        raise _WrongError("a finite number", "send null where it is unknown" if column.nullable else "")
-    return number
-
-
-def _number_hint(value: object, column: Column) -> str:
-    """Say how the sender probably meant a value that is no number."""
-    if isinstance(value, bool | np.bool_):
-        return "send 1 or 0"
-    if not isinstance(value, str):
-        return ""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
-        return "send it without quotes"
-    return "send null where it is unknown" if column.nullable else ""
-
-
-def _read_integer(value: object, column: Column) -> int:
-    """Read a whole number of 64 bits; 3.0 is one."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise _WrongError("a whole number", _number_hint(value, column))
-    if isinstance(value, float | np.floating) and not float(value).is_integer():
-        raise _WrongError("a whole number", "declare the column number if it has fractions")
-    if not -WHOLE <= value < WHOLE:
-        raise _WrongError("a whole number of 64 bits")
-    return int(value)
-
-
-def _read_boolean(value: object, column: Column) -> bool:
-    """Read true or false and nothing that resembles them."""
-    if not isinstance(value, bool | np.bool_):
-        raise _WrongError("true or false", "send true or false, without quotes")
-    return bool(value)
-
-
-def _read_text(value: object, column: Column) -> str:
-    """Read text; a number is none, since '1' and '1.0' are two categories."""
-    if not isinstance(value, str):
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        raise _WrongError("text", f'send "{value}"' if plain else "")
-    return str(value)
-
-
-def _read_time(value: object, column: Column) -> int:
-    """Read a time with an offset, as text or as an aware datetime."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return (value - EPOCH) // MICROSECOND
-    try:
-        return parse_time(value)  # type: ignore[arg-type] # it refuses what is no text
-    except ContractError:
-        raise _WrongError(TIME_RULE, TIME_HINT) from None
-
-
-def _read_vector(value: object, column: Column) -> NDArray[np.float64]:
-    """Read a list of numbers of the declared length."""
-    if not isinstance(value, list | tuple | np.ndarray):
-        raise _WrongError("a list of numbers")
-    items = value.tolist() if isinstance(value, np.ndarray) else value
-    vector = np.array([_read_number(item, column) for item in items], dtype=np.float64)
-    if column.size and len(vector) != column.size:
-        raise _WrongError(f"a list of {column.size} numbers", f"it has {len(vector)}")
-    return vector
-
-# %% ../nbs/07_records.ipynb #9653eff5
-Reader = Callable[[Any, Column], Any]
-READERS: dict[str, Reader] = {
-    "number": _read_number,
-    "integer": _read_integer,
-    "boolean": _read_boolean,
-    "category": _read_text,
-    "text": _read_text,
-    "vector": _read_vector,
-    "time": _read_time,
-}
 PLAIN: dict[str, tuple[frozenset[type], Any]] = {
     "number": (frozenset({float, int}), np.float64),
     "integer": (frozenset({int}), np.int64),
@@ -136,7 +35,6 @@ PLAIN: dict[str, tuple[frozenset[type], Any]] = {
     "category": (frozenset({str}), object),
     "text": (frozenset({str}), object),
 }
-PLACEHOLDERS: dict[str, Any] = {"number": math.nan, "integer": 0, "boolean": False, "time": NO_TIME}
 
 
 def _plain_column(column: Column, raw: list[Any]) -> NDArray[Any] | None:
@@ -196,27 +94,22 @@ def read_column(column: Column, raw: Sequence[Any]) -> tuple[NDArray[Any], list[
     faults: list[Fault] = []
     for row, value in enumerate(raw):
         try:
-            found.append(blank if _is_null(value, column) else read(value, column))
-        except _WrongError as wrong:
+            found.append(blank if is_null(value, column) else read(value, column))
+        except WrongValueError as wrong:
             found.append(blank)
             faults.append(column.fault(row, wrong.rule, NOTHING if value is MISSING else value, wrong.hint))
     return _to_array(column, found, faults), faults
 
 
-def _is_null(value: object, column: Column) -> bool:
-    """Say whether a value is missing; refuse it where it must not be."""
-    if value is MISSING:
-        raise _WrongError("in every record", "add it" if not column.nullable else "add it, null where it is unknown")
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    if missing and not column.nullable:
-        raise _WrongError("not null", "send a value")
-    return missing
+def array_of(column: Column, found: list[Any]) -> NDArray[Any]:
+    """Make the array of a kind, other than a vector's, from values that were read."""
+    return np.array(found, dtype=np.int64 if column.kind == "time" else PLAIN[column.kind][1])
 
 
 def _to_array(column: Column, found: list[Any], faults: list[Fault]) -> NDArray[Any]:
     """Make the array of a kind from values read one by one."""
     if column.kind != "vector":
-        return np.array(found, dtype=np.int64 if column.kind == "time" else PLAIN[column.kind][1])
+        return array_of(column, found)
     size = column.size or next((len(vector) for vector in found if vector is not None), 0)
     values = np.full((len(found), size), np.nan)
     for row, vector in enumerate(found):

@@ -9,7 +9,11 @@ import math
 import sys
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .across import MINUTE
 from .check import check_records
@@ -18,9 +22,10 @@ from .contract import NO_TIME
 from .contract import Column
 from .contract import Contract
 from .faults import Fault
-from .records import MISSING
-from .records import read_column
+from .records import array_of
 from .relation import Relation
+from .values import MISSING
+from .values import read_value
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2
 Judge = Callable[[Any], int]
@@ -66,7 +71,7 @@ def _text_judge(column: Column) -> Judge:
 def _vector_judge(column: Column) -> Judge:
     """Judge a vector by the worst of its numbers."""
     judge = _number_judge(column)
-    return lambda values: max(map(judge, values.tolist()), default=GOOD)
+    return lambda values: GOOD if values is None else max(map(judge, values.tolist()), default=GOOD)
 
 
 JUDGES: dict[str, Callable[[Column], Judge]] = {
@@ -79,6 +84,8 @@ JUDGES: dict[str, Callable[[Column], Judge]] = {
 # %% ../nbs/08_row.ipynb #6853668c
 def _gone(value: object) -> bool:
     """Say whether a value that was read is missing."""
+    if isinstance(value, np.ndarray):
+        return bool(np.isnan(value).all())
     return value is None or value != value or (type(value) is int and value == NO_TIME)
 
 
@@ -140,24 +147,45 @@ class RowCheck:
         self.contract = contract
         self.columns = [(c.name, OWN.get(c.kind), c, JUDGES[c.kind](c)) for c in contract.columns]
         self.relations = [_relation_judge(relation, contract) for relation in contract.relations]
+        self.flat = all(column.kind != "vector" for column in contract.columns)
 
-    def verdict(self, record: object) -> int:
-        """Say whether a record is good (0), flagged (1) or refused (2)."""
-        if not isinstance(record, Mapping):
-            return REFUSED
+    def read(self, record: object) -> tuple[int, dict[str, Any]]:
+        """Give the verdict on a record, and its values by column; those of a refused one are not complete."""
         row, worst = dict[str, Any](), GOOD
+        if not isinstance(record, Mapping):
+            return REFUSED, row
         for name, own, column, judge in self.columns:
             value = record.get(name, MISSING)
             if type(value) is not own or (own is int and not -WHOLE <= value < WHOLE):  # type: ignore[operator] # own is int
-                read, wrong = read_column(column, [value])
-                if wrong:
-                    return REFUSED
-                value = read[0] if column.kind == "vector" else read.tolist()[0]
+                value = read_value(value, column)
+                if value is MISSING:
+                    return REFUSED, row
             row[name] = value
             worst = max(worst, judge(value))
         for relation in self.relations if worst < REFUSED else ():
             worst = max(worst, relation(row))
-        return worst
+        return worst, row
+
+    def verdict(self, record: object) -> int:
+        """Say whether a record is good (0), flagged (1) or refused (2)."""
+        return self.read(record)[0]
+
+    def good_columns(self, records: Sequence[object]) -> dict[str, NDArray[Any]] | None:
+        """Read records into columns, where all of them are good; None where the check of columns has to say more.
+
+        Examples
+        --------
+        >>> check = RowCheck(Contract((Column("distance", "number", lower=0),)))
+        >>> check.good_columns([{"distance": 760}]), check.good_columns([{"distance": -1}])
+        ({'distance': array([760.])}, None)
+        """
+        rows = []
+        for record in records if self.flat else ():
+            verdict, row = self.read(record)
+            if verdict != GOOD:
+                return None
+            rows.append(row)
+        return {c.name: array_of(c, [row[c.name] for row in rows]) for _, _, c, _ in self.columns} if rows else None
 
     def faults(self, record: object) -> list[Fault]:
         """Give the faults of a record, in the words of the check of columns; none where it is good."""

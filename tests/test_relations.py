@@ -130,6 +130,20 @@ def test_columns_records_ingest_and_the_compiled_row_check_give_one_verdict(
     assert by_columns == by_records == by_ingest == by_row
 
 
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(contracts(), ROWS, st.integers(1, 5))
+def test_the_compiled_row_check_reads_good_records_into_the_same_columns_and_leaves_all_others(
+    contract: Contract, rows: list[dict[str, Any]], count: int
+) -> None:
+    records = as_records(rows)[:count]
+    columns, faults = check_records(records, contract)
+    found = RowCheck(contract).good_columns(records)
+    assert (found is None) == bool(faults)
+    for name, values in (found or {}).items():
+        assert values.dtype == columns[name].dtype
+        assert repr(values.tolist()) == repr(columns[name].tolist())
+
+
 ODD: list[Any] = [1, 1.0, True, "1", "AA", None, math.nan, math.inf, 2**70, -(2**63), 2.5, [1], {}]
 ODD += ["2013-10-01T00:00:00Z", "2013-10-01T00:00:00", np.float64(2.5), np.int64(3), [1, 2], [1, None]]
 KINDS = [
@@ -147,6 +161,16 @@ def test_the_compiled_row_check_reads_odd_values_as_the_check_of_records_does(co
         check = RowCheck(contract)
         assert check.verdict(record) == max(verdicts(faults, 1)), record
         assert repr(check.faults(record)) == repr(faults)
+        found = check.good_columns([record])
+        assert found is None or repr(found) == repr(check_records([record], contract)[0])
+
+
+def test_a_vector_without_a_value_counts_as_missing_between_columns() -> None:
+    columns = (Column("v", "vector", nullable=True, size=2), Column("w", "text", nullable=True))
+    contract = Contract(columns, relations=(Relation("missing", ("v", "w")), Relation("missing", ("w", "v"))))
+    records = [{"v": v, "w": w} for v in ([1.0, math.nan], [math.nan, math.nan], None) for w in ("a", None)]
+    found = [RowCheck(contract).verdict(record) for record in records]
+    assert found == verdicts(check_records(records, contract)[1], len(records))
 
 
 def test_a_contract_with_relations_and_evidence_goes_to_json_and_back() -> None:

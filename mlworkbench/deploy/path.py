@@ -25,8 +25,8 @@ from ..scoring.version import Predictions
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['Columns', 'Request', 'request_columns', 'time_views', 'prediction_times', 'require_deployment', 'Entry', 'now_us',
-           'prediction_rows', 'answers']
+__all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'require_deployment', 'Entry',
+           'now_us', 'prediction_rows', 'answers']
 
 # %% ../../nbs/deploy/48_path.ipynb #403ff92e
 Columns = dict[str, NDArray[Any]]
@@ -67,6 +67,9 @@ class Request:
         return rows, Request({name: values[rows] for name, values in self.columns.items()})
 
 
+FEW = 4
+
+
 def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> Request:
     """Turn records, as JSON gives them, into a checked request.
 
@@ -81,7 +84,14 @@ def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> R
     -------
     Request
         With every fault of every record, not only the first.
+
+    See Also
+    --------
+    mlworkbench.row.RowCheck : Reads up to `FEW` records; what is not good, the check of columns puts in words.
     """
+    columns = version.row_check.good_columns(records) if len(records) <= FEW else None
+    if columns is not None:
+        return Request(columns)
     columns, faults = check_records(records, version.request)
     return Request(columns, tuple(faults))
 

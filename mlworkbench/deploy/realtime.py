@@ -176,11 +176,11 @@ class Realtime:
         views = time_views(self.version)
         times = prediction_times(request.columns, self.version)
         if self.store is None or not views or times is None:
-            return predict(self.version, request.columns, {}), None
+            return predict(self.version, request.columns, {}, faults=request.faults), None
         with self.store.transaction(write=False):
             watermark = self.store.watermark(views)
             values = self.store.lookup(views, request.columns, times)
-        return predict(self.version, request.columns, values), watermark
+        return predict(self.version, request.columns, values, faults=request.faults), watermark
 
     def _write(self, rows: Sequence[Mapping[str, Any]], request_id: str, repeated: bool) -> None:
         """Log the rows; refuse a name that was used for another request."""

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class RowFunction:
         """The function's own name."""
         return self.function.__name__
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the columns it reads, in the order of its parameters."""
         return tuple(inspect.signature(self.function).parameters)

@@ -26,6 +26,7 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import apply_row_functions
 from ..features.view import view_of
+from ..row import RowCheck
 from .code import check_modules
 from .code import load_code
 from .compiled import Scorer
@@ -105,6 +106,11 @@ class Version:
         lines = (self.folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
+    @cached_property
+    def row_check(self) -> RowCheck:
+        """The request contract, compiled for single records."""
+        return RowCheck(self.request)
+
     def features(self, columns: Columns) -> FeatureFrame:
         """Build the feature frame from request columns and view values."""
         personal = [column.name for column in self.request.columns if column.personal]
@@ -141,7 +147,9 @@ class Predictions:
     faults: list[Fault]
 
 
-def predict(version: Version, columns: Columns, values: Columns) -> Predictions:
+def predict(
+    version: Version, columns: Columns, values: Columns, *, faults: Sequence[Fault] | None = None
+) -> Predictions:
     """Predict: the one way, whoever asks.
 
     Parameters
@@ -152,6 +160,8 @@ def predict(version: Version, columns: Columns, values: Columns) -> Predictions:
         Request columns by name; more than the request contract names is fine.
     values : mapping of str to ndarray
         What the views gave for these rows; empty for a version without views.
+    faults : sequence of Fault, optional
+        What the request contract says of exactly these rows, where the caller has checked them; default check them.
 
     Returns
     -------
@@ -164,13 +174,13 @@ def predict(version: Version, columns: Columns, values: Columns) -> Predictions:
     ScoringError, UserCodeError
         If a row function or the pipeline refuses a row; names it.
     """
-    faults = check_columns(columns, version.request)
-    severe = [fault for fault in faults if fault.severe]
+    found = check_columns(columns, version.request) if faults is None else list(faults)
+    severe = [fault for fault in found if fault.severe]
     if severe:
         raise faults_error(severe, "request")
     frame = version.features({**columns, **values})
     scores = version.score(frame)
-    return Predictions(frame, scores, version.decide(scores), faults)
+    return Predictions(frame, scores, version.decide(scores), found)
 
 # %% ../../nbs/scoring/35_version.ipynb #b2d6fb9d
 def _golden_scores(version: Version) -> NDArray[np.float64]:

@@ -60,6 +60,8 @@ class Column:
         True allows infinity, for number and vector.
     personal : bool
         True keeps values out of every message.
+    pseudonym : bool
+        True for what identifies a person: a pseudonym is stored and looked up in its place; implies `personal`.
     unit : str
         Unit of the values, such as ``"miles"``.
     dtype : str
@@ -69,8 +71,7 @@ class Column:
     size : int
         Length of a vector; 0 for any.
     known_at : str
-        Time column from which the value is known, where that is after its row is asked about: ``"available_at"`` for
-        an outcome. Empty: with the request.
+        Time column from which an outcome is known, such as ``"available_at"``. Empty: known with the request.
 
     Examples
     --------
@@ -93,11 +94,12 @@ class Column:
     allow: str = ""
     size: int = 0
     known_at: str = ""
+    pseudonym: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself."""
-        if self.categories is not None:
-            object.__setattr__(self, "categories", tuple(self.categories))
+        object.__setattr__(self, "categories", None if self.categories is None else tuple(self.categories))
+        object.__setattr__(self, "personal", self.personal or self.pseudonym)
         _check_kind(self)
         _check_rules(self)
 
@@ -152,6 +154,9 @@ def _check_kind(column: Column) -> None:
     if column.nullable and column.kind in ("integer", "boolean"):
         other = "number" if column.kind == "integer" else "category"
         _refuse(column, f"kind {column.kind} has no missing value", "nullable", f"declare it {other}")
+    if column.pseudonym and (column.kind not in ("category", "text") or column.categories is not None):
+        got = f"kind {column.kind}" if column.categories is None else "categories"
+        _refuse(column, "a pseudonym is made of text, and persons are not listed", got, "declare text, no categories")
     if column.infinite and column.kind not in ("number", "vector"):
         _refuse(column, "only a number or a vector can be infinite", column.kind, "drop infinite=True")
 
@@ -236,7 +241,7 @@ class Contract:
             if name not in names:
                 raise ContractError(f"contract: a key names columns; got {name!r}; {nearest(name, names)}")
         for relation in self.relations:
-            _check_relation(relation, {column.name: column.kind for column in self.columns})
+            _check_relation(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlworkbench.contract import KINDS, NO_TIME, Column, Contract, Fault, faults_error, format_time, parse_time
+from mlworkbench.contract import (
+    KINDS,
+    NO_TIME,
+    Column,
+    Contract,
+    Fault,
+    Relation,
+    faults_error,
+    format_time,
+    parse_time,
+)
 from mlworkbench.errors import ContractError
 from mlworkbench.faults import NOTHING
 
@@ -88,6 +98,30 @@ def test_a_contract_is_hashable_and_takes_lists() -> None:
     contract = Contract([Column("a", "category", categories=["x"])], key=["a"])  # type: ignore[arg-type]
     assert contract == Contract((Column("a", "category", categories=("x",)),), key=("a",))
     assert len({contract, Contract.from_dict(contract.to_dict())}) == 1
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"text", "category"}))
+def test_a_pseudonym_is_made_of_text_and_the_way_out_says_so(kind: str) -> None:
+    with pytest.raises(ContractError, match=f"made of text.*got .kind {kind}.; declare text, no categories"):
+        Column("customer", kind, pseudonym=True)
+
+
+def test_a_contract_lists_no_persons_and_knows_nothing_by_them() -> None:
+    with pytest.raises(ContractError, match="persons are not listed; got 'categories'") as refused:
+        Column("customer", "text", pseudonym=True, categories=("Ada", "Bob"))
+    assert "Ada" not in str(refused.value)
+    columns = (Column("fare", "number"), Column("customer", "text", pseudonym=True))
+    known = Relation("depends", ("fare", "customer"), known=(("Ada", 1.0, 2.0),))
+    with pytest.raises(ContractError, match="a key is text; got 'customer' of kind pseudonym"):
+        Contract(columns, relations=(known,))
+
+
+def test_a_pseudonym_column_is_personal_and_stays_one_on_its_way_through_json() -> None:
+    contract = Contract((Column("customer", "text", pseudonym=True), Column("fare", "number")))
+    again = Contract.from_dict(json.loads(json.dumps(contract.to_dict())))
+    assert again == contract and again.columns[0].personal and again.columns[0].pseudonym
+    assert "pseudonym" not in contract.to_dict()["columns"][1], "an older package opens contracts without one"
+    assert Contract.from_dict({"columns": [{"name": "a", "kind": "text"}]}).columns[0].pseudonym is False
 
 
 @pytest.mark.parametrize("kind", KINDS)

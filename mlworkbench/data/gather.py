@@ -24,6 +24,7 @@ from ..contract import Fault
 from .plain import cast_batch
 from .plain import plain_schema
 from .plain import slices
+from .privacy import pseudonymised_rows
 from .lake import Lake
 from .quarantine import CONTENT
 from .quarantine import LINE
@@ -42,6 +43,7 @@ from ..errors import IngestError
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
 from ..errors import user_frame
+from ..pseudonym import Pseudonyms
 
 # %% auto #0
 __all__ = ['Progress', 'Gathered', 'resolve', 'resumed', 'new_gathered', 'gather']
@@ -69,6 +71,7 @@ class Gathered:
     same: tuple[str, ...] = LINE
     known: int = 0
     newest: datetime | None = None
+    pseudonyms: Pseudonyms | None = None
 
     def add(self, prepared: Prepared, when: datetime) -> None:
         """Divide a batch between the spools."""
@@ -180,7 +183,8 @@ def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | No
                 gathered.kept += len(batch)
             else:
                 typed = getattr(part, "typed", True)
-                gathered.add(prepare(gathered.table, batch, first, what=part.name, typed=typed), when)
+                prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
+                gathered.add(pseudonymised_rows(prepared, gathered.table.contract, gathered.pseudonyms), when)
             first += len(batch)
             if gathered.total is not None and gathered.same == LINE:
                 gathered.check()

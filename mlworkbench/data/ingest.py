@@ -27,6 +27,7 @@ from .gather import resolve
 from .gather import resumed
 from .lake import Lake
 from .lake import check_same
+from .privacy import table_pseudonyms
 from .quarantine import LINE
 from .quarantine import new_lines
 from .quarantine import quarantine_rows
@@ -231,6 +232,7 @@ def ingest(
             check_same(table.name, lake.schema(table.name), table.schema)
         source = resumed(resolve(table), table, lake, home.path)
         gathered = new_gathered(table, source, home.path, rows)
+        gathered.pseudonyms = table_pseudonyms(table, home, lake)
         gather(gathered, source, when, rows=rows, progress=progress)
         warning = staleness(gathered, lake, when)
         mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None

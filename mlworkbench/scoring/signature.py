@@ -8,10 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import VersionError
 from ..home import Home
+from ..keys import place_key
+from ..keys import read_key
 
 # %% auto #0
 __all__ = ['KEY', 'PUBLIC', 'ALGORITHM', 'known_keys', 'key_name', 'signing_key', 'canonical', 'signed', 'check_signature',
@@ -73,18 +72,18 @@ def signing_key(home: Home) -> Ed25519PrivateKey:
     Raises
     ------
     VersionError
-        If the file is no such key, or others may read it.
+        If the file is no such key.
+    SettingsError
+        If others may read it.
     """
     path = home.keys / KEY
     if not path.exists():
         made = Ed25519PrivateKey.generate()
         plain = serialization.NoEncryption()
-        _place(path, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise VersionError(f"{path}: a key that only its owner reads; got mode {mode:o}; chmod 600")
+        place_key(path, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    content = read_key(path)
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
         raise VersionError(f"{path}: an Ed25519 key; got {error}; restore it, or move it away for a new one") from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -97,24 +96,7 @@ def _publish(key: Ed25519PublicKey, home: Home) -> None:
     """Put a public key among those that a home knows, beside the one of an earlier key."""
     for name in (PUBLIC, f"{key_name(_raw(key))}.pub"):
         if _raw(key) not in known_keys(home):
-            _place(home.keys / name, _public_pem(key))
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Write a file that was not there, readable by its owner alone; whoever comes second leaves the first one's."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return
-    finally:
-        Path(name).unlink(missing_ok=True)
+            place_key(home.keys / name, _public_pem(key))
 
 # %% ../../nbs/scoring/36_signature.ipynb #b26af703
 ALGORITHM = "Ed25519"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlworkbench.errors import VersionError
+from mlworkbench.errors import SettingsError, VersionError
 from mlworkbench.home import Home
 from mlworkbench.operate.certificate_page import certificate_page
 from mlworkbench.scoring.signature import KEY, PUBLIC, check_signature, known_keys, read_signed, signed, signing_key
@@ -51,7 +51,7 @@ def test_processes_that_ask_at_once_agree_on_one_key(place: Home) -> None:
 def test_a_key_that_others_may_read_is_refused(place: Home) -> None:
     signing_key(place)
     (place.keys / KEY).chmod(0o644)
-    with pytest.raises(VersionError, match="a key that only its owner reads; got mode 644; chmod 600"):
+    with pytest.raises(SettingsError, match="a key that only its owner reads; got mode 644; chmod 600"):
         signing_key(place)
 
 

@@ -153,7 +153,7 @@ def _behind(one: Recent, within: pl.DataFrame) -> Facts:
 
 
 def _typed(one: Recent, within: pl.DataFrame) -> pl.Series:
-    """Give the values that an aggregate reads, ones where it only asks whether there is one; null where there is none."""
+    """Give the values that an aggregate reads, or ones where it only asks whether there is one; null for none."""
     column = within[one.column or "available_at"]
     given = column.fill_nan(None) if column.dtype.is_float() else column
     if one.how in ("distinct", "time_since_last"):

@@ -196,7 +196,10 @@ def _window_answers(view: WindowView, keys: Sequence[pl.Series], times: Array, r
     newest = {name: _known_last(end[f"value:{name}"], name) for name in view.newest}
     events = events_between(view, rows, start=start["place"], end=end["place"])
     columns = window_columns(view, times, totals=(sides[0], sides[1]), newest=newest, events=events)
-    return [pl.Series(n, v, dtype=pl.String() if v.dtype == object else None) for n, v in columns.items()]
+    return [
+        pl.Series(name, values.tolist(), dtype=pl.String()) if values.dtype == object else pl.Series(name, values)
+        for name, values in columns.items()
+    ]
 
 
 def _known_last(column: pl.Series, name: str) -> Array:

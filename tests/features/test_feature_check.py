@@ -13,7 +13,7 @@ from mlworkbench.errors import FeatureError
 from mlworkbench.features.check import check_views
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 
 TIME = pl.Datetime("us", "UTC")
 WEATHER = AsOfView(
@@ -26,7 +26,10 @@ LANDED = WindowView(
     timedelta(microseconds=40),
     {"n": Total("count"), "delay": Total("mean", "delay", 1)},
 )
-VIEWS = (WEATHER, LANDED)
+NOTED = {"most": Recent("max", "delay"), "different": Recent("distinct", "delay")}
+NOTED |= {"last": Recent("last", "delay"), "quiet": Recent("time_since_last")}
+RECENT = WindowView("recent", "flights", ("origin",), timedelta(microseconds=40), NOTED)
+VIEWS = (WEATHER, LANDED, RECENT)
 
 
 def timed(columns):
@@ -72,15 +75,16 @@ def found_in(lake, store, requests, **more):
 
 def test_store_and_lake_agree_over_gaps_ties_missing_values_and_time_to_live(lake, store, requests):
     found = found_in(lake, store, requests)
-    assert (found.rows, found.values, found.mismatches, found.first, found.behind) == (112, 448, 0, (), {})
-    assert found.counts == {"weather": {"wind": 0, "sky": 0}, "landed": {"n": 0, "delay": 0}}
+    assert (found.rows, found.values, found.mismatches, found.first, found.behind) == (112, 896, 0, (), {})
+    landed, recent = {"n": 0, "delay": 0}, dict.fromkeys(NOTED, 0)
+    assert found.counts == {"weather": {"wind": 0, "sky": 0}, "landed": landed, "recent": recent}
 
 
 def test_late_rows_leave_the_store_behind_but_not_wrong_and_the_next_materialize_takes_them_in(lake, store, requests):
     lake.append("flights", timed({"origin": ["JFK"], "available_at": [12], "delay": [9.0]}))
     lake.append("weather", weather((["JFK"], [70], [2.0], ["late"])))
     late = found_in(lake, store, requests)
-    assert (late.mismatches, late.behind) == (0, {"weather": 1, "landed": 1})
+    assert (late.mismatches, late.behind) == (0, {"weather": 1, "landed": 1, "recent": 1})
     materialize(VIEWS, lake, store)
     again = found_in(lake, store, requests)
     assert (again.mismatches, again.behind) == (0, {})
@@ -118,6 +122,8 @@ def plant(kind, store):
         store.put(WEATHER, [('["EWR"]', 15, '[7.0,"X"]')])
     elif kind == "total":
         store.put(LANDED, [('["EWR"]', 60, "[1,1,41]")])
+    elif kind == "event":
+        store.put(RECENT, [('["EWR"]', 60, "[60,41.0,60,41.0,[41.0]]")])
     elif kind == "row removed":
         store.remove(WEATHER, [('["JFK"]', 30)])
     elif kind == "totals removed":
@@ -131,6 +137,7 @@ PLANTED = {
     "sign of zero": ("weather", {"wind"}, "JFK", 90),
     "text": ("weather", {"sky"}, "EWR", 15),
     "total": ("landed", {"delay"}, "EWR", 65),
+    "event": ("recent", {"most", "last"}, "EWR", 65),
     "row removed": ("weather", {"wind", "sky"}, "JFK", 30),
     "totals removed": ("landed", {"n", "delay"}, "JFK", 15),
     "later row added": ("weather", {"wind", "sky"}, "EWR", 20),

@@ -14,16 +14,16 @@ import pytest
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.declare import AsOfView, Total, WindowView
+from mlworkbench.features.declare import AsOfView, Recent, Total, WindowView
 from mlworkbench.features.known import held, join_views_as_known, logged_versions, version_held
 from mlworkbench.features.offline import TIME, join_views
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", "UTC")
 WEATHER = AsOfView("weather", "weather", ("place",), {"wind": "number", "sky": "text"}, ttl=timedelta(hours=4))
-GUSTS = WindowView(
-    "gusts", "weather", ("place",), timedelta(hours=3), {"seen": Total("count"), "blow": Total("mean", "wind", 1)}
-)
+SEEN = {"seen": Total("count"), "blow": Total("mean", "wind", 1), "worst": Recent("max", "wind")}
+SEEN |= {"skies": Recent("distinct", "sky"), "last_sky": Recent("last", "sky", kind="text")}
+GUSTS = WindowView("gusts", "weather", ("place",), timedelta(hours=3), SEEN)
 
 
 def table(rows: list[tuple[str, float, int, int]]) -> pa.Table:

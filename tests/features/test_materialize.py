@@ -20,10 +20,12 @@ from mlworkbench.errors import FeatureError
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.offline import join_views, view_table
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 
 VIEW = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
-LANDED = WindowView("landed", "weather", ("origin",), timedelta(microseconds=50), {"n": Total("count")})
+NOTED = {"n": Total("count"), "most": Recent("max", "wind"), "skies": Recent("distinct", "sky")}
+NOTED |= {"last": Recent("last", "sky", kind="category"), "quiet": Recent("time_since_last")}
+LANDED = WindowView("landed", "weather", ("origin",), timedelta(microseconds=50), NOTED)
 
 
 def table(rows):
@@ -64,6 +66,8 @@ def test_a_late_event_changes_all_later_totals_of_its_key(lake, store):
     materialize([LANDED], lake, store)
     lake.append("weather", table([("JFK", 5, 9.0, "fog")]))
     assert materialize([LANDED], lake, store) == {"landed": 3}
+    quiet = [store.get(LANDED, ("JFK",), at)["quiet"] for at in (5, 6, 55, 71)]
+    assert quiet == [None, 0.000001, 0.000035, None]
     assert [store.get(LANDED, ("JFK",), at)["n"] for at in (5, 6, 11, 21, 55, 56, 61, 71)] == [0, 1, 2, 3, 3, 2, 1, 0]
 
 
@@ -110,6 +114,10 @@ def test_two_declarations_of_one_name_live_side_by_side(lake, store):
         (AsOfView("v", "weather", ("origin",), {"wind": "text"}), "declared text"),
         (WindowView("v", "weather", ("origin",), timedelta(1), {"x": Total("share", "wind")}), "0 and 1; got"),
         (WindowView("v", "weather", ("origin",), timedelta(1), {"x": Total("sum", "sky")}), "numbers or booleans"),
+        (WindowView("v", "weather", ("origin",), timedelta(1), {"x": Recent("max", "sky")}), "declared number"),
+        (WindowView("v", "weather", ("origin",), timedelta(1), {"x": Recent("last", "wind", "text")}), "declared text"),
+        (WindowView("v", "weather", (), timedelta(1), {"x": Recent("distinct", "available_at")}), "distinct counts"),
+        (WindowView("v", "weather", (), timedelta(1), {"x": Recent("min", "wnd")}), "did you mean 'wind'"),
     ],
 )
 def test_views_that_do_not_fit_the_lake_are_refused_in_one_line(lake, store, view, words):
@@ -239,8 +247,9 @@ from datetime import timedelta
 from pathlib import Path
 import numpy as np
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import Total, WindowView
-view = WindowView("turn", "t", ("k",), timedelta(microseconds=10), {"n": Total("count"), "s": Total("sum", "x")})
+from mlworkbench.features.view import Recent, Total, WindowView
+columns = {"n": Total("count"), "s": Total("sum", "x"), "m": Recent("max", "x")}
+view = WindowView("turn", "t", ("k",), timedelta(microseconds=10), columns)
 path = sys.argv[1]
 """
 
@@ -253,7 +262,7 @@ turn = 0
 while True:
     turn += 1
     with store.transaction():
-        store.put(view, (('["a"]', i, f"[{turn * i},{turn * i},{turn * i}]") for i in range(rows)))
+        store.put(view, (('["a"]', i, f"[{turn * i},{turn * i},{turn * i},{turn}]") for i in range(rows)))
         store.mark(view, turn)
         if turn == 1 or turn % 5 == 0:
             print(turn, flush=True)
@@ -269,6 +278,7 @@ seen = set()
 for _ in range(150):
     found = store.lookup([view], keys, times)
     assert len(set(found["n"].tolist())) == 1, found["n"]
+    assert (found["n"] == 10 * found["m"]).all(), (found["n"], found["m"])
     seen.add(int(found["n"][0]))
 print(len(seen))
 """
@@ -344,9 +354,11 @@ from pathlib import Path
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
-landed = WindowView("landed", "weather", ("origin",), timedelta(microseconds=50), {"n": Total("count")})
+noted = {"n": Total("count"), "most": Recent("max", "wind"), "skies": Recent("distinct", "sky")}
+noted |= {"last": Recent("last", "sky", kind="category"), "quiet": Recent("time_since_last")}
+landed = WindowView("landed", "weather", ("origin",), timedelta(microseconds=50), noted)
 print("ready", flush=True)
 materialize([view, landed], Lake(Path(sys.argv[1])), OnlineStore(sys.argv[2]))
 """

@@ -14,7 +14,7 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 TIME = pl.Datetime("us", "UTC")
@@ -65,6 +65,21 @@ TOTALS = {
     "mean": Total("mean", "number", 3),
     "share": Total("share", "flag"),
 }
+RECENT = {
+    "least": Recent("min", "number"),
+    "most": Recent("max", "whole"),
+    "any": Recent("max", "flag"),
+    "numbers": Recent("distinct", "number"),
+    "wholes": Recent("distinct", "whole"),
+    "flags": Recent("distinct", "flag"),
+    "skies": Recent("distinct", "sky"),
+    "last": Recent("last", "number"),
+    "last_sky": Recent("last", "sky", kind="category"),
+    "last_note": Recent("last", "note", kind="text"),
+    "quiet": Recent("time_since_last"),
+    "silent": Recent("time_since_last", "number"),
+}
+ALL = TOTALS | RECENT
 numbers = st.one_of(st.none(), st.just(math.nan), st.floats(-1e6, 1e6), st.sampled_from([0.0, -0.0, 0.5, 1.5, 1e-300]))
 texts = st.one_of(st.none(), st.sampled_from(["", "a", '"', "é", "日本", "],[", "null", "NaN", "\x00x", "🛫"]))
 text_keys = st.one_of(st.none(), st.sampled_from(["JFK", "jfk", "", '["', "é"]))
@@ -142,22 +157,45 @@ def plainly_as_of(view, table, key, t):
 
 
 def plainly_window(view, table, key, t):
-    """Add up the events of [t - w, t) one by one, in fractions."""
+    """Fold the events of [t - w, t) one by one, in fractions."""
     w = view.window // us(1)
-    rows = [row for row in table.iter_rows(named=True) if key is not None and row["key"] == key]
+    rows = [
+        row for row in table.iter_rows(named=True) if not view.key_columns or (key is not None and row["key"] == key)
+    ]
+    rows = [row for row in rows if row["key"] is not None or not view.key_columns]
     rows = [row for row in rows if t - w <= micros(row["available_at"]) < t]
-    answer = {}
-    for name, total in view.columns.items():
-        held = [row[total.column] for row in rows] if total.column else [1.0] * len(rows)
-        held = [value for value in held if value is not None and value == value]
-        fixed = [round(Fraction(float(value) * 10.0**total.decimals)) for value in held]
-        if total.how == "count":
-            answer[name] = len(held)
-        elif total.how == "sum":
-            answer[name] = float(Fraction(sum(fixed), 10**total.decimals))
-        else:
-            answer[name] = float(Fraction(sum(fixed), len(held) * 10**total.decimals)) if held else None
-    return answer
+    return {
+        name: (plainly_total if isinstance(one, Total) else plainly_recent)(one, rows, t)
+        for name, one in view.columns.items()
+    }
+
+
+def held_by(one, rows):
+    """Give time and value of the events that have one."""
+    pairs = [(micros(row["available_at"]), row[one.column] if one.column else 1.0) for row in rows]
+    return [(time, value) for time, value in pairs if value is not None and value == value]
+
+
+def plainly_total(one, rows, t):
+    held = [value for _, value in held_by(one, rows)]
+    fixed = [round(Fraction(float(value) * 10.0**one.decimals)) for value in held]
+    if one.how == "count":
+        return len(held)
+    if one.how == "sum":
+        return float(Fraction(sum(fixed), 10**one.decimals))
+    return float(Fraction(sum(fixed), len(held) * 10**one.decimals)) if held else None
+
+
+def plainly_recent(one, rows, t):
+    held = held_by(one, rows)
+    if one.how == "distinct":
+        return len({value for _, value in held})
+    if not held:
+        return None
+    if one.how in ("min", "max"):
+        return (min if one.how == "min" else max)(value for _, value in held)
+    time = max(time for time, _ in held)
+    return (t - time) / 10**6 if one.how == "time_since_last" else max(v for when, v in held if when == time)
 
 
 def micros(moment):
@@ -204,7 +242,9 @@ def worlds(draw):
             source={f"s_{n}": n for n in AS_OF_KINDS},
             ttl=ttl,
         ),
-        WindowView("recent", "events", ("key",), window, {f"w_{n}": t for n, t in TOTALS.items()}),
+        WindowView("recent", "events", ("key",), window, {f"w_{n}": t for n, t in ALL.items()}),
+        WindowView("folded", "events", ("key",), window * 2, {f"f_{n}": t for n, t in RECENT.items()}),
+        WindowView("whole", "events", (), window, {f"a_{n}": t for n, t in ALL.items()}),
         WindowView("longer", "events", ("key",), window * 2, {f"l_{n}": t for n, t in TOTALS.items()}),
     ]
     return tables, requests, views, draw(rows), key_type
@@ -230,6 +270,26 @@ def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_
                 lake.overwrite("states", pl.DataFrame(list(rows.values()), schema=new.schema))
 
 
+@given(world=worlds(), data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS)
+def test_events_in_any_batches_and_order_with_a_restart_after_each_end_up_the_same(new_place, world, data):
+    tables, requests, views, _, _ = world
+    events, place = tables["events"], new_place()
+    order = data.draw(st.permutations(range(events.height)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, events.height), max_size=3)))
+    lake, times = MemoryLake(dict(tables)), requests["prediction_time"].cast(pl.Int64).to_numpy()
+    for cut in [*cuts, events.height]:
+        lake.overwrite("events", events[order[:cut]])
+        with OnlineStore(place) as store:
+            materialize(views, lake, store)
+        with OnlineStore(place, read_only=True) as store:
+            found = store.lookup(views, request_columns(requests), times)
+        offline = join_views(requests, views, lake)
+        same_bits(offline, found, views)
+        check_plainly(offline, requests, views, lake.held)
+    assert join_views(requests, views, MemoryLake(tables)).equals(offline)
+
+
 @given(world=worlds())
 @settings(max_examples=25, deadline=None, suppress_health_check=CHECKS)
 def test_one_request_at_a_time_gets_the_same_bits_as_all_together(new_place, world):
@@ -250,7 +310,7 @@ def test_delivery_order_does_not_matter():
         ("a", int(t), float(v), 1, True, "x", "y")
         for t, v in zip(rng.integers(0, 50, 200), rng.normal(size=200), strict=True)
     ]
-    view = WindowView("recent", "events", ("key",), us(9), TOTALS)
+    view = WindowView("recent", "events", ("key",), us(9), ALL)
     requests = pl.DataFrame({"key": ["a"] * 60, "prediction_time": as_times(range(60))})
     answers = []
     for order in (rows, rows[::-1], [rows[i] for i in rng.permutation(200)]):
@@ -261,7 +321,7 @@ def test_delivery_order_does_not_matter():
 def test_totals_of_years_ago_do_not_change_todays_window():
     old = [("a", t, 0.1 * t, 3, True, "", "") for t in range(12)] * 50
     new = [("a", 5_000, 0.3, 1, False, "", ""), ("a", 5_001, 0.1, 1, True, "", "")]
-    view = WindowView("recent", "events", ("key",), us(100), TOTALS)
+    view = WindowView("recent", "events", ("key",), us(100), ALL)
     requests = pl.DataFrame({"key": ["a"], "prediction_time": as_times([5_010])})
     long, short = (join_views(requests, [view], MemoryLake({"events": frame(r, pl.String)})) for r in (old + new, new))
     assert long.equals(short)
@@ -298,6 +358,8 @@ def test_several_views_and_several_keys_over_a_real_lake_agree_bit_for_bit(tmp_p
     lake.append("flights", flights.to_arrow())
     lake.append("weather", weather.to_arrow())
     totals = {"n": Total("count"), "late": Total("share", "late"), "delay": Total("mean", "arr_delay", 1)}
+    totals |= {"worst": Recent("max", "arr_delay"), "carriers": Recent("distinct", "carrier")}
+    totals |= {"last": Recent("last", "carrier", kind="text"), "quiet": Recent("time_since_last", "arr_delay")}
     views = [
         AsOfView(
             "weather", "weather", {"origin": "airport"}, {"wind": "number", "sky": "category"}, ttl=timedelta(hours=2)

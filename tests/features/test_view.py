@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.view import AsOfView, Total, WindowView, declaration_of, expired, lag, view_of, window_values
+from mlworkbench.features.view import (
+    AsOfView,
+    Recent,
+    Total,
+    WindowView,
+    declaration_of,
+    expired,
+    lag,
+    view_of,
+    window_values,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -48,6 +58,12 @@ def test_kinds_that_cannot_be_missing_are_refused_with_the_reason(kind):
         (lambda: Total("median", "x"), "how is one of"),
         (lambda: Total("sum"), "needs a column"),
         (lambda: Total("sum", "x", 10), "decimals"),
+        (lambda: Total("max", "x"), r"write Recent\('max', 'delay'\)"),
+        (lambda: Recent("sum", "x"), r"write Total\('sum', 'delay'\)"),
+        (lambda: Recent("median", "x"), "how is one of min, max, distinct, last, time_since_last"),
+        (lambda: Recent("distinct"), "needs a column"),
+        (lambda: Recent("max", "x", kind="text"), "only last has a kind to choose"),
+        (lambda: Recent("last", "x", kind="integer"), "kind is number, category, text; got 'integer'"),
     ],
 )
 def test_wrong_declarations_are_refused_in_one_line(make, words):
@@ -64,6 +80,7 @@ def test_wrong_declarations_are_refused_in_one_line(make, words):
         as_of(keys=(), columns=("b", "a")),
         as_of(keys={"z": "x", "a": "y"}, columns={"q": "text", "p": "number"}),
         window(max_lag=HOUR, columns={"n": Total("count"), "m": Total("mean", "x", 2)}),
+        window(columns={"b": Recent("last", "x", "text"), "n": Total("count"), "a": Recent("time_since_last")}),
     ],
 )
 def test_a_declaration_survives_json(view):
@@ -83,6 +100,15 @@ def test_stored_rows_are_shared_only_where_they_are_the_same():
     assert window(window=2 * HOUR).storage == window().storage
     different = [as_of(table="u"), as_of(columns={"x": "text"}), as_of(source={"x": "y"}), as_of(keys=("j",)), window()]
     assert len({view.storage for view in [as_of(), *different]}) == 6
+    last = window(columns={"x": Recent("last", "x"), "age": Recent("time_since_last", "x")})
+    assert last.stored == ("since:x", "last:x:number")
+    assert window(window=2 * HOUR, columns=last.columns).storage == last.storage
+    texts, most = window(columns={"x": Recent("last", "x", "text")}), window(columns={"x": Recent("max", "x")})
+    assert len({view.storage for view in (last, texts, most, window())}) == 4
+
+
+def test_totals_alone_are_stored_under_the_name_that_older_stores_gave_them():
+    assert window().storage == "v_21fe74739a49"
 
 
 def test_the_bound_of_ttl_is_inside():
@@ -116,7 +142,9 @@ def test_lag_is_refused_beyond_its_bound():
     assert lag(as_of(), {}, 16) is None
 
 
-@pytest.mark.parametrize("module", ["features.view", "features.online", "features.store", "features.rows"])
+@pytest.mark.parametrize(
+    "module", ["features.view", "features.online", "features.store", "features.recent", "features.answer"]
+)
 def test_what_a_service_imports_is_light(module):
     heavy = ["pandas", "sklearn", "polars", "pyarrow", "pandera", "deltalake", "evidently", "nbdev", "skops", "IPython"]
     code = f"import sys, mlworkbench.{module}; print([m for m in {heavy} if m in sys.modules])"

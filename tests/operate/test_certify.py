@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import DeploymentError
-from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 from mlworkbench.operate.certify import deploy_all, deployments_table, reference_predictions, requests
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
@@ -33,6 +33,8 @@ def landings(lake: Lake, count: int = 400) -> None:
     draws = np.random.default_rng(2)
     landed = [START + timedelta(minutes=11 * n) for n in range(count)]
     table = {"origin": draws.choice(["JFK", "LGA"], count), "available_at": landed, "delay": draws.normal(5, 9, count)}
+    gates = draws.choice(["B4", "C1", "C2"], count).tolist()
+    table |= {"late": table["delay"] > 9, "gate": [None if n % 9 == 0 else gate for n, gate in enumerate(gates)]}
     lake.append("landings", pl.DataFrame(table).to_arrow(), transaction=None)
     hours = [START + timedelta(hours=n) for n in range(80)]
     wind = {"origin": ["JFK"] * 80, "available_at": hours, "wind": draws.uniform(0, 30, 80)}
@@ -52,7 +54,17 @@ def timed() -> ModelDefinition:
             "late": draws.integers(0, 2, count),
         }
     )
-    recent = {"recent": Total("mean", "delay", 3), "flights": Total("count", "")}
+    recent = {
+        "recent": Total("mean", "delay", 3),
+        "flights": Total("count", ""),
+        "delays": Total("sum", "delay", 1),
+        "late_share": Total("share", "late"),
+        "least": Recent("min", "delay"),
+        "most": Recent("max", "delay"),
+        "gates": Recent("distinct", "gate"),
+        "last": Recent("last", "delay"),
+        "quiet": Recent("time_since_last"),
+    }
     views = (
         AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"}, ttl=timedelta(hours=3)),
         WindowView("landings", "landings", ("origin",), window=timedelta(hours=3), columns=recent),
@@ -65,7 +77,7 @@ def timed() -> ModelDefinition:
         entity=("flight",),
         prediction_time="at",
         views=views,
-        features=("distance", "wind", "recent", "flights"),
+        features=("distance", "wind", *recent),
     )
 
 

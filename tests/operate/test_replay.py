@@ -30,7 +30,7 @@ from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, RowFunction, Total, WindowView
+from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
 from mlworkbench.home import Home
 from mlworkbench.operate.passport import passport, passport_lines
 from mlworkbench.operate.register import register
@@ -104,7 +104,7 @@ def definition(home: Home, miles: RowFunction) -> ModelDefinition:
             "arrivals",
             ("tail",),
             timedelta(hours=3),
-            {"delay": Total("mean", "delay", 3), "n": Total("count")},
+            {"delay": Total("mean", "delay", 3), "n": Total("count"), "worst": Recent("max", "delay")},
         ),
         miles,
     )
@@ -117,7 +117,7 @@ def definition(home: Home, miles: RowFunction) -> ModelDefinition:
         entity=("flight",),
         prediction_time="at",
         views=views,
-        features=("km", "wind", "delay", "n", "miles", "longer"),
+        features=("km", "wind", "delay", "n", "worst", "miles", "longer"),
         deployments=("one_off", "batch", "realtime", "streaming"),
     )
 
@@ -357,7 +357,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
     sources = {one["name"]: one["from"] for one in facts["features"]}
     assert sources == {
         "km": "request", "wind": "view weather", "delay": "view recent", "n": "view recent",
-        "miles": "row function miles", "longer": "row function miles",
+        "worst": "view recent", "miles": "row function miles", "longer": "row function miles",
     }  # fmt: skip
     wind, recent = facts["views"]
     hour = int((asked["at"] - START).total_seconds() // 3600)
@@ -368,7 +368,10 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
     assert wind["row"]["values"]["wind"] == values["wind"]
     assert recent["rows"] == values["n"]
     assert recent["totals"]["end"]["rows"] - recent["totals"]["start"]["rows"] == values["n"]
+    came = arrivals()[recent["recent"]["worst"]["row"]["source_row"]]
+    assert came["delay"][0] == values["worst"] and recent["recent"]["worst"]["rows"] == values["n"]
     text = "\n".join(passport_lines(facts))
+    assert f"worst: {values['n']} rows hold a value" in text
     assert "replay: equal, bit for bit" in text
     assert f"source 9f3c, row {hour}" in text
     json.dumps(facts)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from .errors import SettingsError
 from .ini import find_settings
+from .ini import lake_url
 from .ini import online_url
 from .ini import read_ini
 
@@ -187,14 +188,15 @@ class Home:
         return cls(folder)
 
     @property
-    def lake(self) -> Path:
-        """Folder of the Delta tables."""
-        return self.path / "lake"
+    def lake(self) -> Path | str:
+        """Where the Delta tables are: the address that environment or settings.ini names, else a folder."""
+        return lake_url() or self.path / "lake"
 
     @property
-    def quarantine(self) -> Path:
-        """Folder of the rows that a contract refused."""
-        return self.path / "quarantine"
+    def quarantine(self) -> Path | str:
+        """Where the rows are that a contract refused: beside the lake."""
+        url = lake_url()
+        return f"{url}-quarantine" if url else self.path / "quarantine"
 
     @property
     def online(self) -> Path:

@@ -16,10 +16,11 @@ from .errors import SettingsError
 from .errors import nearest
 
 # %% auto #0
-__all__ = ['SECTIONS', 'ONLINE', 'SCHEMES', 'find_settings', 'check_online', 'online_url', 'online_environment', 'read_ini']
+__all__ = ['SECTIONS', 'ONLINE', 'SCHEMES', 'LAKE', 'LAKE_URL', 'find_settings', 'check_online', 'online_url',
+           'online_environment', 'check_lake', 'lake_url', 'read_ini']
 
 # %% ../nbs/01_ini.ipynb #1a49935d
-SECTIONS = {"workbench": {"home", "port", "run_seconds", "online"}, "models": None, "trust": {"types"}}
+SECTIONS = {"workbench": {"home", "port", "run_seconds", "online", "lake"}, "models": None, "trust": {"types"}}
 
 
 def _read_text(file: Path) -> str:
@@ -109,6 +110,53 @@ def online_environment() -> dict[str, str]:
     url = online_url()
     return {ONLINE: url} if url else {}
 
+# %% ../nbs/01_ini.ipynb #ffa32303
+LAKE = "MLWORKBENCH_LAKE"
+LAKE_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)+/?")
+
+
+def check_lake(url: str, *, where: str) -> str:
+    """Accept the address of a lake, or refuse it in a line that does not show it.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://BUCKET/FOLDER``.
+    where : str
+        Where it stands, for the error.
+
+    Returns
+    -------
+    str
+        The same address, without a slash at its end.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such address, or holds a key.
+
+    Examples
+    --------
+    >>> check_lake("s3://company/lake/", where="lake")
+    's3://company/lake'
+    """
+    scheme, colon, rest = url.partition("://")
+    if colon and any(sign in rest for sign in "@:?"):
+        way = "name AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+        raise SettingsError(f"{where}: an address without keys or options; got one with; {way}")
+    if not LAKE_URL.fullmatch(url) or ".." in rest:
+        got = f"{scheme}://..." if colon else "no address"
+        raise SettingsError(f"{where}: s3://BUCKET/FOLDER; got {got}; correct it, or leave it out for a folder")
+    return url.rstrip("/")
+
+
+def lake_url(start: Path | None = None) -> str | None:
+    """Give the address of the lake, from the environment or settings.ini; None where it is a folder of the home."""
+    if given := os.environ.get(LAKE):
+        return check_lake(given, where=f"environment {LAKE}")
+    file = find_settings(start)
+    return (read_ini(file).get("lake") or None) if file else None
+
 # %% ../nbs/01_ini.ipynb #5f251cfa
 def read_ini(file: Path) -> dict[str, Any]:
     """Read the sections of a settings file into fields."""
@@ -128,5 +176,7 @@ def read_ini(file: Path) -> dict[str, Any]:
     given: dict[str, Any] = {key: dict(parser[key]) for key in parser.sections()}
     if online := given.get("workbench", {}).get("online"):
         check_online(online, where=f"{file}, online", secret=False)
+    if lake := given.get("workbench", {}).get("lake"):
+        given["workbench"]["lake"] = check_lake(lake, where=f"{file}, lake")
     types = [name.strip() for name in re.split(r"[,\n]", given.get("trust", {}).get("types", "")) if name.strip()]
     return {**given.get("workbench", {}), "models": given.get("models", {}), "trusted_types": types}

@@ -22,6 +22,7 @@ from .errors import SettingsError
 from .home import DEFAULT_HOME
 from .home import Home
 from .home import check_name
+from .ini import check_lake
 from .ini import check_online
 from .ini import find_settings
 from .ini import read_ini
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
         Longest time a notebook run may take, in seconds.
     online : str
         URL of the online store, not shown; empty for a file of the home.
+    lake : str
+        Address of the lake; empty for a folder of the home.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLWORKBENCH_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -59,6 +62,7 @@ class Settings(BaseSettings):
     port: int = Field(default=3000, ge=1, le=65535)
     run_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
     online: str = Field(default="", repr=False)
+    lake: str = Field(default="", repr=False)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
@@ -83,6 +87,12 @@ class Settings(BaseSettings):
     def _check_online(cls, online: str) -> str:
         """Refuse what is no URL of a store, without showing it."""
         return check_online(online, where="online", secret=True) if online else online
+
+    @field_validator("lake")
+    @classmethod
+    def _check_lake(cls, lake: str) -> str:
+        """Refuse what is no address of a lake, without showing it."""
+        return check_lake(lake, where="lake") if lake else lake
 
     @field_validator("models")
     @classmethod

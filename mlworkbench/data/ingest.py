@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -18,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..contract import Fault
+from .commit import taking_turns
 from .fresh import staleness
 from .gather import Gathered
 from .gather import Progress
@@ -27,6 +30,7 @@ from .gather import resolve
 from .gather import resumed
 from .lake import Lake
 from .lake import check_same
+from .still import StillLake
 from .privacy import table_pseudonyms
 from .quarantine import LINE
 from .quarantine import new_lines
@@ -225,39 +229,52 @@ def ingest(
     UserCodeError
         If the table's own functions raise.
     """
-    began, lake = time.perf_counter(), Lake(home.lake)
-    when = (now or datetime.now(UTC)).astimezone(UTC)
+    began, when = time.perf_counter(), (now or datetime.now(UTC)).astimezone(UTC)
+    turn = _Turn(table, home, when, rows, progress)
     with home.lock(f"lake/{table.name}"):
-        if lake.exists(table.name):
-            check_same(table.name, lake.schema(table.name), table.schema)
-        source = resumed(resolve(table), table, lake, home.path)
-        gathered = new_gathered(table, source, home.path, rows)
-        gathered.pseudonyms = table_pseudonyms(table, home, lake)
-        gather(gathered, source, when, rows=rows, progress=progress)
-        warning = staleness(gathered, lake, when)
+        report = taking_turns(turn.take)
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One reading of a source, one decision, one commit; again from the start where another machine was first."""
+
+    table: Table
+    home: Home
+    when: datetime
+    rows: int | None
+    progress: Progress | None
+    quarantined: list[int] = field(default_factory=list)
+
+    def take(self) -> IngestReport:
+        """Read, decide and write on top of the tables as they were read."""
+        lake, name = StillLake(self.home.lake), self.table.name
+        if lake.exists(name):
+            check_same(name, lake.schema(name), self.table.schema)
+        source = resumed(resolve(self.table), self.table, lake, self.home.path)
+        gathered = new_gathered(self.table, source, self.home.path, self.rows)
+        gathered.pseudonyms = table_pseudonyms(self.table, self.home, lake)
+        gather(gathered, source, self.when, rows=self.rows, progress=self.progress)
+        warning = staleness(gathered, lake, self.when)
         mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None
-        note = {MARK: mark} if mark else {}
-        quarantined, new, allowed = _commit(gathered, lake, Lake(home.quarantine), when, note)
-        version = lake.version(table.name) if lake.exists(table.name) else None
-    dropped = gathered.read - gathered.kept
-    skipped = gathered.kept - new - quarantined
-    seconds = time.perf_counter() - began
-    counted = gathered.read, new, skipped, quarantined, dropped
-    return IngestReport(table.name, *counted, allowed, version, seconds, warning)
+        new, allowed = self._commit(gathered, lake, {MARK: mark} if mark else {})
+        version = lake.version(name) if lake.exists(name) else None
+        quarantined = sum(self.quarantined)
+        skipped, dropped = gathered.kept - new - quarantined, gathered.read - gathered.kept
+        counted = gathered.read, new, skipped, quarantined, dropped
+        return IngestReport(name, *counted, allowed, version, 0.0, warning)
 
-
-def _commit(
-    gathered: Gathered, lake: Lake, quarantine: Lake, when: datetime, note: Mapping[str, str]
-) -> tuple[int, int, dict[str, int]]:
-    """Decide, check the limit, and write both tables."""
-    name = gathered.table.name
-    decided = decide(gathered, lake) if gathered.identities else pl.DataFrame({"append": [], "owner": []})
-    repeats(gathered, decided)
-    if gathered.same != LINE:
-        unknown = new_lines(quarantine, name, gathered.bad, gathered.same)[1]
-        gathered.known = gathered.bad_rows + gathered.repeats - unknown
-    gathered.check()
-    allowed = count_allowed(gathered, decided, lake) if gathered.identities else {}
-    quarantined = write_quarantine(quarantine, name, gathered.bad, when, same=gathered.same)
-    new = lake.append(name, appended(gathered, decided), personal=gathered.table.personal, note=note)
-    return quarantined, new, allowed
+    def _commit(self, gathered: Gathered, lake: Lake, note: Mapping[str, str]) -> tuple[int, dict[str, int]]:
+        """Decide, check the limit, and write both tables."""
+        name, quarantine = self.table.name, StillLake(self.home.quarantine)
+        decided = decide(gathered, lake) if gathered.identities else pl.DataFrame({"append": [], "owner": []})
+        repeats(gathered, decided)
+        if gathered.same != LINE:
+            unknown = new_lines(quarantine, name, gathered.bad, gathered.same)[1]
+            gathered.known = gathered.bad_rows + gathered.repeats - unknown
+        gathered.check()
+        allowed = count_allowed(gathered, decided, lake) if gathered.identities else {}
+        self.quarantined.append(write_quarantine(quarantine, name, gathered.bad, self.when, same=gathered.same))
+        new = lake.append(name, appended(gathered, decided), personal=self.table.personal, note=note)
+        return new, allowed

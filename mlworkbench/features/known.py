@@ -9,10 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import deltalake
 import numpy as np
 import polars as pl
-from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from ..data.lake import Lake
@@ -47,13 +45,7 @@ def version_held(lake: Lake, table: str, version: int) -> bool:
     bool
         False if the table, the version, or one of its files is gone.
     """
-    if not lake.exists(table):
-        return False
-    try:
-        files = deltalake.DeltaTable(str(lake.path / table), version=version).file_uris()
-    except (DeltaError, OSError):
-        return False
-    return all((lake.path / table / file).exists() for file in files)
+    return lake.holds(table, version)
 
 # %% ../../nbs/features/25_known.ipynb #da3e21a6
 def logged_versions(view: View, watermarks: pl.Series) -> pl.Series:

@@ -79,9 +79,9 @@ def fresh_folder(place: Path, prefix: str) -> Path:
 
 
 def _linked(apart: Home, home: Home) -> Home:
-    """Link lake and online store of a home into another."""
+    """Link lake and online store of a home into another; those elsewhere are the same for both."""
     for link, real in ((apart.lake, home.lake), (apart.online, home.online)):
-        if real.exists():
+        if isinstance(link, Path) and isinstance(real, Path) and real.exists():
             link.symlink_to(real)
     return apart
 

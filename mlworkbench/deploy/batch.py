@@ -25,6 +25,7 @@ from .output import write_faults
 from .path import require_deployment
 from .path import time_views
 from .table import require_columns
+from .table import without_names
 from .tables import Origin
 from .tables import Progress
 from .tables import score_table
@@ -112,6 +113,7 @@ def score_batch(
     started, asked = time.perf_counter(), job or Job()
     require_deployment(version, "batch")
     require_columns(requests.columns, version.request, f"requests of {version.model}")
+    requests = without_names(requests, version)
     column = version.declaration.get("prediction_time") or None
     rows = in_interval(with_identities(requests), column, asked)
     folder = home.model(version.model) / "predictions" / version.version.split(":")[-1]

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from mlworkbench.data.lake import Lake
     from mlworkbench.features.check import FeatureCheck
     from mlworkbench.features.online import OnlineStore
+    from mlworkbench.home import Home
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
 __all__ = ['TableNames', 'Keys', 'SAMPLE', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys',
-           'get', 'looked_up', 'mark_of', 'show', 'check_lines', 'check', 'own_requests', 'leaks']
+           'get', 'nameless_keys', 'looked_up', 'mark_of', 'show', 'check_lines', 'check', 'own_requests', 'leaks']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -170,10 +171,19 @@ def get(
         raise FeatureError(f"--view: a view of {definition.name}; got {view!r}; {nearest(view, views)}")
     store = opened_store(here)
     try:
-        found = looked_up(store, views[view], parsed_keys(key), at)
+        found = looked_up(store, views[view], nameless_keys(definition, parsed_keys(key), here.home), at)
     finally:
         store.close()
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
+
+
+def nameless_keys(definition: ModelDefinition, keys: dict[str, str], home: Home) -> dict[str, str]:
+    """Put pseudonyms in the place of keys that name persons, as a request does."""
+    from mlworkbench.operate.persons import definition_pseudonyms
+    from mlworkbench.pseudonym import pseudonymised_record
+
+    names = [name for name in definition.pseudonym_columns if name in keys]
+    return pseudonymised_record(keys, names, definition_pseudonyms(definition, home)) if names else keys
 
 
 def looked_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dict[str, Any]:  # noqa: ANN401, RUF100
@@ -246,6 +256,8 @@ def check(
     """Compare lake and online store on the model's own rows."""
     from mlworkbench.data.lake import Lake
     from mlworkbench.features.check import check_views
+    from mlworkbench.operate.persons import definition_pseudonyms
+    from mlworkbench.operate.persons import rows_without_names
 
     here = place()
     definition = definition_of(here, model)
@@ -254,6 +266,7 @@ def check(
         return
     lake = Lake(here.home.lake)
     requests = own_requests(definition, lake, rows=None if all_ else rows)
+    requests = rows_without_names(definition, requests, lake, definition_pseudonyms(definition, here.home))
     store = opened_store(here)
     try:
         found = check_views(requests, definition.time_views, lake, store, personal=definition.personal)
@@ -285,10 +298,12 @@ def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
     """Name the columns of a model whose value came from the future."""
     from mlworkbench.data.lake import Lake
     from mlworkbench.operate.leaks import find_leaks
+    from mlworkbench.operate.persons import definition_pseudonyms
 
     here = place()
     definition = definition_of(here, model)
-    report = find_leaks(definition, Lake(here.home.lake), rows=rows)
+    pseudonyms = definition_pseudonyms(definition, here.home)
+    report = find_leaks(definition, Lake(here.home.lake), rows=rows, pseudonyms=pseudonyms)
     answer(report.to_dict(), report.lines(), as_json=json)
     if report.leaks:
         names = ", ".join(dict.fromkeys(leak.column for leak in report.leaks))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'unmeasured', 'metric_rows', 'run_facts', 'batch',
-           'serve', 'label', 'label_rows', 'evaluate']
+           'serve', 'label', 'label_rows', 'text_entity', 'evaluate']
 
 # %% ../../nbs/cli/83_score.ipynb #535a0806
 def opened_version(here: Place, model: str, version: str) -> Version:
@@ -228,7 +228,7 @@ def label_rows(file: str, version: Version) -> list[LabelRow]:
     """
     from mlworkbench.data.source import open_source
 
-    source = open_source(file)
+    source = open_source(file, text=text_entity(version))
     declared, columns = version.declaration, source.columns()
     by_entity = declared.get("entity") and "prediction_id" not in columns
     named = [*declared["entity"], declared["prediction_time"]] if by_entity else ["prediction_id"]
@@ -241,8 +241,17 @@ def label_rows(file: str, version: Version) -> list[LabelRow]:
     return found
 
 
+def text_entity(version: Version) -> list[str]:
+    """Name the columns of an entity that are text by contract, which a CSV file is not asked about."""
+    kinds = {column.name: column.kind for column in version.request.columns}
+    return [name for name in version.declaration["entity"] if kinds.get(name) in ("text", "category")]
+
+
 def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
-    """Name the prediction that a row is the label of."""
+    """Name the prediction that a row is the label of; a person by pseudonym."""
+    from mlworkbench.pseudonym import pseudonym_names
+    from mlworkbench.pseudonym import pseudonymised_record
+
     declared = version.declaration
     given = row[declared["label"]]
     known = next((name for name in declared.get("classes") or () if name == given), given)
@@ -250,6 +259,7 @@ def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
     if row.get("prediction_id"):
         return {**value, "prediction_id": row["prediction_id"]}
     entity = {name: row[name] for name in declared["entity"]}
+    entity = pseudonymised_record(entity, pseudonym_names(version.request), version.pseudonyms)
     return {**value, "entity": entity, "prediction_time": _us(row[declared["prediction_time"]])}
 
 

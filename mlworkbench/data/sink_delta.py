@@ -15,8 +15,8 @@ import deltalake
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from .lake import arrow_schema
-from .lake import statistics
+from .columns import arrow_schema
+from .commit import statistics
 from .sink import Rows
 from .sink_partition import PARTITION_COLUMN
 from .sink_partition import check_fits

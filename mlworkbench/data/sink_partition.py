@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from .delta import is_delta
-from .lake import check_storable
+from .columns import check_storable
 from .plain import cast_batch
 from .plain import plain_schema
 from .sink import PARTITION

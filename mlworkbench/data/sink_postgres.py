@@ -19,7 +19,7 @@ from .address import filled
 from .address import hidden
 from .database import postgres_driver
 from .database import quoted
-from .lake import Counted
+from .commit import Counted
 from .sink import Rows
 from .sink_partition import PARTITION_COLUMN
 from .sink_partition import Part

@@ -27,6 +27,7 @@ from .output import write_faults
 from .path import require_deployment
 from .path import time_views
 from .table import require_columns
+from .table import without_names
 from .tables import Origin
 from .tables import Progress
 from .tables import score_table
@@ -132,6 +133,7 @@ def score_batch(
     started, asked = time.perf_counter(), job or Job()
     require_deployment(version, "batch")
     require_columns(requests.columns, version.request, f"requests of {version.model}")
+    requests = without_names(requests, version)
     column = version.declaration.get("prediction_time") or None
     sink = open_sink(asked.to, folder=home.model(version.model)) if asked.to else None
     rows = in_interval(with_identities(requests), column, asked)

@@ -17,6 +17,7 @@ from importlib import metadata
 from importlib import resources
 from pathlib import Path
 
+from .path import personal_columns
 from .path import require_deployment
 from .serving import service_folder
 from ..errors import DeploymentError
@@ -55,8 +56,7 @@ def check_export(version: Version) -> None:
         reason = version.manifest.get("compiled", {}).get("reason", "it was built before scorers were compiled")
         way_out = "change the pipeline, or serve this version elsewhere"
         raise _refuse(version, "a device needs a compiled scorer", reason, way_out)
-    declared = set(version.declaration.get("personal") or ())
-    personal = sorted(declared | {column.name for column in version.request.columns if column.personal})
+    personal = sorted(personal_columns(version))
     if personal:
         rule = "a device has no key to make pseudonyms with"
         raise _refuse(version, rule, f"personal: {', '.join(personal)}", "use another entity, or serve it elsewhere")

@@ -32,6 +32,7 @@ from ..faults import shorten
 from ..features.view import view_of
 from ..home import Home
 from ..home import file_lock
+from ..pseudonym import is_pseudonym
 from ..scoring.files import read_manifest
 from ..scoring.files import verify_files
 from ..scoring.golden import view_contract
@@ -51,6 +52,8 @@ def fits(value: object, column: Column) -> bool:
     """
     if column.kind in ("integer", "time"):
         return whole_number(-(2**63), 2**63 - 1)(value)
+    if column.pseudonym:
+        return value is None or is_pseudonym(value)
     if column.kind in ("category", "text"):
         return value is None or isinstance(value, str)
     if column.kind == "boolean":

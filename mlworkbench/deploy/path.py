@@ -21,12 +21,14 @@ from ..errors import DeploymentError
 from ..evaluation.log import log_rows
 from ..evaluation.text import listed
 from ..features.view import View
+from ..pseudonym import pseudonym_names
+from ..pseudonym import pseudonymised
 from ..scoring.version import Predictions
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'require_deployment', 'Entry',
-           'now_us', 'prediction_rows', 'answers']
+__all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns',
+           'require_deployment', 'Entry', 'now_us', 'prediction_rows', 'answers']
 
 # %% ../../nbs/deploy/48_path.ipynb #403ff92e
 Columns = dict[str, NDArray[Any]]
@@ -89,11 +91,10 @@ def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> R
     --------
     mlworkbench.row.RowCheck : Reads up to `FEW` records; what is not good, the check of columns puts in words.
     """
-    columns = version.row_check.good_columns(records) if len(records) <= FEW else None
-    if columns is not None:
-        return Request(columns)
-    columns, faults = check_records(records, version.request)
-    return Request(columns, tuple(faults))
+    good = version.row_check.good_columns(records) if len(records) <= FEW else None
+    columns, faults = check_records(records, version.request) if good is None else (good, [])
+    columns, foreign = pseudonymised(columns, version.request, version.pseudonyms)
+    return Request(columns, (*faults, *foreign))
 
 # %% ../../nbs/deploy/48_path.ipynb #860e98a7
 def time_views(version: Version) -> tuple[View, ...]:
@@ -128,6 +129,11 @@ def prediction_times(columns: Mapping[str, NDArray[Any]], version: Version) -> N
         rule = "a model with views needs a prediction time"
         raise DeploymentError(f"model {version.model!r}: {rule}; its declaration has none; state it and train again")
     return None
+
+
+def personal_columns(version: Version) -> set[str]:
+    """Name the request columns that say something of a person, by declaration or by contract."""
+    return {c.name for c in version.request.columns if c.personal} | {*(version.declaration.get("personal") or ())}
 
 
 def require_deployment(version: Version, deployment: str) -> None:
@@ -229,10 +235,10 @@ def prediction_rows(version: Version, predictions: Predictions, request: Request
 
 
 def _remainder(version: Version, predictions: Predictions, asked: Columns) -> Columns:
-    """Give what was asked and is neither feature, entity nor prediction time; personal columns are not kept."""
+    """Give what was asked and is neither feature, entity nor prediction time; of persons pseudonyms alone."""
     declared = version.declaration
     told = {*predictions.frame.columns, *(declared.get("entity") or ()), declared.get("prediction_time")}
-    told |= {column.name for column in version.request.columns if column.personal} | set(declared.get("personal") or ())
+    told |= personal_columns(version) - {*pseudonym_names(version.request)}
     return {name: values for name, values in asked.items() if name not in told}
 
 # %% ../../nbs/deploy/48_path.ipynb #c398b9e5

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from typing import Protocol
 
 from .door import read_json
 from ..errors import ContractError
+from ..faults import WITHHELD
 
 # %% auto #0
-__all__ = ['LINE_LIMIT', 'HEAD', 'Event', 'read_event', 'Outcome', 'dead_letter', 'Channel']
+__all__ = ['LINE_LIMIT', 'HEAD', 'Event', 'read_event', 'Outcome', 'dead_letter', 'without_persons', 'Channel']
 
 # %% ../../nbs/deploy/53_stream_events.ipynb #f3dcd493
 LINE_LIMIT = 16 * 1024 * 1024
@@ -129,6 +133,29 @@ def dead_letter(event: Event, reason: str, faults: Sequence[Mapping[str, Any]] =
     except UnicodeDecodeError:
         kept = {"event_base64": base64.b64encode(event.data).decode("ascii")}
     return {**found, **listed, **kept}
+
+# %% ../../nbs/deploy/53_stream_events.ipynb #4bfce4e9
+def without_persons(letter: Outcome, known: Collection[str]) -> Outcome:
+    """Give a dead letter that keeps only known columns of its event.
+
+    Parameters
+    ----------
+    letter : Outcome
+        A dead letter.
+    known : collection of str
+        Columns that say nothing of a person.
+
+    Returns
+    -------
+    Outcome
+        ``event`` is JSON of these columns; withheld where the line was no record.
+    """
+    body = {name: value for name, value in letter.body.items() if name not in ("event", "event_base64")}
+    try:
+        kept = json.dumps({name: value for name, value in read_event(letter.event).items() if name in known})
+    except ContractError:
+        kept = WITHHELD
+    return replace(letter, body={**body, "event": kept})
 
 # %% ../../nbs/deploy/53_stream_events.ipynb #3bc0c2ff
 class Channel(Protocol):

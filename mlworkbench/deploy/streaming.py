@@ -17,6 +17,7 @@ from .choice import Choice
 from .path import Entry
 from .path import answers
 from .path import now_us
+from .path import personal_columns
 from .path import prediction_rows
 from .path import require_deployment
 from .path import time_views
@@ -27,6 +28,7 @@ from .stream_ask import sort_events
 from .stream_events import Channel
 from .stream_events import Event
 from .stream_events import Outcome
+from .stream_events import without_persons
 from .stream_log import as_logged
 from .stream_log import log_once
 from ..evaluation.log import PredictionLog
@@ -174,7 +176,15 @@ class Streaming:
         parts, outcomes = sort_events(events, self.version, self.store, now=self.clock())
         found = [pair for part in parts for pair in predicted(self.version, part, outcomes)]
         outcomes += self._logged(found, source, (time.perf_counter() - started) * 1e6)
-        return sorted(outcomes, key=lambda outcome: outcome.event.offset)
+        return sorted(map(self._kept, outcomes), key=lambda outcome: outcome.event.offset)
+
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """Leave persons out of a dead letter."""
+        personal = personal_columns(self.version)
+        if outcome.good or not personal:
+            return outcome
+        asked = {name for view in time_views(self.version) for name in view.outputs} | {*self.version.request.names}
+        return without_persons(outcome, asked - personal)
 
     def _logged(self, found: Sequence[tuple[Part, Predictions]], source: str, latency: float) -> list[Outcome]:
         """Log predictions in one transaction, and make the answers out of what is logged."""

@@ -20,14 +20,19 @@ from ..contract import Contract
 from ..contract import Fault
 from ..contract import faults_error
 from ..data.cell import meant
+from ..data.privacy import pseudonymised_frame
 from .path import Columns
 from .path import Request
 from ..errors import ContractError
 from ..errors import nearest
+from ..pseudonym import Pseudonyms
+from ..pseudonym import pseudonym_names
+from ..pseudonym import pseudonymised
 from ..records import read_column
+from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['column_of', 'require_columns', 'request_of_table', 'columns_of_table']
+__all__ = ['column_of', 'require_columns', 'request_of_table', 'columns_of_table', 'without_names']
 
 # %% ../../nbs/deploy/48_table.ipynb #f3c548f0
 def _ready(values: pl.Series, column: Column) -> NDArray[Any] | None:
@@ -104,7 +109,9 @@ def require_columns(names: Sequence[str], contract: Contract, what: str) -> None
         raise ContractError(f"{what}: {rule}; {nearest(missing[0], names)}")
 
 
-def request_of_table(table: pa.Table | pl.DataFrame, contract: Contract, *, typed: bool = True) -> Request:
+def request_of_table(
+    table: pa.Table | pl.DataFrame, contract: Contract, *, typed: bool = True, pseudonyms: Pseudonyms | None = None
+) -> Request:
     """Turn a table into a checked request.
 
     Parameters
@@ -115,6 +122,8 @@ def request_of_table(table: pa.Table | pl.DataFrame, contract: Contract, *, type
         The request contract of a version.
     typed : bool, default=True
         Whether the table's format says what a value is; False for CSV.
+    pseudonyms : Pseudonyms, optional
+        Those of the version; needed where its contract names persons.
 
     Returns
     -------
@@ -135,10 +144,13 @@ def request_of_table(table: pa.Table | pl.DataFrame, contract: Contract, *, type
         faults += found
     known = {(fault.row, fault.column) for fault in faults}
     ruled = [fault for fault in check_columns(columns, contract) if (fault.row, fault.column) not in known]
-    return Request(columns, tuple(sorted([*faults, *ruled], key=lambda fault: fault.row)))
+    columns, foreign = pseudonymised(columns, contract, pseudonyms)
+    return Request(columns, tuple(sorted([*faults, *ruled, *foreign], key=lambda fault: fault.row)))
 
 
-def columns_of_table(table: pa.Table | pl.DataFrame, contract: Contract, *, typed: bool = True) -> Columns:
+def columns_of_table(
+    table: pa.Table | pl.DataFrame, contract: Contract, *, typed: bool = True, pseudonyms: Pseudonyms | None = None
+) -> Columns:
     """Turn a table into arrays by name; refuse it at the first severe fault.
 
     Parameters
@@ -149,6 +161,8 @@ def columns_of_table(table: pa.Table | pl.DataFrame, contract: Contract, *, type
         What they should be.
     typed : bool, default=True
         Whether the table's format says what a value is; False for CSV.
+    pseudonyms : Pseudonyms, optional
+        Needed where the contract names persons.
 
     Returns
     -------
@@ -166,7 +180,30 @@ def columns_of_table(table: pa.Table | pl.DataFrame, contract: Contract, *, type
     >>> columns_of_table(pl.DataFrame({"carrier": ["UA", None], "seats": [189, 5]}), contract)
     {'seats': array([189,   5]), 'carrier': array(['UA', None], dtype=object)}
     """
-    request = request_of_table(table, contract, typed=typed)
+    request = request_of_table(table, contract, typed=typed, pseudonyms=pseudonyms)
     if request.refused:
         raise faults_error(request.refused, "table")
     return request.columns
+
+# %% ../../nbs/deploy/48_table.ipynb #44c00e2c
+def without_names(table: pl.DataFrame, version: Version) -> pl.DataFrame:
+    """Put pseudonyms into a table of requests; what is one already stays.
+
+    Parameters
+    ----------
+    table : polars.DataFrame
+        Requests of the version.
+    version : Version
+        Its contract says which columns name persons, and it has the key.
+
+    Returns
+    -------
+    polars.DataFrame
+
+    Raises
+    ------
+    IngestError
+        If such a column is no text, or holds pseudonyms of another key.
+    """
+    names = [name for name in pseudonym_names(version.request) if name in table.columns]
+    return pseudonymised_frame(table, names, version.pseudonyms, what=f"requests of {version.model}")

@@ -167,7 +167,7 @@ def score_table(
         If a column is missing, a table of the lake is missing, or the log cannot be written.
     """
     started = time.perf_counter()
-    request = request_of_table(requests, version.request, typed=origin.typed)
+    request = request_of_table(requests, version.request, typed=origin.typed, pseudonyms=version.pseudonyms)
     faults = tuple(Fault(f.row + origin.first, f.column, f.rule, f.value, f.hint) for f in request.refused)
     rows, good = request.accepted()
     if not len(rows):

@@ -239,7 +239,8 @@ def _user_error(
     values = {} if row is None else {name: columns[name][row : row + 1].tolist()[0] for name in declared.inputs}
     shown = ", ".join(f"{name}={WITHHELD if name in personal else repr(v)[:80]}" for name, v in values.items())
     where = f"row {row} ({shown})" if row is not None else "no single row, only several together"
-    what = f"row function {declared.name}: {type(cause).__name__}: {cause}"
+    said = WITHHELD if {*personal} & {*declared.inputs} else cause
+    what = f"row function {declared.name}: {type(cause).__name__}: {said}"
     return UserCodeError(f"{what}; {place}; {where}; correct the function or the row")
 
 # %% ../../nbs/features/18_rows.ipynb #105c2cef

@@ -19,6 +19,7 @@ from ..contract import Contract
 from ..contract import Fault
 from ..contract import faults_error
 from ..deploy.path import prediction_times
+from ..deploy.path import request_columns
 from ..errors import ContractError
 from ..errors import WorkbenchError
 from ..evaluation.text import listed
@@ -78,10 +79,10 @@ Checked = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]], list[Fault]]
 
 def _checked(version: Version, records: Sequence[Record]) -> Checked:
     """Give records as request columns and view values, with every fault of both."""
-    columns, faults = check_records([record.request for record in records], version.request)
+    request = request_columns([record.request for record in records], version)
     contract = Contract(tuple(column for column, _ in view_columns(version)))
     values, more = check_records([record.values for record in records], contract)
-    return columns, values, [*faults, *more]
+    return request.columns, values, [*request.faults, *more]
 
 
 def ask(version: Version, record: Record) -> Answer:
@@ -250,11 +251,10 @@ def looked_up(version: Version, record: Record, store: Path | str) -> Record:
     WorkbenchError
         If the record is refused, or the store cannot answer.
     """
-    columns, faults = check_records([record.request], version.request)
-    severe = [fault for fault in faults if fault.severe]
-    if severe:
-        raise faults_error(severe, "request")
-    times = prediction_times(columns, version)
+    request = request_columns([record.request], version)
+    if request.refused:
+        raise faults_error(request.refused, "request")
+    columns, times = request.columns, prediction_times(request.columns, version)
     if times is None:
         return record
     online = OnlineStore(store, read_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from ..data.lake import Lake
+from ..deploy.table import without_names
 from ..errors import DeploymentError
 from ..home import Home
 from .assembly import sample_rows
@@ -94,4 +95,5 @@ def deploy_all(
         Seconds that each took, the start of a service not counted.
     """
     names = declared_deployments(version) if deployments is None else deployments
+    asked = without_names(asked, version)
     return {name: WAYS[name](version, asked, home).seconds for name in names}

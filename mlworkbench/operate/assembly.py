@@ -22,10 +22,12 @@ from ..errors import DefinitionError
 from ..features.offline import join_views
 from ..features.rows import apply_row_functions
 from ..learn import learn_contract
+from .persons import rows_without_names
 from .requests import Columns
 from .requests import frame_names
 from .requests import learnable
 from .requests import request_contract
+from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
 from ..scoring.frame import frame_from_columns
@@ -138,7 +140,9 @@ def sample_rows(table: pl.DataFrame, rows: int | None, seed: int) -> pl.DataFram
     return table[np.sort(np.random.default_rng(seed).choice(table.height, rows, replace=False))]
 
 
-def assemble(definition: ModelDefinition, lake: Lake, *, rows: int | None = None) -> Assembled:
+def assemble(
+    definition: ModelDefinition, lake: Lake, *, rows: int | None = None, pseudonyms: Pseudonyms | None = None
+) -> Assembled:
     """Assemble all rows of a definition, features computed the training way.
 
     Parameters
@@ -149,6 +153,8 @@ def assemble(definition: ModelDefinition, lake: Lake, *, rows: int | None = None
         Holds the tables of data and views.
     rows : int, optional
         Draw this many rows by the definition's seed.
+    pseudonyms : Pseudonyms, optional
+        Needed where the definition names persons, see `operate.persons.definition_pseudonyms`.
 
     Returns
     -------
@@ -171,8 +177,9 @@ def assemble(definition: ModelDefinition, lake: Lake, *, rows: int | None = None
     if table.is_empty():
         rule = f"must leave rows of {definition.name}"
         raise DefinitionError(f"until: {rule}; got {definition.until!r}; choose a later time")
+    table = rows_without_names(definition, table, lake, pseudonyms)
     request = request_contract(definition, table, dtypes)
-    columns = columns_of_table(table, request)
+    columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)
     return _framed(definition, table, request, (columns, values), dtypes)
 

@@ -101,7 +101,8 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
     ContractError
         If no row can be predicted.
     """
-    lake, whole = lake_versions(version, home), request_of_table(asked, version.request)
+    lake = lake_versions(version, home)
+    whole = request_of_table(asked, version.request, pseudonyms=version.pseudonyms)
     good, request = whole.accepted()
     if not len(good):
         raise faults_error(list(whole.refused), "requests: no row can be predicted")

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..data.lake import Lake
+from ..deploy.path import personal_columns
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
 from ..evaluation.labels import read_log
@@ -113,8 +114,7 @@ def sorted_rows(rows: pl.DataFrame, version: Version) -> tuple[pl.DataFrame, int
     broken : list of str
         Ids of the others.
     """
-    personal = {column.name for column in version.request.columns if column.personal}
-    personal |= set(version.declaration.get("personal") or ())
+    personal = personal_columns(version)
     states = pl.Series([_state(row, version, personal) for row in _lines(rows)], dtype=pl.String)
     broken = rows.filter(states == "broken")["prediction_id"].to_list()
     return rows.filter(states == "whole"), int((states == "left out").sum()), broken

@@ -22,6 +22,7 @@ from ..features.telling import known_later
 from ..features.telling import label_told
 from .assembly import Assembled
 from .assembly import assemble
+from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame
 
@@ -83,7 +84,9 @@ class LeakReport:
         return [f"{self.model}: {count} in {self.rows:,} rows{believed}", *(leak.line() for leak in self.leaks)]
 
 
-def find_leaks(definition: ModelDefinition, lake: Lake, *, rows: int | None = None) -> LeakReport:
+def find_leaks(
+    definition: ModelDefinition, lake: Lake, *, rows: int | None = None, pseudonyms: Pseudonyms | None = None
+) -> LeakReport:
     """Look for columns of a model whose value came from the future.
 
     Parameters
@@ -94,6 +97,8 @@ def find_leaks(definition: ModelDefinition, lake: Lake, *, rows: int | None = No
         Holds the tables of data and views.
     rows : int, optional
         Look at this many rows, drawn by the definition's seed.
+    pseudonyms : Pseudonyms, optional
+        Needed where the definition names persons.
 
     Returns
     -------
@@ -108,7 +113,7 @@ def find_leaks(definition: ModelDefinition, lake: Lake, *, rows: int | None = No
     if time is None:
         rule = "a prediction time, without which nothing is too late"
         raise DefinitionError(f"{definition.name}: leaks need {rule}; got none; declare prediction_time")
-    assembled = assemble(definition, lake, rows=rows)
+    assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
     requests, used = _requests(definition, lake, assembled), used_columns(definition, assembled)
     found = early_columns(requests, definition.time_views, lake, tables=definition.tables, time=time)
     found += known_later(requests, used, definition.tables, time=time)

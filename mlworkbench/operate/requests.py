@@ -21,7 +21,7 @@ from ..learn import learn_contract
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['Columns', 'learnable', 'source_contract', 'request_contract', 'frame_names']
+__all__ = ['Columns', 'learnable', 'source_contract', 'request_contract', 'personal_names', 'frame_names']
 
 # %% ../../nbs/operate/59_requests.ipynb #d61cc76e
 Columns = dict[str, NDArray[Any]]
@@ -105,17 +105,19 @@ def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: d
         Every column of `table` but the label and the time it is known; with the stated relations between them.
     """
     names = [name for name in table.columns if name not in (definition.label, definition.label_available_at)]
+    stated = source_contract(definition)
     keys = {key for view in definition.time_views for key in view.key_columns if table[key].dtype.is_numeric()}
     learned = learn_contract(
         {name: learnable(table[name]) for name in names},
         dtypes={name: dtype for name, dtype in dtypes.items() if name in names},
         unranged={*definition.entity, *keys},
-        personal=definition.personal,
+        personal=personal_names(definition, stated),
     )
-    stated = source_contract(definition)
+    persons = definition.pseudonym_columns
+    columns = tuple(replace(c, pseudonym=True) if c.name in persons else c for c in learned.columns)
     if stated is None:
-        return learned
-    columns = tuple(_stated(column, stated) for column in learned.columns)
+        return Contract(columns)
+    columns = tuple(_stated(column, stated) for column in columns)
     kinds, promised = {c.name: c.kind for c in columns}, {c.name: c.kind for c in stated.columns}
     held = [r for r in stated.relations if all(kinds.get(name) == promised[name] for name in r.columns)]
     return Contract(columns, relations=tuple(held))
@@ -127,10 +129,17 @@ def _stated(column: Column, stated: Contract) -> Column:
         return column
     rule = stated.column(column.name)
     says = rule.categories or rule.allow or rule.unit or rule.lower is not None or rule.upper is not None
-    if not says or rule.kind != column.kind:
+    if column.personal and not column.pseudonym:
+        rule = replace(rule, personal=True)
+    if not says or rule.kind != column.kind or column.pseudonym:
         return column
-    nullable, personal = rule.nullable or column.nullable, rule.personal or column.personal
-    return replace(rule, dtype=column.dtype, nullable=nullable, personal=personal)
+    return replace(rule, dtype=column.dtype, nullable=rule.nullable or column.nullable)
+
+# %% ../../nbs/operate/59_requests.ipynb #01bad429
+def personal_names(definition: ModelDefinition, contract: Contract | None) -> tuple[str, ...]:
+    """Name the personal columns of a definition, and of a contract of its rows; each once, sorted."""
+    declared = [column.name for column in contract.columns if column.personal] if contract is not None else []
+    return tuple(sorted({*definition.personal, *definition.pseudonym_columns, *declared}))
 
 # %% ../../nbs/operate/59_requests.ipynb #418bb1d7
 def frame_names(definition: ModelDefinition, request: Contract, made: Iterable[str]) -> list[str]:

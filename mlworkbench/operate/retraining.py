@@ -19,6 +19,7 @@ from ..evaluation.metrics import evaluate
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .persons import definition_pseudonyms
 from .publish import DAY
 from .split import clean_labels
 from .split import infer_task
@@ -163,7 +164,7 @@ def compare_versions(
     dict of str to dict
         Metrics with intervals, by tag.
     """
-    assembled = assemble(definition, Lake(home.lake))
+    assembled = assemble(definition, Lake(home.lake), pseudonyms=definition_pseudonyms(definition, home))
     rows = judging_rows(definition, assembled, interval=interval)
     registry = Registry(home)
     versions = {tag: registry.open(definition.name, tag, trusted=trusted) for tag in dict.fromkeys(tags)}

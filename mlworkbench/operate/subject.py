@@ -16,6 +16,7 @@ from ..data.lake import Lake
 from ..deploy.batch import batch_requests
 from ..deploy.table import request_of_table
 from ..deploy.table import require_columns
+from ..deploy.table import without_names
 from ..evaluation.text import row_values
 from ..home import Home
 from .assembly import sample_rows
@@ -59,7 +60,8 @@ def certificate_rows(
     lake = Lake(home.lake)
     table = batch_requests(version.model, home) if definition is None else request_frame(definition, lake)
     require_columns(table.columns, version.request, f"rows of {version.model}")
-    return sample_rows(table.select(version.request.names), rows, int(version.declaration.get("seed") or 0))
+    asked = without_names(table.select(version.request.names), version)
+    return sample_rows(asked, rows, int(version.declaration.get("seed") or 0))
 
 # %% ../../nbs/operate/61_subject.ipynb #c66498c7
 def package_digest() -> str:
@@ -86,7 +88,7 @@ def certificate_hashes(version: Version, asked: pl.DataFrame, lake: Mapping[str,
     dict of str to str
     """
     parts = version.manifest["parts"]
-    columns = request_of_table(asked, version.request).columns
+    columns = request_of_table(asked, version.request, pseudonyms=version.pseudonyms).columns
     lines = "\n".join(row_values(columns, asked.height))
     return {
         "version": json_digest(version.manifest),

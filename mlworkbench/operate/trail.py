@@ -95,7 +95,7 @@ def trail_of(version: Version, asked: pl.DataFrame, home: Home) -> Trail:
     -------
     Trail
     """
-    columns = dict(request_of_table(asked, version.request).columns)
+    columns = dict(request_of_table(asked, version.request, pseudonyms=version.pseudonyms).columns)
     reference = with_reference(version, trusted=load_settings().trusted_types)
 
     def lookup(request: Columns) -> Columns:

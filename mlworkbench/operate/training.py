@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract import Contract
 from ..data.ingest import ingest
 from ..data.lake import Lake
 from ..errors import DefinitionError
@@ -25,6 +26,7 @@ from ..evaluation.profile import profile_frame
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .persons import definition_pseudonyms
 from .publish import Fitted
 from .publish import TrainResult
 from .publish import golden_rows
@@ -33,6 +35,7 @@ from .publish import publish
 from .publish import read_rule
 from .publish import write_card
 from .register import register
+from .requests import personal_names
 from .requests import source_contract
 from .split import Split
 from .split import clean_labels
@@ -138,14 +141,14 @@ def _described(
     if assembled.times is not None:
         rows = rows[np.argsort(assembled.times[rows], kind="stable")]
     frame = assembled.frame.take(rows)
-    hidden = {*definition.entity, *definition.personal}
+    hidden = {*definition.entity, *personal_names(definition, assembled.request)}
     asked = {name: array[rows] for name, array in assembled.columns.items() if name not in hidden}
     values = {name: array[rows] for name, array in assembled.values.items()}
     profile = profile_frame(frame, fitted.scorer.score(frame), labels[rows], skip=sorted(hidden))
     return {"profile": profile, "golden": golden_rows(asked, values, frame, seed=definition.seed)}
 
 
-def _declared(definition: ModelDefinition) -> dict[str, Any]:
+def _declared(definition: ModelDefinition, request: Contract) -> dict[str, Any]:
     """Give the fields of a definition that the version keeps."""
     extras = {"origin": "trained", "label": definition.label, "label_available_at": definition.label_available_at}
     return {
@@ -155,7 +158,7 @@ def _declared(definition: ModelDefinition) -> dict[str, Any]:
         "entity": definition.entity,
         "prediction_time": definition.prediction_time,
         "deployments": definition.deployments,
-        "personal": definition.personal,
+        "personal": personal_names(definition, request),
         "gates": definition.gates,
         "owner": definition.owner,
         "description": definition.description,
@@ -200,9 +203,11 @@ def train(
     with home.lock(f"train/{definition.name}"):
         ingest_missing(definition, home, progress=progress)
         with _step(progress, "features"):
-            assembled = assemble(definition, Lake(home.lake), rows=rows)
+            pseudonyms = definition_pseudonyms(definition, home, create=True)
+            assembled = assemble(definition, Lake(home.lake), rows=rows, pseudonyms=pseudonyms)
         with _step(progress, "fit"):
             fields, counts = _trained(definition, assembled)
+            fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         with _step(progress, "version"):
             return publish(home, fields, rows=counts)
 
@@ -227,7 +232,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
     times = None if assembled.times is None else assembled.times[split.validation]
     metrics = judge(fitted, rest, labels[split.validation], times=times, seed=definition.seed)
     fields = {
-        **_declared(definition),
+        **_declared(definition, assembled.request),
         **_described(definition, assembled, split, fitted, labels),
         "pipeline": fitted.pipeline,
         "task": task,

@@ -160,7 +160,7 @@ def _rule(parts: Parts) -> dict[str, Any]:
 
 
 def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[str, Any]) -> dict[str, Any]:
-    hidden = {*parts.entity, *parts.personal}
+    hidden = {*parts.entity, *parts.personal, *(column.name for column in parts.request.columns if column.personal)}
     return {
         **parts.extras,
         "model": parts.model,

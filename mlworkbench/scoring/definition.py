@@ -74,7 +74,8 @@ class ModelDefinition:
     groups : tuple of str, default=()
         Columns to compare metrics by.
     personal : tuple of str, default=()
-        Columns that say something of a person; never features, never stored in a version.
+        Columns that say something of a person; never features, never stored in a version. An entity or a view's key
+        among them is exchanged for a pseudonym, in requests too.
     deployments : tuple of str
         Of ``one_off``, ``batch``, ``realtime``, ``streaming``, ``edge``.
     tables : tuple of Table, default=()
@@ -128,6 +129,15 @@ class ModelDefinition:
     def time_views(self) -> tuple[AsOfView | WindowView, ...]:
         """Views that read a table as of the prediction time."""
         return tuple(view for view in self.views if isinstance(view, AsOfView | WindowView))
+
+    @property
+    def pseudonym_columns(self) -> tuple[str, ...]:
+        """Columns that name a person: personal ones among entity and keys of views, and what a table declares so."""
+        keys = {*self.entity, *(key for view in self.time_views for key in view.key_columns)}
+        declared = {(table.name, c.name) for table in self.tables for c in table.contract.columns if c.pseudonym}
+        looked_up = ((name, (v.table, column)) for v in self.time_views for name, column in v.key_columns.items())
+        asked = {name for name, stored in looked_up if stored in declared}
+        return tuple(sorted((keys & {*self.personal}) | {name for _, name in declared} | asked))
 
     @property
     def row_functions(self) -> tuple[RowFunction, ...]:

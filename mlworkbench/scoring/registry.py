@@ -22,6 +22,7 @@ from .evidence import basis_of
 from .files import MANIFEST
 from .files import read_manifest
 from .files import verify_files
+from .keyed import with_pseudonyms
 from .store import bentoml_home
 from .store import drop_version
 from .store import put_version
@@ -136,19 +137,21 @@ class Registry:
         """Give the folder of a version."""
         return self.store.joinpath(*self.find(model, ref).split(":"))
 
-    def open(self, model: str, ref: str | None = None, *, trusted: Sequence[str] = ()) -> Version:
-        """Open a version: verified, its golden rows reproduced.
+    def open(
+        self, model: str, ref: str | None = None, *, trusted: Sequence[str] = (), asked: bool = True
+    ) -> Version:
+        """Open a version: verified, its golden rows reproduced, with the key of its pseudonyms unless not `asked`.
 
         Raises
         ------
-        VersionError
-            If it is unknown, altered, or answers otherwise than when it was built.
+        SettingsError, VersionError
+            If it is unknown, altered, answers otherwise than when it was built, or was trained with another key.
         """
         tag = self.find(model, ref)
         version = open_version(self.store.joinpath(*tag.split(":")), trusted=trusted)
         if version.version != tag:
             raise VersionError(f"{tag}: the version of that tag; got {version.version}; restore the folder or retrain")
-        return version
+        return with_pseudonyms(version, self.home) if asked else version
 
     def champion(self, model: str) -> str | None:
         """Give the champion's tag, or None."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -59,12 +60,12 @@ def resolve_data(definition: ModelDefinition, lake: object = None) -> Data:
         raise UserCodeError(f"{what}; correct the data function of {definition.name}") from error
 
 
-def _table(data: Data) -> pl.DataFrame:
+def _table(data: Data, text: Sequence[str]) -> pl.DataFrame:
     if isinstance(data, pl.LazyFrame):
         return data.collect()
     if isinstance(data, pl.DataFrame):
         return data
-    batches = list(open_source(data).batches())
+    batches = list(open_source(data, text=text).batches())
     return pl.concat([pl.DataFrame(pl.from_arrow(batch)) for batch in batches]) if batches else pl.DataFrame()
 
 # %% ../../nbs/scoring/34_rows.ipynb #3a7f3be8
@@ -99,7 +100,7 @@ def request_frame(definition: ModelDefinition, lake: object = None) -> pl.DataFr
     DefinitionError
         If there are no rows, a named column is missing, a time is naive, or a row has no prediction time.
     """
-    frame = _table(resolve_data(definition, lake))
+    frame = _table(resolve_data(definition, lake), definition.pseudonym_columns)
     if frame.is_empty():
         raise DefinitionError(f"{definition.name}: data must have rows; got none; ingest first, or check its filter")
     times = [name for name in (definition.prediction_time, definition.label_available_at) if name]

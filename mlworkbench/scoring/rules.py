@@ -73,7 +73,7 @@ def _check_columns(definition: Definition) -> None:
     times = {definition.prediction_time, definition.label_available_at}
     for argument, names in [
         ("entity", set(definition.entity)),
-        ("personal", set(definition.personal)),
+        ("personal", {*definition.personal, *definition.pseudonym_columns}),
         ("label", {definition.label}),
         ("times", times),
     ]:

@@ -26,6 +26,7 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import apply_row_functions
 from ..features.view import view_of
+from ..pseudonym import Pseudonyms
 from ..row import RowCheck
 from .code import check_modules
 from .code import load_code
@@ -69,6 +70,8 @@ class Version:
         The compiled scorer where the version has one, else the reference scorer.
     manifest : dict
         Content id, digests, environment, verdict of the gates, metrics.
+    pseudonyms : Pseudonyms, optional
+        By which it is asked about persons; None where it names none, or nobody gave the key.
     """
 
     folder: Path
@@ -79,6 +82,7 @@ class Version:
     row_functions: tuple[RowFunction, ...]
     scorer: Scorer
     manifest: dict[str, Any]
+    pseudonyms: Pseudonyms | None = None
 
     @property
     def model(self) -> str:

@@ -1,0 +1,71 @@
+"""Run in a process of its own: a model of persons from its sources through every deployment, by the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import polars as pl
+from persons import PERSON, STRANGER, asked, events, rides
+
+from mlworkbench.cli.main import run
+from mlworkbench.client import Client
+from mlworkbench.deploy.batch import batch_requests, score_batch
+from mlworkbench.deploy.serving import start_service
+from mlworkbench.errors import WorkbenchError
+from mlworkbench.evaluation.labels import read_log
+from mlworkbench.home import Home
+from mlworkbench.scoring.registry import Registry
+
+
+def told(*words: str, codes: tuple[int, ...] = (0,)) -> None:
+    print("$", " ".join(words).replace(PERSON, "PERSON"), flush=True)
+    code = run(list(words))
+    assert code in codes, f"{words[0]} ended with {code}"
+
+
+def ask_service(home: Home) -> None:
+    with start_service("tips", home=home) as service, Client(service.url) as client:
+        print(client.score([asked(), asked(rider=STRANGER)], request_id="persons"))
+        for wrong in (asked(fare=-1), asked(rider=7), {**asked(rider=None), "ridr": PERSON}):
+            try:
+                client.score(wrong)
+            except WorkbenchError as error:
+                print("refused:", error)
+
+
+def main() -> None:
+    home = Home.open(Path("home"))
+    told("ingest")
+    told("train")
+    told("features", "materialize")
+    told("features", "get", f"rider={PERSON}", "--view", "rides", "--at", "2024-03-09T12:00:00+00:00", "--json")
+    told("features", "check")
+    told("features", "leaks", codes=(0, 1))
+    rows = pl.concat([rides(30), rides(2).with_columns(fare=pl.lit(-5.0))])
+    rows.write_csv("asked.csv")
+    rows.write_parquet("asked.parquet")
+    told("score", "asked.csv", "--out", "scored.csv")
+    told("score", "asked.parquet", "--out", "scored.parquet")
+    version = Registry(home).open("tips")
+    score_batch(version, home, requests=batch_requests("tips", home))
+    score_batch(version, home, requests=rides(40).with_columns(pl.col("asked").str.to_datetime("%+", time_unit="us")))
+    ask_service(home)
+    Path("events.jsonl").write_bytes(events())
+    told("stream", "events.jsonl", "--once", "--out", "streamed.jsonl")
+    labels = rides(30).select("rider", "asked", "tip", available_at=pl.lit("2024-06-01T00:00:00+00:00"))
+    labels.write_csv("labels.csv")
+    told("label", "labels.csv")
+    told("certify", "--rows", "60")
+    told("certify", "--live", "--since", "2020-01-01T00:00:00+00:00", codes=(0, 1))
+    told("replay", "--all")
+    log = read_log(home.log("tips"))
+    told("replay", log["prediction_id"][0])
+    told("models", "show", "--json", codes=(0, 2))
+    print(json.dumps({"rows": log.height, "deployments": sorted(log["deployment"].unique().to_list())}))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, ".")
+    main()

@@ -264,18 +264,18 @@ print(rows, int(peak() - before), pyarrow.default_memory_pool().max_memory() >> 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "parquet", "delta"])
 def test_memory_does_not_grow_with_the_object(s3, ending):
-    """Twelve times as many rows: Arrow never holds more than a few batches, the process little more than before."""
+    """Many times as many rows: Arrow never holds more than a few batches, the process little more than before."""
     n = pl.col("n")
     frame = pl.DataFrame({"n": range(250_000 if ending in ("parquet", "delta") else 80_000)})
     frame = frame.with_columns(text=pl.format("A flight of some length, number {}", n), half=n * 0.5)
     names = {}
-    for times in (1, 12):
+    for times in (1, 24 if ending == "parquet" else 12):
         names[times] = s3.url(f"{times}.{ending}")
         write(s3, f"{times}.{ending}", ending, frame, times)
     ran = subprocess.run([sys.executable, "-c", MEASURE, *names.values()], capture_output=True, text=True, check=True)
     rows, more, held = map(int, ran.stdout.split())
-    assert rows == 12 * frame.height
-    assert held < 50, held
+    assert rows == times * frame.height
+    assert held < 70, held
     assert more < 90, more
 
 

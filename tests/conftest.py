@@ -60,7 +60,7 @@ class ObjectStore:
         return f"s3://{self.key(name)}"
 
     def write(self, name, content):
-        with self.files.open_output_stream(self.key(name)) as stream:
+        with self.files.open_output_stream(self.key(name), compression=None) as stream:
             stream.write(content)
         return self.url(name)
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +16,18 @@ from typing import Any
 
 import deltalake
 import pyarrow as pa
+from pyarrow.dataset import ParquetFragmentScanOptions
+from pyarrow.fs import FileType
 
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
+from .storage import locate
+from .storage import reaching
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['DeltaSource', 'open_delta', 'is_delta']
+__all__ = ['SCAN', 'DeltaSource', 'opened', 'open_delta', 'is_delta', 'short', 'plain_words']
 
 # %% ../../nbs/data/10_delta.ipynb #ee9d8e1f
 @dataclass(frozen=True)
@@ -30,22 +36,23 @@ class DeltaSource:
 
     Attributes
     ----------
-    path : Path
-        Folder of the table.
+    path : Path or str
+        Folder of the table, or its address.
     version : int
         Which commit, from 0.
     """
 
-    path: Path
+    path: Path | str
     version: int
 
     @cached_property
     def table(self) -> deltalake.DeltaTable:
         """The opened table."""
         try:
-            return deltalake.DeltaTable(str(self.path), version=self.version)
+            return opened(self.path, self.version)
         except Exception as error:
-            raise IngestError(f"{self.name}: {error}; ask for a version that the table still has") from error
+            way = "ask for a version that the table still has"
+            raise IngestError(f"{self.name}: {plain_words(error)}; {way}") from error
 
     @cached_property
     def dataset(self) -> Any:  # noqa: ANN401, RUF100 - a pyarrow dataset
@@ -54,12 +61,12 @@ class DeltaSource:
             return self.table.to_pyarrow_dataset()
         except Exception as error:
             way = "let its owner write it with a plainer protocol, or export it"
-            raise IngestError(f"{self.name}: cannot be read as it is: {error}; {way}") from error
+            raise IngestError(f"{self.name}: cannot be read as it is: {plain_words(error)}; {way}") from error
 
     @property
     def name(self) -> str:
         """Name of the folder and version, for messages."""
-        return f"{self.path.name} version {self.version}"
+        return f"{short(self.path)} version {self.version}"
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +76,8 @@ class DeltaSource:
     @cached_property
     def rows(self) -> int:
         """Number of rows, from the footers of the files."""
-        return int(self.dataset.count_rows())
+        with reaching(self.name):
+            return int(self.dataset.count_rows())
 
     def columns(self) -> list[str]:
         """Names of the columns, in order."""
@@ -79,15 +87,28 @@ class DeltaSource:
         """Stream the rows in plain types, one file after the other."""
         schema = plain_schema(self.dataset.schema)
         for fragment in sorted(self.dataset.get_fragments(), key=lambda part: str(part.path)):
-            scanner = fragment.scanner(
-                schema=self.dataset.schema, batch_size=BATCH, batch_readahead=1, fragment_readahead=1, use_threads=False
-            )
-            for batch in scanner.to_batches():
-                if batch.num_rows:
-                    yield cast_batch(batch, schema, self.name)
+            with reaching(self.name):
+                for batch in fragment.scanner(schema=self.dataset.schema, **SCAN).to_batches():
+                    if batch.num_rows:
+                        yield cast_batch(batch, schema, self.name)
 
 
-def open_delta(path: Path) -> DeltaSource:
+SCAN = {
+    "batch_size": BATCH,
+    "batch_readahead": 1,
+    "fragment_readahead": 1,
+    "use_threads": False,
+    "fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False),
+}
+
+
+def opened(path: Path | str, version: int | None = None) -> deltalake.DeltaTable:
+    """Open a table; an endpoint of the environment that is written with http:// is taken at its word."""
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return deltalake.DeltaTable(str(path), version=version, storage_options={"allow_http": "true"} if plain else None)
+
+
+def open_delta(path: Path | str) -> DeltaSource:
     """Open the newest version of a table.
 
     Raises
@@ -96,12 +117,13 @@ def open_delta(path: Path) -> DeltaSource:
         If the folder's log cannot be read.
     """
     try:
-        return DeltaSource(path, int(deltalake.DeltaTable(str(path)).version()))
+        return DeltaSource(path, int(opened(path).version()))
     except Exception as error:
-        raise IngestError(f"{path.name}: has a _delta_log that cannot be read: {error}; restore the table") from error
+        said = f"has a _delta_log that cannot be read: {plain_words(error)}"
+        raise IngestError(f"{short(path)}: {said}; restore the table") from error
 
 
-def is_delta(path: Path) -> bool:
+def is_delta(path: Path | str) -> bool:
     """Say whether a folder is a Delta table.
 
     Examples
@@ -109,4 +131,28 @@ def is_delta(path: Path) -> bool:
     >>> is_delta(Path("no such folder"))
     False
     """
-    return (path / "_delta_log").is_dir()
+    files, place = locate(path)
+    with reaching(str(path)):
+        return bool(files.get_file_info(f"{place}/_delta_log").type == FileType.Directory)
+
+
+def short(path: Path | str) -> str:
+    """Give the last name of a path or an address.
+
+    Examples
+    --------
+    >>> short(Path("lake/landings")), short("s3://shop/lake/landings/")
+    ('landings', 'landings')
+    """
+    return str(path).rstrip("/").rpartition("/")[2]
+
+
+def plain_words(error: Exception) -> str:
+    r"""Give the text of an error without the colours that it was written in.
+
+    Examples
+    --------
+    >>> plain_words(OSError("Generic S3 error \x1b[31m↳\x1b[0m no route"))
+    'Generic S3 error ↳ no route'
+    """
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error))

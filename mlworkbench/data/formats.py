@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,12 +26,14 @@ from .plain import cast_batch
 from .plain import plain_schema
 from .plain import refusals
 from .plain import slices
+from .storage import Hashed
+from .storage import StoredFile
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['PATTERNS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'csv_names', 'csv_quotes', 'csv_texts',
-           'Format', 'csv_schema', 'csv_batches', 'json_blocks', 'json_table', 'json_schema', 'json_batches', 'widest',
-           'parquet_schema', 'parquet_batches', 'format_of']
+__all__ = ['PATTERNS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'unzipped', 'csv_names', 'csv_quotes',
+           'csv_texts', 'Format', 'csv_schema', 'csv_batches', 'json_blocks', 'json_table', 'json_schema',
+           'json_batches', 'widest', 'parquet_schema', 'parquet_batches', 'format_of']
 
 # %% ../../nbs/data/09_formats.ipynb #f1d52a11
 PATTERNS = {
@@ -87,13 +88,19 @@ def csv_column(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.if_else(pc.is_in(values, pa.array(MISSING)), pa.scalar(None, pa.string()), values).cast(kind)
 
 # %% ../../nbs/data/09_formats.ipynb #d42f666a
-def csv_names(path: Path) -> list[str]:
+def unzipped(name: str, stream: pa.NativeFile | Hashed) -> pa.NativeFile | Hashed:
+    """Give the plain bytes of a file whose name ends in .gz; those of any other file as they are."""
+    return pa.CompressedInputStream(stream, "gzip") if name.lower().endswith(".gz") else stream
+
+
+def csv_names(file: StoredFile) -> list[str]:
     """Read the header of a CSV file; a name that stands twice is refused."""
-    with refusals(path):
-        names = [str(name) for name in pa_csv.open_csv(path, parse_options=csv_quotes()).schema.names]
+    with refusals(file.name), file.stream() as stream:
+        opened = pa_csv.open_csv(unzipped(file.name, stream), parse_options=csv_quotes())
+        names = [str(name) for name in opened.schema.names]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise IngestError(f"{path.name}: the header names {repeated[0]!r} twice; give each column a name of its own")
+        raise IngestError(f"{file.name}: the header names {repeated[0]!r} twice; give each column a name of its own")
     return names
 
 
@@ -102,15 +109,16 @@ def csv_quotes() -> pa_csv.ParseOptions:
     return pa_csv.ParseOptions(newlines_in_values=True)
 
 
-def csv_texts(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def csv_texts(name: str, stream: pa.NativeFile | Hashed, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Stream a CSV file as columns of text, at most `BATCH` rows at a time."""
     convert = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
+        column_types=dict.fromkeys(columns, pa.string()),
         strings_can_be_null=True,
         null_values=[""],
         quoted_strings_can_be_null=False,
     )
-    with refusals(path), pa_csv.open_csv(path, parse_options=csv_quotes(), convert_options=convert) as reader:
+    plain = unzipped(name, stream)
+    with refusals(name), pa_csv.open_csv(plain, parse_options=csv_quotes(), convert_options=convert) as reader:
         for block in reader:
             yield from slices(block)
 
@@ -124,73 +132,79 @@ class Format:
     typed : bool
         Whether the file itself says what type a column has.
     schema : callable
-        Takes a path and the names of columns that are text; gives the file's plain schema and its number of rows.
+        Takes a file and the names of columns that are text; gives the file's plain schema and its number of rows.
     batches : callable
-        Takes a path and a schema at least as wide as the file's; streams the file's rows.
+        Takes a file and a schema at least as wide as the file's; streams the file's rows.
     """
 
     typed: bool
-    schema: Callable[[Path, Collection[str]], tuple[pa.Schema, int]]
-    batches: Callable[[Path, pa.Schema], Iterator[pa.RecordBatch]]
+    schema: Callable[[StoredFile, Collection[str]], tuple[pa.Schema, int]]
+    batches: Callable[[StoredFile, pa.Schema], Iterator[pa.RecordBatch]]
 
 
-def csv_schema(path: Path, text: Collection[str]) -> tuple[pa.Schema, int]:
+def csv_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:
     """Settle the types of a CSV file over all its rows, and count them."""
-    names = csv_names(path)
+    names = csv_names(file)
     candidates = {name: [] if name in text else list(PATTERNS) for name in names}
     rows, filled = 0, set(text)
-    for batch in csv_texts(path, names):
-        rows += batch.num_rows
-        for name in names:
-            candidates[name] = csv_types(batch.column(name), candidates[name])
-            if name not in filled and not pc.all(pc.is_in(batch.column(name), pa.array([*MISSING, None]))).as_py():
-                filled.add(name)
+    with file.first_pass() as stream:
+        for batch in csv_texts(file.name, stream, names):
+            rows += batch.num_rows
+            for name in names:
+                candidates[name] = csv_types(batch.column(name), candidates[name])
+                if name not in filled and not pc.all(pc.is_in(batch.column(name), pa.array([*MISSING, None]))).as_py():
+                    filled.add(name)
     kinds = {name: (candidates[name] + [pa.string()])[0] if name in filled else pa.null() for name in names}
     return pa.schema(kinds), rows
 
 
-def csv_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def csv_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Stream a CSV file in settled types."""
-    for batch in csv_texts(path, schema.names):
-        arrays = [csv_column(batch.column(field.name), field.type) for field in schema]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    with file.stream() as stream:
+        for batch in csv_texts(file.name, stream, schema.names):
+            arrays = [csv_column(batch.column(field.name), field.type) for field in schema]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 # %% ../../nbs/data/09_formats.ipynb #761cb45d
-def json_blocks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
+def json_blocks(name: str, stream: pa.NativeFile | Hashed, size: int = 4 << 20) -> Iterator[bytes]:
     """Read whole lines of a file of JSON lines, about `size` bytes at a time."""
-    with refusals(path), path.open("rb") as raw:
-        stream: gzip.GzipFile | io.BufferedReader = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-        while lines := stream.readlines(size):
+    with refusals(name):
+        zipped = name.lower().endswith(".gz")
+        plain = gzip.GzipFile(fileobj=stream) if zipped else io.BufferedReader(stream)  # type: ignore[arg-type]
+        while lines := plain.readlines(size):
             block = b"".join(lines)
             if block.strip():
                 yield block
 
 
-def json_table(path: Path, block: bytes, schema: pa.Schema | None = None) -> pa.Table:
+def json_table(name: str, block: bytes, schema: pa.Schema | None = None) -> pa.Table:
     """Parse whole lines, in a given schema or in the types that the lines have."""
     read = pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1)
     unexpected = "infer" if schema is None else "error"
     parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected)
-    with refusals(path):
+    with refusals(name):
         return pa_json.read_json(io.BytesIO(block), read_options=read, parse_options=parse)
 
 
-def json_schema(path: Path, text: Collection[str]) -> tuple[pa.Schema, int]:
+def json_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:
     """Settle the types of a file of JSON lines over all its rows, and count them."""
     schema, rows = pa.schema([]), 0
-    for block in json_blocks(path):
-        table = json_table(path, block)
-        rows += table.num_rows
-        kinds = {field.name: pa.string() if pa.types.is_timestamp(field.type) else field.type for field in table.schema}
-        schema = widest([schema, plain_schema(pa.schema(kinds))], path.name)
+    with file.first_pass() as stream:
+        for block in json_blocks(file.name, stream):
+            table = json_table(file.name, block)
+            rows += table.num_rows
+            times = [pa.string() if pa.types.is_timestamp(kind) else kind for kind in table.schema.types]
+            plain = plain_schema(pa.schema(zip(table.schema.names, times, strict=True)))
+            schema = widest([schema, plain], file.name)
     return schema, rows
 
 
-def json_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def json_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Stream a file of JSON lines in settled types."""
-    for block in json_blocks(path):
-        table = json_table(path, block, schema).select(schema.names)
-        yield from table.combine_chunks().to_batches(max_chunksize=BATCH)
+    with file.stream() as stream:
+        for block in json_blocks(file.name, stream):
+            table = json_table(file.name, block, schema).select(schema.names)
+            yield from table.combine_chunks().to_batches(max_chunksize=BATCH)
 
 
 def widest(schemas: Sequence[pa.Schema], what: str) -> pa.Schema:
@@ -207,18 +221,18 @@ def widest(schemas: Sequence[pa.Schema], what: str) -> pa.Schema:
         raise IngestError(f"{what}: a column changes its type on the way: {error}; write it in one type") from error
 
 # %% ../../nbs/data/09_formats.ipynb #ba76cc43
-def parquet_schema(path: Path, text: Collection[str]) -> tuple[pa.Schema, int]:
+def parquet_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:
     """Read the types and the number of rows from a Parquet footer."""
-    with refusals(path):
-        footer = pa_parquet.ParquetFile(path)
+    with refusals(file.name), file.open() as stream:
+        footer = pa_parquet.ParquetFile(stream)
         return plain_schema(footer.schema_arrow), footer.metadata.num_rows
 
 
-def parquet_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def parquet_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Stream a Parquet file in plain types."""
-    with refusals(path), pa_parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH):
-            yield cast_batch(batch, schema, path.name)
+    with refusals(file.name), file.open() as stream, pa_parquet.ParquetFile(stream, pre_buffer=False) as opened:
+        for batch in opened.iter_batches(batch_size=BATCH):
+            yield cast_batch(batch, schema, file.name)
 
 
 JSON_LINES = Format(True, json_schema, json_batches)
@@ -229,17 +243,18 @@ FORMATS: Mapping[str, Format] = {
     ".jsonl": JSON_LINES,
     ".jsonl.gz": JSON_LINES,
     ".ndjson": JSON_LINES,
+    ".ndjson.gz": JSON_LINES,
     ".parquet": Format(True, parquet_schema, parquet_batches),
 }
 
 
-def format_of(path: Path) -> Format:
+def format_of(name: str) -> Format:
     """Find the format of a file from the end of its name.
 
     Parameters
     ----------
-    path : Path
-        A file; only its name is looked at.
+    name : str
+        Name of a file.
 
     Returns
     -------
@@ -252,11 +267,11 @@ def format_of(path: Path) -> Format:
 
     Examples
     --------
-    >>> format_of(Path("flights.csv.gz")).typed
+    >>> format_of("flights.csv.gz").typed
     False
     """
     for ending in sorted(FORMATS, key=len, reverse=True):
-        if path.name.lower().endswith(ending):
+        if name.lower().endswith(ending):
             return FORMATS[ending]
     known = ", ".join(FORMATS)
-    raise IngestError(f"{path.name}: the format of a file is known by its ending, one of {known}; rename or convert it")
+    raise IngestError(f"{name}: the format of a file is known by its ending, one of {known}; rename or convert it")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -102,11 +101,11 @@ def slices(block: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield block.slice(start, BATCH)
 
 # %% ../../nbs/data/08_plain.ipynb #f794b016
-class refusals:  # noqa: N801 - reads as a statement: with refusals(path)
+class refusals:  # noqa: N801 - reads as a statement: with refusals(name)
     """Turn what Arrow refuses inside a file into one line with the file's name."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __enter__(self) -> None:
         """Begin to read."""
@@ -115,4 +114,4 @@ class refusals:  # noqa: N801 - reads as a statement: with refusals(path)
         """Rename what Arrow, gzip or the system raised."""
         if isinstance(error, pa.ArrowException | OSError | EOFError | UnicodeDecodeError):
             way = "correct the file or save it again as UTF-8"
-            raise IngestError(f"{self.path.name}: cannot be read: {error}; {way}") from error
+            raise IngestError(f"{self.name}: cannot be read: {error}; {way}") from error

@@ -10,8 +10,6 @@ import re
 from collections.abc import Collection
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from functools import cached_property
 from inspect import getattr_static
 from pathlib import Path
 from typing import Protocol
@@ -24,14 +22,14 @@ import pyarrow as pa
 
 from .delta import is_delta
 from .delta import open_delta
-from .formats import FORMATS
+from .find import find_files
 from .formats import Format
 from .formats import format_of
 from .formats import widest
 from .frame import FrameSource
 from .frame import open_frame
+from .storage import StoredFile
 from ..errors import IngestError
-from ..errors import nearest
 
 _all_ = [FrameSource]
 
@@ -75,8 +73,8 @@ class FileSource:
 
     Attributes
     ----------
-    path : Path
-        The file.
+    file : StoredFile
+        Where its bytes are.
     format : Format
         How it is read.
     schema : pyarrow.Schema
@@ -95,26 +93,25 @@ class FileSource:
     (['carrier', 'delay'], 2, [2])
     """
 
-    path: Path
+    file: StoredFile
     format: Format
     schema: pa.Schema
     rows: int
 
     @property
     def name(self) -> str:
-        """Name of the file, without its folder."""
-        return self.path.name
+        """Name of the file, with its folders below the pattern that found it."""
+        return self.file.name
 
     @property
     def typed(self) -> bool:
         """Whether the file itself says what type a column has; CSV does not."""
         return self.format.typed
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """First 32 hex digits of the SHA-256 of the file's bytes."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        return self.file.fingerprint
 
     def columns(self) -> list[str]:
         """Names of the columns, in order."""
@@ -122,11 +119,12 @@ class FileSource:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows; a file that changes meanwhile is refused."""
-        fingerprint, before = self.fingerprint, self.path.stat()
-        yield from self.format.batches(self.path, self.schema)
-        after = self.path.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise IngestError(f"{self.name}: changed while it was read (was {fingerprint[:8]}...); wait for its writer")
+        try:
+            yield from self.format.batches(self.file, self.schema)
+        except IngestError:
+            self.file.check()  # what cannot be read may have been replaced
+            raise
+        self.file.check()
 
 # %% ../../nbs/data/10_source.ipynb #6f913d52
 @dataclass(frozen=True)
@@ -165,25 +163,25 @@ class FolderSource:
             yield from part.batches()
 
 
-def _common_schema(paths: list[Path], schemas: list[pa.Schema]) -> pa.Schema:
+def _common_schema(files: list[StoredFile], schemas: list[pa.Schema], what: str) -> pa.Schema:
     """Find the one schema of several files; a file with other columns is refused by name."""
     first = set(schemas[0].names)
-    for path, schema in zip(paths, schemas, strict=True):
+    for file, schema in zip(files, schemas, strict=True):
         other = sorted(first.symmetric_difference(schema.names))
         if other:
-            verb = "is missing" if other[0] in first else f"does not stand in {paths[0].name}"
-            raise IngestError(f"{path.name}: column {other[0]!r} {verb}; files read together have the same columns")
-    return widest(schemas, paths[0].parent.name)
+            verb = "is missing" if other[0] in first else f"does not stand in {files[0].name}"
+            raise IngestError(f"{file.name}: column {other[0]!r} {verb}; files read together have the same columns")
+    return widest(schemas, what)
 
 
-def open_files(name: str, paths: list[Path], text: Collection[str]) -> FileSource | FolderSource:
+def open_files(name: str, files: list[StoredFile], text: Collection[str]) -> FileSource | FolderSource:
     """Settle the types of files that are read together."""
-    formats = [format_of(path) for path in paths]
-    settled = [form.schema(path, text) for form, path in zip(formats, paths, strict=True)]
-    schema = _common_schema(paths, [own for own, _ in settled])
-    parts = zip(paths, formats, settled, strict=True)
-    files = [FileSource(path, form, schema, rows) for path, form, (_, rows) in parts]
-    return files[0] if len(files) == 1 and name == files[0].name else FolderSource(name, tuple(files))
+    formats = [format_of(file.name) for file in files]
+    settled = [form.schema(file, text) for form, file in zip(formats, files, strict=True)]
+    schema = _common_schema(files, [own for own, _ in settled], name)
+    parts = zip(files, formats, settled, strict=True)
+    sources = [FileSource(file, form, schema, rows) for file, form, (_, rows) in parts]
+    return sources[0] if len(sources) == 1 and name == sources[0].name else FolderSource(name, tuple(sources))
 
 # %% ../../nbs/data/10_source.ipynb #7a9662fa
 def open_source(
@@ -194,7 +192,8 @@ def open_source(
     Parameters
     ----------
     given : str, Path, pandas.DataFrame, polars.DataFrame, pyarrow.Table or Source
-        A file, a folder, a Delta table, a pattern like ``"2013-*.csv"``, a frame, or a source already.
+        A file, a folder, a Delta table, a pattern like ``"2013/*/*.csv"``, each a path or an address like
+        ``"s3://shop/2013"``; a frame; or a source already.
     text : collection of str
         Columns that hold text even where a CSV file shows digits, as a contract declares them.
 
@@ -218,25 +217,10 @@ def open_source(
     if isinstance(given, str | Path):
         if re.match(r"(sqlite|postgres(ql)?):", str(given)):
             raise IngestError("source: a database needs a query; write SqlSource(url, query, cursor=...) in its place")
-        if is_delta(Path(given)):
-            return open_delta(Path(given))
-        return open_files(Path(given).name, _find_files(Path(given)), text)
+        if is_delta(given):
+            return open_delta(given)
+        return open_files(str(given).rstrip("/").rpartition("/")[2], find_files(given), text)
     if is_source(given):
         return cast(Source, given)
     kinds = "a path, a pandas or polars frame, an Arrow table or a Source"
     raise IngestError(f"source: {kinds}; got {type(given).__name__}; pass one of these")
-
-
-def _find_files(path: Path) -> list[Path]:
-    """List the files that a path, a folder or a pattern names, in order of their names."""
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith((".", "_"))]
-        if not files:
-            raise IngestError(f"{path}: the folder holds no file; known formats: {', '.join(FORMATS)}")
-        return files
-    beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
-    if files := sorted(file for file in beside if file.is_file() and fnmatch(file.name, path.name)):
-        return files
-    raise IngestError(f"{path}: no such file or folder; {nearest(path.name, [file.name for file in beside])}")

@@ -5,14 +5,19 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from mlworkbench.data.formats import PATTERNS, csv_types, format_of
+from mlworkbench.data.formats import CSV, PATTERNS, csv_types, format_of
+from mlworkbench.data.storage import StoredFile, locate
 from mlworkbench.errors import IngestError
 
 
+def stored(path):
+    return StoredFile(*locate(path), path.name)
+
+
 def read(path, text=()):
-    form = format_of(path)
-    schema, rows = form.schema(path, text)
-    batches = list(form.batches(path, schema))
+    form, file = format_of(path.name), stored(path)
+    schema, rows = form.schema(file, text)
+    batches = list(form.batches(file, schema))
     assert sum(batch.num_rows for batch in batches) == rows
     return pa.Table.from_batches(batches, schema)
 
@@ -167,8 +172,8 @@ def test_parquet_whole_numbers_that_do_not_fit_are_refused_by_column(tmp_path):
 def test_memory_is_bounded_by_the_batch(tmp_path):
     path = tmp_path / "c.csv"
     path.write_text("a\n" + "1\n" * 200_000)
-    schema, _ = format_of(path).schema(path, ())
-    assert max(batch.num_rows for batch in format_of(path).batches(path, schema)) <= 65_536
+    schema, _ = CSV.schema(stored(path), ())
+    assert max(batch.num_rows for batch in CSV.batches(stored(path), schema)) <= 65_536
 
 
 def test_candidates_only_shrink():

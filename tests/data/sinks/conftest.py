@@ -234,3 +234,8 @@ def receiver(request):
     made = Receiver()
     request.addfinalizer(made.close)
     return made
+
+
+@pytest.fixture
+def webhook_place(request, tmp_path):
+    return Place("webhook", request, tmp_path)

@@ -103,6 +103,7 @@ def _groups(entries: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]
 
 # %% ../../nbs/data/14_outbox.ipynb #f70ddb98
 SCHEMA = """
+PRAGMA secure_delete = ON;
 CREATE TABLE IF NOT EXISTS sent (id TEXT PRIMARY KEY, partition TEXT NOT NULL, digest BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sent_partition ON sent (partition);
 CREATE TABLE IF NOT EXISTS revisions (partition TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;

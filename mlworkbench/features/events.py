@@ -70,7 +70,7 @@ def _countable(column: pl.Series, what: str) -> pl.Series:
 
 def _plain(numbers: pl.Series) -> pl.Series:
     """Make NaN missing, and zero without a sign."""
-    return numbers.fill_nan(None).set(numbers == 0.0, 0.0)
+    return numbers.fill_nan(None).set(numbers == 0.0, 0.0)  # polars leaves out adding 0.0, which keeps the sign
 
 
 def _value(events: pl.DataFrame, stored: str, what: str) -> pl.Series:

@@ -38,7 +38,8 @@ class AskedBetween:
 
     Examples
     --------
-    >>> view = WindowView("v", "t", ("k",), timedelta(1), {"most": Recent("max", "x")})
+    >>> from mlworkbench.features.declare import AsOfView
+    >>> view = AsOfView("v", "t", ("k",), ("x",))
     >>> asked = AskedBetween(view, ["[1]", "[1]", "[1]", None], [5, 0, 20, 0], [9, 6, 29, 9])
     >>> asked.spans
     [('[1]', 0, 9), ('[1]', 20, 29)]

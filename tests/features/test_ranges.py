@@ -4,10 +4,15 @@ import math
 from datetime import timedelta
 
 import numpy as np
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlworkbench.data.lake import Lake
 from mlworkbench.features import answer, lineage, offline, online, recent
+from mlworkbench.features.materialize import materialize
+from mlworkbench.features.offline import TIME, join_views
+from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.ranges import count_below, distinct, extremes
 from mlworkbench.features.spans import AskedBetween
 from mlworkbench.features.view import Recent, WindowView, expired
@@ -80,3 +85,18 @@ def test_each_request_gets_its_own_rows_and_no_row_is_read_twice(requests, momen
 
 def test_one_function_says_what_is_too_old_wherever_a_view_is_read():
     assert all(module.expired is expired for module in (answer, lineage, offline, online, recent))
+
+
+def test_infinity_is_a_value_and_survives_the_store(tmp_path):
+    keys, low, high = ("k",), float("-inf"), float("inf")
+    columns = {"least": Recent("min", "x"), "most": Recent("max", "x"), "last": Recent("last", "x")}
+    view = WindowView("v", "t", keys, timedelta(microseconds=9), columns | {"n": Recent("distinct", "x")})
+    moments = pl.Series([1, 2, 3]).cast(TIME)
+    lake = Lake(tmp_path / "lake")
+    lake.append("t", pl.DataFrame({"k": [1, 1, 1], "available_at": moments, "x": [high, 2.5, low]}).to_arrow())
+    expected = {"least": low, "most": high, "last": low, "n": 3}
+    with OnlineStore(tmp_path / "online.sqlite") as store:
+        materialize([view], lake, store)
+        assert store.get(view, (1,), 5) == expected
+    asked = pl.DataFrame({"k": [1], "prediction_time": pl.Series([5]).cast(TIME)})
+    assert join_views(asked, [view], lake).select(view.outputs).row(0, named=True) == expected

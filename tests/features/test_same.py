@@ -251,7 +251,7 @@ def worlds(draw):
 
 
 @given(world=worlds())
-@settings(max_examples=120, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=80, deadline=None, suppress_health_check=CHECKS)
 def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_rows(new_place, world):
     tables, requests, views, late, key_type = world
     lake = MemoryLake(dict(tables))
@@ -271,7 +271,7 @@ def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_
 
 
 @given(world=worlds(), data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=30, deadline=None, suppress_health_check=CHECKS)
 def test_events_in_any_batches_and_order_with_a_restart_after_each_end_up_the_same(new_place, world, data):
     tables, requests, views, _, _ = world
     events, place = tables["events"], new_place()

@@ -42,6 +42,9 @@ def landings(lake: Lake, count: int = 400) -> None:
     lake.append("weather", pl.DataFrame(wind).to_arrow(), transaction=None)
 
 
+GATE = {"gate": Recent("last", "gate", kind="category")}
+
+
 def timed() -> ModelDefinition:
     draws = np.random.default_rng(3)
     count = 260
@@ -67,7 +70,7 @@ def timed() -> ModelDefinition:
     }
     views = (
         AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"}, ttl=timedelta(hours=3)),
-        WindowView("landings", "landings", ("origin",), window=timedelta(hours=3), columns=recent),
+        WindowView("landings", "landings", ("origin",), timedelta(hours=3), recent | GATE),
     )
     return ModelDefinition(
         "late",

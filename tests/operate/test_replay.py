@@ -171,7 +171,7 @@ def test_every_deployment_comes_out_again_bit_for_bit(version: Version, home: Ho
     score_batch(version, home, requests=requests(), job=Job(run_id="test"))
     in_real_time(version, home)
     in_a_stream(version, home)
-    in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4})
+    in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4, "worst": 30.5})
     report = replay_many("late", home)
     rows = COUNT + COUNT + 41 + 40
     assert report.counts == {
@@ -378,7 +378,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
 
 
 def test_a_passport_of_what_an_event_carried_says_so(version: Version, home: Home) -> None:
-    in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4})
+    in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4, "worst": 30.5})
     facts = passport(read_log(home.log("late"))["prediction_id"][0], home)
     sources = {one["name"]: one["from"] for one in facts["features"]}
     assert sources["wind"] == "carried by the event"

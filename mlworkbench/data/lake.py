@@ -60,8 +60,8 @@ def arrow_schema(table: deltalake.DeltaTable) -> pa.Schema:
     return pa.schema(table.schema().to_arrow())
 
 
-def check_same(name: str, stored: pa.Schema, given: pa.Schema) -> None:
-    """Refuse rows whose columns differ from the table's, by the name of the first that does.
+def check_same(name: str, stored: pa.Schema, given: pa.Schema, *, merge: bool = False) -> None:
+    """Refuse rows whose columns differ from the table's, by the name of the first that does; `merge` lets new ones in.
 
     Examples
     --------
@@ -70,6 +70,8 @@ def check_same(name: str, stored: pa.Schema, given: pa.Schema) -> None:
     way = "a table keeps its columns: convert the rows, or ingest under a new table name"
     for field in given:
         if field.name not in stored.names:
+            if merge:
+                continue
             raise IngestError(f"table {name!r}: column {field.name!r} is new; {way}")
         kind = stored.field(field.name).type
         if kind != field.type:
@@ -195,6 +197,7 @@ class Lake:
         transaction: str | None = None,
         personal: Collection[str] = (),
         note: Mapping[str, str] | None = None,
+        merge: bool = False,
     ) -> int:
         """Append rows in one commit.
 
@@ -210,6 +213,8 @@ class Lake:
             Columns whose values stay out of the log.
         note : mapping of str to str, optional
             Words to keep in the same commit; `note` reads them.
+        merge : bool, default=False
+            Add columns that the table does not have, in the same commit; older rows read as missing.
 
         Returns
         -------
@@ -231,9 +236,10 @@ class Lake:
         check_storable(name, first.schema)
         schema = plain_schema(first.schema)
         if table is not None:
-            check_same(name, arrow_schema(table), schema)
+            check_same(name, arrow_schema(table), schema, merge=merge)
         options = self._options(schema, personal, new=table is None, transaction=transaction)
         options["commit_properties"].custom_metadata = dict(note or {})
+        options |= {"schema_mode": "merge"} if merge else {}
         return commit(self._folder(name), Counted(chain([first], stream)), schema, {"mode": "append", **options})
 
     def note(self, name: str, key: str) -> str | None:

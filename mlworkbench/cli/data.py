@@ -77,7 +77,8 @@ def report_line(report: IngestReport) -> str:
     counts = f"{report.read:,} read, {report.appended:,} new, {report.skipped:,} already there"
     allowed = "".join(f"; allowed: {count:,} - {rule}" for rule, count in report.allowed.items())
     warning = f"; warning: {report.warning}" if report.warning else ""
-    return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}{warning}"
+    added = f"; new columns: {', '.join(report.new_columns)}" if report.new_columns else ""
+    return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}{added}{warning}"
 
 
 def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json: Json = False) -> None:

@@ -46,7 +46,7 @@ from ..errors import user_frame
 from ..pseudonym import Pseudonyms
 
 # %% auto #0
-__all__ = ['Progress', 'Gathered', 'resolve', 'resumed', 'new_gathered', 'gather']
+__all__ = ['Progress', 'Gathered', 'resolve', 'resumed', 'new_gathered', 'gather', 'pieces']
 
 # %% ../../nbs/data/12_gather.ipynb #5638163c
 Progress = Callable[[str, int, int | None], None]
@@ -129,8 +129,8 @@ class Gathered:
         return pl.DataFrame(columns)
 
 # %% ../../nbs/data/12_gather.ipynb #8797db0e
-def resolve(table: Table) -> Source:
-    """Open the source of a table; a function is called first."""
+def resolve(table: Table, stored: pa.Schema | None = None) -> Source:
+    """Open the source of a table; a function is called first. Digits stay text where the lake holds text."""
     given = table.source
     if callable(given) and not is_source(given):
         try:
@@ -141,6 +141,7 @@ def resolve(table: Table) -> Source:
             place = user_frame(error) or "its function"
             raise UserCodeError(f"table {table.name!r}: source: {type(error).__name__}: {error}; at {place}") from error
     text = [column.name for column in table.contract.columns if column.kind in ("category", "text", "time")]
+    text += [field.name for field in stored or () if field.type == pa.string()]
     return open_source(given, text=text)
 
 # %% ../../nbs/data/12_gather.ipynb #06c36886
@@ -177,7 +178,7 @@ def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | No
     for part in getattr(source, "parts", (source,)):
         copy, first = part.fingerprint in gathered.sources, 0
         gathered.sources.append(part.fingerprint)
-        for batch in _pieces(part, None if rows is None else rows - gathered.read):
+        for batch in pieces(part, None if rows is None else rows - gathered.read):
             gathered.read += len(batch)
             if copy:
                 gathered.kept += len(batch)
@@ -192,7 +193,7 @@ def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | No
                 progress(gathered.table.name, gathered.read, gathered.total)
 
 
-def _pieces(source: Source, rows: int | None) -> Iterator[pa.RecordBatch]:
+def pieces(source: Source, rows: int | None) -> Iterator[pa.RecordBatch]:
     """Stream at most `rows` rows of a source in plain types, `BATCH` at a time."""
     if rows is not None and rows <= 0:
         return

@@ -19,8 +19,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from ..contract import Fault
 from .commit import taking_turns
+from .decide import decide
+from .decide import repeats
 from .fresh import staleness
 from .gather import Gathered
 from .gather import Progress
@@ -28,25 +29,26 @@ from .gather import gather
 from .gather import new_gathered
 from .gather import resolve
 from .gather import resumed
+from .grow import grown
+from .grow import new_columns
 from .lake import Lake
 from .lake import check_same
-from .still import StillLake
 from .privacy import table_pseudonyms
 from .quarantine import LINE
 from .quarantine import new_lines
-from .quarantine import quarantine_rows
 from .quarantine import write_quarantine
+from .source import Source
 from .sql import MARK
 from .sql import SqlSource
+from .still import StillLake
 from .table import Table
-from .table import call
-from ..faults import WITHHELD
+from .user_code import call
 from ..home import Home
 
 _all_ = ["Table"]
 
 # %% auto #0
-__all__ = ['IngestReport', 'decide', 'repeats', 'appended', 'count_allowed', 'ingest', 'Table']
+__all__ = ['IngestReport', 'appended', 'count_allowed', 'ingest', 'Table']
 
 # %% ../../nbs/data/12_ingest.ipynb #ecdcd69e
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class IngestReport:
         How long it took.
     warning : str
         What to look at; empty for a fresh source.
+    new_columns : list of str
+        Columns that the table got with these rows, with kind; `undeclared` where the contract does not name them.
     """
 
     table: str
@@ -87,86 +91,11 @@ class IngestReport:
     version: int | None
     seconds: float
     warning: str = ""
+    new_columns: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON-ready fields."""
         return asdict(self)
-
-# %% ../../nbs/data/12_ingest.ipynb #c0930905
-def decide(gathered: Gathered, lake: Lake) -> pl.DataFrame:
-    """Say for each row that waits whether it is new, or repeats a key of its own source.
-
-    Returns
-    -------
-    polars.DataFrame
-        In the order of the good spool: ``append`` (boolean), ``owner`` (position of the row that has the key already;
-        missing for rows that are new or known), and the ``_allow`` columns.
-    """
-    key = list(gathered.table.contract.key) or ["_part", "_row"]
-    rows = pl.concat(gathered.identities)
-    known = _known(gathered, lake, rows.select(key))
-    rows = rows.join(known, on=key, how="left", nulls_equal=True, maintain_order="left")
-    part, row = pl.col("_part"), pl.col("_row")
-    first_part, first_row = (part, row) if _once(rows, key) else (part.first().over(key), row.first().over(key))
-    rows = rows.with_columns(
-        there=pl.col("_known_part").is_not_null(),
-        owner_part=pl.coalesce("_known_part", first_part),
-        owner_row=pl.coalesce("_known_row", first_row),
-    )
-    own = (pl.col("owner_part") == part) & (pl.col("owner_row") == row)
-    repeat = (pl.col("owner_part") == part) & (pl.col("owner_row") != row)
-    owner = pl.when(repeat).then(pl.col("owner_row")).alias("owner")
-    return rows.select((own & ~pl.col("there")).alias("append"), owner, pl.col("^_allow .*$"))
-
-
-def _once(rows: pl.DataFrame, key: list[str]) -> bool:
-    """Say whether each key stands once."""
-    return rows.n_unique(subset=key) == rows.height
-
-
-def _known(gathered: Gathered, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
-    """Read which of the keys the table holds, and where they came from; -1 for another source."""
-    name, key = gathered.table.name, keys.columns
-    if not lake.exists(name):
-        return keys.clear().with_columns(_known_part=pl.lit(None, pl.Int64), _known_row=pl.lit(None, pl.Int64))
-    parts = {source: part for part, source in reversed(list(enumerate(gathered.sources)))}
-    part = pl.col("source").replace_strict(parts, default=-1, return_dtype=pl.Int64).alias("_known_part")
-    frame = lake.scan(name)
-    if not gathered.table.contract.key:
-        mine = frame.filter(pl.col("source").is_in(list(parts))).select(part, _known_row="source_row")
-        return mine.with_columns(_part="_known_part", _row="_known_row").collect()
-    frame = frame.select(*key, "source", _known_row="source_row")
-    known = frame.join(keys.lazy(), on=key, how="semi", nulls_equal=True).collect()
-    return (known if _once(known, key) else known.unique(subset=key, keep="any")).select(*key, part, "_known_row")
-
-
-def repeats(gathered: Gathered, decided: pl.DataFrame) -> None:
-    """Bring the rows that repeat a key of their own source into the spool of bad rows."""
-    table, start = gathered.table, 0
-    if decided["owner"].null_count() == decided.height:
-        return
-    personal = any(table.contract.column(name).personal for name in table.contract.key)
-    for batch in gathered.good.batches():
-        owners = decided["owner"][start : start + len(batch)]
-        start += len(batch)
-        keys = batch.select(list(table.contract.key)).to_pylist() if owners.null_count() < len(owners) else []
-        faults = [
-            Fault(row, ", ".join(keys[row]), "each key once", _key_value(keys[row], personal), f"row {owner} has it")
-            for row, owner in enumerate(owners.to_list())
-            if owner is not None
-        ]
-        positions = batch.column("source_row").to_pylist()
-        if faults:
-            gathered.note(faults, positions)
-            gathered.repeats += len(faults)
-            sent, source = batch.select(list(table.contract.names)), batch.column("source")[0].as_py()
-            gathered.bad.write(quarantine_rows(sent, positions, faults, personal=table.personal, source=source))
-
-
-def _key_value(key: dict[str, Any], personal: bool) -> object:
-    """Give a key's value for the message."""
-    values = list(key.values())
-    return WITHHELD if personal else values[0] if len(values) == 1 else ", ".join(str(value) for value in values)
 
 # %% ../../nbs/data/12_ingest.ipynb #51982f95
 def appended(gathered: Gathered, decided: pl.DataFrame) -> Iterator[pa.RecordBatch]:
@@ -250,10 +179,8 @@ class _Turn:
     def take(self) -> IngestReport:
         """Read, decide and write on top of the tables as they were read."""
         lake, name = StillLake(self.home.lake), self.table.name
-        if lake.exists(name):
-            check_same(name, lake.schema(name), self.table.schema)
-        source = resumed(resolve(self.table), self.table, lake, self.home.path)
-        gathered = new_gathered(self.table, source, self.home.path, self.rows)
+        wide, source, stored = self._opened(lake)
+        gathered = new_gathered(wide, source, self.home.path, self.rows)
         gathered.pseudonyms = table_pseudonyms(self.table, self.home, lake)
         gather(gathered, source, self.when, rows=self.rows, progress=self.progress)
         warning = staleness(gathered, lake, self.when)
@@ -263,7 +190,17 @@ class _Turn:
         quarantined = sum(self.quarantined)
         skipped, dropped = gathered.kept - new - quarantined, gathered.read - gathered.kept
         counted = gathered.read, new, skipped, quarantined, dropped
-        return IngestReport(name, *counted, allowed, version, 0.0, warning)
+        added = new_columns(wide, self.table.contract, stored) if new else []
+        return IngestReport(name, *counted, allowed, version, 0.0, warning, added)
+
+    def _opened(self, lake: Lake) -> tuple[Table, Source, pa.Schema | None]:
+        """Open the source, and let the declaration grow where it may; tell the columns of the lake before."""
+        table, name = self.table, self.table.name
+        stored = lake.schema(name) if lake.exists(name) else None
+        if stored is not None and table.new_columns == "refuse":
+            check_same(name, stored, table.schema)
+        source = resumed(resolve(table, stored), table, lake, self.home.path)
+        return grown(table, source, stored), source, stored
 
     def _commit(self, gathered: Gathered, lake: Lake, note: Mapping[str, str]) -> tuple[int, dict[str, int]]:
         """Decide, check the limit, and write both tables."""
@@ -276,5 +213,6 @@ class _Turn:
         gathered.check()
         allowed = count_allowed(gathered, decided, lake) if gathered.identities else {}
         self.quarantined.append(write_quarantine(quarantine, name, gathered.bad, self.when, same=gathered.same))
-        new = lake.append(name, appended(gathered, decided), personal=self.table.personal, note=note)
+        table, merge = gathered.table, gathered.table.new_columns == "merge"
+        new = lake.append(name, appended(gathered, decided), personal=table.personal, note=note, merge=merge)
         return new, allowed

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from datetime import date
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +22,12 @@ import pyarrow as pa
 
 from ..contract import Fault
 from .lake import Lake
+from ..errors import IngestError
 from ..faults import WITHHELD
 from ..faults import shorten
 
 # %% auto #0
-__all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'Spool', 'new_lines',
+__all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'room', 'Spool', 'new_lines',
            'write_quarantine']
 
 # %% ../../nbs/data/12_quarantine.ipynb #f216806b
@@ -121,6 +123,24 @@ def quarantine_rows(
     return pa.RecordBatch.from_pylist(lines, schema=QUARANTINE)
 
 # %% ../../nbs/data/12_quarantine.ipynb #4438b363
+@contextmanager
+def room() -> Iterator[None]:
+    """Turn what the system says of a full disk into one line.
+
+    Examples
+    --------
+    >>> with room():
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    mlworkbench.errors.IngestError: rows wait on the disk of the home: ...; nothing was written; make room ...
+    """
+    try:
+        yield
+    except OSError as error:
+        rule = "rows wait on the disk of the home until all are read"
+        raise IngestError(f"{rule}: {error}; nothing was written; make room there, or name another home") from error
+
+
 class Spool:
     """Batches that wait on disk, in a file that vanishes with the process.
 
@@ -148,13 +168,15 @@ class Spool:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch; its columns are put in order."""
         if batch.num_rows:
-            self.writer.write_batch(batch.select(self.schema.names))
+            with room():
+                self.writer.write_batch(batch.select(self.schema.names))
             self.rows += batch.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream what was added, from the first batch; nothing can be added afterwards."""
-        self.writer.close()
-        self.file.seek(0)
+        with room():
+            self.writer.close()
+            self.file.seek(0)
         with pa.ipc.open_stream(pa.PythonFile(self.file, "r")) as reader:
             yield from reader
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import timedelta
 from typing import Any
 from typing import Literal
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -28,14 +28,12 @@ from .lake import TABLE_NAME
 from .lake import Lake
 from .plain import cast_batch
 from .plain import plain_schema
+from .user_code import call
 from ..errors import IngestError
-from ..errors import UserCodeError
-from ..errors import WorkbenchError
 from ..errors import nearest
-from ..errors import user_frame
 
 # %% auto #0
-__all__ = ['EXTRA', 'KNOWN', 'Result', 'Transform', 'Allowed', 'Table', 'call', 'failing_row', 'Prepared', 'prepare']
+__all__ = ['EXTRA', 'KNOWN', 'Transform', 'Allowed', 'Table', 'Prepared', 'prepare', 'stored_names', 'transformed']
 
 # %% ../../nbs/data/12_table.ipynb #d6681ad8
 EXTRA = pa.schema(
@@ -47,7 +45,6 @@ EXTRA = pa.schema(
     }
 )
 KNOWN = Column("available_at", "time")
-Result = TypeVar("Result")
 Transform = Callable[[pl.DataFrame], pl.DataFrame]
 Allowed = Callable[[pl.DataFrame, Lake], pl.Series]
 
@@ -80,6 +77,8 @@ class Table:
         How old the newest row may be when it is ingested, by its availability time; default any age.
     stale : {"refuse", "warn"}, default="refuse"
         Whether an older source is refused, or taken with a warning in the report.
+    new_columns : {"refuse", "merge"}, default="refuse"
+        Whether a column that the table in the lake does not have is refused, or added in the commit of its rows.
 
     Examples
     --------
@@ -99,6 +98,7 @@ class Table:
     happened_at: str | Callable[[pl.DataFrame], pl.Series] | None = None
     max_age: timedelta | None = None
     stale: Literal["refuse", "warn"] = "refuse"
+    new_columns: Literal["refuse", "merge"] = "refuse"
 
     def __post_init__(self) -> None:
         """Refuse a declaration that cannot work."""
@@ -109,8 +109,9 @@ class Table:
             raise IngestError(f"table {self.name!r}: limit is a share from 0 to 1; got {self.limit}; correct it")
         if self.max_age is not None and self.max_age <= timedelta(0):
             raise IngestError(f"table {self.name!r}: max_age is longer than nothing; got {self.max_age}; correct it")
-        if self.stale not in ("refuse", "warn"):
-            raise IngestError(f"table {self.name!r}: stale is 'refuse' or 'warn'; got {self.stale!r}; correct it")
+        for name, other in (("stale", "warn"), ("new_columns", "merge")):
+            if (got := getattr(self, name)) not in ("refuse", other):
+                raise IngestError(f"table {self.name!r}: {name} is 'refuse' or {other!r}; got {got!r}; correct it")
         for name in ("ingested_at", "source", "source_row"):
             if name in self.contract.names:
                 raise IngestError(f"table {self.name!r}: column {name!r} is written by ingest; rename yours")
@@ -129,52 +130,6 @@ class Table:
     def personal(self) -> list[str]:
         """Names of the columns that hold personal values."""
         return [column.name for column in self.contract.columns if column.personal]
-
-# %% ../../nbs/data/12_table.ipynb #dfbf8c94
-def call(function: Callable[..., Result], frame: pl.DataFrame, what: str, *more: object) -> Result:
-    """Call the user's function on a frame.
-
-    Raises
-    ------
-    UserCodeError
-        If it raises: what it raised, where, and at which row.
-    """
-    try:
-        return function(frame, *more)
-    except WorkbenchError:
-        raise
-    except Exception as error:
-        row = failing_row(lambda part: function(part, *more), frame)
-        place = ", ".join(text for text in (user_frame(error), "" if row is None else f"row {row}") if text)
-        raise UserCodeError(f"{what}: {type(error).__name__}: {error}; at {place or 'any row'}; correct it") from error
-
-
-def failing_row(function: Callable[[pl.DataFrame], object], frame: pl.DataFrame) -> int | None:
-    """Find a row on which a function fails alone; None where it only fails on many.
-
-    Examples
-    --------
-    >>> frame = pl.DataFrame({"hour": [7, 31, 8], "source_row": [10, 11, 12]})
-    >>> failing_row(lambda part: part.select(pl.time(pl.col("hour")).alias("time")), frame)
-    11
-    """
-    while frame.height > 1:
-        half = frame.height // 2
-        parts = [part for part in (frame[:half], frame[half:]) if _fails(function, part)]
-        if not parts:
-            return None
-        frame = parts[0]
-    known = "source_row" in frame.columns and frame.height == 1 and _fails(function, frame)
-    return int(frame["source_row"][0]) if known else None
-
-
-def _fails(function: Callable[[pl.DataFrame], object], frame: pl.DataFrame) -> bool:
-    """Say whether a function raises on a frame."""
-    try:
-        function(frame)
-    except Exception:
-        return True
-    return False
 
 # %% ../../nbs/data/12_table.ipynb #3054c7ba
 @dataclass(frozen=True)
@@ -224,9 +179,8 @@ def prepare(table: Table, batch: pa.RecordBatch, first: int, *, what: str, typed
     >>> [fault.line() for fault in prepare(table, rows, 0, what="delays.csv").faults]
     ['row 1, column \'at\': a time with an offset; got \'noon\'; write it like "2013-10-01T12:00:00+00:00"']
     """
-    frame, positions = _transformed(table, batch, first, what)
-    extras = {name for name in ("source_row", table.available_at) if name not in table.contract.names}
-    sent = frame.select([name for name in frame.schema.names if name not in extras])
+    frame, positions = transformed(table, batch, first, what)
+    sent = frame.select(stored_names(table, frame.schema.names))
     conformed = conform(sent, table.contract, what, typed=typed)
     columns = dict(zip(conformed.batch.schema.names, conformed.batch.columns, strict=True))
     available = _available(table, frame, conformed.batch, what)
@@ -238,7 +192,19 @@ def prepare(table: Table, batch: pa.RecordBatch, first: int, *, what: str, typed
     return Prepared(sent, pa.RecordBatch.from_pydict(columns), conformed.faults + late)
 
 
-def _transformed(table: Table, batch: pa.RecordBatch, first: int, what: str) -> tuple[pa.RecordBatch, pa.Array]:
+def stored_names(table: Table, names: Sequence[str]) -> list[str]:
+    """Leave out the columns of a transformed source that only tell position and time.
+
+    Examples
+    --------
+    >>> stored_names(Table("delays", None, Contract(()), available_at="at"), ["delay", "at", "source_row"])
+    ['delay']
+    """
+    apart = {name for name in ("source_row", table.available_at) if name not in table.contract.names}
+    return [name for name in names if name not in apart]
+
+
+def transformed(table: Table, batch: pa.RecordBatch, first: int, what: str) -> tuple[pa.RecordBatch, pa.Array]:
     """Apply the transform; gives its rows in plain types and their positions in the source."""
     positions = pa.array(np.arange(first, first + len(batch), dtype=np.int64))
     if table.transform is None:

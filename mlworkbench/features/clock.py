@@ -14,7 +14,7 @@ import polars as pl
 
 from ..data.lake import Lake
 from ..data.table import Table
-from ..data.table import call
+from ..data.user_code import call
 from ..errors import FeatureError
 from ..errors import nearest
 from .declare import AsOfView

@@ -89,6 +89,8 @@ def _events(view: View, lake: Lake, version: int | None, known: int | None) -> p
     sources = view.source.values() if isinstance(view, AsOfView) else [t.column for t in view.columns.values()]
     wanted = dict.fromkeys([*view.key_columns.values(), *(name for name in sources if name), "available_at"])
     frame = lake.scan(view.table, version=version)
+    if version is not None:
+        frame = _with_later_columns(frame, lake.scan(view.table))
     present = frame.collect_schema().names()
     for name in wanted:
         if name not in present:
@@ -103,6 +105,12 @@ def _events(view: View, lake: Lake, version: int | None, known: int | None) -> p
     for name in view.key_columns.values():
         rows = rows.with_columns(_key(rows[name], f"{what}, key {name!r}"))
     return rows.with_columns(pl.col("available_at").dt.convert_time_zone("UTC").cast(TIME))
+
+
+def _with_later_columns(frame: pl.LazyFrame, newest: pl.LazyFrame) -> pl.LazyFrame:
+    """Give a version the columns that its table got later; what it holds of them is missing."""
+    later = {name: kind for name, kind in newest.collect_schema().items() if name not in frame.collect_schema()}
+    return frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in later.items())
 
 
 def view_table(view: View, lake: Lake, *, version: int | None = None, known: int | None = None) -> pl.DataFrame:

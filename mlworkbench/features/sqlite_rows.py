@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import FeatureError
 from .declare import View
 from .store import Ask
+from .store import Asked
 from .store import Found
 from .store import Known
 from .store import Row
@@ -25,7 +27,8 @@ from .store import RowStore
 from .store import Seen
 
 # %% auto #0
-__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'DECODE', 'open_database', 'SqliteRows']
+__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'DECODE', 'TOGETHER', 'open_database', 'newest_statement', 'read_newest',
+           'SqliteRows']
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #38c9fad8
 FORMAT = 1
@@ -34,8 +37,6 @@ CREATE TABLE IF NOT EXISTS views(storage TEXT PRIMARY KEY, name TEXT NOT NULL, k
 lake_version INTEGER, newest INTEGER) WITHOUT ROWID"""
 ROWS = "key TEXT NOT NULL, available_at INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, available_at)"
 NOTE = "UPDATE views SET kinds=?1, newest=max(coalesce(newest, ?2), ?2) WHERE storage=?3"
-NEWEST = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1'
-DECODE = json.JSONDecoder().raw_decode
 
 
 def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -76,7 +77,52 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
         raise FeatureError(f"online store {path}: cannot be opened: {error}; materialize into another file") from error
     return connection
 
+# %% ../../nbs/features/22_sqlite_rows.ipynb #2f06252c
+NEWEST = """SELECT {} AS place, * FROM (SELECT available_at, value FROM "{}"
+WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1)"""
+DECODE = json.JSONDecoder().raw_decode
+TOGETHER = 100  # rows that one statement finds; SQLite joins at most 500
 
+
+@lru_cache(maxsize=256)
+def newest_statement(storages: tuple[str, ...]) -> str:
+    """Write the statement that finds the newest row of each of some tables, for a key and a time each.
+
+    Examples
+    --------
+    >>> newest_statement(("weather", "landings")).count("UNION ALL")
+    1
+    """
+    return " UNION ALL ".join(NEWEST.format(place, storage) for place, storage in enumerate(storages))
+
+
+def read_newest(connection: sqlite3.Connection, asked: Sequence[Asked]) -> list[list[Found]]:
+    """Read the newest rows at or before times, those of one request together, and equal requests once.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        Inside a transaction, so that all are of one state.
+    asked : sequence of (view, keys, times)
+        At most `TOGETHER`; as many keys and times in each.
+
+    Returns
+    -------
+    list of list of (int, list) or None
+        Availability time and values for each of `asked`, for each request.
+    """
+    statement = newest_statement(tuple([view.storage for view, _, _ in asked]))
+    answers: dict[tuple[str | int | None, ...], list[Found]] = {}
+    requests = list(zip(*[column for _, keys, times in asked for column in (keys, times)], strict=True))
+    for request in requests:
+        if request not in answers:
+            found: list[Found] = [None] * len(asked)
+            for place, available, value in connection.execute(statement, request).fetchall():
+                found[place] = available, DECODE(value)[0]
+            answers[request] = found
+    return [[answers[request][place] for request in requests] for place in range(len(asked))]
+
+# %% ../../nbs/features/22_sqlite_rows.ipynb #c74a7da1
 class SqliteRows(RowStore):
     """The rows of views in SQLite, by key and availability time.
 
@@ -174,16 +220,8 @@ class SqliteRows(RowStore):
         return self._views[1]
 
     def read(self, ask: Ask) -> list[list[Found]]:
-        """Read the newest rows at or before times in one transaction, each key and time of a view once."""
+        """Read the newest rows at or before times in one transaction."""
         with self.transaction(write=False):
-            return [self._newest(*asked) for asked in ask(self._noted())]
-
-    def _newest(self, view: View, keys: Sequence[str | None], times: Sequence[int]) -> list[Found]:
-        """Read the newest row at or before each time."""
-        execute, query = self._connection.execute, NEWEST.format(view.storage)
-        seen: dict[tuple[str | None, int], Found] = {}
-        for asked in zip(keys, times, strict=True):
-            if asked not in seen:
-                row = None if asked[0] is None else execute(query, asked).fetchone()
-                seen[asked] = None if row is None else (row[0], DECODE(row[1])[0])
-        return [seen[asked] for asked in zip(keys, times, strict=True)]
+            asked = ask(self._noted())
+            parts = [asked[first : first + TOGETHER] for first in range(0, len(asked), TOGETHER)]
+            return [rows for part in parts for rows in read_newest(self._connection, part)]

@@ -54,9 +54,8 @@ def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[
         available = [time if row is None else row[0] for row, time in zip(found, times.tolist(), strict=True)]
         gone = expired(times, np.array(available, dtype=np.int64), view.ttl)
         rows = [none if old else row for row, old in zip(rows, gone.tolist(), strict=True)]
-    if view.text_free:
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(none))
-        return dict(zip(view.outputs, np.ascontiguousarray(table.T), strict=True))
+    if view.text_free and rows:
+        return dict(zip(view.outputs, np.array(rows, dtype=np.float64).T.copy(), strict=True))
     values = zip(*rows, strict=True) if rows else [()] * len(none)
     types = [np.float64 if kind == "number" else np.object_ for kind in view.kinds.values()]
     return {name: np.array(v, kind) for name, v, kind in zip(view.outputs, values, types, strict=True)}

@@ -17,31 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
-from ..errors import nearest
-from .answer import asked_rows
 from .answer import reads
 from .answer import view_columns
+from .asking import Asking
+from .asking import check_times
 from .declare import AsOfView
 from .declare import View
-from .spans import AskedBetween
 from .sqlite_rows import SqliteRows
 from .store import Ask
-from .store import Asked
 from .store import Known
 from .store import Row
 from .store import RowStore
-from .store import key_parts
-from .store import key_texts
 from .view import expired
-from .view import lag
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]
-Parts = tuple[str, list[str | None]]
-NO_TIME = int(np.iinfo(np.int64).min)
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'Parts', 'NO_TIME', 'is_there', 'open_rows', 'OnlineStore']
+__all__ = ['Array', 'Times', 'is_there', 'open_rows', 'OnlineStore']
 
 # %% ../../nbs/features/23_online.ipynb #df67f217
 def is_there(place: Path | str) -> bool:
@@ -86,6 +79,7 @@ class OnlineStore(RowStore):
 
     def __init__(self, place: Path | str, *, read_only: bool = False) -> None:
         self.rows = open_rows(place, read_only=read_only)
+        self._asked: Asking | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -148,21 +142,22 @@ class OnlineStore(RowStore):
             If a view is not in the store or lags by more than its `max_lag`, or a key column is missing or of
             another kind.
         """
-        _check_times(times)
-
-        def ask(known: Mapping[str, Known]) -> list[Asked | AskedBetween]:
-            parts: dict[str, Parts] = {}
-            asked: list[Asked | AskedBetween] = []
-            for view in views:
-                columned = _key_columns(view, _kinds(view, known, times), columns, parts)
-                asked += asked_rows(view, key_texts(columned, len(times)), times)
-            return asked
-
-        found, place, answers = self.rows.read(ask), 0, dict[str, Array]()
+        check_times(times)
+        together = tuple(views)
+        found = self.rows.read(lambda known: self._asking(together, known).rows(columns, times))
+        answers: dict[str, Array] = {}
+        place = 0
         for view in views:
             answers |= view_columns(view, found[place : place + reads(view)], times)
             place += reads(view)
         return answers
+
+    def _asking(self, views: tuple[View, ...], known: Mapping[str, Known]) -> Asking:
+        """Check views against what is stored; the same views again only when the store has changed."""
+        asking = self._asked
+        if asking is None or asking.known is not known or asking.views != views:
+            asking = self._asked = Asking(views, known)
+        return asking
 
     def get(self, view: View, key: Sequence[str | int | bool | None], at: int) -> dict[str, Any] | None:
         """Answer for one key as of a time, in plain values.
@@ -186,52 +181,9 @@ class OnlineStore(RowStore):
             raise FeatureError(f"view {view.name!r}: its keys are {', '.join(names)}; got {len(key)} values; give each")
         columns = {name: np.array([value], dtype=np.object_) for name, value in zip(names, key, strict=True)}
         times = np.array([at], dtype=np.int64)
-
-        def ask(known: Mapping[str, Known]) -> list[Asked | AskedBetween]:
-            keys = key_texts(_key_columns(view, _kinds(view, known, times), columns, {}), 1)
-            return asked_rows(view, keys, times)
-
-        found = self.rows.read(ask)
+        found = self.rows.read(lambda known: Asking((view,), known).rows(columns, times))
         row = found[0][0]
         if isinstance(view, AsOfView) and (row is None or expired(times, np.array([row[0]]), view.ttl)[0]):
             return None
         answer = {name: values.tolist()[0] for name, values in view_columns(view, found, times).items()}
         return {name: None if value != value else value for name, value in answer.items()}
-
-
-def _kinds(view: View, known: Mapping[str, Known], times: Times) -> list[str]:
-    """Give the kinds of a view's stored keys; refuse a view that is not there or lags too far behind."""
-    if view.storage not in known:
-        rule = "not in the online store as declared"
-        raise FeatureError(f"view {view.name!r}: {rule}; run `mlworkbench features materialize`")
-    _, kinds, version, newest = known[view.storage]
-    if view.max_lag is not None and len(times):
-        lag(view, {view.name: {"lake_version": version, "newest": newest}}, int(times.max()))
-    return kinds
-
-
-def _key_columns(
-    view: View, kinds: Sequence[str], columns: Mapping[str, Array], parts: dict[str, Parts]
-) -> list[list[str | None]]:
-    """Give the parts of a view's keys; those of a column that several views share are made once."""
-    for position, name in enumerate(view.key_columns):
-        if name not in columns:
-            way = nearest(name, columns)
-            raise FeatureError(f"view {view.name!r}, key {name!r}: not a column of the requests; {way}")
-        if name not in parts:
-            parts[name] = key_parts(columns[name], f"view {view.name!r}, key {name!r}")
-        kind = parts[name][0]
-        if kinds and kind and kind != kinds[position]:
-            rule = f"the store has {kinds[position]}"
-            raise FeatureError(f"view {view.name!r}, key {name!r}: {rule}; got {kind}; convert the request's column")
-    return [parts[name][1] for name in view.key_columns]
-
-
-def _check_times(times: Times) -> None:
-    """Refuse times that are not whole microseconds, or missing."""
-    if times.dtype != np.int64 or times.ndim != 1:
-        got = f"{times.dtype} of shape {times.shape}"
-        raise FeatureError(f"times: int64 microseconds since 1970 UTC, one per request; got {got}; convert them")
-    if NO_TIME in times.tolist():
-        row = int(times.argmin())
-        raise FeatureError(f"times: every request needs a time; row {row} has none; fill it or drop the row")

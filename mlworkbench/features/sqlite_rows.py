@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .declare import View
 from .spans import AskedBetween
 from .spans import Between
 from .store import Ask
+from .store import Asked
 from .store import Found
 from .store import Known
 from .store import Row
@@ -28,7 +30,8 @@ from .store import RowStore
 from .store import Seen
 
 # %% auto #0
-__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'BETWEEN', 'DECODE', 'open_database', 'SqliteRows']
+__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'BETWEEN', 'DECODE', 'TOGETHER', 'open_database', 'newest_statement',
+           'read_newest', 'SqliteRows']
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #38c9fad8
 FORMAT = 1
@@ -37,9 +40,6 @@ CREATE TABLE IF NOT EXISTS views(storage TEXT PRIMARY KEY, name TEXT NOT NULL, k
 lake_version INTEGER, newest INTEGER) WITHOUT ROWID"""
 ROWS = "key TEXT NOT NULL, available_at INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (key, available_at)"
 NOTE = "UPDATE views SET kinds=?1, newest=max(coalesce(newest, ?2), ?2) WHERE storage=?3"
-NEWEST = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1'
-BETWEEN = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at BETWEEN ? AND ? ORDER BY available_at'
-DECODE = json.JSONDecoder().raw_decode
 
 
 def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -80,7 +80,53 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
         raise FeatureError(f"online store {path}: cannot be opened: {error}; materialize into another file") from error
     return connection
 
+# %% ../../nbs/features/22_sqlite_rows.ipynb #9ed4544a
+NEWEST = """SELECT {} AS place, * FROM (SELECT available_at, value FROM "{}"
+WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1)"""
+BETWEEN = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at BETWEEN ? AND ? ORDER BY available_at'
+DECODE = json.JSONDecoder().raw_decode
+TOGETHER = 100  # rows that one statement finds; SQLite joins at most 500
 
+
+@lru_cache(maxsize=256)
+def newest_statement(storages: tuple[str, ...]) -> str:
+    """Write the statement that finds the newest row of each of some tables, for a key and a time each.
+
+    Examples
+    --------
+    >>> newest_statement(("weather", "landings")).count("UNION ALL")
+    1
+    """
+    return " UNION ALL ".join(NEWEST.format(place, storage) for place, storage in enumerate(storages))
+
+
+def read_newest(connection: sqlite3.Connection, asked: Sequence[Asked]) -> list[list[Found]]:
+    """Read the newest rows at or before times, those of one request together, and equal requests once.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        Inside a transaction, so that all are of one state.
+    asked : sequence of (view, keys, times)
+        At most `TOGETHER`; as many keys and times in each.
+
+    Returns
+    -------
+    list of list of (int, list) or None
+        Availability time and values for each of `asked`, for each request.
+    """
+    statement = newest_statement(tuple([view.storage for view, _, _ in asked]))
+    answers: dict[tuple[str | int | None, ...], list[Found]] = {}
+    requests = list(zip(*[column for _, keys, times in asked for column in (keys, times)], strict=True))
+    for request in requests:
+        if request not in answers:
+            found: list[Found] = [None] * len(asked)
+            for place, available, value in connection.execute(statement, request).fetchall():
+                found[place] = available, DECODE(value)[0]
+            answers[request] = found
+    return [[answers[request][place] for request in requests] for place in range(len(asked))]
+
+# %% ../../nbs/features/22_sqlite_rows.ipynb #9f2996a9
 class SqliteRows(RowStore):
     """The rows of views in SQLite, by key and availability time.
 
@@ -178,23 +224,16 @@ class SqliteRows(RowStore):
         return self._views[1]
 
     def read(self, ask: Ask) -> list[list[Any]]:
-        """Read the newest rows at or before times in one transaction, each key and time of a view once."""
+        """Read the newest rows at or before times, and the rows between times, in one transaction."""
         with self.transaction(write=False):
             asked = ask(self._noted())
-            return [self._between(one) if isinstance(one, AskedBetween) else self._newest(*one) for one in asked]
+            newest = [one for one in asked if not isinstance(one, AskedBetween)]
+            parts = [newest[first : first + TOGETHER] for first in range(0, len(newest), TOGETHER)]
+            found = iter([rows for part in parts for rows in read_newest(self._connection, part)])
+            return [self._between(one) if isinstance(one, AskedBetween) else next(found) for one in asked]
 
     def _between(self, asked: AskedBetween) -> list[Between]:
         """Read the rows between times, each once."""
         query = BETWEEN.format(asked.view.storage)
         read = (self._connection.execute(query, span).fetchall() for span in asked.spans)
         return asked.between([[(time, DECODE(value)[0]) for time, value in rows] for rows in read])
-
-    def _newest(self, view: View, keys: Sequence[str | None], times: Sequence[int]) -> list[Found]:
-        """Read the newest row at or before each time."""
-        execute, query = self._connection.execute, NEWEST.format(view.storage)
-        seen: dict[tuple[str | None, int], Found] = {}
-        for asked in zip(keys, times, strict=True):
-            if asked not in seen:
-                row = None if asked[0] is None else execute(query, asked).fetchone()
-                seen[asked] = None if row is None else (row[0], DECODE(row[1])[0])
-        return [seen[asked] for asked in zip(keys, times, strict=True)]

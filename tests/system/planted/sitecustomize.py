@@ -35,14 +35,14 @@ def views():
     """Faults of looking up: no time-to-live, and a window that holds the current row."""
     import numpy as np
 
-    from mlworkbench.features import answer, online
+    from mlworkbench.features import answer, asking
 
     plant("no-ttl", answer, "expired", lambda right, asked, available, ttl: np.zeros(len(asked), dtype=bool))
 
     def current(right, view, keys, times):
         return right(view, keys, times + hasattr(view, "window"))
 
-    plant("current", online, "asked_rows", current)
+    plant("current", asking, "asked_rows", current)
 
 
 def features():

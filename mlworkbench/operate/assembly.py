@@ -25,7 +25,9 @@ from ..learn import learn_contract
 from .requests import Columns
 from .requests import frame_names
 from .requests import learnable
+from .requests import naming_columns
 from .requests import request_contract
+from .requests import with_relations
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
 from ..scoring.frame import frame_from_columns
@@ -171,6 +173,7 @@ def assemble(definition: ModelDefinition, lake: Lake, *, rows: int | None = None
     request = request_contract(definition, table, dtypes)
     columns = columns_of_table(table, request)
     values = view_columns(definition, table, lake)
+    request = with_relations(columns, request, keys=naming_columns(definition, table))
     return _framed(definition, table, request, (columns, values), dtypes)
 
 

@@ -5,14 +5,49 @@
 # %% ../../nbs/lab/69_rules.ipynb #5b2dbaf1
 from __future__ import annotations
 
+from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import polars as pl
 
 from ..contract import Contract
+from ..data.source import open_source
+from ..learn import learn_contract
+from ..operate.requests import learnable
+from ..relate import learn_relations
 
 # %% auto #0
-__all__ = ['rules_table']
+__all__ = ['learn_rules', 'rules_table']
+
+# %% ../../nbs/lab/69_rules.ipynb #ad499135
+def learn_rules(data: object, *, units: Mapping[str, str] | None = None, personal: Collection[str] = ()) -> Contract:
+    """Learn the contract of rows: of each column, and between them.
+
+    Parameters
+    ----------
+    data : str, Path, frame or source
+        The rows.
+    units : mapping of str to str, optional
+        Unit of a column, such as ``{"distance": "miles"}``.
+    personal : collection of str
+        Columns whose values appear in no rule.
+
+    Returns
+    -------
+    Contract
+        All rules flag; with their evidence.
+    """
+    batches = list(open_source(data).batches())  # type: ignore[arg-type] # it refuses what is no source
+    table = pl.concat([pl.DataFrame(pl.from_arrow(batch)) for batch in batches])
+    columns = {name: learnable(table[name]) for name in table.columns}
+    contract = learn_contract(columns, personal=personal)
+    for name, unit in (units or {}).items():
+        contract = contract.edited(name, unit=unit)
+    times = {n: v.astype("datetime64[us]").astype(np.int64) for n, v in columns.items() if v.dtype.kind == "M"}
+    return learn_relations({**columns, **times}, contract)
 
 # %% ../../nbs/lab/69_rules.ipynb #6a843346
 def rules_table(contract: Contract) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from .relation import Relation
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
-__all__ = ['Columns', 'ENOUGH', 'TOGETHER', 'EXCEPTIONS', 'COMBINATIONS', 'NEAR', 'QUANTILES', 'column_evidence',
+__all__ = ['Columns', 'ENOUGH', 'TOGETHER', 'EXCEPTIONS', 'COMBINATIONS', 'NEAR', 'QUANTILES', 'BROKEN', 'column_evidence',
            'learn_relations', 'stated']
 
 # %% ../nbs/09_relate.ipynb #a227f7f2
@@ -144,6 +144,7 @@ def _known(columns: Columns, name: str, keys: tuple[str, ...]) -> tuple[tuple[An
 
 # %% ../nbs/09_relate.ipynb #4d633379
 QUANTILES = (0.005, 0.25, 0.5, 0.75, 0.995)
+BROKEN = 1e-3
 
 
 def _missing(columns: Columns, contract: Contract) -> Iterator[Relation]:
@@ -204,7 +205,7 @@ def column_evidence(columns: Columns, contract: Contract) -> dict[str, dict[str,
     return found
 
 
-def learn_relations(columns: Columns, contract: Contract) -> Contract:
+def learn_relations(columns: Columns, contract: Contract, *, rows: int | None = None) -> Contract:
     """Learn what columns promise each other, and keep the evidence of every rule.
 
     Parameters
@@ -213,22 +214,36 @@ def learn_relations(columns: Columns, contract: Contract) -> Contract:
         Columns of one length.
     contract : Contract
         Their contract; units say which numbers may be subtracted.
+    rows : int, optional
+        Look in so many evenly spaced rows; default all. What is found there is counted in all rows.
 
     Returns
     -------
     Contract
-        With the relations it had, the learned ones, which flag and do not refuse, and `evidence`.
+        With the relations it had, the learned ones, which flag and do not refuse, and `evidence`. A relation that more
+        than one row in a thousand breaks is left out.
 
     See Also
     --------
     stated : Makes learned rules refuse.
     """
-    draws = np.random.default_rng(0)
-    found = [*_pairs(columns, contract, draws), *_keyed(columns, contract), *_missing(columns, contract)]
+    draws, few = np.random.default_rng(0), _spaced(columns, rows)
+    found = [*_pairs(few, contract, draws), *_keyed(few, contract), *_missing(few, contract)]
     had = {relation.name for relation in contract.relations}
-    relations = [*contract.relations, *(relation for relation in found if relation.name not in had)]
+    new = [relation for relation in found if relation.name not in had]
+    held = [relation for relation in new if broken(columns, relation, contract).mean() <= BROKEN]
+    relations = [*contract.relations, *held]
     told = {relation.name: _evidence(columns, contract, relation) for relation in relations}
     return replace(contract, relations=tuple(relations), evidence={**column_evidence(columns, contract), **told})
+
+
+def _spaced(columns: Columns, rows: int | None) -> Columns:
+    """Give evenly spaced rows; all of them where there are no more."""
+    count = len(next(iter(columns.values()), ()))
+    if rows is None or count <= rows:
+        return columns
+    chosen = np.linspace(0, count - 1, rows).astype(np.int64)
+    return {name: values[chosen] for name, values in columns.items()}
 
 
 def stated(contract: Contract) -> Contract:

@@ -203,6 +203,7 @@ def card(
         measured if metrics else "Nothing was measured.",
         "## What a request holds",
         table(["column", "kind", "unit", "rule", "missing in training"], column_rows(request, profile)),
+        *_between(request),
         *_seen(request, frame, profile),
         "## What it does not know",
         _limits(declaration, profile),
@@ -212,9 +213,23 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
+def _between(request: Contract) -> list[str]:
+    """Name the rules between columns, and what the learned ones were learned from."""
+    if not request.relations:
+        return []
+    lines = []
+    for relation in request.relations:
+        known = request.evidence.get(relation.name, {})
+        told = [f"{known[word]:,} {word}" for word in ("rows", "combinations", "missing", "broken") if word in known]
+        origin = f"learned from {', '.join(told)}" if told else "learned"
+        what = f"{origin}; flags" if relation.learned else "stated; refuses"
+        lines.append(f"- {relation.name} ({what})")
+    return ["Between the columns of a row:", "\n".join(lines)]
+
+
 def _seen(request: Contract, frame: Contract | None, profile: Mapping[str, Any]) -> list[str]:
     """Show the model's own columns when they are not those of the request."""
-    if frame is None or frame == request:
+    if frame is None or frame.columns == request.columns:
         return []
     head = ["column", "kind", "unit", "rule", "missing in training"]
     return ["## What the model sees", table(head, column_rows(frame, profile))]

@@ -26,7 +26,9 @@ from .persons import rows_without_names
 from .requests import Columns
 from .requests import frame_names
 from .requests import learnable
+from .requests import naming_columns
 from .requests import request_contract
+from .requests import with_relations
 from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
@@ -181,6 +183,7 @@ def assemble(
     request = request_contract(definition, table, dtypes)
     columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)
+    request = with_relations(columns, request, keys=naming_columns(definition, table))
     return _framed(definition, table, request, (columns, values), dtypes)
 
 

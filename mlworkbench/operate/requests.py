@@ -18,10 +18,12 @@ from ..contract import Contract
 from ..errors import DefinitionError
 from ..errors import nearest
 from ..learn import learn_contract
+from ..relate import learn_relations
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['Columns', 'learnable', 'source_contract', 'request_contract', 'personal_names', 'frame_names']
+__all__ = ['Columns', 'LOOKED', 'learnable', 'source_contract', 'naming_columns', 'request_contract', 'personal_names',
+           'frame_names', 'with_relations']
 
 # %% ../../nbs/operate/59_requests.ipynb #d61cc76e
 Columns = dict[str, NDArray[Any]]
@@ -87,6 +89,12 @@ def source_contract(definition: ModelDefinition) -> Contract | None:
     return None
 
 
+def naming_columns(definition: ModelDefinition, table: pl.DataFrame) -> set[str]:
+    """Give the columns that name something: the entity, and the views' keys that are numbers."""
+    keys = {key for view in definition.time_views for key in view.key_columns if table[key].dtype.is_numeric()}
+    return {*definition.entity, *keys}
+
+
 def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: dict[str, str]) -> Contract:
     """Learn what a request looks like; stated rules go before learned ones.
 
@@ -106,11 +114,10 @@ def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: d
     """
     names = [name for name in table.columns if name not in (definition.label, definition.label_available_at)]
     stated = source_contract(definition)
-    keys = {key for view in definition.time_views for key in view.key_columns if table[key].dtype.is_numeric()}
     learned = learn_contract(
         {name: learnable(table[name]) for name in names},
         dtypes={name: dtype for name, dtype in dtypes.items() if name in names},
-        unranged={*definition.entity, *keys},
+        unranged=naming_columns(definition, table),
         personal=personal_names(definition, stated),
     )
     persons = definition.pseudonym_columns
@@ -183,3 +190,32 @@ def _free(definition: ModelDefinition, request: Contract) -> list[str]:
     """Give the request columns that may be features."""
     kept = {*definition.entity, *definition.personal, definition.prediction_time}
     return [c.name for c in request.columns if c.name not in kept and c.kind != "time" and not c.personal]
+
+# %% ../../nbs/operate/59_requests.ipynb #babf0bc8
+LOOKED = 20_000
+
+
+def with_relations(columns: Columns, request: Contract, *, keys: Iterable[str] = ()) -> Contract:
+    """Learn what the columns of a request promise each other, and keep the evidence of every learned rule.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        All rows, as the contract has them.
+    request : Contract
+        Of a request.
+    keys : iterable of str
+        Columns that name something: they are treated as personal ones are, so that no rule holds their values.
+
+    Returns
+    -------
+    Contract
+        With learned relations, which flag.
+    """
+    names = set(keys)
+    masked = tuple(replace(c, personal=c.personal or c.name in names) for c in request.columns)
+    found = learn_relations(columns, replace(request, columns=masked), rows=LOOKED)
+    ruled = {c.name for c in request.columns if c.categories or c.lower is not None or c.upper is not None}
+    told = {relation.name for relation in found.relations} | ruled
+    evidence = {name: facts for name, facts in found.evidence.items() if name in told}
+    return replace(request, relations=found.relations, evidence=evidence)

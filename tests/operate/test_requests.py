@@ -13,7 +13,7 @@ from mlworkbench.contract import Column, Contract, Relation
 from mlworkbench.data.ingest import Table
 from mlworkbench.errors import DefinitionError
 from mlworkbench.features.view import AsOfView
-from mlworkbench.operate.requests import learnable, request_contract, source_contract
+from mlworkbench.operate.requests import learnable, request_contract, source_contract, with_relations
 from mlworkbench.scoring.definition import ModelDefinition
 
 STATED = Contract(
@@ -108,3 +108,34 @@ def test_stated_relations_hold_in_a_request_that_has_their_columns() -> None:
     assert request.relations == ()  # carrier is learned as a category, seats as whole numbers, late is the label
     stated = Contract((*STATED.columns, Column("carrier", "category")), relations=(known, *others))
     assert request_contract(definition(tables=(table("flights", stated),)), rows(), {}).relations == (known,)
+
+
+def related(count: int = 2000) -> tuple[dict[str, np.ndarray], Contract]:
+    draws = np.random.default_rng(0)
+    wing, gone = draws.normal(200, 15, count), draws.random(count) < 0.02
+    bill, depth = np.where(gone, np.nan, draws.normal(40, 3, count)), np.where(gone, np.nan, draws.normal(17, 1, count))
+    columns = {"wing": wing, "mass": 20 * wing + draws.normal(0, 30, count), "bill": bill, "depth": depth}
+    kinds = [Column(name, "number", nullable=name in ("bill", "depth"), learned=True) for name in columns]
+    return columns, Contract(tuple(kinds)).edited("wing", lower=0.0, upper=400.0)
+
+
+def test_a_version_learns_what_its_columns_promise_each_other_as_flags_with_the_evidence() -> None:
+    columns, request = related()
+    found = with_relations(columns, request)
+    assert {(r.rule, r.columns) for r in found.relations} == {
+        ("ratio", ("wing", "mass")),
+        ("missing", ("bill", "depth")),
+        ("missing", ("depth", "bill")),
+    }
+    assert all(relation.learned for relation in found.relations)
+    assert set(found.evidence) == {"wing", *(relation.name for relation in found.relations)}
+    assert found.columns == request.columns
+    again = with_relations(columns, request)
+    assert again.to_dict() == found.to_dict()
+
+
+def test_no_relation_holds_the_values_of_a_key() -> None:
+    columns, request = related()
+    found = with_relations(columns, request, keys=["mass"])
+    assert {relation.rule for relation in found.relations} == {"missing"}
+    assert not found.column("mass").personal

@@ -38,6 +38,8 @@ LIGHT = [
     "evaluation.equivalence",
     "contract",
     "records",
+    "pseudonym",
+    "scoring.keyed",
     "check",
     "home",
     "client",

@@ -27,19 +27,15 @@ from ..errors import Refused
 from ..errors import nearest
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from mlworkbench.data.ingest import IngestReport
     from mlworkbench.data.ingest import Table
-    from mlworkbench.data.lake import Lake
     from mlworkbench.features.check import FeatureCheck
     from mlworkbench.features.online import OnlineStore
-    from mlworkbench.home import Home
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
 __all__ = ['TableNames', 'Keys', 'SAMPLE', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys',
-           'get', 'nameless_keys', 'looked_up', 'mark_of', 'show', 'check_lines', 'check', 'own_requests', 'leaks']
+           'get', 'looked_up', 'mark_of', 'show', 'check_lines', 'check', 'leaks']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -111,9 +107,12 @@ def materialize(model: Model = "", json: Json = False) -> None:
     """Bring the online store up to the lake; only what is new."""
     from mlworkbench.data.lake import Lake
     from mlworkbench.features.materialize import materialize as fill
+    from mlworkbench.operate.persons import check_views_stored
+    from mlworkbench.operate.persons import definition_pseudonyms
 
     here = place()
     definition = definition_of(here, model)
+    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, here.home))
     store = opened_store(here, read_only=False)
     try:
         with bar(quiet=json) as report:
@@ -165,6 +164,8 @@ def get(
     json: Json = False,
 ) -> None:
     """Ask the online store what was known about a key at a time."""
+    from mlworkbench.operate.persons import asked_keys
+
     here = place()
     definition = definition_of(here, model)
     views = {one.name: one for one in definition.time_views}
@@ -172,19 +173,10 @@ def get(
         raise FeatureError(f"--view: a view of {definition.name}; got {view!r}; {nearest(view, views)}")
     store = opened_store(here)
     try:
-        found = looked_up(store, views[view], nameless_keys(definition, parsed_keys(key), here.home), at)
+        found = looked_up(store, views[view], asked_keys(definition, parsed_keys(key), here.home), at)
     finally:
         store.close()
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
-
-
-def nameless_keys(definition: ModelDefinition, keys: dict[str, str], home: Home) -> dict[str, str]:
-    """Put pseudonyms in the place of keys that name persons, as a request does."""
-    from mlworkbench.operate.persons import definition_pseudonyms
-    from mlworkbench.pseudonym import pseudonymised_record
-
-    names = [name for name in definition.pseudonym_columns if name in keys]
-    return pseudonymised_record(keys, names, definition_pseudonyms(definition, home)) if names else keys
 
 
 def looked_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dict[str, Any]:  # noqa: ANN401, RUF100
@@ -257,8 +249,7 @@ def check(
     """Compare lake and online store on the model's own rows."""
     from mlworkbench.data.lake import Lake
     from mlworkbench.features.check import check_views
-    from mlworkbench.operate.persons import definition_pseudonyms
-    from mlworkbench.operate.persons import rows_without_names
+    from mlworkbench.operate.asking import view_requests
 
     here = place()
     definition = definition_of(here, model)
@@ -266,8 +257,7 @@ def check(
         answer({"model": definition.name, "views": {}}, [f"{definition.name}: no views"], as_json=json)
         return
     lake = Lake(here.home.lake)
-    requests = own_requests(definition, lake, rows=None if all_ else rows)
-    requests = rows_without_names(definition, requests, lake, definition_pseudonyms(definition, here.home))
+    requests = view_requests(definition, here.home, rows=None if all_ else rows)
     store = opened_store(here)
     try:
         found = check_views(requests, definition.time_views, lake, store, personal=definition.personal)
@@ -279,20 +269,6 @@ def check(
         rule = "the online store must answer as the lake does"
         way = "remove the online store and materialize again"
         raise Refused(f"features of {definition.name}: {rule}; got {found.first[0]}; {way}")
-
-
-def own_requests(definition: ModelDefinition, lake: Lake, *, rows: int | None) -> pl.DataFrame:
-    """Draw rows of a model, by its seed: keys of its views and prediction time."""
-    from dataclasses import replace
-
-    from mlworkbench.operate.assembly import sample_rows
-    from mlworkbench.scoring.rows import request_frame
-    from mlworkbench.scoring.rows import resolve_data
-
-    table = request_frame(replace(definition, data=resolve_data(definition, lake)), lake)
-    keys = dict.fromkeys(key for view in definition.time_views for key in view.key_columns)
-    timed = table.rename({str(definition.prediction_time): "prediction_time"})
-    return sample_rows(timed.select([*keys, "prediction_time"]), rows, definition.seed)
 
 # %% ../../nbs/cli/81_data.ipynb #53f5547b
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:

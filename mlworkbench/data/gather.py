@@ -24,6 +24,7 @@ from ..contract import Fault
 from .plain import cast_batch
 from .plain import plain_schema
 from .plain import slices
+from .privacy import persons_withheld
 from .privacy import pseudonymised_rows
 from .lake import Lake
 from .quarantine import CONTENT
@@ -184,7 +185,8 @@ def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | No
                 gathered.kept += len(batch)
             else:
                 typed = getattr(part, "typed", True)
-                prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
+                with persons_withheld(gathered.table):
+                    prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
                 gathered.add(pseudonymised_rows(prepared, gathered.table.contract, gathered.pseudonyms), when)
             first += len(batch)
             if gathered.total is not None and gathered.same == LINE:

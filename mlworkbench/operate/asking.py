@@ -14,6 +14,8 @@ from ..deploy.table import without_names
 from ..errors import DeploymentError
 from ..home import Home
 from .assembly import sample_rows
+from .persons import definition_pseudonyms
+from .persons import rows_without_names
 from .ways import DEPLOYMENTS
 from .ways import WAYS
 from ..scoring.definition import ModelDefinition
@@ -22,7 +24,7 @@ from ..scoring.version import Version
 from ..times import parse_time
 
 # %% auto #0
-__all__ = ['requests', 'declared_deployments', 'deploy_all']
+__all__ = ['requests', 'declared_deployments', 'deploy_all', 'view_requests']
 
 # %% ../../nbs/operate/61_asking.ipynb #173d3f95
 def requests(
@@ -97,3 +99,26 @@ def deploy_all(
     names = declared_deployments(version) if deployments is None else deployments
     asked = without_names(asked, version)
     return {name: WAYS[name](version, asked, home).seconds for name in names}
+
+# %% ../../nbs/operate/61_asking.ipynb #a0aa8cb5
+def view_requests(definition: ModelDefinition, home: Home, *, rows: int | None = None) -> pl.DataFrame:
+    """Draw rows of a model, by its seed: keys of its views and prediction time; persons by pseudonym.
+
+    Parameters
+    ----------
+    definition : ModelDefinition
+        With views.
+    home : Home
+        Its lake holds their tables.
+    rows : int, optional
+        How many; default all.
+
+    Returns
+    -------
+    polars.DataFrame
+        The time as ``prediction_time``.
+    """
+    lake, keys = Lake(home.lake), dict.fromkeys(key for view in definition.time_views for key in view.key_columns)
+    timed = request_frame(definition, lake).rename({str(definition.prediction_time): "prediction_time"})
+    drawn = sample_rows(timed.select([*keys, "prediction_time"]), rows, definition.seed)
+    return rows_without_names(definition, drawn, lake, definition_pseudonyms(definition, home))

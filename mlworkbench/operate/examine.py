@@ -34,6 +34,7 @@ from .verdict import hold
 from .way_streaming import bring_up
 from .ways import DEPLOYMENTS
 from .ways import WAYS
+from ..pseudonym import FILE
 from ..scoring.version import Version
 
 Progress = Callable[[str, int, int | None], None]
@@ -47,7 +48,7 @@ WORK = ".examined-"
 
 @contextmanager
 def home_apart(home: Home, model: str) -> Iterator[Home]:
-    """Give a home with a log and outputs of its own, that shares lake and online store with another.
+    """Give a home with a log and outputs of its own, that shares lake, online store and pseudonyms with another.
 
     Parameters
     ----------
@@ -79,8 +80,9 @@ def fresh_folder(place: Path, prefix: str) -> Path:
 
 
 def _linked(apart: Home, home: Home) -> Home:
-    """Link lake and online store of a home into another; those elsewhere are the same for both."""
-    for link, real in ((apart.lake, home.lake), (apart.online, home.online)):
+    """Link lake, online store and key of pseudonyms of a home into another; stores elsewhere are the same for both."""
+    keys = (apart.keys / FILE, home.keys / FILE)
+    for link, real in ((apart.lake, home.lake), (apart.online, home.online), keys):
         if isinstance(link, Path) and isinstance(real, Path) and real.exists():
             link.symlink_to(real)
     return apart

@@ -5,6 +5,8 @@
 # %% ../../nbs/operate/59_persons.ipynb #8fae62f8
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from ..data.lake import Lake
@@ -13,10 +15,11 @@ from ..data.privacy import pseudonymised_frame
 from ..home import Home
 from ..pseudonym import Pseudonyms
 from ..pseudonym import open_pseudonyms
+from ..pseudonym import pseudonymised_record
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['definition_pseudonyms', 'rows_without_names']
+__all__ = ['definition_pseudonyms', 'rows_without_names', 'check_views_stored', 'asked_keys']
 
 # %% ../../nbs/operate/59_persons.ipynb #e9ebb3d9
 def definition_pseudonyms(definition: ModelDefinition, home: Home, *, create: bool = False) -> Pseudonyms | None:
@@ -69,10 +72,21 @@ def rows_without_names(
         If a column is no text, a view's table holds plain names, or the key is missing or another.
     """
     names = [name for name in definition.pseudonym_columns if name in table.columns]
-    found = pseudonymised_frame(table, names, pseudonyms, what=f"rows of {definition.name}")
+    check_views_stored(definition, lake, pseudonyms)
+    return pseudonymised_frame(table, names, pseudonyms, what=f"rows of {definition.name}")
+
+
+def check_views_stored(definition: ModelDefinition, lake: Lake, pseudonyms: Pseudonyms | None) -> None:
+    """Refuse a view's table that is asked by pseudonym and holds plain names, or pseudonyms of another key."""
     if pseudonyms is None:
-        return found
+        return
     for view in definition.time_views:
-        stored = [column for name, column in view.key_columns.items() if name in names]
+        stored = [column for name, column in view.key_columns.items() if name in definition.pseudonym_columns]
         check_stored(lake, view.table, stored, pseudonyms)
-    return found
+
+# %% ../../nbs/operate/59_persons.ipynb #92510a78
+def asked_keys(definition: ModelDefinition, keys: Mapping[str, str], home: Home) -> dict[str, str]:
+    """Put pseudonyms in the place of keys that name persons, as a request does."""
+    names = [name for name in definition.pseudonym_columns if name in keys]
+    pseudonyms = definition_pseudonyms(definition, home) if names else None
+    return pseudonymised_record(keys, names, pseudonyms)

@@ -10,6 +10,7 @@ import pytest
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.home import Home
+from mlworkbench.pseudonym import open_pseudonyms
 
 DEFINITION = """
 from datetime import timedelta
@@ -42,8 +43,8 @@ def trips(clean, monkeypatch, facts):
     )
     n = len(hours)
     weather = {"origin": ["JFK"] * n, "available_at": hours, "wind": [float(k) for k in range(n)]}
-    lake = Lake(home.lake)
-    lake.append("weather", pl.DataFrame({**weather, "driver": ["Ada Lovelace"] * n}).to_arrow())
+    lake, driver = Lake(home.lake), open_pseudonyms(home, create=True).of("Ada Lovelace")
+    lake.append("weather", pl.DataFrame({**weather, "driver": [driver] * n}).to_arrow())
     asked = {"trip": [f"T{k}" for k in range(n)], "origin": ["JFK", "EWR", "JFK"] * (n // 3) + ["JFK"] * (n % 3)}
     more = {"asked": hours.dt.offset_by("30m"), "driver": ["Ada Lovelace"] * n, "late": [1.0] * n}
     lake.append("trips", pl.DataFrame({**asked, **more}).to_arrow())

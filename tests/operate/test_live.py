@@ -16,16 +16,17 @@ from sklearn.linear_model import LogisticRegression
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
-from mlworkbench.errors import DeploymentError
+from mlworkbench.errors import DeploymentError, IngestError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView
+from mlworkbench.features.view import AsOfView, RowFunction
 from mlworkbench.home import Home
 from mlworkbench.operate.kept import served
 from mlworkbench.operate.live import certify_served, live_metrics
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.operate.way_streaming import bring_up
+from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version
@@ -40,9 +41,11 @@ def micros(moment: datetime) -> int:
     return int(moment.timestamp() * 1e6)
 
 
-def weather(lake: Lake, hours: range, wind: float, *, arrived: datetime, dated: bool = True) -> None:
+def weather(
+    lake: Lake, hours: range, wind: float, *, arrived: datetime, dated: bool = True, origin: str = "JFK"
+) -> None:
     moments = [START + timedelta(hours=hour) for hour in hours]
-    rows = {"origin": ["JFK"] * len(hours), "available_at": moments, "wind": [wind + hour for hour in hours]}
+    rows = {"origin": [origin] * len(hours), "available_at": moments, "wind": [wind + hour for hour in hours]}
     if dated:
         rows["ingested_at"] = [arrived] * len(hours)
     lake.append("weather", pl.DataFrame(rows).to_arrow())
@@ -64,6 +67,13 @@ def definition() -> ModelDefinition:
     model = LogisticRegression()
     fields = {"entity": ("flight",), "prediction_time": "at", "views": (view,), "features": ("distance", "wind")}
     return ModelDefinition("late", model, data, "late", **fields)
+
+
+def far(distance: np.ndarray) -> dict[str, np.ndarray]:
+    return {"far": (distance > 1000).astype(np.float64)}
+
+
+FAR = RowFunction(far)
 
 
 @pytest.fixture
@@ -189,11 +199,31 @@ def test_a_row_that_lost_a_part_of_its_line_is_refused_and_named(home, trained, 
 
 def test_a_personal_column_that_is_not_kept_leaves_its_rows_out(home) -> None:
     weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
-    version = Registry(home).open("late", train(replace(definition(), personal=("origin",)), home).tag)
+    told = replace(definition(), personal=("distance",), features=("wind", "far"), views=(*definition().views, FAR))
+    version = Registry(home).open("late", train(told, home).tag)
     bring_up(version, home)
     ask(version, home, at=NOON, logged=NIGHT)
     found = certify_served("late", home, since=SINCE)
     assert (found.verdict, found.rows[0]["left_out"]) == ("undecided", 3)
+
+
+def test_a_personal_key_is_kept_by_its_pseudonym_and_its_rows_are_computed_again(home) -> None:
+    named = open_pseudonyms(home, create=True)
+    weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS), origin=named.of("JFK"))
+    version = Registry(home).open("late", train(replace(definition(), personal=("origin",)), home).tag)
+    bring_up(version, home)
+    ask(version, home, at=NOON, logged=NIGHT)
+    found = certify_served("late", home, since=SINCE)
+    assert (found.verdict, found.count, found.rows[0]["left_out"]) == ("equal", 3, 0)
+    kept = json.loads(served("late", home, since=SINCE)["request"][0])
+    assert kept == {"origin": named.of("JFK")}
+
+
+def test_a_view_over_plain_names_is_refused_before_it_teaches_anything(home) -> None:
+    weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
+    with pytest.raises(IngestError, match="table 'weather': column 'origin' must hold pseudonyms; got plain values"):
+        train(replace(definition(), personal=("origin",)), home)
+    assert Registry(home).models() == []
 
 
 def test_a_version_that_was_removed_leaves_its_answers_undecided_and_the_others_are_judged(home, trained) -> None:

@@ -20,7 +20,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from mlworkbench import AsOfView, ModelDefinition, RowFunction, Total, WindowView
 from mlworkbench.contract import Column, Contract
@@ -44,19 +46,19 @@ def rows(lake):
     return lake.read("rides", columns=["rider", "street", "asked", "fare", "tip"])
 
 
-def lengths(rider, street):
-    return {"named": np.array([float(len(name or "")) for name in rider]),
-            "lane": np.array([float(len(name or "")) for name in street])}
+def lengths(rider):
+    return {"named": np.array([float(len(name or "")) for name in rider])}
 
 
 tips = ModelDefinition(
-    "tips", LogisticRegression(), rows, "tip", entity=("rider",), prediction_time="asked",
+    "tips", make_pipeline(SimpleImputer(), LogisticRegression(max_iter=2000)), rows, "tip",
+    entity=("rider",), prediction_time="asked",
     views=(
         AsOfView("known", "riders", {"rider": "person"}, {"stars": "number"}),
         WindowView("rides", "rides", ("rider",), timedelta(days=30), {"taken": Total("count")}),
         RowFunction(lengths),
     ),
-    features=("fare", "stars", "taken", "named", "lane"), personal=("street",),
+    features=("fare", "stars", "taken", "named"), personal=("street",),
     tables=(RIDES, RIDERS), deployments=("one_off", "batch", "realtime", "streaming"),
 )
 '''

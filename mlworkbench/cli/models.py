@@ -18,6 +18,7 @@ import typer
 from .certify import certificate_lines
 from .console import Json
 from .console import Model
+from .console import Query
 from .console import Report
 from .console import Rows
 from .console import answer
@@ -28,6 +29,7 @@ from .place import choose
 from .place import definition_of
 from .place import known_models
 from .place import place
+from .place import rows_from
 from ..errors import IngestError
 from ..errors import Refused
 from ..errors import VersionError
@@ -142,6 +144,7 @@ def register(
     name: Annotated[str, typer.Option("--name", help="Name for the model.")],
     data: Annotated[str, typer.Option("--data", help="Rows the pipeline was fitted on: csv, jsonl or parquet.")],
     label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")],
+    query: Query = "",
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
@@ -152,20 +155,20 @@ def register(
     if not file.is_file():
         raise IngestError(f"{file}: a pipeline saved by skops; there is no such file; check the path")
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
-    table = frame_of(data, label)
+    table = frame_of(data, label, query)
     result = make_version(pipeline, table.drop(columns=[label]), table[label], name=name, home=here.home)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 
-def frame_of(data: str, label: str) -> pd.DataFrame:
+def frame_of(data: str, label: str, query: str = "") -> pd.DataFrame:
     """Read rows as a frame and see that the label is there."""
     import pyarrow as pa
 
     from mlworkbench.data.source import open_source
 
-    source = open_source(data)
+    source = open_source(rows_from(data, query))
     if label not in source.columns():
-        raise IngestError(f"--label: a column of {data}; got {label!r}; {nearest(label, source.columns())}")
+        raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
     return frame
 

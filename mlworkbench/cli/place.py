@@ -13,12 +13,13 @@ from ..errors import DefinitionError
 from ..errors import nearest
 
 if TYPE_CHECKING:
+    from mlworkbench.data.sql import SqlSource
     from mlworkbench.home import Home
     from mlworkbench.scoring.definition import ModelDefinition
     from mlworkbench.settings import Settings
 
 # %% auto #0
-__all__ = ['Place', 'place', 'known_models', 'choose', 'definition_of']
+__all__ = ['Place', 'place', 'known_models', 'choose', 'definition_of', 'rows_from']
 
 # %% ../../nbs/cli/79_place.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -133,3 +134,24 @@ def definition_of(here: Place, name: str) -> ModelDefinition:
         rule = "the name in settings.ini and in the definition must agree"
         raise DefinitionError(f"model: {rule}; got {known!r} and {definition.name!r}; correct one of them")
     return definition
+
+# %% ../../nbs/cli/79_place.ipynb #4a8f8c33
+def rows_from(given: str, query: str) -> str | SqlSource:
+    """Give the rows of a query where there is one, else the path that was given.
+
+    Parameters
+    ----------
+    given : str
+        A path, or the address of a database.
+    query : str
+        One SELECT, or empty.
+
+    Returns
+    -------
+    str or SqlSource
+    """
+    if not query:
+        return given
+    from mlworkbench.data.sql import SqlSource
+
+    return SqlSource(given, query)

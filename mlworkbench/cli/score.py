@@ -17,6 +17,7 @@ import typer
 from .console import End
 from .console import Json
 from .console import Model
+from .console import Query
 from .console import Start
 from .console import To
 from .console import VersionOption
@@ -28,6 +29,7 @@ from .place import Place
 from .place import choose
 from .place import known_models
 from .place import place
+from .place import rows_from
 from ..errors import IngestError
 from ..errors import Refused
 from ..errors import RunError
@@ -56,6 +58,7 @@ def score(
     file: Annotated[str, typer.Argument(help="Rows to score: csv, csv.gz, jsonl or parquet.", metavar="FILE")],
     model: Model = "",
     version: VersionOption = "",
+    query: Query = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where predictions go: csv, jsonl, parquet.")] = None,
     json: Json = False,
 ) -> None:
@@ -65,7 +68,7 @@ def score(
     here = place()
     opened = opened_version(here, model, version)
     with bar(quiet=json) as report:
-        scored = score_file(opened, file, home=here.home, out=out, progress=report)
+        scored = score_file(opened, rows_from(file, query), home=here.home, out=out, progress=report)
     facts = {"model": opened.model, **asdict(scored)}
     answer(facts, score_lines(scored.version, facts), as_json=json)
 

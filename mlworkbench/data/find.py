@@ -98,7 +98,8 @@ def listing(files: FileSystem, folder: str, *, deep: bool) -> list[str]:
 def _walk(folder: str, deep: bool) -> Iterator[str]:
     """Walk the folders of this machine."""
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        yield from (Path(place, name).relative_to(folder).as_posix() for name in names)
+        files = [name for name in names if Path(place, name).is_file()]  # not a pipe, whose opening would wait
+        yield from (Path(place, name).relative_to(folder).as_posix() for name in files)
         here = Path(place).resolve()
         links = [name for name in folders if Path(place, name).is_symlink()]
         back = {name for name in links if here.is_relative_to(Path(place, name).resolve())}

@@ -216,7 +216,7 @@ def open_source(
         return open_frame(given)
     if isinstance(given, str | Path):
         if re.match(r"(sqlite|postgres(ql)?):", str(given)):
-            raise IngestError("source: a database needs a query; write SqlSource(url, query, cursor=...) in its place")
+            raise IngestError("source: a database needs a query; write SqlSource(url, query), or give --query")
         if is_delta(given):
             return open_delta(given)
         return open_files(str(given).rstrip("/").rpartition("/")[2], find_files(given), text)

@@ -77,7 +77,7 @@ class ScoreReport:
 # %% ../../nbs/deploy/50_one_off.ipynb #8c634bd6
 def score_file(
     version: Version,
-    source: str | Path,
+    source: str | Path | Source,
     *,
     home: Home,
     out: str | Path | None = None,
@@ -89,12 +89,12 @@ def score_file(
     ----------
     version : Version
         Who predicts.
-    source : str or Path
-        File, folder or pattern; CSV, Parquet, JSON lines.
+    source : str, Path or Source
+        File, folder or pattern, here or by its address; CSV, Parquet, JSON lines; or another source, as a query.
     home : Home
         Holds the log, and the lake where the version has views.
     out : str or Path, optional
-        The predictions; by default ``<source>.predictions.<ending>`` beside the source.
+        The predictions; by default ``<source>.predictions.<ending>`` beside a source of this machine.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 

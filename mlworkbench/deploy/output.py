@@ -19,6 +19,10 @@ import polars as pl
 import pyarrow as pa
 
 from ..contract import Fault
+from ..data.find import SIGNS
+from ..data.find import divide
+from ..data.find import expression
+from ..data.storage import is_address
 from ..errors import DeploymentError
 
 # %% auto #0
@@ -102,13 +106,13 @@ class Parts:
             self._parquet.close()
 
 
-def output_path(source: str | Path, out: str | Path | None) -> Path:
+def output_path(source: object, out: str | Path | None) -> Path:
     """Settle where predictions go: where asked, else beside the source.
 
     Parameters
     ----------
-    source : str or Path
-        File, folder or pattern.
+    source : object
+        File, folder or pattern, or an address or a query: then `out` is needed.
     out : str or Path, optional
         ``.csv``, ``.jsonl`` or ``.parquet``.
 
@@ -120,17 +124,23 @@ def output_path(source: str | Path, out: str | Path | None) -> Path:
     Raises
     ------
     DeploymentError
-        If it has another ending, is the source, or lies among what is read.
+        If it has another ending, is the source, or lies among what is read; or the source is no path and `out` missing.
 
     Examples
     --------
     >>> output_path("october.csv.gz", None).name, output_path("october.parquet", "p.jsonl").name
     ('october.predictions.csv', 'p.jsonl')
     """
-    given = Path(source)
+    local = isinstance(source, str | Path) and not is_address(source)
+    if not local and not out:
+        rule = "needed where the source is not a file of this machine"
+        raise DeploymentError(f"out: {rule}; got none; name a file with --out, as --out predictions.parquet")
+    given = Path(str(source))
     path = Path(out) if out else _beside(given)
     if path.suffix not in Parts.ENDINGS:
         raise DeploymentError(f"out: ends in {', '.join(Parts.ENDINGS)}; got {path.name!r}; choose one of these")
+    if not local:
+        return path
     if path.resolve() == given.resolve():
         raise DeploymentError(f"out: another file than the source; got {path.name!r} for both; choose another name")
     if _is_read(path.resolve(), given.resolve()):
@@ -143,15 +153,20 @@ def _beside(given: Path) -> Path:
     """Name the predictions of a source: beside the file or folder, for a pattern beside the folder it looks in."""
     stem = given.name.split(".")[0]
     ending = next((e for e in Parts.ENDINGS if e in given.name), ".csv")
-    if set(given.name) & set("*?[") and given.parent.name:
+    folder, pattern = divide(given.as_posix())
+    if SIGNS.search(pattern) and Path(folder).name:
         plain = "".join(letter for letter in stem if letter not in "*?[]").strip("-_") or "all"
-        return given.parent.with_name(f"{given.parent.name}.{plain}.predictions{ending}")
+        return Path(folder).with_name(f"{Path(folder).name}.{plain}.predictions{ending}")
     return given.parent / f"{stem or 'all'}.predictions{ending}"
 
 
 def _is_read(path: Path, given: Path) -> bool:
     """Say whether a file would be among those of a folder or pattern when it is read again."""
-    return given in path.parents if given.is_dir() else path.match(str(given))
+    if given.is_dir():
+        return given in path.parents
+    folder, pattern = divide(given.as_posix())
+    below = path.is_relative_to(folder)
+    return below and expression(pattern).fullmatch(path.relative_to(folder).as_posix()) is not None
 
 # %% ../../nbs/deploy/49_output.ipynb #906400b1
 def write_faults(path: Path, faults: Sequence[Fault]) -> Path | None:

@@ -140,6 +140,39 @@ def test_a_fitted_pipeline_is_registered_and_scores_at_once(rows, facts, trained
     assert facts("score", "rows.csv", "--model", "width", "--out", "widths.csv")["scored"] == 150
 
 
+def test_rows_of_a_database_are_scored_and_registered_by_a_query(rows, facts, tell, trained, monkeypatch):
+    import sqlite3
+
+    import pandas as pd
+    import skops.io
+    from sklearn.linear_model import LinearRegression
+
+    table = pd.read_csv(rows)
+    with sqlite3.connect("shop.db") as shop:
+        table.to_sql("flowers", shop, index=False)
+    shop.close()
+    asked = ("sqlite:///shop.db", "--query", "SELECT * FROM flowers")
+    by_query, by_file = facts("score", *asked, "--out", "query.csv"), facts("score", rows, "--out", "file.csv")
+    assert by_query["scored"] == by_file["scored"] == 150
+    scores = [pd.read_csv(name).filter(like="score") for name in ("query.csv", "file.csv")]
+    pd.testing.assert_frame_equal(*scores)
+    code, _, err = tell("score", *asked)
+    assert code == 2 and "--out" in err and err.count("\n") == 1
+    code, _, err = tell("score", "sqlite:///shop.db", "--out", "x.csv")
+    assert code == 2 and "--query" in err and err.count("\n") == 1
+    words = ("--query", "SELECT 1", "--out", "x.csv")
+    code, _, err = tell("score", "postgresql://ada:opensesame@db/shop", *words)
+    assert code == 2 and "opensesame" not in err and err.count("\n") == 1
+    monkeypatch.delenv("SHOP_PASSWORD", raising=False)
+    code, _, err = tell("score", "postgresql://ada:${SHOP_PASSWORD}@db/shop", *words)
+    assert code == 2 and "variable SHOP_PASSWORD must be set" in err
+
+    pipeline = LinearRegression().fit(table.drop(columns="petal_width"), table["petal_width"])
+    skops.io.dump(pipeline, trained / "width.skops")
+    data = ("--data", "sqlite:///shop.db", "--query", "SELECT * FROM flowers", "--label", "petal_width")
+    assert facts("register", "width.skops", "--name", "width", *data)["version"].startswith("width:")
+
+
 def test_labels_by_prediction_id_are_added_once(rows, facts):
     scored = facts("score", rows, "--out", "out.csv")
     lines = Path(scored["out"]).read_text().splitlines()

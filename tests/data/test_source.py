@@ -1,3 +1,4 @@
+import os
 from datetime import UTC, datetime
 
 import numpy as np
@@ -139,3 +140,28 @@ def test_an_unknown_path_is_refused_with_the_nearest_name(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(IngestError, match="holds no file"):
         open_source(tmp_path / "empty")
+
+
+def test_a_pattern_follows_links_but_never_in_circles_and_skips_pipes(tmp_path):
+    (tmp_path / "2013/1").mkdir(parents=True)
+    (tmp_path / "2013/1/a.csv").write_text("a\n1\n")
+    (tmp_path / "2013/1/back").symlink_to(tmp_path / "2013")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/b.csv").write_text("a\n2\n")
+    (tmp_path / "2013/2").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "2013/1/pipe.csv")
+    for pattern in ("2013/*/*.csv", "2013/**/*.csv"):
+        assert [part.name for part in open_source(tmp_path / pattern).parts] == ["1/a.csv", "2/b.csv"]
+
+
+def test_folders_of_hive_need_no_column_of_their_name(tmp_path):
+    for month in (1, 2):
+        (tmp_path / f"year=2013/month={month}").mkdir(parents=True)
+        pl.DataFrame({"delay": [float(month)]}).write_parquet(tmp_path / f"year=2013/month={month}/part-0.parquet")
+    assert rows_of(open_source(f"{tmp_path}/year=2013/*/*.parquet")) == [{"delay": 1.0}, {"delay": 2.0}]
+
+
+def test_a_pattern_with_signs_in_the_wrong_order_is_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    with pytest.raises(IngestError, match=r"pattern '\[z-a\]\.csv': bad character range"):
+        open_source(tmp_path / "[z-a].csv")

@@ -117,7 +117,16 @@ def test_unknown_file_ending_and_source_as_output_are_refused(workshop, elsewher
 
 
 @pytest.mark.parametrize(
-    ("source", "out"), [("many", "many/p.csv"), ("many/*.csv", "many/p.csv"), (".", None), ("*.csv", None)]
+    ("source", "out"),
+    [
+        ("many", "many/p.csv"),
+        ("many/*.csv", "many/p.csv"),
+        ("**/*.csv", "many/p.csv"),
+        ("many/**", "many/1/p.csv"),
+        (".", None),
+        ("*.csv", None),
+        ("s3://shop/many/*.csv", None),
+    ],
 )
 def test_predictions_are_never_written_among_what_is_read(
     source: str, out: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,6 +152,18 @@ def test_a_pattern_and_a_folder_can_be_scored_twice(workshop, elsewhere: Home, t
     for source in ("many/part-*.csv", "many") * 2:
         report = score_file(workshop.open("birds"), tmp_path / source, home=elsewhere)
         assert report.scored == len(ROWS) and report.out.parent == tmp_path
+
+
+def test_files_of_many_folders_are_scored_here_and_from_a_store(workshop, elsewhere: Home, tmp_path: Path, s3) -> None:
+    for name, part in (("2013/1/a.csv", ROWS[:2]), ("2013/2/b.csv", ROWS[2:])):
+        (tmp_path / name).parent.mkdir(parents=True)
+        birds_file(tmp_path, ".csv", part).rename(tmp_path / name)
+        s3.write(name, (tmp_path / name).read_bytes())
+    here = score_file(workshop.open("birds"), tmp_path / "2013/*/*.csv", home=elsewhere)
+    assert here.scored == len(ROWS) and here.out == tmp_path / "2013.all.predictions.csv"
+    there = score_file(workshop.open("birds"), s3.url("2013/*/*.csv"), home=elsewhere, out=tmp_path / "there.csv")
+    assert there.out.read_bytes() == here.out.read_bytes()
+    assert read_log(elsewhere.log("birds")).height == len(ROWS)  # the same bytes are the same predictions
 
 
 def test_a_file_is_joined_with_the_views_as_of_each_row(workshop, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.rows import dtypes_of, fresh_estimator, request_frame, unwrap_search
@@ -42,6 +45,16 @@ def test_every_form_of_data_gives_the_same_rows(tmp_path: Path) -> None:
     ]
     tables = [request_frame(define(form), TABLE) for form in forms]
     assert all(table.equals(tables[0]) for table in tables) and tables[0].height == 3
+
+
+def test_a_query_and_an_object_of_a_store_are_data_of_a_definition(tmp_path: Path, s3: Any) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        TABLE.to_sql("landings", shop, index=False)
+    query = SqlSource(f"sqlite:///{tmp_path}/shop.db", "SELECT * FROM landings")
+    stored = s3.write("rows.csv", TABLE.to_csv(index=False).encode())
+    expected = request_frame(define(TABLE))
+    for data in (query, lambda: query, stored, lambda: stored):
+        assert request_frame(define(data)).equals(expected)
 
 
 def test_an_error_in_a_data_function_names_its_line() -> None:

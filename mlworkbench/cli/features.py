@@ -21,7 +21,7 @@ __all__ = ['build']
 
 # %% ../../nbs/cli/81_features.ipynb #a669c635
 def build(start: Start = "", end: End = "", model: Model = "", to: To = "", json: Json = False) -> None:
-    """Write the features of a model's rows, as training sees them; repeatable."""
+    """Write a model's features to a sink, as training sees them."""
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.sinks import open_sink
     from mlworkbench.deploy.interval import Job

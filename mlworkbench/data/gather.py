@@ -88,7 +88,7 @@ class Gathered:
             self.bad.write(lines)
         good = np.ones(len(prepared.batch), dtype=bool)
         good[list(bad)] = False
-        batch = prepared.batch.filter(pa.array(good))
+        batch = prepared.batch.filter(pa.array(good)) if bad else prepared.batch
         newest = pc.max(batch.column("available_at")).as_py()
         self.newest = max((time for time in (self.newest, newest) if time is not None), default=None)
         self.good.write(self._completed(batch, when))

@@ -102,9 +102,9 @@ def appended(gathered: Gathered, decided: pl.DataFrame) -> Iterator[pa.RecordBat
     """Stream the rows that are new."""
     start, schema = 0, gathered.table.schema
     for batch in gathered.good.batches():
-        mask = decided["append"][start : start + len(batch)].to_arrow()
+        mask = decided["append"][start : start + len(batch)]
         start += len(batch)
-        kept = batch.filter(mask)
+        kept = batch if mask.all() else batch.filter(mask.to_arrow())
         if len(kept):
             yield kept.select(schema.names)
 

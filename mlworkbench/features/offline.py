@@ -20,16 +20,18 @@ from .declare import MICROSECOND
 from .declare import AsOfView
 from .declare import View
 from .declare import total_columns
+from .places import newest_places
 from .view import expired
 from .view import window_values
+from .window import in_order
 from .window import running_totals
+from .window import same_as_next
 
 Array = NDArray[Any]
 TIME = pl.Datetime("us", "UTC")
 
 # %% auto #0
-__all__ = ['Array', 'TIME', 'KEY_TYPES', 'key_kind', 'view_table', 'newest_rows', 'view_answers', 'request_keys', 'request_times',
-           'join_views']
+__all__ = ['Array', 'TIME', 'KEY_TYPES', 'key_kind', 'view_table', 'view_answers', 'request_keys', 'request_times', 'join_views']
 
 # %% ../../nbs/features/22_offline.ipynb #a90173dd
 KEY_TYPES: dict[str, Any] = {"text": pl.String(), "integer": pl.Int64(), "boolean": pl.Boolean()}
@@ -146,56 +148,36 @@ def view_table(view: View, lake: Lake, *, version: int | None = None, known: int
     what = f"view {view.name!r}, column"
     kinds = view.kinds
     values = [_value(whole[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
-    names = [*view.key_columns, "available_at"]
-    rows = pl.DataFrame([*keys, whole["available_at"], *values]).sort(names)
-    twice = rows.filter(pl.struct(names).is_duplicated())
-    if twice.height:
-        shown = ", ".join(f"{name}={value}" for name, value in zip(names, twice.row(0), strict=False))
-        rule = "an as-of view needs one row for each key and time"
-        raise FeatureError(f"view {view.name!r}: {rule}; got {twice.height} at {shown}; correct table {view.table!r}")
+    rows = in_order(pl.DataFrame([*keys, whole["available_at"], *values]), list(view.key_columns))
+    _check_unique(rows, view)
     return rows
 
+
+def _check_unique(rows: pl.DataFrame, view: View) -> None:
+    """Refuse two rows of one key at one time."""
+    twice = same_as_next(rows, list(view.key_columns))
+    if twice.any():
+        names = [*view.key_columns, "available_at"]
+        first, *_ = found = rows.select(names).filter(twice | twice.shift(1, fill_value=False)).rows()
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, first, strict=True))
+        rule = "an as-of view needs one row for each key and time"
+        raise FeatureError(f"view {view.name!r}: {rule}; got {len(found)} at {shown}; correct table {view.table!r}")
+
 # %% ../../nbs/features/22_offline.ipynb #b92983db
-def _joinable(columns: Sequence[pl.Series]) -> list[pl.Series]:
-    """Name key columns by position; booleans become 0 and 1, which a join takes."""
-    whole = [column.cast(pl.Int8) if column.dtype == pl.Boolean else column for column in columns]
-    return [column.alias(f"key:{position}") for position, column in enumerate(whole)]
-
-
-def newest_rows(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: View) -> pl.DataFrame:
-    """Give for each request its newest row at or before a time, in the order of the requests; nulls where none.
-
-    Columns are ``time``, ``available`` (microseconds since 1970 UTC) and ``value:NAME`` of what is stored.
-    """
-    left = pl.DataFrame([pl.Series("row", np.arange(len(times))), pl.Series("time", times), *_joinable(keys)])
-    stored = view.outputs if isinstance(view, AsOfView) else total_columns(view)
-    values = [rows[name].alias(f"value:{name}") for name in stored]
-    available = rows["available_at"].cast(pl.Int64).alias("available")
-    right = pl.DataFrame([available, *_joinable([rows[key] for key in view.key_columns]), *values])
-    found = left.sort("time").join_asof(
-        right.sort("available"),
-        left_on="time",
-        right_on="available",
-        by=[f"key:{position}" for position in range(len(keys))] or None,
-        coalesce=False,
-        check_sortedness=False,
-    )
-    return found.sort("row")
-
-
 def view_answers(view: View, keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame) -> list[pl.Series]:
     """Compute the outputs of one view for keys and times, from the rows of `view_table`."""
     if isinstance(view, AsOfView):
-        found = newest_rows(keys, times, rows, view)
-        gone = pl.Series(expired(times, found["available"].fill_null(0).to_numpy(), view.ttl))
-        kept = [found[f"value:{name}"].set(gone, None).alias(name) for name in view.outputs]
+        (place,) = newest_places(keys, [times], rows, view)
+        available = rows["available_at"].cast(pl.Int64).gather(place).fill_null(0).to_numpy()
+        place = place.set(pl.Series(expired(times, available, view.ttl)), None)
+        kept = [rows[name].gather(place) for name in view.outputs]
         return [column.fill_null(np.nan) if view.kinds[column.name] == "number" else column for column in kept]
     ends = (times - 1, times - view.window // MICROSECOND - 1)
-    end, start = (newest_rows(keys, moment, rows, view) for moment in ends)
-    totals = [
-        {name: found[f"value:{name}"].fill_null(0).to_numpy() for name in total_columns(view)} for found in (end, start)
-    ]
-    return [pl.Series(name, values) for name, values in window_values(view, *totals).items()]
+    end, start = (
+        {name: rows[name].gather(place).fill_null(0).to_numpy() for name in total_columns(view)}
+        for place in newest_places(keys, ends, rows, view)
+    )
+    return [pl.Series(name, values) for name, values in window_values(view, end, start).items()]
 
 # %% ../../nbs/features/22_offline.ipynb #e2eaa4cf
 def request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.DataType]) -> list[pl.Series]:

@@ -23,16 +23,18 @@ from .declare import WindowView
 from .events import events_between
 from .events import typed_values
 from .events import window_rows
+from .places import newest_places
 from .recent import window_columns
 from .view import expired
+from .window import in_order
+from .window import same_as_next
 from ..times import NO_TIME
 
 Array = NDArray[Any]
 TIME = pl.Datetime("us", "UTC")
 
 # %% auto #0
-__all__ = ['Array', 'TIME', 'KEY_TYPES', 'key_kind', 'view_table', 'newest_rows', 'view_answers', 'request_keys', 'request_times',
-           'join_views']
+__all__ = ['Array', 'TIME', 'KEY_TYPES', 'key_kind', 'view_table', 'view_answers', 'request_keys', 'request_times', 'join_views']
 
 # %% ../../nbs/features/22_offline.ipynb #a90173dd
 KEY_TYPES: dict[str, Any] = {"text": pl.String(), "integer": pl.Int64(), "boolean": pl.Boolean()}
@@ -147,63 +149,41 @@ def view_table(view: View, lake: Lake, *, version: int | None = None, known: int
     what = f"view {view.name!r}, column"
     kinds = view.kinds
     values = [typed_values(whole[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
-    names = [*view.key_columns, "available_at"]
-    rows = pl.DataFrame([*keys, whole["available_at"], *values]).sort(names)
-    twice = rows.filter(pl.struct(names).is_duplicated())
-    if twice.height:
-        shown = ", ".join(f"{name}={value}" for name, value in zip(names, twice.row(0), strict=False))
-        rule = "an as-of view needs one row for each key and time"
-        raise FeatureError(f"view {view.name!r}: {rule}; got {twice.height} at {shown}; correct table {view.table!r}")
+    rows = in_order(pl.DataFrame([*keys, whole["available_at"], *values]), list(view.key_columns))
+    _check_unique(rows, view)
     return rows
 
+
+def _check_unique(rows: pl.DataFrame, view: View) -> None:
+    """Refuse two rows of one key at one time."""
+    twice = same_as_next(rows, list(view.key_columns))
+    if twice.any():
+        names = [*view.key_columns, "available_at"]
+        first, *_ = found = rows.select(names).filter(twice | twice.shift(1, fill_value=False)).rows()
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, first, strict=True))
+        rule = "an as-of view needs one row for each key and time"
+        raise FeatureError(f"view {view.name!r}: {rule}; got {len(found)} at {shown}; correct table {view.table!r}")
+
 # %% ../../nbs/features/22_offline.ipynb #b92983db
-def _joinable(columns: Sequence[pl.Series]) -> list[pl.Series]:
-    """Name key columns by position; booleans become 0 and 1, which a join takes."""
-    whole = [column.cast(pl.Int8) if column.dtype == pl.Boolean else column for column in columns]
-    return [column.alias(f"key:{position}") for position, column in enumerate(whole)]
-
-
-def newest_rows(keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame, view: View) -> pl.DataFrame:
-    """Give for each request its newest row at or before a time, in the order of the requests; nulls where none.
-
-    Columns are ``time``, ``available`` (microseconds since 1970 UTC), ``place`` (of the row in `rows`) and
-    ``value:NAME`` of what is stored.
-    """
-    left = pl.DataFrame([pl.Series("row", np.arange(len(times))), pl.Series("time", times), *_joinable(keys)])
-    stored = view.outputs if isinstance(view, AsOfView) else (*view.totals, *view.newest)
-    values = [pl.Series("place", np.arange(rows.height)), *(rows[name].alias(f"value:{name}") for name in stored)]
-    available = rows["available_at"].cast(pl.Int64).alias("available")
-    right = pl.DataFrame([available, *_joinable([rows[key] for key in view.key_columns]), *values])
-    found = left.sort("time").join_asof(
-        right.sort("available"),
-        left_on="time",
-        right_on="available",
-        by=[f"key:{position}" for position in range(len(keys))] or None,
-        coalesce=False,
-        check_sortedness=False,
-    )
-    return found.sort("row")
-
-
 def view_answers(view: View, keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame) -> list[pl.Series]:
     """Compute the outputs of one view for keys and times, from the rows of `view_table`."""
     if isinstance(view, AsOfView):
-        found = newest_rows(keys, times, rows, view)
-        gone = pl.Series(expired(times, found["available"].fill_null(0).to_numpy(), view.ttl))
-        kept = [found[f"value:{name}"].set(gone, None).alias(name) for name in view.outputs]
+        (place,) = newest_places(keys, [times], rows, view)
+        available = rows["available_at"].cast(pl.Int64).gather(place).fill_null(0).to_numpy()
+        place = place.set(pl.Series(expired(times, available, view.ttl)), None)
+        kept = [rows[name].gather(place) for name in view.outputs]
         return [column.fill_null(np.nan) if view.kinds[column.name] == "number" else column for column in kept]
     return _window_answers(view, keys, times, rows)
 
 
 def _window_answers(view: WindowView, keys: Sequence[pl.Series], times: Array, rows: pl.DataFrame) -> list[pl.Series]:
     """Compute the outputs of a window view from its rows just before t and just before t - w."""
-    end = newest_rows(keys, times - 1, rows, view)
-    both = view.totals or view.ranged
-    start = newest_rows(keys, times - view.window // MICROSECOND - 1, rows, view) if both else end
-    sides = [{n: found[f"value:{n}"].fill_null(0).to_numpy() for n in view.totals} for found in (end, start)]
-    newest = {name: _known_last(end[f"value:{name}"], name) for name in view.newest}
-    events = events_between(view, rows, start=start["place"], end=end["place"])
-    columns = window_columns(view, times, totals=(sides[0], sides[1]), newest=newest, events=events)
+    ends = (times - 1, times - view.window // MICROSECOND - 1)
+    end, start = found = newest_places(keys, ends, rows, view)
+    totals = [{n: rows[n].gather(place).fill_null(0).to_numpy() for n in view.totals} for place in found]
+    newest = {name: _known_last(rows[name].gather(end), name) for name in view.newest}
+    events = events_between(view, rows, start=start, end=end)
+    columns = window_columns(view, times, totals=(totals[0], totals[1]), newest=newest, events=events)
     return [
         pl.Series(name, values.tolist(), dtype=pl.String()) if values.dtype == object else pl.Series(name, values)
         for name, values in columns.items()

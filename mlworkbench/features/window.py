@@ -5,6 +5,8 @@
 # %% ../../nbs/features/21_window.ipynb #21c09659
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -13,7 +15,7 @@ from .declare import WindowView
 from .declare import total_columns
 
 # %% auto #0
-__all__ = ['LIMIT', 'fixed_point', 'running_totals']
+__all__ = ['LIMIT', 'fixed_point', 'in_order', 'same_as_next', 'running_totals']
 
 # %% ../../nbs/features/21_window.ipynb #4423e3e4
 LIMIT = 2.0**62
@@ -85,6 +87,42 @@ def _check_totals(added: pl.DataFrame, view: WindowView, events: pl.DataFrame) -
             rule = f"the running total {total_name!r} must stay below 2**62"
             raise FeatureError(f"view {view.name!r}: {rule}; it would not; keep fewer decimals")
 
+# %% ../../nbs/features/21_window.ipynb #d640cfe8
+def in_order(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Sort rows by keys and ``available_at``.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        With the columns `keys` and ``available_at``.
+    keys : sequence of str
+        Key columns, none or more.
+
+    Returns
+    -------
+    polars.DataFrame
+
+    Examples
+    --------
+    >>> rows = pl.DataFrame({"key": ["b", "a", "b"], "available_at": [3, 2, 1]})
+    >>> in_order(rows, ["key"]).rows()
+    [('a', 2), ('b', 1), ('b', 3)]
+    """
+    timely = rows if rows["available_at"].is_sorted() else rows.sort("available_at")
+    return timely.sort(keys, maintain_order=True) if keys else timely
+
+
+def same_as_next(rows: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
+    """Say of each row in order whether the next has the same keys and time.
+
+    Examples
+    --------
+    >>> same_as_next(pl.DataFrame({"key": ["a", "b", "b"], "available_at": [2, 3, 3]}), ["key"]).to_list()
+    [False, True, False]
+    """
+    alike = [pl.col(name).eq(pl.col(name).shift(-1)).fill_null(False) for name in (*keys, "available_at")]
+    return rows.select(pl.all_horizontal(alike).alias("same")).to_series()
+
 # %% ../../nbs/features/21_window.ipynb #9f65f4e3
 def running_totals(events: pl.DataFrame, view: WindowView) -> pl.DataFrame:
     """Compute the running totals of a window view.
@@ -112,7 +150,6 @@ def running_totals(events: pl.DataFrame, view: WindowView) -> pl.DataFrame:
     added = pl.DataFrame([_addend(known, total, f"view {view.name!r}") for total in totals])
     _check_totals(added, view, known)
     named = [pl.col(column).alias(key) for key, column in view.key_columns.items()]
-    rows = pl.concat([known.select(*named, "available_at"), added], how="horizontal")
-    ties = rows.group_by([*keys, "available_at"]).agg(pl.col(totals).sum()).sort([*keys, "available_at"])
+    rows = in_order(pl.concat([known.select(*named, "available_at"), added], how="horizontal"), keys)
     sums = [pl.col(total).cum_sum().over(keys) if keys else pl.col(total).cum_sum() for total in totals]
-    return ties.with_columns(sums)
+    return rows.with_columns(sums).filter(~same_as_next(rows, keys))

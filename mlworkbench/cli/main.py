@@ -18,6 +18,7 @@ import typer
 from . import certify
 from . import data
 from . import edge
+from . import lake
 from . import models
 from . import replay
 from . import score
@@ -82,6 +83,17 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
         ),
     ),
     (
+        "lake",
+        "Tables of the lake: their versions, their files, and the rows that taught a model.",
+        (
+            ("list", lake.list_, "mlworkbench lake list"),
+            ("history", lake.history, "mlworkbench lake history flights"),
+            ("compact", lake.compact, "mlworkbench lake compact --table flights"),
+            ("vacuum", lake.vacuum, "mlworkbench lake vacuum --dry-run"),
+            ("lineage", lake.lineage, "mlworkbench lake lineage --model flights --rows 5"),
+        ),
+    ),
+    (
         "runs",
         "Runs of notebooks and what came of them.",
         (
@@ -138,7 +150,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'runs']
+    ['features', 'models', 'edge', 'lake', 'runs']
     """
     app = _plain_app(_options.__doc__ or "")
     app.callback()(_options)

@@ -48,8 +48,8 @@ def arrow_schema(table: deltalake.DeltaTable) -> pa.Schema:
     return pa.schema(table.schema().to_arrow())
 
 
-def check_same(name: str, stored: pa.Schema, given: pa.Schema) -> None:
-    """Refuse rows whose columns differ from the table's, by the name of the first that does.
+def check_same(name: str, stored: pa.Schema, given: pa.Schema, *, merge: bool = False) -> None:
+    """Refuse rows whose columns differ from the table's, by the name of the first that does; `merge` lets new ones in.
 
     Examples
     --------
@@ -58,6 +58,8 @@ def check_same(name: str, stored: pa.Schema, given: pa.Schema) -> None:
     way = "a table keeps its columns: convert the rows, or ingest under a new table name"
     for field in given:
         if field.name not in stored.names:
+            if merge:
+                continue
             raise IngestError(f"table {name!r}: column {field.name!r} is new; {way}")
         kind = stored.field(field.name).type
         if kind != field.type:

@@ -147,7 +147,7 @@ def commit(
         If it cannot be written. What the stream raised is raised as it was.
     """
     name = (table if isinstance(table, str) else table.table_uri).rstrip("/").rpartition("/")[2]
-    writer = deltalake.WriterProperties(compression="ZSTD", max_row_group_size=131_072)
+    writer = deltalake.WriterProperties(compression="ZSTD")
     told = {"writer_properties": writer, "post_commithook_properties": keep_log(), **options}
     try:
         with reaching(f"table {name!r}"):

@@ -132,6 +132,7 @@ class Lake:
         transaction: str | None = None,
         personal: Collection[str] = (),
         note: Mapping[str, str] | None = None,
+        merge: bool = False,
     ) -> int:
         """Append rows in one commit.
 
@@ -147,6 +148,8 @@ class Lake:
             Columns whose values stay out of the log.
         note : mapping of str to str, optional
             Words to keep in the same commit; `note` reads them.
+        merge : bool, default=False
+            Add columns that the table does not have, in the same commit; older rows read as missing.
 
         Returns
         -------
@@ -163,11 +166,12 @@ class Lake:
         once = {"app_transactions": [deltalake.Transaction(app_id=transaction, version=1)]} if transaction else {}
         told = {"custom_metadata": dict(note or {}), **once}
         if isinstance(data, pa.Table):
-            return taking_turns(lambda: self._append(name, data.to_batches(), personal, told), turns=self.turns)
-        return self._append(name, data, personal, told)
+            batches = data.to_batches()
+            return taking_turns(lambda: self._append(name, batches, personal, told, merge), turns=self.turns)
+        return self._append(name, data, personal, told, merge)
 
     def _append(
-        self, name: str, batches: Iterable[pa.RecordBatch], personal: Collection[str], told: Facts
+        self, name: str, batches: Iterable[pa.RecordBatch], personal: Collection[str], told: Facts, merge: bool
     ) -> int:
         """Append rows once; `told` goes into the commit."""
         table = self.open(name) if self.exists(name) else None
@@ -180,8 +184,9 @@ class Lake:
         check_storable(name, first.schema)
         schema = plain_schema(first.schema)
         if table is not None:
-            check_same(name, arrow_schema(table), schema)
+            check_same(name, arrow_schema(table), schema, merge=merge)
         options = {"mode": "append", **self._options(table, schema, personal, told)}
+        options |= {"schema_mode": "merge"} if merge else {}
         try:
             return self._commit(name, table, Counted(chain([first], stream)), schema=schema, options=options)
         except MovedError:

@@ -84,7 +84,7 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
     ),
     (
         "lake",
-        "Tables of the lake: their versions, their files, and the rows that taught a model.",
+        "Tables of the lake: versions, files, origins.",
         (
             ("list", lake.list_, "mlworkbench lake list"),
             ("history", lake.history, "mlworkbench lake history flights"),

@@ -22,7 +22,6 @@ __all__ = ['build']
 # %% ../../nbs/cli/81_features.ipynb #a669c635
 def build(start: Start = "", end: End = "", model: Model = "", to: To = "", json: Json = False) -> None:
     """Write a model's features to a sink, as training sees them."""
-    from mlworkbench.data.lake import Lake
     from mlworkbench.data.sinks import open_sink
     from mlworkbench.deploy.interval import Job
     from mlworkbench.operate.feature_build import ROW_ID
@@ -32,6 +31,6 @@ def build(start: Start = "", end: End = "", model: Model = "", to: To = "", json
     definition = definition_of(here, model)
     folder = here.home.model(definition.name)
     sink = open_sink(to or str(folder / "features"), folder=folder, key=ROW_ID)
-    report = build_features(definition, Lake(here.home.lake), sink, job=Job(start, end))
+    report = build_features(definition, here.home, sink, job=Job(start, end))
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)

@@ -19,6 +19,7 @@ from . import certify
 from . import data
 from . import edge
 from . import features
+from . import lake
 from . import models
 from . import replay
 from . import score
@@ -84,6 +85,17 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
         ),
     ),
     (
+        "lake",
+        "Tables of the lake: versions, files, origins.",
+        (
+            ("list", lake.list_, "mlworkbench lake list"),
+            ("history", lake.history, "mlworkbench lake history flights"),
+            ("compact", lake.compact, "mlworkbench lake compact --table flights"),
+            ("vacuum", lake.vacuum, "mlworkbench lake vacuum --dry-run"),
+            ("lineage", lake.lineage, "mlworkbench lake lineage --model flights --rows 5"),
+        ),
+    ),
+    (
         "runs",
         "Runs of notebooks and what came of them.",
         (
@@ -140,7 +152,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'runs']
+    ['features', 'models', 'edge', 'lake', 'runs']
     """
     app = _plain_app(_options.__doc__ or "")
     app.callback()(_options)

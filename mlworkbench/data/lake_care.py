@@ -108,10 +108,9 @@ def joined_statistics(files: Sequence[Facts]) -> str:
     >>> joined_statistics([*files, {"num_records": 1, "null_count.n": 0, "min.n": 1, "max.n": 1}])
     '{"numRecords": 3, "minValues": {"n": 1}, "maxValues": {"n": 3}, "nullCount": {"n": 1}}'
     """
-    kinds: dict[str, tuple[str, Any]]
-    kinds = {"minValues": ("min.", min), "maxValues": ("max.", max), "nullCount": ("null_count.", sum)}
+    bounds: dict[str, tuple[str, Any]] = {"minValues": ("min.", min), "maxValues": ("max.", max)}
     told: dict[str, Any] = {"numRecords": sum(one["num_records"] for one in files)}
-    for kind, (prefix, join) in kinds.items():
+    for kind, (prefix, join) in {**bounds, "nullCount": ("null_count.", sum)}.items():
         names = [name for name in files[0] if name.startswith(prefix)]
         values = {name: [one.get(name) for one in files] for name in names}
         whole = {name: found for name, found in values.items() if None not in found}

@@ -21,7 +21,8 @@ from .record import FIELDS
 from .schema import log_error
 
 # %% auto #0
-__all__ = ['TIME', 'moment_us', 'read_log', 'find_predictions', 'read_call', 'logged_scores', 'read_labels', 'decoded']
+__all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictions', 'read_call', 'logged_scores', 'read_labels',
+           'decoded']
 
 # %% ../../nbs/evaluation/49_read.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
@@ -97,6 +98,12 @@ def read_log(
     given = {rule: value for rule, value in asked.items() if value is not None}
     where = f" WHERE {' AND '.join(given)}" if given else ""
     return _scored(_read(path, f"predictions{where}", list(given.values()), FIELDS))
+
+
+def logged_watermarks(path: Path | str) -> list[str]:
+    """Give each watermark that stands in a log, once, as JSON text."""
+    found: list[str] = _read(path, "predictions GROUP BY watermark", [], ["watermark"])["watermark"].to_list()
+    return found
 
 
 def find_predictions(path: Path | str, ids: Sequence[str]) -> pl.DataFrame:

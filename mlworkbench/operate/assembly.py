@@ -39,7 +39,7 @@ from ..scoring.rows import resolve_data
 from ..times import parse_time
 
 # %% auto #0
-__all__ = ['view_columns', 'Assembled', 'sample_rows', 'assemble']
+__all__ = ['view_columns', 'Assembled', 'sample_rows', 'drawn_rows', 'assemble']
 
 # %% ../../nbs/operate/60_assembly.ipynb #0d5d7592
 def view_columns(definition: ModelDefinition, table: pl.DataFrame, lake: Lake) -> Columns:
@@ -142,6 +142,24 @@ def sample_rows(table: pl.DataFrame, rows: int | None, seed: int) -> pl.DataFram
     return table[np.sort(np.random.default_rng(seed).choice(table.height, rows, replace=False))]
 
 
+def drawn_rows(definition: ModelDefinition, table: pl.DataFrame, rows: int | None) -> pl.DataFrame:
+    """Leave out the rows at or after a definition's `until`, and draw some of the others by its seed.
+
+    Raises
+    ------
+    DefinitionError
+        If none is left.
+    """
+    if definition.until is not None:
+        moment = parse_time(definition.until)
+        table = table.filter(pl.col(str(definition.prediction_time)).cast(pl.Int64) < moment)
+    table = sample_rows(table, rows, definition.seed)
+    if table.is_empty():
+        rule = f"must leave rows of {definition.name}"
+        raise DefinitionError(f"until: {rule}; got {definition.until!r}; choose a later time")
+    return table
+
+
 def assemble(
     definition: ModelDefinition, lake: Lake, *, rows: int | None = None, pseudonyms: Pseudonyms | None = None
 ) -> Assembled:
@@ -172,14 +190,7 @@ def assemble(
     """
     data = resolve_data(definition, lake)
     table, dtypes = request_frame(replace(definition, data=data), lake), dtypes_of(data)
-    if definition.until is not None:
-        moment = parse_time(definition.until)
-        table = table.filter(pl.col(str(definition.prediction_time)).cast(pl.Int64) < moment)
-    table = sample_rows(table, rows, definition.seed)
-    if table.is_empty():
-        rule = f"must leave rows of {definition.name}"
-        raise DefinitionError(f"until: {rule}; got {definition.until!r}; choose a later time")
-    table = rows_without_names(definition, table, lake, pseudonyms)
+    table = rows_without_names(definition, drawn_rows(definition, table, rows), lake, pseudonyms)
     request = request_contract(definition, table, dtypes)
     columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)

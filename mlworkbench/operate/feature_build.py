@@ -17,8 +17,10 @@ from ..deploy.interval import in_interval
 from ..deploy.interval import with_identities
 from ..errors import FeatureError
 from ..evaluation.text import listed
+from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .persons import definition_pseudonyms
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0
@@ -75,15 +77,15 @@ class BuildReport:
     sink: str
 
 
-def build_features(definition: ModelDefinition, lake: Lake, sink: Sink, *, job: Job | None = None) -> BuildReport:
+def build_features(definition: ModelDefinition, home: Home, sink: Sink, *, job: Job | None = None) -> BuildReport:
     """Write the features of a model's rows to a sink.
 
     Parameters
     ----------
     definition : ModelDefinition
         Whose features.
-    lake : Lake
-        Holds the tables of data and views.
+    home : Home
+        Its lake holds the tables of data and views, its keys the key of pseudonyms.
     sink : Sink
         Opened with the key `row_id`.
     job : Job, optional
@@ -98,7 +100,8 @@ def build_features(definition: ModelDefinition, lake: Lake, sink: Sink, *, job: 
     WorkbenchError
         If the rows cannot be assembled, none is in the interval, or the sink does not take them.
     """
-    table = feature_table(definition, assemble(definition, lake))
+    pseudonyms = definition_pseudonyms(definition, home)
+    table = feature_table(definition, assemble(definition, Lake(home.lake), pseudonyms=pseudonyms))
     days = in_interval(table, definition.prediction_time, job or Job())["__day__"].unique()
     wanted = in_interval(table, definition.prediction_time, Job()).filter(pl.col("__day__").is_in(days.implode()))
     names = []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..data.ingest import ingest
 from ..data.lake import Lake
+from ..data.still import StillLake
 from ..errors import DefinitionError
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
@@ -57,7 +58,7 @@ Estimator = Any  # scikit-learn ships no types
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'definition_of', 'TrainResult', 'register']
+__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'definition_of', 'TrainResult', 'register']
 
 # %% ../../nbs/operate/60_training.ipynb #5fd056ed
 def ingest_missing(definition: ModelDefinition, home: Home, *, progress: Progress | None = None) -> list[str]:
@@ -203,10 +204,11 @@ def train(
     with home.lock(f"train/{definition.name}"):
         ingest_missing(definition, home, progress=progress)
         with _step(progress, "features"):
-            pseudonyms = definition_pseudonyms(definition, home, create=True)
-            assembled = assemble(definition, Lake(home.lake), rows=rows, pseudonyms=pseudonyms)
+            lake, pseudonyms = StillLake(home.lake), definition_pseudonyms(definition, home, create=True)
+            assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
         with _step(progress, "fit"):
             fields, counts = _trained(definition, assembled)
+            fields["origin"] = {"lake": lake.versions, "rows": rows}
             fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         with _step(progress, "version"):
             return publish(home, fields, rows=counts)
@@ -222,11 +224,16 @@ def _step(progress: Progress | None, what: str) -> Iterator[None]:
         progress(what, 1, 1)
 
 
-def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[str, Any], dict[str, int]]:
-    """Split, fit and judge; give all that the version is built from, and the counts of rows."""
+def taught(definition: ModelDefinition, assembled: Assembled) -> tuple[str, NDArray[Any], Split]:
+    """Say what is predicted, with which labels, and which rows teach and judge."""
     task = infer_task(definition, fresh_estimator(definition), assembled.labels)
     labels, present = clean_labels(assembled.labels, task)
-    split = split_rows(definition, labels, present, times=assembled.times, known=assembled.known)
+    return task, labels, split_rows(definition, labels, present, times=assembled.times, known=assembled.known)
+
+
+def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[str, Any], dict[str, int]]:
+    """Split, fit and judge; give all that the version is built from, and the counts of rows."""
+    task, labels, split = taught(definition, assembled)
     teach, rest = assembled.frame.take(split.train), assembled.frame.take(split.validation)
     fitted, trials = fit(definition, teach, labels[split.train], assembled=assembled, task=task)
     times = None if assembled.times is None else assembled.times[split.validation]

@@ -82,8 +82,8 @@ class Parts:
         Labels of the training rows.
     row_functions : sequence of RowFunction or callable, default=()
         In the order they are applied.
-    profile, metrics : mapping, default={}
-        JSON-ready.
+    profile, metrics, origin : mapping, default={}
+        JSON-ready; `origin` says from which versions of the lake's tables the rows were made, and how many were drawn.
     card : str, default=""
         Markdown.
     trials : list of dict, optional
@@ -115,6 +115,7 @@ class Parts:
     row_functions: Sequence[Any] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
     trials: list[dict[str, Any]] | None = None
     verdict: Mapping[str, Any] = field(default_factory=lambda: {"verdict": "undecided"})
@@ -291,6 +292,7 @@ def _manifest(parts: Parts, identity: Mapping[str, str], modules: Mapping[str, s
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         "training_rows": len(parts.training),
+        "origin": dict(parts.origin),
         "metrics": dict(parts.metrics),
         "verdict": parts.verdict["verdict"],
         "gates": list(parts.verdict.get("gates", [])),

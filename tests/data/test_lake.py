@@ -175,3 +175,14 @@ def test_two_processes_that_append_lose_nothing(lake):
     workers = [subprocess.Popen([sys.executable, "-c", APPEND_FIVE, str(lake.path)]) for _ in range(2)]
     assert [worker.wait(120) for worker in workers] == [0, 0]
     assert lake.read("t").height == 22
+
+
+def test_new_columns_are_merged_where_that_is_asked_for_and_survive_a_compaction(lake):
+    from mlworkbench.data.lake_care import compact
+
+    lake.append("t", ROWS, merge=True)
+    lake.append("t", ROWS.append_column("gate", pa.array(["C7", None])), merge=True)
+    before = lake.read("t").sort("n", "gate", nulls_last=True)
+    assert before["gate"].to_list() == ["C7", None, None, None]
+    compact(lake, "t")
+    assert lake.read("t").sort("n", "gate", nulls_last=True).equals(before)

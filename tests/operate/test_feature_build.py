@@ -12,8 +12,10 @@ from mlworkbench.data.sinks import open_sink
 from mlworkbench.deploy.interval import Job
 from mlworkbench.errors import DeploymentError, FeatureError
 from mlworkbench.features.view import AsOfView
+from mlworkbench.home import Home
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.feature_build import ROW_ID, build_features, feature_table
+from mlworkbench.pseudonym import Pseudonyms
 from mlworkbench.scoring.definition import ModelDefinition
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
@@ -21,8 +23,13 @@ WEATHER = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": 
 
 
 @pytest.fixture
-def lake(tmp_path):
-    made = Lake(tmp_path / "lake")
+def home(tmp_path):
+    return Home.open(tmp_path / "home")
+
+
+@pytest.fixture
+def lake(home):
+    made = Lake(home.lake)
     hours = [NOON + timedelta(hours=k) for k in range(0, 48, 2)]
     rows = {"origin": ["JFK"] * 24, "available_at": hours, "wind": [float(k) for k in range(24)], "sky": ["clear"] * 24}
     made.append("weather", pl.DataFrame(rows).with_columns(pl.col("available_at").dt.cast_time_unit("us")).to_arrow())
@@ -53,17 +60,17 @@ def test_the_features_are_those_of_training(lake):
     assert table[ROW_ID].n_unique() == 30 and table["distance"][3] is None
 
 
-def test_days_are_written_whole_and_a_repetition_changes_nothing(lake, tmp_path):
+def test_days_are_written_whole_and_a_repetition_changes_nothing(lake, home, tmp_path):
     definition, sink = trips(), open_sink(f"delta:{tmp_path}/f", folder=tmp_path, key=ROW_ID)
     evening = Job("2013-10-01T18:00:00Z", "2013-10-01T20:00:00Z")
-    report = build_features(definition, lake, sink, job=evening)
+    report = build_features(definition, home, sink, job=evening)
     assert (report.rows, report.partitions) == (12, ("trips-features-2013-10-01",))
-    report = build_features(definition, lake, sink)
+    report = build_features(definition, home, sink)
     assert report.rows == 30 and len(report.partitions) == 2
     from deltalake import DeltaTable
 
     version = DeltaTable(f"{tmp_path}/f").version()
-    build_features(definition, lake, sink)
+    build_features(definition, home, sink)
     table = DeltaTable(f"{tmp_path}/f")
     assert table.version() == version == 1 and table.to_pyarrow_table().num_rows == 30
 
@@ -78,14 +85,14 @@ def test_rows_from_the_lake_keep_the_identity_that_their_predictions_have(lake):
 
 def test_a_personal_entity_stays_at_home_and_rows_after_until_are_left_out(lake):
     definition = trips(personal=("trip",), until="2013-10-02T00:00:00Z")
-    table = feature_table(definition, assemble(definition, lake))
+    table = feature_table(definition, assemble(definition, lake, pseudonyms=Pseudonyms(bytes(32))))
     assert "trip" not in table.columns and table.height == 12
 
 
-def test_an_interval_without_rows_and_a_feature_called_row_id_are_refused(lake, tmp_path):
+def test_an_interval_without_rows_and_a_feature_called_row_id_are_refused(lake, home, tmp_path):
     sink = open_sink(f"{tmp_path}/f", folder=tmp_path, key=ROW_ID)
     with pytest.raises(DeploymentError, match="at least one row"):
-        build_features(trips(), lake, sink, job=Job("2014-01-01T00:00:00Z"))
+        build_features(trips(), home, sink, job=Job("2014-01-01T00:00:00Z"))
     definition = trips(views=())
     object.__setattr__(definition, "data", definition.data.with_columns(pl.lit(1.0).alias(ROW_ID)))
     with pytest.raises(FeatureError, match="no feature is called 'row_id'"):

@@ -106,7 +106,7 @@ def locate(given: str | Path) -> tuple[FileSystem, str]:
 
 def _of_fsspec(address: str) -> tuple[FileSystem, str]:
     """Ask fsspec for the file system of an address."""
-    import fsspec  # type: ignore[import-untyped] # it ships no types
+    import fsspec
 
     files, path = fsspec.core.url_to_fs(address)
     return PyFileSystem(FSSpecHandler(files)), str(path)

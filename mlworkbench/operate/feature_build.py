@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -78,7 +79,7 @@ class BuildReport:
 
 
 def build_features(definition: ModelDefinition, home: Home, sink: Sink, *, job: Job | None = None) -> BuildReport:
-    """Write the features of a model's rows to a sink.
+    """Write the features of a model's rows to a sink, also of those at or after its `until`.
 
     Parameters
     ----------
@@ -100,8 +101,8 @@ def build_features(definition: ModelDefinition, home: Home, sink: Sink, *, job: 
     WorkbenchError
         If the rows cannot be assembled, none is in the interval, or the sink does not take them.
     """
-    pseudonyms = definition_pseudonyms(definition, home)
-    table = feature_table(definition, assemble(definition, Lake(home.lake), pseudonyms=pseudonyms))
+    whole, pseudonyms = replace(definition, until=None), definition_pseudonyms(definition, home)
+    table = feature_table(whole, assemble(whole, Lake(home.lake), pseudonyms=pseudonyms))
     days = in_interval(table, definition.prediction_time, job or Job())["__day__"].unique()
     wanted = in_interval(table, definition.prediction_time, Job()).filter(pl.col("__day__").is_in(days.implode()))
     names = []

@@ -70,7 +70,8 @@ def test_days_are_written_whole_and_a_repetition_changes_nothing(lake, home, tmp
     from deltalake import DeltaTable
 
     version = DeltaTable(f"{tmp_path}/f").version()
-    build_features(definition, home, sink)
+    later = trips(until="2013-10-01T18:00:00Z")
+    assert build_features(later, home, sink).rows == 30, "until ends training, not features"
     table = DeltaTable(f"{tmp_path}/f")
     assert table.version() == version == 1 and table.to_pyarrow_table().num_rows == 30
 

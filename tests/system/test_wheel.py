@@ -83,6 +83,7 @@ def test_the_wheel_carries_run_notebooks_explore_pages_and_services(wheel: Path)
         "mlworkbench/templates/runs/batch_score.ipynb",
         "mlworkbench/templates/runs/evaluate.ipynb",
         "mlworkbench/templates/runs/retrain.ipynb",
+        "mlworkbench/templates/explore/data.ipynb",
         "mlworkbench/templates/explore/model.ipynb",
         "mlworkbench/templates/services/realtime/service.py",
         "mlworkbench/py.typed",

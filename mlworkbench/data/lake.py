@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import deltalake
 import polars as pl
@@ -109,7 +110,10 @@ class Lake:
 
     def scan(self, name: str, *, version: int | None = None) -> pl.LazyFrame:
         """Give the table as a lazy frame, so that only what is asked for is read."""
-        return pl.scan_delta(self.open(name, version), storage_options=self.place.options)
+        table = self.open(name, version)
+        if table.table_uri != unquote(table.table_uri):  # polars 2.1 takes the quoted address of a folder for its path
+            return pl.scan_pyarrow_dataset(table.to_pyarrow_dataset())
+        return pl.scan_delta(table, storage_options=self.place.options)
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, version: int | None = None) -> pl.DataFrame:
         """Read a table, or some of its columns, as of a version."""

@@ -72,8 +72,12 @@ class LakePlace:
 
     @classmethod
     def of(cls, place: Path | str) -> LakePlace:
-        """Tell an address from a folder; a wrong address is refused."""
-        return cls(check_lake(place, where="lake") if isinstance(place, str) and "://" in place else Path(place))
+        """Tell an address from a folder; a wrong address, and a folder whose log Delta would not find, are refused."""
+        if isinstance(place, str) and "://" in place:
+            return cls(check_lake(place, where="lake"))
+        if set("#?[]|^") & set(str(Path(place).absolute())):
+            raise IngestError(f"lake: a folder without # ? [ ] | ^ in its path; got {place}; name another home")
+        return cls(Path(place))
 
     @property
     def options(self) -> dict[str, str] | None:

@@ -132,7 +132,7 @@ def room() -> Iterator[None]:
     >>> with room():
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    mlworkbench.errors.IngestError: rows wait on the disk of the home: ...; nothing was written; make room ...
+    mlworkbench.errors.IngestError: rows wait on the disk of the home until all are read: ...; make room ...
     """
     try:
         yield

@@ -62,6 +62,7 @@ class Asking:
 
     Examples
     --------
+    >>> from mlworkbench.features.declare import AsOfView
     >>> view = AsOfView("weather", "weather", ("origin",), ("wind",))
     >>> asking = Asking((view,), {view.storage: ("weather", ["text"], 3, 150)})
     >>> [(keys, times) for _, keys, times in asking.rows({"origin": np.array(["JFK"])}, np.array([160]))]

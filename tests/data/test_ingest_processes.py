@@ -68,7 +68,7 @@ def writing(target, when, act):
             act()
 
     def write(place, data, **more):
-        if f"/{target}/" in str(place):
+        if f"/{target}/" in getattr(place, "table_uri", place):
             when == "before" and act()
             WRITE(place, pa.RecordBatchReader.from_batches(data.schema, some(data)), **more)
             when == "after" and act()

@@ -24,9 +24,9 @@ def rows(turn, number=3):
     return pa.table({"turn": [turn] * number, "n": list(range(number)), "name": [f"Ada {turn}"] * number})
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "a folder named ä 50%", "s3"])
 def lake(request, tmp_path):
-    place = str(tmp_path / "lake") if request.param == "folder" else request.getfixturevalue("s3").url("lake")
+    place = request.getfixturevalue("s3").url("lake") if request.param == "s3" else str(tmp_path / request.param)
     lake = Lake(place)
     for turn in range(5):
         lake.append("t", rows(turn))

@@ -309,7 +309,7 @@ def test_a_removed_version_leaves_its_predictions_undecided(version: Version, ho
     assert "was removed" in report.rows[0].reason
     facts = passport(report.rows[0].prediction_id, home)
     assert facts["verdict"] == "undecided"
-    assert {one["name"] for one in facts["features"]} == {"km", "wind", "delay", "n", "miles", "longer"}
+    assert {one["name"] for one in facts["features"]} == {"km", "wind", "delay", "n", "worst", "miles", "longer"}
     assert "was removed" in passport_lines(facts)[-1]
 
 

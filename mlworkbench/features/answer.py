@@ -5,7 +5,9 @@
 # %% ../../nbs/features/22_answer.ipynb #68bd8a10
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'as_of_columns', 'asked_rows', 'reads', 'view_columns']
+__all__ = ['Array', 'Times', 'as_of_columns', 'asked_rows', 'reads', 'view_columns', 'answer_columns']
 
 # %% ../../nbs/features/22_answer.ipynb #136e21ad
 def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[str, Array]:
@@ -48,17 +50,29 @@ def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[
     dict of str to ndarray of shape (n,)
         float64 (missing NaN) for numbers, object (missing None) for category and text.
     """
+    rows = _rows_in_force(view, found, times)
+    if view.text_free:
+        return _number_columns(view.outputs, [rows])
+    values = zip(*rows, strict=True) if rows else [()] * len(view.outputs)
+    types = [np.float64 if kind == "number" else np.object_ for kind in view.kinds.values()]
+    return {name: np.array(v, kind) for name, v, kind in zip(view.outputs, values, types, strict=True)}
+
+
+def _rows_in_force(view: AsOfView, found: Sequence[Found], times: Times) -> list[list[Any]]:
+    """Give the values of each request's row; missing where there is none, or it has expired."""
     none = [None] * len(view.outputs)
     rows = [none if row is None else row[1] for row in found]
     if view.ttl is not None:
         available = [time if row is None else row[0] for row, time in zip(found, times.tolist(), strict=True)]
         gone = expired(times, np.array(available, dtype=np.int64), view.ttl)
         rows = [none if old else row for row, old in zip(rows, gone.tolist(), strict=True)]
-    if view.text_free and rows:
-        return dict(zip(view.outputs, np.array(rows, dtype=np.float64).T.copy(), strict=True))
-    values = zip(*rows, strict=True) if rows else [()] * len(none)
-    types = [np.float64 if kind == "number" else np.object_ for kind in view.kinds.values()]
-    return {name: np.array(v, kind) for name, v, kind in zip(view.outputs, values, types, strict=True)}
+    return rows
+
+
+def _number_columns(names: Sequence[str], blocks: Sequence[Sequence[list[Any]]]) -> dict[str, Array]:
+    """Make columns of the rows of one or more views that lie side by side; one array costs less than several."""
+    values = list(chain.from_iterable(chain.from_iterable(zip(*blocks, strict=True))))
+    return dict(zip(names, np.array(values, dtype=np.float64).reshape(-1, len(names)).T.copy(), strict=True))
 
 # %% ../../nbs/features/22_answer.ipynb #4e4a97b9
 def asked_rows(view: View, keys: Sequence[str | None], times: Times) -> list[Asked | AskedBetween]:
@@ -108,6 +122,23 @@ def view_columns(view: View, found: Sequence[Sequence[Any]], times: Times) -> di
     end, start = (_totals(view, side) for side in sides) if view.totals else ({}, {})
     newest = _newest(view, sides[0]) if view.newest else {}
     return window_columns(view, times, totals=(end, start), newest=newest, events=_events(view, ranges))
+
+
+def answer_columns(views: Iterable[View], found: Sequence[Sequence[Any]], times: Times) -> dict[str, Array]:
+    """Turn the rows found for several views, one after another, into columns; the numbers of as-of views at once."""
+    others: dict[str, Array] = {}
+    names: list[str] = []
+    blocks: list[list[list[Any]]] = []
+    place = 0
+    for view in views:
+        if isinstance(view, AsOfView) and view.text_free:
+            names += view.outputs
+            blocks.append(_rows_in_force(view, found[place], times))
+        else:
+            others |= view_columns(view, found[place : place + reads(view)], times)
+        place += reads(view)
+    numbers = _number_columns(names, blocks) if names else {}
+    return numbers | others if others else numbers
 
 
 def _totals(view: WindowView, side: Sequence[Found]) -> dict[str, Times]:

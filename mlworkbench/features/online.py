@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
-from .answer import reads
+from .answer import answer_columns
 from .answer import view_columns
 from .asking import Asking
 from .asking import check_times
@@ -145,12 +145,7 @@ class OnlineStore(RowStore):
         check_times(times)
         together = tuple(views)
         found = self.rows.read(lambda known: self._asking(together, known).rows(columns, times))
-        answers: dict[str, Array] = {}
-        place = 0
-        for view in views:
-            answers |= view_columns(view, found[place : place + reads(view)], times)
-            place += reads(view)
-        return answers
+        return answer_columns(together, found, times)
 
     def _asking(self, views: tuple[View, ...], known: Mapping[str, Known]) -> Asking:
         """Check views against what is stored; the same views again only when the store has changed."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from .store import Seen
 
 # %% auto #0
 __all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'BETWEEN', 'DECODE', 'TOGETHER', 'open_database', 'newest_statement',
-           'read_newest', 'SqliteRows']
+           'read_newest', 'Transaction', 'SqliteRows']
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #38c9fad8
 FORMAT = 1
@@ -126,6 +126,35 @@ def read_newest(connection: sqlite3.Connection, asked: Sequence[Asked]) -> list[
             answers[request] = found
     return [[answers[request][place] for request in requests] for place in range(len(asked))]
 
+# %% ../../nbs/features/22_sqlite_rows.ipynb #52fffd29
+class Transaction(AbstractContextManager[None]):
+    """Begin on the way in and end on the way out; what is begun inside another joins it.
+
+    Parameters
+    ----------
+    begin : callable
+        Begins, and says whether there was nothing to join.
+    end : callable
+        Ends, given whether this one has begun and whether its body has failed, and what with.
+
+    Examples
+    --------
+    >>> with Transaction(lambda: True, lambda begun, error: print(begun, error)):
+    ...     pass
+    True None
+    """
+
+    __slots__ = ("_begin", "_begun", "_end")
+
+    def __init__(self, begin: Callable[[], bool], end: Callable[[bool, BaseException | None], None]) -> None:
+        self._begin, self._end = begin, end
+
+    def __enter__(self) -> None:
+        self._begun = self._begin()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._end(self._begun, error)
+
 # %% ../../nbs/features/22_sqlite_rows.ipynb #9f2996a9
 class SqliteRows(RowStore):
     """The rows of views in SQLite, by key and availability time.
@@ -154,25 +183,50 @@ class SqliteRows(RowStore):
         with self._lock:
             self._connection.close()
 
-    @contextmanager
-    def transaction(self, *, write: bool = True) -> Iterator[None]:
+    def transaction(self, *, write: bool = True) -> AbstractContextManager[None]:
         """Make everything inside happen together or not at all; one inside another joins it."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield
-                return
-            try:
-                self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                self._writing = write
-                yield
+        return Transaction(self._begin_write if write else self._begin_read, self._end)
+
+    def _begin_read(self, statement: str = "BEGIN") -> bool:
+        """Take the lock and begin; False where another of this thread has begun."""
+        self._lock.acquire()
+        if self._connection.in_transaction:
+            return False
+        try:
+            self._connection.execute(statement)
+        except BaseException as error:
+            self._end(True, error)
+            raise
+        return True
+
+    def _begin_write(self) -> bool:
+        """Begin, and keep other writers out."""
+        begun = self._begin_read("BEGIN IMMEDIATE")
+        self._writing = self._writing or begun
+        return begun
+
+    def _end(self, begun: bool, error: BaseException | None) -> None:
+        """Commit, or take everything back where something failed; let go of the lock."""
+        try:
+            if begun and error is None:
                 self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise FeatureError(f"online store {self.path}: {error}; nothing was changed") from error
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                if self._writing:
-                    self._writing, self._views = False, None
+        except sqlite3.Error as failed:
+            error = failed
+        finally:
+            if begun:
+                self._settle()
+            self._lock.release()
+        if begun and isinstance(error, sqlite3.Error):
+            raise FeatureError(f"online store {self.path}: {error}; nothing was changed") from error
+
+    def _settle(self) -> None:
+        """Take back what was not committed; what was noted before a write is read again."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        finally:
+            if self._writing:
+                self._writing, self._views = False, None
 
     def put(self, view: View, rows: Iterable[Row]) -> int:
         """Write rows of a view in one transaction; a row of the same key and time is replaced."""

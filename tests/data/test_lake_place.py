@@ -165,5 +165,5 @@ def test_ingests_of_two_machines_at_once_append_each_row_once(s3, tmp_path, monk
 
 @pytest.mark.parametrize("name", ["lake #1", "which?", "[lake]"])
 def test_a_folder_whose_log_delta_would_not_find_is_refused(tmp_path, name):
-    with pytest.raises(IngestError, match="a folder without # [?] "):
+    with pytest.raises(IngestError, match="a folder without #"):
         Lake(tmp_path / name)

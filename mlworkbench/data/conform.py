@@ -26,10 +26,11 @@ from .convert import stored_schema
 from .screen import checkable
 from .screen import suspects
 from ..errors import IngestError
+from ..shares import check_shares
 from ..times import TIME_HINT
 
 # %% auto #0
-__all__ = ['check_names', 'Conformed', 'conform']
+__all__ = ['check_names', 'check_table', 'Conformed', 'conform']
 
 # %% ../../nbs/data/12_conform.ipynb #012ddaf8
 def check_names(names: Sequence[str], contract: Contract, what: str) -> None:
@@ -48,6 +49,34 @@ def check_names(names: Sequence[str], contract: Contract, what: str) -> None:
         if name not in contract.names:
             way = "declare it, or drop it in the table's transform with .select(...)"
             raise IngestError(f"{what}: column {name!r} is new, the contract does not declare it; {way}")
+
+# %% ../../nbs/data/12_conform.ipynb #2cb51c91
+def check_table(batch: pa.RecordBatch, contract: Contract, what: str) -> None:
+    """Refuse rows that as a whole are not like those that their contract was learned from.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        In stored types; fewer than `mlworkbench.shares.FEWEST_ROWS` rows are not judged.
+    contract : Contract
+        Without evidence nothing is judged.
+    what : str
+        What the rows are, for the message.
+
+    Raises
+    ------
+    IngestError
+        Naming the first column, what was learned, what came, and the likely cause.
+
+    See Also
+    --------
+    mlworkbench.shares.check_shares : What is compared.
+    """
+    known = [column for column in contract.columns if column.name in contract.evidence and not column.learned]
+    columns = {column.name: checkable(batch.column(column.name), column) for column in known}
+    for fault in check_shares(columns, contract):
+        if fault.severe:
+            raise IngestError(f"{what}: {fault.line()}; nothing was written; correct the source, or learn anew")
 
 # %% ../../nbs/data/12_conform.ipynb #75992729
 @dataclass(frozen=True)
@@ -103,6 +132,7 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
         faults += _misfit_faults(batch.column(column.name), values, misfits, column)
     told = {(fault.row, fault.column) for fault in faults}
     stored = pa.RecordBatch.from_arrays(arrays, schema=stored_schema(contract))
+    check_table(stored, contract, what)
     faults += [fault for fault in _broken_rules(stored, contract, what) if (fault.row, fault.column) not in told]
     return Conformed(stored, faults)
 

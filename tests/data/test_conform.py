@@ -1,13 +1,19 @@
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from mlworkbench.check import check_columns
 from mlworkbench.contract import Column, Contract
-from mlworkbench.data.conform import conform
+from mlworkbench.data.conform import check_table, conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
+from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.lake import Lake
 from mlworkbench.data.screen import checkable
 from mlworkbench.errors import IngestError
+from mlworkbench.home import Home
+from mlworkbench.learn import learn_contract
+from mlworkbench.relate import learn_relations, stated
 from mlworkbench.relation import Relation
 
 
@@ -210,3 +216,33 @@ def test_the_screen_lets_no_fault_pass_that_the_check_would_find(seed):
     wanted = [fault.line() for fault in unscreened(batch, declared) if (fault.row, fault.column) not in told]
     assert [fault.line() for fault in found if fault.rule != "not missing"] == wanted
     assert found or rows < 3
+
+
+def humidity():
+    values = np.random.default_rng(0).uniform(30, 95, 700)
+    learned = learn_contract({"humid": values}).edited("humid", unit="percent")
+    return values, learn_relations({"humid": values}, learned)
+
+
+def test_a_table_unlike_the_one_that_taught_a_stated_contract_is_refused_before_anything_is_written(tmp_path):
+    values, learned = humidity()
+    contract = Contract((*stated(learned).columns, Column("at", "time")), evidence=learned.evidence)
+    home = Home.open(tmp_path / "home")
+
+    def table(some):
+        rows = {"humid": some, "at": ["2013-10-01T12:00:00Z"] * len(some)}
+        return Table("weather", pl.DataFrame(rows), contract, available_at="at")
+
+    with pytest.raises(IngestError, match="looks like shares instead of percent; nothing was written"):
+        ingest(table(values / 100), home)
+    assert Lake(home.lake).tables() == Lake(home.quarantine).tables() == []
+    assert ingest(table(values), home).appended == 700
+    assert ingest(table(values), home).skipped == 700
+    assert ingest(table(values[:99] / 100 + 35), home).appended == 99, "few rows are not judged"
+
+
+def test_a_contract_that_is_only_learned_or_has_no_evidence_judges_no_table():
+    values, learned = humidity()
+    batch = pa.RecordBatch.from_pydict({"humid": values / 100})
+    check_table(batch, learned, "rows")
+    check_table(batch, Contract(stated(learned).columns), "rows")

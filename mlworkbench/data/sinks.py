@@ -149,8 +149,8 @@ def rooted(to: str, folder: Path) -> str:
 
     Examples
     --------
-    >>> rooted("delta:results", Path("/work")), rooted("sqlite:///shop.db?table=p", Path("/work"))
-    ('delta:/work/results', 'sqlite:////work/shop.db?table=p')
+    >>> rooted("delta:results", Path("/data")), rooted("sqlite:///shop.db?table=p", Path("/data"))
+    ('delta:/data/results', 'sqlite:////data/shop.db?table=p')
     """
     head = next((head for head in ("delta:", "sqlite:///") if to.startswith(head)), "")
     place = to.removeprefix(head)

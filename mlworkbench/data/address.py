@@ -14,16 +14,19 @@ from urllib.parse import unquote
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['VARIABLE', 'WORD', 'POSTGRES', 'SQLITE', 'LIKE', 'Address', 'filled', 'public', 'hidden']
+__all__ = ['VARIABLE', 'WORD', 'SQLITE', 'SERVER', 'WORDS', 'SECRET', 'LIKE', 'Address', 'filled', 'public', 'hidden']
 
 # %% ../../nbs/data/11_address.ipynb #873d8b01
 VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
 WORD = rf"(?:[A-Za-z0-9_.%~+-]|{VARIABLE})+"
-POSTGRES = re.compile(
-    rf"postgres(?:ql)?://(?:{WORD}(?::(?P<password>{VARIABLE}))?@)?(?P<host>{WORD}|\[[0-9a-fA-F:.]+\])?(?::(?:\d+|{VARIABLE}))?"
-    rf"(?:/(?P<database>{WORD}))?(?:\?(?P<options>[A-Za-z0-9_.%~+=&/,:-]*))?"
-)
 SQLITE = re.compile(r"sqlite:///(?P<path>[^?#]+)")
+SERVER = re.compile(
+    rf"(?!sqlite:)(?P<dialect>[a-z][a-z0-9_]*(?:\+[a-z0-9_]+)?)://(?:{WORD}(?::(?P<password>{VARIABLE}))?@)?"
+    rf"(?P<host>{WORD}|\[[0-9a-fA-F:.]+\])?(?::(?:\d+|{VARIABLE}))?(?:/(?P<database>(?:{WORD}|/)*))?"
+    rf"(?:\?(?P<options>(?:[A-Za-z0-9_.%~+=&/,:;-]|{VARIABLE})*))?"
+)
+WORDS = r"pass(?:w|phrase|=)|pwd|secret|token|credentials_base64|(?:api|access|account|private)_?key="
+SECRET = re.compile(rf"(?:^|[&;])[^=&;]*(?:{WORDS})(?!(?:[^=&;]*=)?{VARIABLE}(?:[&;]|$))", re.IGNORECASE)
 LIKE = "write it like sqlite:///shop.db or postgresql://user:${SHOP_PASSWORD}@host:5432/shop"
 
 
@@ -34,8 +37,8 @@ class Address:
     Attributes
     ----------
     url : str
-        ``sqlite:///path`` or ``postgresql://user:${VARIABLE}@host:port/database?options``; user, host, port and
-        database may name variables, too.
+        ``sqlite:///path``, ``postgresql://user:${VARIABLE}@host:port/database?options``, or the latter with a dialect
+        of SQLAlchemy; user, host, port, database and options may name variables, too.
 
     Examples
     --------
@@ -49,26 +52,45 @@ class Address:
 
     def __post_init__(self) -> None:
         """Refuse what is no address, or holds a password; the message does not repeat it."""
-        found = POSTGRES.fullmatch(self.url) or SQLITE.fullmatch(self.url)
+        found = self._parts
         if found is None:
-            rule = "sqlite:///path or postgresql:// with the password left to a variable"
+            rule = "sqlite:///path, postgresql:// or a dialect of SQLAlchemy, the password left to a variable"
             raise IngestError(f"url: {rule}; got another form, not repeated here; {LIKE}")
-        if re.search(r"(^|&)\w*password=", found.groupdict().get("options") or "", re.IGNORECASE):
-            raise IngestError(f"url: a password is named before the @, as a variable; got one in the options; {LIKE}")
+        if SECRET.search(unquote(found.groupdict().get("options") or "")):
+            raise IngestError(f"url: a password or token in the options is a variable; got one written out; {LIKE}")
+
+    @property
+    def _parts(self) -> re.Match[str] | None:
+        """The address in its parts; None where it has another form."""
+        return SQLITE.fullmatch(self.url) or SERVER.fullmatch(self.url)
+
+    def part(self, name: str) -> str:
+        """Give ``dialect``, ``path``, ``password``, ``host``, ``database`` or ``options``; empty where there is none.
+
+        Examples
+        --------
+        >>> Address("mysql+pymysql://ada:${PW}@db/shop").part("dialect")
+        'mysql+pymysql'
+        """
+        return (self._parts.groupdict().get(name) if self._parts else "") or ""
 
     @property
     def path(self) -> str:
         """Path of an SQLite file; empty for a server."""
-        found = SQLITE.fullmatch(self.url)
-        return found["path"] if found else ""
+        return self.part("path")
 
     @property
     def name(self) -> str:
         """Short name for messages."""
-        found = POSTGRES.fullmatch(self.url)
-        if found is None:
-            return self.path.rpartition("/")[2]
-        return f"{found['database'] or 'postgres'} on {found['host'] or 'this machine'}"
+        database = (self.path or self.part("database")).rpartition("/")[2]
+        if self.path or (database and not self.part("host")):
+            return database
+        return f"{database or self.part('dialect')} on {self.part('host') or 'this machine'}"
+
+    @property
+    def secrets(self) -> list[str]:
+        """The variables, as ``${NAME}``, whose values are shown nowhere: the password's and those of the options."""
+        return re.findall(VARIABLE, self.part("password") + self.part("options"))
 
 # %% ../../nbs/data/11_address.ipynb #132d6d73
 def filled(address: Address, environment: Mapping[str, str]) -> str:
@@ -95,29 +117,29 @@ def filled(address: Address, environment: Mapping[str, str]) -> str:
 
 
 def public(address: Address, environment: Mapping[str, str]) -> str:
-    """Put the values of all variables but the password into an address.
+    """Put the values of variables that are no secrets into an address.
 
     Examples
     --------
     >>> public(Address("postgresql://ada:${PW}@${HOST}/shop"), {"PW": "secret", "HOST": "db"})
     'postgresql://ada@db/shop'
     """
-    found = POSTGRES.fullmatch(address.url)
-    password = found["password"] if found else None
-    return filled(Address(address.url.replace(f":{password}@", "@", 1)) if password else address, environment)
+    place, mark, options = address.url.partition("?")
+    password = address.part("password")
+    return filled(Address(place.replace(f":{password}@", "@", 1) if password else place), environment) + mark + options
 
 
 def hidden(message: object, address: Address, environment: Mapping[str, str]) -> str:
-    """Give a message in one line, with the password's name where its value stood.
+    """Give a message in one line, with the names of secrets where their values stood.
 
     Examples
     --------
     >>> hidden("cannot log in with secret", Address("postgresql://ada:${PW}@db/shop"), {"PW": "secret"})
     'cannot log in with ${PW}'
     """
-    text, found = " ".join(str(message).split()), POSTGRES.fullmatch(address.url)
-    password = found["password"] if found else None
-    value = environment.get(password[2:-1], "") if password else ""
-    for form in sorted({value, quote(value, safe=""), quote(value), unquote(value)}, key=len, reverse=True):
-        text = text.replace(form, str(password)) if form else text
+    text = " ".join(str(message).split())
+    for name in address.secrets:
+        value = environment.get(name[2:-1], "")
+        for form in sorted({value, quote(value, safe=""), quote(value), unquote(value)}, key=len, reverse=True):
+            text = text.replace(form, name) if form else text
     return text

@@ -18,7 +18,7 @@ from .address import Address
 from .address import filled
 from .address import hidden
 from .database import postgres_driver
-from .database import quoted
+from .question import quoted
 from .commit import Counted
 from .sink import Rows
 from .sink_partition import PARTITION_COLUMN

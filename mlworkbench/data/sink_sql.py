@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from .address import Address
-from .database import quoted
+from .question import quoted
 from .sink import Rows
 from .sink import as_text
 from .sink_partition import PARTITION_COLUMN

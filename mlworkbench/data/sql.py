@@ -26,65 +26,16 @@ import pyarrow as pa
 from .address import Address
 from .address import public
 from .database import database_rows
-from .database import quoted
 from .frame import values_bytes
 from .frame import without_nan
 from .plain import slices
 from .quarantine import Spool
+from .question import Question
 from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['CURSORS', 'MARK', 'literal', 'windowed', 'write_mark', 'read_mark', 'Answer', 'read_answer', 'SqlSource']
-
-# %% ../../nbs/data/12_sql.ipynb #4143951d
-def literal(value: object) -> str:
-    """Write a value of a cursor as SQL does.
-
-    Parameters
-    ----------
-    value : int, str, datetime or date
-        A datetime with a zone becomes a ``timestamptz``.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    IngestError
-        If a text holds a NUL, which no database takes.
-
-    Examples
-    --------
-    >>> literal(42), literal("O'Hare"), literal(date(2013, 10, 1))
-    ('42', "'O''Hare'", "'2013-10-01'::date")
-    """
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        return f"'{value.isoformat()}'::{'timestamp' if value.tzinfo is None else 'timestamptz'}"
-    if isinstance(value, date):
-        return f"'{value.isoformat()}'::date"
-    text = str(value)
-    if "\0" in text:
-        raise IngestError("cursor: a text without NUL; got one with it; choose another column")
-    return "'" + text.replace("'", "''") + "'"
-
-
-def windowed(query: str, cursor: str, after: object = None) -> str:
-    """Give a query the order of its cursor, and the rows at or above a value.
-
-    Examples
-    --------
-    >>> print(windowed("SELECT * FROM landings", "id", 42))
-    SELECT * FROM (
-    SELECT * FROM landings
-    ) AS source WHERE "id" >= 42 OR "id" IS NULL ORDER BY "id"
-    """
-    name = quoted(cursor)
-    where = "" if after is None else f" WHERE {name} >= {literal(after)} OR {name} IS NULL"
-    return f"SELECT * FROM (\n{query}\n) AS source{where} ORDER BY {name}"
+__all__ = ['CURSORS', 'MARK', 'write_mark', 'read_mark', 'Answer', 'read_answer', 'SqlSource']
 
 # %% ../../nbs/data/12_sql.ipynb #346255e8
 CURSORS: Mapping[pa.DataType, type] = {
@@ -140,9 +91,9 @@ class Answer:
     fingerprint: str
 
 
-def read_answer(address: Address, query: str, folder: Path) -> Answer:
-    """Read the answer of a query into a file of a folder that vanishes with the process."""
-    with database_rows(address, query, os.environ) as reader:
+def read_answer(address: Address, question: Question, folder: Path) -> Answer:
+    """Read an answer into a file of a folder that vanishes with the process."""
+    with database_rows(address, question, os.environ, folder) as reader:
         spool = Spool(folder, reader.schema)
         digest = hashlib.sha256(str(reader.schema.remove_metadata()).encode())
         for block in reader:
@@ -160,7 +111,8 @@ class SqlSource:
     Attributes
     ----------
     url : str
-        Address of the database, ``sqlite:///path`` or ``postgresql://user:${VARIABLE}@host/database``.
+        Address of the database: ``sqlite:///path``, ``postgresql://user:${VARIABLE}@host/database``, or one that begins
+        with a dialect of SQLAlchemy.
     query : str
         One SELECT.
     cursor : str, default=""
@@ -197,7 +149,7 @@ class SqlSource:
     @property
     def typed(self) -> bool:
         """Whether columns have types; those of SQLite do not."""
-        return not Address(self.url).path
+        return not self.url.startswith("sqlite")
 
     @property
     def identity(self) -> str:
@@ -208,10 +160,8 @@ class SqlSource:
     @cached_property
     def answer(self) -> Answer:
         """The rows, read at the first use."""
-        query = self.query.strip().rstrip(";")
-        if self.cursor:
-            query = windowed(query, self.cursor, self._from())
-        answer = read_answer(Address(self.url), query, self.folder)
+        question = Question(self.query, self.cursor, self._from())
+        answer = read_answer(Address(self.url), question, self.folder)
         self._check_cursor(answer.spool.schema)
         return answer
 

@@ -94,27 +94,27 @@ class Shop:
 
 
 def new_shop(name, request, tmp_path):
+    numbers = "WITH s AS (SELECT n FROM generate_series(0, {} - 1) t(n))"
     if name == "sqlite":
         file = tmp_path / "shop.db"
-        shop = Shop(
-            f"sqlite:///{file}",
-            lambda: sqlite3.connect(file),
-            "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {} - 1)",
-        )
+        recursive = "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {} - 1)"
+        shop = Shop(f"sqlite:///{file}", lambda: sqlite3.connect(file), recursive)
+    elif name == "duckdb":
+        duckdb = pytest.importorskip("duckdb")
+        pytest.importorskip("duckdb_engine")
+        file = tmp_path / "shop.duckdb"
+        shop = Shop(f"duckdb:///{file}", lambda: duckdb.connect(file), numbers)
     else:
         url = request.getfixturevalue("postgres")
         from adbc_driver_postgresql import dbapi
 
-        shop = Shop(
-            url,
-            lambda: dbapi.connect(url.replace("${SHOP_PASSWORD}", quote(SECRET, safe=""))),
-            "WITH s AS (SELECT n FROM generate_series(0, {} - 1) n)",
-        )
+        filled = url.replace("${SHOP_PASSWORD}", quote(SECRET, safe=""))
+        shop = Shop(url.replace("postgresql", name, 1), lambda: dbapi.connect(filled), numbers)
         shop.run("DROP TABLE IF EXISTS landings")
     shop.run("CREATE TABLE landings (id BIGINT, flight TEXT, delay DOUBLE PRECISION)")
     return shop
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "postgresql+psycopg", "duckdb"])
 def shop(request, tmp_path):
     return new_shop(request.param, request, tmp_path)

@@ -11,10 +11,12 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.data.address import Address, hidden, public
+from mlworkbench.data.dialect import in_dialect
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
+from mlworkbench.data.question import Question, literal
 from mlworkbench.data.source import is_source
-from mlworkbench.data.sql import SqlSource, literal
+from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import IngestError
 from mlworkbench.home import Home
 
@@ -255,6 +257,97 @@ def test_a_source_never_writes(shop, statement, cursor):
     assert SqlSource(shop.url, QUERY).rows == 1
 
 
+@pytest.mark.parametrize("shop", ["duckdb", "postgresql+psycopg"], indirect=True)
+def test_types_of_any_database_become_plain_or_are_refused_by_name(shop):
+    query = (
+        "SELECT CAST(1 AS SMALLINT) AS n, CAST(1.25 AS DECIMAL(5, 2)) AS price, '100% :x a:b' AS text, true AS ok, "
+        "DATE '2013-10-01' AS day, TIMESTAMP '2013-10-01 12:30:00' AS at, CAST('NaN' AS DOUBLE PRECISION) AS x"
+    )
+    day = {"day": date(2013, 10, 1), "at": datetime(2013, 10, 1, 12, 30)}
+    plain = {"n": 1, "price": 1.25, "text": "100% :x a:b", "ok": True, **day, "x": None}
+    assert rows_of(SqlSource(shop.url, query)) == [plain]
+    with pytest.raises(IngestError, match=r"column 'key' must hold text, numbers, times or days; got UUID; cast it in"):
+        SqlSource(shop.url, "SELECT gen_random_uuid() AS key").columns()
+    with pytest.raises(IngestError, match="names column 'a' twice"):
+        SqlSource(shop.url, "SELECT 1 AS a, 2 AS a").columns()
+
+
+@pytest.mark.parametrize("shop", ["duckdb"], indirect=True)
+def test_a_number_too_large_for_the_lake_is_refused_by_its_column(shop):
+    with pytest.raises(IngestError, match=r"shop.duckdb: column 'n' must hold whole numbers of 64 bits; got a larger"):
+        SqlSource(shop.url, "SELECT 18446744073709551615::UBIGINT AS n").columns()
+
+
+@pytest.mark.parametrize("shop", ["duckdb", "postgresql+psycopg"], indirect=True)
+def test_times_days_and_texts_can_be_cursors_of_any_database(shop, home):
+    query = "SELECT * FROM (VALUES ('UA1', {0} '2013-10-01'), ('O''2', {0} '2013-10-02')) v(flight, \"at\")"
+    for kind, last in (
+        ("timestamptz", datetime(2013, 10, 2, tzinfo=UTC)),
+        ("timestamp", datetime(2013, 10, 2)),
+        ("date", date(2013, 10, 2)),
+        ("text", "2013-10-02"),
+    ):
+        source = SqlSource(shop.url, query.format(kind), cursor="at")
+        rest = source.since(source.mark(source.rows), home.path)
+        assert rest.after == last
+        assert [row["flight"] for row in rows_of(rest)] == ["O'2"]
+
+
+def test_what_only_late_rows_hold_widens_a_column_or_is_refused(tmp_path, monkeypatch):
+    import sqlite3
+
+    from mlworkbench.data import dialect
+
+    monkeypatch.setattr(dialect, "BATCH", 2)
+    with sqlite3.connect(tmp_path / "late.db") as connection:
+        connection.execute("CREATE TABLE landings (id, delay, gate)")
+        rows = [(1, None, "A"), (2, 3, "B"), (3, 4, "C"), (4, 2.5, "D"), (5, None, 6)]
+        connection.executemany("INSERT INTO landings VALUES (?, ?, ?)", rows)
+    url = f"sqlite+pysqlite:///{tmp_path}/late.db"
+    source = SqlSource(url, "SELECT id, delay FROM landings")
+    assert [row["delay"] for row in rows_of(source)] == [None, 3.0, 4.0, 2.5, None]
+    with pytest.raises(IngestError, match=r"late.db: column 'gate' must hold one kind; got string and int64; cast"):
+        SqlSource(url, "SELECT gate FROM landings").columns()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysqll://db/shop", "a dialect that SQLAlchemy knows; got mysqll; did you mean 'mysql'"),
+        ("mysql+pymysql://ada:${PW}@db/shop", r"shop on db: mysql.pymysql needs its driver; got no pymysql"),
+        ("duckdb:///none.duckdb", "none.duckdb: no such file as none.duckdb; correct the address"),
+        ("s3://shop/2013", "a dialect that SQLAlchemy knows; got s3"),
+    ],
+)
+def test_what_is_missing_behind_an_address_is_one_line(monkeypatch, tmp_path, url, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PW", "x")
+    with pytest.raises(IngestError, match=said):
+        SqlSource(url, QUERY).columns()
+    assert not list(tmp_path.iterdir())
+
+
+def test_sqlalchemy_missing_is_one_line_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(IngestError, match=r"duckdb:// needs the extra \[sql\].*pip install 'mlworkbench\[sql\]'"):
+        SqlSource("duckdb:///shop.duckdb", QUERY).columns()
+
+
+def test_a_question_is_written_in_the_dialect_of_its_database():
+    from sqlalchemy.dialects import mssql, mysql, oracle
+
+    question = Question(" SELECT `a:b` FROM t; ", "at", datetime(2013, 10, 1, tzinfo=UTC))
+    where = {
+        mysql: "source.`at` >= %s OR source.`at` IS NULL ORDER BY source.`at`",
+        mssql: "source.[at] >= :param_1 OR source.[at] IS NULL ORDER BY source.[at]",
+        oracle: "source.at >= :param_1 OR source.at IS NULL ORDER BY source.at",
+    }
+    for module, expected in where.items():
+        dialect = module.dialect()
+        asked = " ".join(str(in_dialect(question, dialect).compile(dialect=dialect)).split())
+        assert asked.partition(" WHERE ")[2] == expected
+
+
 def test_a_mixed_column_of_sqlite_costs_its_bad_rows_only(home, tmp_path):
     import sqlite3
 
@@ -287,10 +380,12 @@ SECRETS = ["pa:ss/w@rd", "simple", "100%", "ü ß", "a'b\"c"]
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_the_password_is_in_no_message_fingerprint_or_repr(postgres, monkeypatch, secret):
+@pytest.mark.parametrize("dialect", ["postgresql", "postgresql+psycopg"])
+def test_the_password_is_in_no_message_fingerprint_or_repr(postgres, monkeypatch, dialect, secret):
     monkeypatch.setenv("SHOP_PASSWORD", secret)
-    source = SqlSource(postgres, "SELECT 1 AS a", cursor="a")
-    told = [repr(source), source.identity, source.name, str(Address(postgres))]
+    url = postgres.replace("postgresql", dialect, 1)
+    source = SqlSource(url, "SELECT 1 AS a", cursor="a")
+    told = [repr(source), source.identity, source.name, str(Address(url))]
     if secret != "pa:ss/w@rd":
         with pytest.raises(IngestError) as failure:
             source.columns()
@@ -307,6 +402,9 @@ def test_the_identity_of_a_database_does_not_hang_on_its_password(monkeypatch):
     before = SqlSource("postgresql://ada:${PW}@${HOST}/shop", QUERY).identity
     monkeypatch.setenv("PW", "two")
     assert SqlSource("postgresql://ada:${PW}@${HOST}/shop", QUERY).identity == before
+    token = SqlSource("trino://ada@db/shop?access_token=${PW}", QUERY).identity
+    monkeypatch.setenv("PW", "three")
+    assert SqlSource("trino://ada@db/shop?access_token=${PW}", QUERY).identity == token
     monkeypatch.setenv("HOST", "production")
     assert SqlSource("postgresql://ada:${PW}@${HOST}/shop", QUERY).identity != before
 
@@ -320,6 +418,10 @@ def test_the_identity_of_a_database_does_not_hang_on_its_password(monkeypatch):
         "postgresql://db/shop?password=secret",
         "postgresql://db/shop?sslmode=require&sslpassword=secret",
         "mysql://ada:secret@db/shop",
+        "mysql+pymysql://ada:se/cret@db/shop",
+        "snowflake://ada@account/shop?token=secret&warehouse=small",
+        "bigquery://project/shop?credentials_base64=secret",
+        "mssql+pyodbc://?odbc_connect=Driver%3Dx%3BPWD%3Dsecret",
     ],
 )
 def test_a_password_in_an_address_is_refused_and_not_repeated(url):
@@ -331,6 +433,8 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(url):
 def test_a_variable_that_is_not_set_is_named():
     with pytest.raises(IngestError, match="variable NOT_SET must be set"):
         public(Address("postgresql://ada@${NOT_SET}/shop"), {})
+    token = Address("trino://ada@db/shop?access_token=${PW}&zone=${ZONE}")
+    assert hidden("no secret in Berlin", token, {"PW": "secret", "ZONE": "Berlin"}) == "no ${PW} in ${ZONE}"
     assert hidden("a b", Address("postgresql://ada:${PW}@db/shop"), {}) == "a b"
 
 

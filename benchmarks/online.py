@@ -30,7 +30,7 @@ from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
 
-KEYS, HISTORY, ROUNDS, READS = 500, 200, 9, 1_000
+KEYS, HISTORY, ROUNDS, READS = 500, 200, 25, 1_000
 START = int(datetime(2013, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 HOUR = 3_600_000_000
 VIEWS = [AsOfView(f"view_{v}", f"table_{v}", ("key",), [f"v{v}_{c}" for c in range(5)]) for v in range(3)]

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'as_of_columns', 'asked_rows', 'reads', 'view_columns', 'answer_columns']
+__all__ = ['Array', 'Times', 'as_of_columns', 'asked_rows', 'reads', 'view_columns', 'Answering']
 
 # %% ../../nbs/features/22_answer.ipynb #136e21ad
 def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[str, Array]:
@@ -71,8 +71,8 @@ def _rows_in_force(view: AsOfView, found: Sequence[Found], times: Times) -> list
 
 def _number_columns(names: Sequence[str], blocks: Sequence[Sequence[list[Any]]]) -> dict[str, Array]:
     """Make columns of the rows of one or more views that lie side by side; one array costs less than several."""
-    values = list(chain.from_iterable(chain.from_iterable(zip(*blocks, strict=True))))
-    return dict(zip(names, np.array(values, dtype=np.float64).reshape(-1, len(names)).T.copy(), strict=True))
+    rows = [list(chain.from_iterable(parts)) for parts in zip(*blocks, strict=True)]
+    return dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T.copy(), strict=True))
 
 # %% ../../nbs/features/22_answer.ipynb #4e4a97b9
 def asked_rows(view: View, keys: Sequence[str | None], times: Times) -> list[Asked | AskedBetween]:
@@ -124,23 +124,6 @@ def view_columns(view: View, found: Sequence[Sequence[Any]], times: Times) -> di
     return window_columns(view, times, totals=(end, start), newest=newest, events=_events(view, ranges))
 
 
-def answer_columns(views: Iterable[View], found: Sequence[Sequence[Any]], times: Times) -> dict[str, Array]:
-    """Turn the rows found for several views, one after another, into columns; the numbers of as-of views at once."""
-    others: dict[str, Array] = {}
-    names: list[str] = []
-    blocks: list[list[list[Any]]] = []
-    place = 0
-    for view in views:
-        if isinstance(view, AsOfView) and view.text_free:
-            names += view.outputs
-            blocks.append(_rows_in_force(view, found[place], times))
-        else:
-            others |= view_columns(view, found[place : place + reads(view)], times)
-        place += reads(view)
-    numbers = _number_columns(names, blocks) if names else {}
-    return numbers | others if others else numbers
-
-
 def _totals(view: WindowView, side: Sequence[Found]) -> dict[str, Times]:
     """Give the running totals of rows; 0 where there is no row."""
     width = len(view.totals)
@@ -182,3 +165,39 @@ def _events(view: WindowView, ranges: Sequence[Between]) -> Events:
         else:
             events.numbers[name] = np.array(values, dtype=np.float64)
     return events
+
+# %% ../../nbs/features/22_answer.ipynb #c3c09567
+class Answering:
+    """What views that are asked together make of the rows found for them.
+
+    Parameters
+    ----------
+    views : iterable of AsOfView or WindowView
+        The views.
+
+    Examples
+    --------
+    >>> views = [AsOfView(name, name, ("origin",), (name,)) for name in ("wind", "rain")]
+    >>> Answering(views).columns([[(100, [12.0])], [None]], np.array([160]))
+    {'wind': array([12.]), 'rain': array([nan])}
+    """
+
+    def __init__(self, views: Iterable[View]) -> None:
+        self._numbers: list[tuple[AsOfView, int]] = []
+        self._others: list[tuple[View, slice]] = []
+        place = 0
+        for view in views:
+            if isinstance(view, AsOfView) and view.text_free:
+                self._numbers.append((view, place))
+            else:
+                self._others.append((view, slice(place, place + reads(view))))
+            place += reads(view)
+        self._names = [name for view, _ in self._numbers for name in view.outputs]
+
+    def columns(self, found: Sequence[Sequence[Any]], times: Times) -> dict[str, Array]:
+        """Turn the rows found for `asked_rows` of each view, one after another, into columns."""
+        blocks = [_rows_in_force(view, found[place], times) for view, place in self._numbers]
+        columns = _number_columns(self._names, blocks) if blocks else {}
+        for view, places in self._others:
+            columns |= view_columns(view, found[places], times)
+        return columns

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import FeatureError
 from ..errors import nearest
+from .answer import Answering
 from .answer import asked_rows
 from .declare import View
 from .spans import AskedBetween
@@ -71,9 +72,12 @@ class Asking:
 
     def __init__(self, views: tuple[View, ...], known: Mapping[str, Known]) -> None:
         self.views, self.known = views, known
+        self.columns = Answering(views).columns
         self._keyed = [(view, tuple(view.key_columns)) for view in views]
-        self._users = {name: view for view, names in reversed(self._keyed) for name in names}
-        self._kinds: dict[str, dict[str, View]] = {name: {} for name in self._users}
+        self._keys = list(dict.fromkeys(names for _, names in self._keyed))
+        keys = [(name, view) for view, names in reversed(self._keyed) for name in names]
+        self._what = {name: f"view {view.name!r}, key {name!r}" for name, view in keys}
+        self._kinds: dict[str, dict[str, View]] = {name: {} for name in self._what}
         self._limits = []
         for view, names in self._keyed:
             if view.storage not in known:
@@ -108,12 +112,12 @@ class Asking:
         for view, watermark in self._limits if len(times) else ():
             lag(view, watermark, int(times.max()))
         parts = {name: self._parts(name, columns) for name in self._kinds}
-        texts = {names: key_texts([parts[name] for name in names], len(times)) for _, names in self._keyed}
+        texts = {names: key_texts([parts[name] for name in names], len(times)) for names in self._keys}
         return [one for view, names in self._keyed for one in asked_rows(view, texts[names], times)]
 
     def _parts(self, name: str, columns: Mapping[str, Array]) -> list[str | None]:
         """Give the parts of a key; refuse a column that is missing, or of another kind than the store has."""
-        what = f"view {self._users[name].name!r}, key {name!r}"
+        what = self._what[name]
         if name not in columns:
             raise FeatureError(f"{what}: not a column of the requests; {nearest(name, columns)}")
         kind, parts = key_parts(columns[name], what)

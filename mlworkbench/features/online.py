@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
-from .answer import answer_columns
 from .answer import view_columns
 from .asking import Asking
 from .asking import check_times
 from .declare import AsOfView
 from .declare import View
+from .spans import AskedBetween
 from .sqlite_rows import SqliteRows
 from .store import Ask
+from .store import Asked
 from .store import Known
 from .store import Row
 from .store import RowStore
@@ -143,9 +144,16 @@ class OnlineStore(RowStore):
             another kind.
         """
         check_times(times)
-        together = tuple(views)
-        found = self.rows.read(lambda known: self._asking(together, known).rows(columns, times))
-        return answer_columns(together, found, times)
+        together, asking = tuple(views), self._asked
+
+        def ask(known: Mapping[str, Known]) -> list[Asked | AskedBetween]:
+            nonlocal asking
+            asking = self._asking(together, known)
+            return asking.rows(columns, times)
+
+        found = self.rows.read(ask)
+        assert asking is not None
+        return asking.columns(found, times)
 
     def _asking(self, views: tuple[View, ...], known: Mapping[str, Known]) -> Asking:
         """Check views against what is stored; the same views again only when the store has changed."""

@@ -11,27 +11,21 @@ import threading
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import FeatureError
 from .declare import View
-from .spans import AskedBetween
-from .spans import Between
+from .sqlite_read import read_asked
 from .store import Ask
-from .store import Asked
-from .store import Found
 from .store import Known
 from .store import Row
 from .store import RowStore
 from .store import Seen
 
 # %% auto #0
-__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'NEWEST', 'BETWEEN', 'DECODE', 'TOGETHER', 'open_database', 'newest_statement',
-           'read_newest', 'Transaction', 'SqliteRows']
+__all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'open_database', 'Transaction', 'SqliteRows']
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #38c9fad8
 FORMAT = 1
@@ -79,52 +73,6 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise FeatureError(f"online store {path}: cannot be opened: {error}; materialize into another file") from error
     return connection
-
-# %% ../../nbs/features/22_sqlite_rows.ipynb #9ed4544a
-NEWEST = """SELECT {} AS place, * FROM (SELECT available_at, value FROM "{}"
-WHERE key=? AND available_at<=? ORDER BY available_at DESC LIMIT 1)"""
-BETWEEN = 'SELECT available_at, value FROM "{}" WHERE key=? AND available_at BETWEEN ? AND ? ORDER BY available_at'
-DECODE = json.JSONDecoder().raw_decode
-TOGETHER = 100  # rows that one statement finds; SQLite joins at most 500
-
-
-@lru_cache(maxsize=256)
-def newest_statement(storages: tuple[str, ...]) -> str:
-    """Write the statement that finds the newest row of each of some tables, for a key and a time each.
-
-    Examples
-    --------
-    >>> newest_statement(("weather", "landings")).count("UNION ALL")
-    1
-    """
-    return " UNION ALL ".join(NEWEST.format(place, storage) for place, storage in enumerate(storages))
-
-
-def read_newest(connection: sqlite3.Connection, asked: Sequence[Asked]) -> list[list[Found]]:
-    """Read the newest rows at or before times, those of one request together, and equal requests once.
-
-    Parameters
-    ----------
-    connection : sqlite3.Connection
-        Inside a transaction, so that all are of one state.
-    asked : sequence of (view, keys, times)
-        At most `TOGETHER`; as many keys and times in each.
-
-    Returns
-    -------
-    list of list of (int, list) or None
-        Availability time and values for each of `asked`, for each request.
-    """
-    statement = newest_statement(tuple([view.storage for view, _, _ in asked]))
-    answers: dict[tuple[str | int | None, ...], list[Found]] = {}
-    requests = list(zip(*[column for _, keys, times in asked for column in (keys, times)], strict=True))
-    for request in requests:
-        if request not in answers:
-            found: list[Found] = [None] * len(asked)
-            for place, available, value in connection.execute(statement, request).fetchall():
-                found[place] = available, DECODE(value)[0]
-            answers[request] = found
-    return [[answers[request][place] for request in requests] for place in range(len(asked))]
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #52fffd29
 class Transaction(AbstractContextManager[None]):
@@ -213,7 +161,7 @@ class SqliteRows(RowStore):
         except sqlite3.Error as failed:
             error = failed
         finally:
-            if begun:
+            if begun and (self._writing or error is not None):
                 self._settle()
             self._lock.release()
         if begun and isinstance(error, sqlite3.Error):
@@ -280,14 +228,4 @@ class SqliteRows(RowStore):
     def read(self, ask: Ask) -> list[list[Any]]:
         """Read the newest rows at or before times, and the rows between times, in one transaction."""
         with self.transaction(write=False):
-            asked = ask(self._noted())
-            newest = [one for one in asked if not isinstance(one, AskedBetween)]
-            parts = [newest[first : first + TOGETHER] for first in range(0, len(newest), TOGETHER)]
-            found = iter([rows for part in parts for rows in read_newest(self._connection, part)])
-            return [self._between(one) if isinstance(one, AskedBetween) else next(found) for one in asked]
-
-    def _between(self, asked: AskedBetween) -> list[Between]:
-        """Read the rows between times, each once."""
-        query = BETWEEN.format(asked.view.storage)
-        read = (self._connection.execute(query, span).fetchall() for span in asked.spans)
-        return asked.between([[(time, DECODE(value)[0]) for time, value in rows] for rows in read])
+            return read_asked(self._connection, ask(self._noted()))

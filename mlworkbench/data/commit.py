@@ -12,6 +12,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import Final
 from typing import TypeVar
 
 import deltalake
@@ -23,7 +24,8 @@ from .lake_place import reaching
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['RETRIES', 'TURNS', 'Result', 'MovedError', 'taking_turns', 'Counted', 'statistics', 'keep_log', 'moved', 'commit']
+__all__ = ['RETRIES', 'TURNS', 'Result', 'STEPS', 'MovedError', 'taking_turns', 'in_steps', 'parquet', 'Counted', 'statistics',
+           'keep_log', 'moved', 'commit']
 
 # %% ../../nbs/data/10_commit.ipynb #78614222
 RETRIES = 200
@@ -61,6 +63,26 @@ def taking_turns(action: Callable[[], Result], *, turns: int = TURNS) -> Result:
         except MovedError:
             time.sleep(random.uniform(0, 0.02 * turn))
     return action()
+
+# %% ../../nbs/data/10_commit.ipynb #0b250eb1
+STEPS: Final = "DELTA_BINARY_PACKED"
+
+
+def in_steps(schema: pa.Schema) -> list[str]:
+    """Name the columns that are kept as steps from value to value: whole numbers and times.
+
+    Examples
+    --------
+    >>> in_steps(pa.schema({"name": pa.string(), "source_row": pa.int64(), "available_at": pa.timestamp("us")}))
+    ['source_row', 'available_at']
+    """
+    return [field.name for field in schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
+
+
+def parquet(schema: pa.Schema) -> deltalake.WriterProperties:
+    """Say how the columns of a table are encoded and compressed."""
+    steps = deltalake.ColumnProperties(dictionary_enabled=False, encoding=STEPS)
+    return deltalake.WriterProperties(compression="ZSTD", column_properties=dict.fromkeys(in_steps(schema), steps))
 
 # %% ../../nbs/data/10_commit.ipynb #ae14f605
 class Counted:
@@ -147,8 +169,7 @@ def commit(
         If it cannot be written. What the stream raised is raised as it was.
     """
     name = (table if isinstance(table, str) else table.table_uri).rstrip("/").rpartition("/")[2]
-    writer = deltalake.WriterProperties(compression="ZSTD")
-    told = {"writer_properties": writer, "post_commithook_properties": keep_log(), **options}
+    told = {"writer_properties": parquet(schema), "post_commithook_properties": keep_log(), **options}
     try:
         with reaching(f"table {name!r}"):
             deltalake.write_deltalake(table, counted.reader(schema), **told)

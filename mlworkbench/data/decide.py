@@ -72,7 +72,7 @@ def repeats(gathered: Gathered, decided: pl.DataFrame) -> None:
     if decided["owner"].null_count() == decided.height:
         return
     personal = any(table.contract.column(name).personal for name in table.contract.key)
-    for batch in gathered.good.batches():
+    for batch in gathered.rows():
         owners = decided["owner"][start : start + len(batch)]
         start += len(batch)
         keys = batch.select(list(table.contract.key)).to_pylist() if owners.null_count() < len(owners) else []
@@ -81,8 +81,8 @@ def repeats(gathered: Gathered, decided: pl.DataFrame) -> None:
             for row, owner in enumerate(owners.to_list())
             if owner is not None
         ]
-        positions = batch.column("source_row").to_pylist()
         if faults:
+            positions = batch.column("source_row")
             gathered.note(faults, positions)
             gathered.repeats += len(faults)
             sent, source = batch.select(list(table.contract.names)), batch.column("source")[0].as_py()

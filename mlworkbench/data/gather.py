@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..contract import Fault
+from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
 from .plain import slices
@@ -58,6 +59,7 @@ class Gathered:
     """What was read of a source and waits for the decision."""
 
     table: Table
+    when: datetime
     good: Spool
     bad: Spool
     total: int | None
@@ -68,13 +70,14 @@ class Gathered:
     rules: Counter[str] = field(default_factory=Counter)
     first: str = ""
     sources: list[str] = field(default_factory=list)
+    spooled: list[int] = field(default_factory=list)
     identities: list[pl.DataFrame] = field(default_factory=list)
     same: tuple[str, ...] = LINE
     known: int = 0
     newest: datetime | None = None
     pseudonyms: Pseudonyms | None = None
 
-    def add(self, prepared: Prepared, when: datetime) -> None:
+    def add(self, prepared: Prepared) -> None:
         """Divide a batch between the spools."""
         severe = [fault for fault in prepared.faults if fault.severe]
         bad = {fault.row for fault in severe}
@@ -82,24 +85,26 @@ class Gathered:
         self.bad_rows += len(bad)
         positions = prepared.batch.column("source_row")
         if severe:
-            self.note(severe, positions.to_pylist())
+            self.note(severe, positions)
             personal, source = self.table.personal, self.sources[-1]
-            lines = quarantine_rows(prepared.sent, positions.to_pylist(), severe, personal=personal, source=source)
+            lines = quarantine_rows(prepared.sent, positions, severe, personal=personal, source=source)
             self.bad.write(lines)
         good = np.ones(len(prepared.batch), dtype=bool)
         good[list(bad)] = False
         batch = prepared.batch.filter(pa.array(good)) if bad else prepared.batch
         newest = pc.max(batch.column("available_at")).as_py()
         self.newest = max((time for time in (self.newest, newest) if time is not None), default=None)
-        self.good.write(self._completed(batch, when))
+        if len(batch):
+            self.good.write(batch)
+            self.spooled.append(len(self.sources) - 1)
         self.identities.append(self._identity(batch, prepared, good))
 
-    def note(self, severe: list[Fault], positions: list[int]) -> None:
+    def note(self, severe: list[Fault], positions: pa.Array) -> None:
         """Count the rules that were broken and keep the first fault for the message."""
         self.rules.update(f"{fault.column} {fault.rule}" for fault in severe)
         if not self.first:
             first = min(severe, key=lambda fault: fault.row)
-            self.first = Fault(positions[first.row], first.column, first.rule, first.value, first.hint).line()
+            self.first = Fault(positions[first.row].as_py(), first.column, first.rule, first.value, first.hint).line()
 
     def check(self) -> None:
         """Refuse the source when more rows are bad than the limit allows."""
@@ -112,11 +117,14 @@ class Gathered:
         way = "nothing was written; correct the source or the contract"
         raise IngestError(f"table {self.table.name!r}: {share}: {most}; first: {self.first}; {way}")
 
-    def _completed(self, batch: pa.RecordBatch, when: datetime) -> pa.RecordBatch:
-        """Add the two columns that are the same for all rows of a batch."""
-        stamp = pa.repeat(pa.scalar(when, pa.timestamp("us", "UTC")), len(batch))
-        source = pa.repeat(pa.scalar(self.sources[-1]), len(batch))
-        return batch.append_column("ingested_at", stamp).append_column("source", source)
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """Stream the good rows as the lake keeps them, with the two columns that are the same for a whole source."""
+        when = pa.repeat(pa.scalar(self.when, pa.timestamp("us", "UTC")), BATCH)
+        sources = [pa.repeat(pa.scalar(source), BATCH) for source in self.sources]
+        for batch, place in zip(self.good.batches(), self.spooled, strict=True):
+            stamped = batch.append_column("ingested_at", when.slice(0, len(batch)))
+            whole = stamped.append_column("source", sources[place].slice(0, len(batch)))
+            yield whole.select(self.table.schema.names)
 
     def _identity(self, batch: pa.RecordBatch, prepared: Prepared, good: NDArray[np.bool_]) -> pl.DataFrame:
         """Give what tells rows apart, and which of them a column allows on purpose."""
@@ -165,16 +173,17 @@ def resumed(source: Source, table: Table, lake: Lake, folder: Path) -> Source:
     return source.since(lake.note(table.name, MARK) if lake.exists(table.name) else None, folder)
 
 # %% ../../nbs/data/12_gather.ipynb #97950f3c
-def new_gathered(table: Table, source: Source, folder: Path, rows: int | None) -> Gathered:
+def new_gathered(table: Table, source: Source, folder: Path, rows: int | None, when: datetime) -> Gathered:
     """Make the empty spools, on the disk of a folder."""
     total: int | None = getattr(source, "rows", None)
     if total is not None and rows is not None:
         total = min(total, rows)
     same = CONTENT if isinstance(source, SqlSource) else LINE
-    return Gathered(table, Spool(folder, table.schema), Spool(folder, QUARANTINE), total, same=same)
+    own = pa.schema([column for column in table.schema if column.name not in ("ingested_at", "source")])
+    return Gathered(table, when, Spool(folder, own), Spool(folder, QUARANTINE), total, same=same)
 
 
-def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | None, progress: Progress | None) -> None:
+def gather(gathered: Gathered, source: Source, *, rows: int | None, progress: Progress | None) -> None:
     """Read a source, at most `rows` of it, and divide it between the spools."""
     for part in getattr(source, "parts", (source,)):
         copy, first = part.fingerprint in gathered.sources, 0
@@ -187,7 +196,7 @@ def gather(gathered: Gathered, source: Source, when: datetime, *, rows: int | No
                 typed = getattr(part, "typed", True)
                 with persons_withheld(gathered.table):
                     prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
-                gathered.add(pseudonymised_rows(prepared, gathered.table.contract, gathered.pseudonyms), when)
+                gathered.add(pseudonymised_rows(prepared, gathered.table.contract, gathered.pseudonyms))
             first += len(batch)
             if gathered.total is not None and gathered.same == LINE:
                 gathered.check()

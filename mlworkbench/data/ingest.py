@@ -100,13 +100,13 @@ class IngestReport:
 # %% ../../nbs/data/12_ingest.ipynb #51982f95
 def appended(gathered: Gathered, decided: pl.DataFrame) -> Iterator[pa.RecordBatch]:
     """Stream the rows that are new."""
-    start, schema = 0, gathered.table.schema
-    for batch in gathered.good.batches():
+    start = 0
+    for batch in gathered.rows():
         mask = decided["append"][start : start + len(batch)]
         start += len(batch)
         kept = batch if mask.all() else batch.filter(mask.to_arrow())
         if len(kept):
-            yield kept.select(schema.names)
+            yield kept
 
 
 def count_allowed(gathered: Gathered, decided: pl.DataFrame, lake: Lake) -> dict[str, int]:
@@ -180,9 +180,9 @@ class _Turn:
         """Read, decide and write on top of the tables as they were read."""
         lake, name = StillLake(self.home.lake), self.table.name
         wide, source, stored = self._opened(lake)
-        gathered = new_gathered(wide, source, self.home.path, self.rows)
+        gathered = new_gathered(wide, source, self.home.path, self.rows, self.when)
         gathered.pseudonyms = table_pseudonyms(self.table, self.home, lake)
-        gather(gathered, source, self.when, rows=self.rows, progress=self.progress)
+        gather(gathered, source, rows=self.rows, progress=self.progress)
         warning = staleness(gathered, lake, self.when)
         mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None
         new, allowed = self._commit(gathered, lake, {MARK: mark} if mark else {})

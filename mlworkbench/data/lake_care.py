@@ -25,6 +25,8 @@ from deltalake.transaction import RemoveAction
 
 from .commit import keep_log
 from .commit import moved
+from .commit import STEPS
+from .commit import in_steps
 from .commit import taking_turns
 from .lake import Lake
 from .lake_place import files_of
@@ -131,9 +133,10 @@ def _joined(lake: Lake, name: str, table: deltalake.DeltaTable, run: Sequence[st
     """Write the rows of some files into a new one that no version names yet."""
     file = f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"
     schema = pa.schema(table.schema().to_arrow())
-    files = lake.place.filesystem(name)
+    files, steps = lake.place.filesystem(name), in_steps(schema)
+    kept = {"column_encoding": dict.fromkeys(steps, STEPS), "use_dictionary": sorted({*schema.names} - {*steps})}
     with reaching(f"table {name!r}"):
-        with pq.ParquetWriter(file, schema, filesystem=files, compression="zstd", store_schema=False) as writer:
+        with pq.ParquetWriter(file, schema, filesystem=files, store_schema=False, compression="zstd", **kept) as writer:
             for batch in _rows(table, run):
                 writer.write_batch(batch.cast(schema), row_group_size=131_072)
         size = int(files.get_file_info(file).size)

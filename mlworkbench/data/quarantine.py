@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401, RUF100 - any element of any sour
 
 
 def quarantine_rows(
-    sent: pa.RecordBatch, positions: Sequence[int], faults: Sequence[Fault], *, personal: Collection[str], source: str
+    sent: pa.RecordBatch, positions: pa.Array, faults: Sequence[Fault], *, personal: Collection[str], source: str
 ) -> pa.RecordBatch:
     """Make the lines for the severe faults of a batch; `ingested_at` is filled in when they are written.
 
@@ -91,7 +91,7 @@ def quarantine_rows(
     ----------
     sent : pyarrow.RecordBatch
         The rows as they came.
-    positions : sequence of int
+    positions : pyarrow.Int64Array
         Their positions in the source.
     faults : sequence of Fault
         What was wrong; rows count from 0 in the batch.
@@ -111,7 +111,7 @@ def quarantine_rows(
     lines = [
         {
             "source": source,
-            "source_row": positions[fault.row],
+            "source_row": positions[fault.row].as_py(),
             "column": fault.column,
             "rule": fault.rule,
             "value": value_text(fault.value),

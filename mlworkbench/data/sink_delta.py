@@ -16,6 +16,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from .columns import arrow_schema
+from .commit import parquet
 from .commit import statistics
 from .sink import Rows
 from .sink_partition import PARTITION_COLUMN
@@ -79,8 +80,8 @@ class DeltaSink:
 
     def _commit(self, place: str | deltalake.DeltaTable, table: pa.Table, **options: Any) -> None:  # noqa: ANN401, RUF100 - as the library has them
         """Write files, then the commit that makes them count."""
-        writer = deltalake.WriterProperties(compression="ZSTD", max_row_group_size=131_072)
-        deltalake.write_deltalake(place, table, partition_by=[PARTITION_COLUMN], writer_properties=writer, **options)
+        kept = parquet(table.schema)
+        deltalake.write_deltalake(place, table, partition_by=[PARTITION_COLUMN], writer_properties=kept, **options)
 
     def _judged(self, error: Exception, seen: deltalake.DeltaTable | None) -> DeltaError | None:
         """Give an error that came from another writer's commit; raise any other."""

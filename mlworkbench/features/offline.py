@@ -134,7 +134,8 @@ def view_table(view: View, lake: Lake, *, version: int | None = None, known: int
     -------
     polars.DataFrame
         The view's request keys, ``available_at``, and its outputs (Float64 or String; number missing = null) or what
-        `window_rows` makes; sorted by keys and time, one row for each. Rows with a missing key are left out.
+        `window_rows` makes; sorted by time, of a window by keys and time; one row for each key and time. Rows with a
+        missing key are left out.
 
     Raises
     ------
@@ -149,18 +150,19 @@ def view_table(view: View, lake: Lake, *, version: int | None = None, known: int
     what = f"view {view.name!r}, column"
     kinds = view.kinds
     values = [typed_values(whole[view.source[n]], kinds[n], f"{what} {n!r}").alias(n) for n in view.outputs]
-    rows = in_order(pl.DataFrame([*keys, whole["available_at"], *values]), list(view.key_columns))
+    rows = in_order(pl.DataFrame([*keys, whole["available_at"], *values]), ())
     _check_unique(rows, view)
     return rows
 
 
 def _check_unique(rows: pl.DataFrame, view: View) -> None:
-    """Refuse two rows of one key at one time."""
-    twice = same_as_next(rows, list(view.key_columns))
-    if twice.any():
-        names = [*view.key_columns, "available_at"]
-        first, *_ = found = rows.select(names).filter(twice | twice.shift(1, fill_value=False)).rows()
-        shown = ", ".join(f"{name}={value}" for name, value in zip(names, first, strict=True))
+    """Refuse two rows of one key at one time; rows are in the order of time, so only neighbours can be."""
+    alike = same_as_next(rows, ())
+    near = rows.select(*view.key_columns, "available_at").filter(alike | alike.shift(1, fill_value=False))
+    twice = near.filter(near.is_duplicated()) if near.height else near
+    if twice.height:
+        names, found = twice.columns, in_order(twice, list(view.key_columns)).rows()
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, found[0], strict=True))
         rule = "an as-of view needs one row for each key and time"
         raise FeatureError(f"view {view.name!r}: {rule}; got {len(found)} at {shown}; correct table {view.table!r}")
 

@@ -47,7 +47,7 @@ def newest_places(
     list of polars.Series of shape (n,)
         For each of `moments` the places in `rows`; null where a request has no row.
     """
-    order = pl.Series(moments[0]).arg_sort()
+    order = pl.Series(np.argsort(moments[0]))
     asked = pl.DataFrame([order.alias("request"), *(key[order] for key in _joinable(keys))])
     available, place = rows["available_at"].cast(pl.Int64).alias("available"), pl.Series("place", np.arange(len(rows)))
     held = pl.DataFrame([available, *_joinable([rows[key] for key in view.key_columns]), place])

@@ -245,7 +245,7 @@ def test_memory_does_not_grow_with_the_partition_where_rows_stream(tmp_path):
         ("sqlite:///x.db?table=sqlite_master", "not beginning with sqlite_"),
         ("sqlite:///x.db?table=%00", "without NUL"),
         ("postgresql://ada:hunter2@db/shop?table=p", "password left to a variable"),
-        ("postgresql://ada@db/shop?password=hunter2&table=p", "password is named before"),
+        ("postgresql://ada@db/shop?password=hunter2&table=p", "password or token in the options is a variable"),
         ("postgresql://ada:${NO_SUCH_VARIABLE}@db/shop?table=p", "variable NO_SUCH_VARIABLE must be set"),
         ("postgresql://db/shop?table=" + "x" * 64, "at most 63 bytes"),
         ("https://ada:hunter2@host/", "secrets left to variables"),

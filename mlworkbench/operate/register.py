@@ -146,7 +146,8 @@ def register(
     pipeline : estimator
         A fitted scikit-learn pipeline, estimator or search.
     X : data frame, array of shape (n, k), or sequence of n texts
-        Rows as the pipeline takes them.
+        Rows as the pipeline takes them. They are kept as given, in the lake and a few in the version: a column that
+        names persons is left out, or the model declared with tables, whose contracts put pseudonyms in its place.
     y : sequence of n labels
         None or NaN where there is none.
     name : str

@@ -16,7 +16,7 @@ from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.privacy import check_stored, pseudonym_array, pseudonymised_frame
 from mlworkbench.data.table import Table
-from mlworkbench.errors import IngestError, SettingsError
+from mlworkbench.errors import IngestError, SettingsError, UserCodeError
 from mlworkbench.home import Home
 from mlworkbench.pseudonym import VARIABLE, Pseudonyms, is_pseudonym, open_pseudonyms
 
@@ -185,3 +185,17 @@ def test_a_column_costs_by_its_persons_and_not_by_its_rows() -> None:
         return min(times)
 
     assert 5 * best(few) < best(many)
+
+
+@pytest.mark.parametrize("where", ["transform", "allowed", "available_at"])
+def test_an_error_of_the_users_own_function_keeps_a_personal_value_to_itself(home: Home, where: str) -> None:
+    def fails(rows: pl.DataFrame, *more: object) -> pl.Series:
+        raise ValueError(f"who is {rows['rider'].to_list()}?")
+
+    columns = (replace(CONTRACT.columns[0], pseudonym=False, personal=True), *CONTRACT.columns[1:])
+    functions = {"allowed": {"any": fails}, "transform": fails, "available_at": fails}
+    declared = {"available_at": "at", where: functions[where]}
+    table = Table("rides", frame(MARK), Contract(columns, key=("rider", "at")), limit=1.0, **declared)  # type: ignore[arg-type]
+    with pytest.raises(UserCodeError, match=r"ValueError: \(withheld: personal\); at .*test_privacy.py") as failure:
+        ingest(table, home)
+    assert MARK not in str(failure.value)

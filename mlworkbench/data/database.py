@@ -25,72 +25,27 @@ from .plain import cast_batch
 from .plain import plain_schema
 from .question import Question
 from .question import check_columns
-from .question import quoted
+from .settle import settled
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['SQLITE_KINDS', 'sqlite_schema', 'sqlite_batches', 'sqlite_rows', 'postgres_types', 'postgres_batches',
-           'postgres_driver', 'postgres_rows', 'database_rows']
+__all__ = ['sqlite_rows', 'postgres_types', 'postgres_batches', 'postgres_driver', 'postgres_rows', 'database_rows']
 
 # %% ../../nbs/data/12_database.ipynb #d6f159e5
-SQLITE_KINDS: Mapping[frozenset[str], pa.DataType] = {
-    frozenset(): pa.null(),
-    frozenset({"integer"}): pa.int64(),
-    frozenset({"real"}): pa.float64(),
-    frozenset({"integer", "real"}): pa.float64(),
-    frozenset({"text"}): pa.string(),
-}
-
-
-def sqlite_schema(connection: sqlite3.Connection, query: str, what: str) -> pa.Schema:
-    """Find the types that the columns of an answer hold.
-
-    Examples
-    --------
-    >>> with closing(sqlite3.connect(":memory:")) as connection:
-    ...     sqlite_schema(connection, "SELECT 1 AS n, 'UA' AS carrier, NULL AS gate", "shop.db").types
-    [DataType(int64), DataType(string), DataType(null)]
-    """
-    names = [column[0] for column in connection.execute(query).description]
-    check_columns(names, what)
-    kinds = ("integer", "real", "text", "blob")
-    asked = ", ".join(f"max(typeof({quoted(name)}) = '{kind}')" for name in names for kind in kinds)
-    answer = connection.execute(f"SELECT {asked} FROM (\n{query}\n)").fetchone()
-    fields = []
-    for place, name in enumerate(names):
-        flags = answer[place * len(kinds) : (place + 1) * len(kinds)]
-        held = frozenset(kind for kind, flag in zip(kinds, flags, strict=True) if flag)
-        if "blob" in held:
-            raise IngestError(f"{what}: column {name!r} must hold text or numbers; got bytes; cast it or leave it out")
-        mixed = held not in SQLITE_KINDS
-        kind = pa.string() if mixed else SQLITE_KINDS[held]
-        fields.append(pa.field(name, kind, metadata={"mixed": "yes"} if mixed else None))
-    return pa.schema(fields)
-
-
-def sqlite_batches(connection: sqlite3.Connection, query: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Stream an answer in settled types."""
-    cursor = connection.execute(query)
-    while rows := cursor.fetchmany(BATCH):
-        arrays = []
-        for field, values in zip(schema, zip(*rows, strict=True), strict=True):
-            if field.metadata:
-                values = tuple(None if value is None else str(value) for value in values)
-            arrays.append(pa.array(values, field.type))
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
 @contextmanager
-def sqlite_rows(address: Address, query: str) -> Iterator[pa.RecordBatchReader]:
-    """Ask an SQLite file; it is opened for reading only, and never made."""
+def sqlite_rows(address: Address, query: str, folder: Path) -> Iterator[pa.RecordBatchReader]:
+    """Ask an SQLite file; its rows wait on the disk of a folder until their types are known."""
     file = Path(address.path)
     if not file.is_file():
         raise IngestError(f"{address.name}: no such file as {address.path}; correct the address")
     with closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, timeout=30)) as connection:
-        connection.isolation_level = None
-        connection.execute("BEGIN")
-        schema = sqlite_schema(connection, query, address.name)
-        yield pa.RecordBatchReader.from_batches(schema, sqlite_batches(connection, query, schema))
+        cursor = connection.execute(query)
+        names = [column[0] for column in cursor.description or ()]
+        if not names:
+            raise IngestError(f"{address.name}: a query that gives rows; got none; correct the query")
+        check_columns(names, address.name)
+        with settled(iter(lambda: cursor.fetchmany(BATCH), []), names, folder, address.name) as reader:
+            yield reader
 
 # %% ../../nbs/data/12_database.ipynb #9e792ea7
 def postgres_types(schema: pa.Schema, what: str) -> pa.Schema:
@@ -174,7 +129,7 @@ def database_rows(
         If the database cannot be reached or refuses the query.
     """
     if address.path:
-        opened = sqlite_rows(address, question.text)
+        opened = sqlite_rows(address, question.text, folder)
     elif address.part("dialect") in ("postgresql", "postgres"):
         opened = postgres_rows(address, question.text, environment)
     else:

@@ -5,14 +5,10 @@
 # %% ../../nbs/data/11_dialect.ipynb #7c2db700
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from contextlib import contextmanager
-from datetime import date
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,133 +19,12 @@ from .address import filled
 from .plain import BATCH
 from .question import Question
 from .question import check_columns
+from .settle import settled
 from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['KINDS', 'FIRST', 'FILES', 'wider', 'held_type', 'block_of', 'settled', 'in_dialect', 'engine_of', 'dialect_rows']
-
-# %% ../../nbs/data/11_dialect.ipynb #cbbeb402
-KINDS: Mapping[type, pa.DataType] = {
-    type(None): pa.null(),
-    bool: pa.bool_(),
-    int: pa.int64(),
-    float: pa.float64(),
-    Decimal: pa.float64(),
-    str: pa.string(),
-    datetime: pa.timestamp("us"),
-    date: pa.date32(),
-}
-
-
-def wider(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Give the type that holds the values of both; None where there is none.
-
-    Examples
-    --------
-    >>> wider(pa.int64(), pa.float64()), wider(pa.null(), pa.string()), wider(pa.int64(), pa.string())
-    (DataType(double), DataType(string), None)
-    """
-    if first == second or second == pa.null():
-        return first
-    if first == pa.null():
-        return second
-    return pa.float64() if {first, second} == {pa.int64(), pa.float64()} else None
-
-
-def held_type(values: Sequence[object], what: str) -> pa.DataType:
-    """Find the plain type that holds the values of a column.
-
-    Parameters
-    ----------
-    values : sequence
-        As a driver gives them.
-    what : str
-        The column's name for a message.
-
-    Returns
-    -------
-    pyarrow.DataType
-
-    Raises
-    ------
-    IngestError
-        If they are of a kind that the workbench does not know, or of two.
-
-    Examples
-    --------
-    >>> held_type([1, None, Decimal("2.50")], "column 'price'")
-    DataType(double)
-    """
-    found: pa.DataType = pa.null()
-    for kind in sorted(set(map(type, values)), key=lambda kind: kind.__name__):
-        known = KINDS.get(kind)
-        if kind is datetime and any(value.tzinfo for value in values if isinstance(value, datetime)):
-            known = pa.timestamp("us", "UTC")
-        both = None if known is None else wider(found, known)
-        if both is None:
-            got = kind.__name__ if known is None else f"{found} and {known}"
-            raise IngestError(f"{what} must hold text, numbers, times or days; got {got}; cast it in the query")
-        found = both
-    return found
-
-# %% ../../nbs/data/11_dialect.ipynb #0fbd0bcb
-def block_of(rows: Sequence[Sequence[Any]], names: Sequence[str], what: str) -> pa.RecordBatch:
-    """Put rows into columns of the types that they hold.
-
-    Examples
-    --------
-    >>> block_of([("UA1", Decimal("3.50")), ("UA2", None)], ["flight", "delay"], "shop").to_pydict()
-    {'flight': ['UA1', 'UA2'], 'delay': [3.5, None]}
-    """
-    arrays = []
-    for name, values in zip(names, zip(*rows, strict=True), strict=True):
-        kind = held_type(values, f"{what}: column {name!r}")
-        if kind == pa.float64():
-            values = tuple(None if value is None else float(value) for value in values)
-        try:
-            arrays.append(pa.array(values, kind))
-        except (pa.ArrowInvalid, OverflowError):
-            rule = f"column {name!r} must hold whole numbers of 64 bits"
-            raise IngestError(f"{what}: {rule}; got a larger one; cast it in the query") from None
-    return pa.RecordBatch.from_arrays(arrays, list(names))
-
-# %% ../../nbs/data/11_dialect.ipynb #b259cbe2
-@contextmanager
-def settled(
-    blocks: Iterator[pa.RecordBatch], names: Sequence[str], folder: Path, what: str
-) -> Iterator[pa.RecordBatchReader]:
-    """Give blocks of various types as one stream of settled ones.
-
-    Raises
-    ------
-    IngestError
-        If two blocks hold a column in types that do not go together.
-
-    Examples
-    --------
-    >>> blocks = (pa.RecordBatch.from_pydict({"delay": values}) for values in ([None], [3], [2.5]))
-    >>> with settled(blocks, ["delay"], Path(tempfile.gettempdir()), "shop") as reader:
-    ...     reader.read_all().to_pydict()
-    {'delay': [None, 3.0, 2.5]}
-    """
-    kinds: dict[str, pa.DataType] = dict.fromkeys(names, pa.null())
-    with tempfile.TemporaryFile(dir=folder) as file:
-        count = 0
-        for block in blocks:
-            count += 1
-            for field in block.schema:
-                both = wider(kinds[field.name], field.type)
-                if both is None:
-                    rule, got = f"column {field.name!r} must hold one kind", f"{kinds[field.name]} and {field.type}"
-                    raise IngestError(f"{what}: {rule}; got {got}; cast it in the query")
-                kinds[field.name] = both
-            with pa.ipc.new_stream(file, block.schema) as stream:
-                stream.write_batch(block)
-        file.seek(0)
-        schema = pa.schema(kinds)
-        waiting = (pa.ipc.open_stream(file).read_all().cast(schema).to_batches()[0] for _ in range(count))
-        yield pa.RecordBatchReader.from_batches(schema, waiting)
+__all__ = ['FIRST', 'FILES', 'in_dialect', 'engine_of', 'dialect_rows']
 
 # %% ../../nbs/data/11_dialect.ipynb #8b9c6a8c
 def in_dialect(question: Question, dialect: Any) -> Any:  # noqa: ANN401, RUF100 - of a library that is imported late
@@ -252,6 +127,5 @@ def dialect_rows(
             raise IngestError(f"{address.name}: a query that gives rows; got none; correct the query")
         names = list(result.keys())
         check_columns(names, address.name)
-        blocks = (block_of(rows, names, address.name) for rows in result.partitions(BATCH))
-        with settled(blocks, names, folder, address.name) as reader:
+        with settled(result.partitions(BATCH), names, folder, address.name) as reader:
             yield reader

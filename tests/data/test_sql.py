@@ -221,21 +221,22 @@ def test_memory_does_not_grow_with_the_table(shop, tmp_path):
     assert peaks[1_000_000] < peaks[200_000] + 40, peaks
 
 
-def test_times_days_and_texts_can_be_cursors_of_postgresql(postgres, home):
-    query = "SELECT * FROM (VALUES ('UA1', {0} '2013-10-01'), ('O''2', {0} '2013-10-02')) v(flight, at)"
+@pytest.mark.parametrize("shop", ["postgresql", "postgresql+psycopg", "duckdb"], indirect=True)
+def test_times_days_and_texts_can_be_cursors_of_a_database_with_types(shop, home):
+    query = "SELECT * FROM (VALUES ('UA1', {0} '2013-10-01'), ('O''2', {0} '2013-10-02')) v(flight, \"at\")"
     for kind, last in (
         ("timestamptz", datetime(2013, 10, 2, tzinfo=UTC)),
         ("timestamp", datetime(2013, 10, 2)),
         ("date", date(2013, 10, 2)),
         ("text", "2013-10-02"),
     ):
-        source = SqlSource(postgres, query.format(kind), cursor="at")
+        source = SqlSource(shop.url, query.format(kind), cursor="at")
         rest = source.since(source.mark(source.rows), home.path)
         assert rest.after == last
         assert [row["flight"] for row in rows_of(rest)] == ["O'2"]
-    by_flight = SqlSource(postgres, query.format("text"), cursor="flight")
+    by_flight = SqlSource(shop.url, query.format("text"), cursor="flight")
     assert by_flight.since(by_flight.mark(2), home.path).rows == 1
-    late = SqlSource(postgres, query.format("timestamptz"), cursor="at", overlap=timedelta(days=1))
+    late = SqlSource(shop.url, query.format("timestamptz"), cursor="at", overlap=timedelta(days=1))
     assert late.since(late.mark(2), home.path).rows == 2
 
 
@@ -278,36 +279,24 @@ def test_a_number_too_large_for_the_lake_is_refused_by_its_column(shop):
         SqlSource(shop.url, "SELECT 18446744073709551615::UBIGINT AS n").columns()
 
 
-@pytest.mark.parametrize("shop", ["duckdb", "postgresql+psycopg"], indirect=True)
-def test_times_days_and_texts_can_be_cursors_of_any_database(shop, home):
-    query = "SELECT * FROM (VALUES ('UA1', {0} '2013-10-01'), ('O''2', {0} '2013-10-02')) v(flight, \"at\")"
-    for kind, last in (
-        ("timestamptz", datetime(2013, 10, 2, tzinfo=UTC)),
-        ("timestamp", datetime(2013, 10, 2)),
-        ("date", date(2013, 10, 2)),
-        ("text", "2013-10-02"),
-    ):
-        source = SqlSource(shop.url, query.format(kind), cursor="at")
-        rest = source.since(source.mark(source.rows), home.path)
-        assert rest.after == last
-        assert [row["flight"] for row in rows_of(rest)] == ["O'2"]
-
-
-def test_what_only_late_rows_hold_widens_a_column_or_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dialect", ["sqlite", "sqlite+pysqlite"])
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_what_only_late_rows_hold_widens_a_column_alike_however_rows_come(tmp_path, monkeypatch, dialect, batch):
     import sqlite3
 
-    from mlworkbench.data import dialect
-
-    monkeypatch.setattr(dialect, "BATCH", 2)
+    for module in ("database", "dialect"):
+        monkeypatch.setattr(f"mlworkbench.data.{module}.BATCH", batch)
     with sqlite3.connect(tmp_path / "late.db") as connection:
-        connection.execute("CREATE TABLE landings (id, delay, gate)")
-        rows = [(1, None, "A"), (2, 3, "B"), (3, 4, "C"), (4, 2.5, "D"), (5, None, 6)]
-        connection.executemany("INSERT INTO landings VALUES (?, ?, ?)", rows)
-    url = f"sqlite+pysqlite:///{tmp_path}/late.db"
-    source = SqlSource(url, "SELECT id, delay FROM landings")
-    assert [row["delay"] for row in rows_of(source)] == [None, 3.0, 4.0, 2.5, None]
-    with pytest.raises(IngestError, match=r"late.db: column 'gate' must hold one kind; got string and int64; cast"):
-        SqlSource(url, "SELECT gate FROM landings").columns()
+        connection.execute("CREATE TABLE landings (id, delay, gate, hole)")
+        rows = [(1, None, 3.0), (2, 3, 1e20), (3, 4, 7), (4, 2.5, None), (5, None, "B")]
+        connection.executemany("INSERT INTO landings VALUES (?, ?, ?, NULL)", rows)
+    source = SqlSource(f"{dialect}:///{tmp_path}/late.db", QUERY)
+    found = rows_of(source)
+    assert [row["delay"] for row in found] == [None, 3.0, 4.0, 2.5, None]
+    assert [row["gate"] for row in found] == ["3.0", "1e+20", "7", None, "B"]
+    schema = source.answer.spool.schema
+    assert [str(field.type) for field in schema] == ["int64", "double", "string", "null"]
+    assert [field.name for field in schema if field.metadata] == ["gate"]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +348,7 @@ def test_a_mixed_column_of_sqlite_costs_its_bad_rows_only(home, tmp_path):
     assert counts(ingest(landings(shop), home)) == (3, 2, 0, 1)
     with pytest.raises(IngestError, match=r"cursor 'delay' must hold whole numbers.*text mixed with numbers"):
         SqlSource(shop.url, QUERY, cursor="delay").columns()
-    with pytest.raises(IngestError, match="must hold text or numbers; got bytes"):
+    with pytest.raises(IngestError, match="must hold text, numbers, times or days; got bytes"):
         SqlSource(shop.url, "SELECT x'00' AS picture").columns()
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from deltalake.exceptions import CommitFailedError
 from deltalake.exceptions import DeltaError
 
-from .lake_place import reaching
+from .storage import reaching
 from ..errors import IngestError
 
 # %% auto #0
@@ -140,9 +140,7 @@ def moved(name: str) -> MovedError:
     return MovedError(f"table {name!r}: {rule}; nothing was committed here; do it again")
 
 
-def commit(
-    table: deltalake.DeltaTable | str, counted: Counted, schema: pa.Schema, options: Mapping[str, Any]
-) -> int:
+def commit(table: deltalake.DeltaTable | str, counted: Counted, schema: pa.Schema, options: Mapping[str, Any]) -> int:
     """Write a stream to a Delta table in one commit.
 
     Parameters

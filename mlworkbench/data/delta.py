@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +22,12 @@ from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
 from .storage import locate
+from .storage import plain_words
 from .storage import reaching
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['SCAN', 'DeltaSource', 'opened', 'open_delta', 'is_delta', 'short', 'plain_words']
+__all__ = ['SCAN', 'DeltaSource', 'opened', 'open_delta', 'is_delta', 'short']
 
 # %% ../../nbs/data/10_delta.ipynb #ee9d8e1f
 @dataclass(frozen=True)
@@ -145,14 +145,3 @@ def short(path: Path | str) -> str:
     ('landings', 'landings')
     """
     return str(path).rstrip("/").rpartition("/")[2]
-
-
-def plain_words(error: Exception) -> str:
-    r"""Give the text of an error without the colours that it was written in.
-
-    Examples
-    --------
-    >>> plain_words(OSError("Generic S3 error \x1b[31m↳\x1b[0m no route"))
-    'Generic S3 error ↳ no route'
-    """
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(error))

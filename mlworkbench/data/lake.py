@@ -33,10 +33,10 @@ from .commit import statistics
 from .commit import taking_turns
 from .lake_place import LakePlace
 from .lake_place import files_of
-from .lake_place import reaching
 from .lake_time import commit_times
 from .lake_time import version_at
 from .plain import plain_schema
+from .storage import reaching
 from ..errors import IngestError
 from ..errors import nearest
 

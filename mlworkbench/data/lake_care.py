@@ -30,8 +30,8 @@ from .commit import in_steps
 from .commit import taking_turns
 from .lake import Lake
 from .lake_place import files_of
-from .lake_place import reaching
 from .lake_time import commit_times
+from .storage import reaching
 from ..errors import IngestError
 
 # %% auto #0

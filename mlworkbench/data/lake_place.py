@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,12 @@ import pyarrow.fs
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from .storage import reaching
 from ..errors import IngestError
 from ..ini import check_lake
 
 # %% auto #0
-__all__ = ['storage_options', 'reaching', 'LakePlace', 'files_of']
+__all__ = ['UNREADABLE', 'storage_options', 'check_folder', 'LakePlace', 'files_of']
 
 # %% ../../nbs/data/10_lake_place.ipynb #83ff93c2
 def storage_options() -> dict[str, str]:
@@ -31,26 +30,32 @@ def storage_options() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}
 
 # %% ../../nbs/data/10_lake_place.ipynb #d77269a1
-@contextmanager
-def reaching(what: str) -> Iterator[None]:
-    """Turn a store that does not answer into one line.
+UNREADABLE = re.compile(r"[][#?|^\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
+
+
+def check_folder(folder: Path | str, *, where: str) -> None:
+    r"""Refuse a folder in which Delta would not find again what it writes.
 
     Parameters
     ----------
-    what : str
-        What was asked for.
+    folder : Path or str
+        A folder of this machine; it need not be there.
+    where : str
+        What names it, for the message, which repeats of the path only what is wrong.
 
     Raises
     ------
     IngestError
-        If the block fails for want of an answer; errors of the workbench and of Delta's rules pass.
+        If the whole path holds a sign that Delta reads as part of an address.
+
+    Examples
+    --------
+    >>> check_folder(Path("100 % of Zürich"), where="lake")
     """
-    try:
-        yield
-    except OSError as error:
-        status = re.search(r"\b[45]\d\d [A-Z][a-z]+( [A-Z][a-z]+)*", str(error))
-        got = status.group() if status else error.strerror or "no answer"
-        raise IngestError(f"{what}: a place that can be read and written; got {got}; check it and AWS_*") from None
+    found = UNREADABLE.search(Path(folder).absolute().as_posix())
+    if found:
+        rule = r"a folder whose path has no # ? [ ] | ^ \, no % before two hex digits and only printed signs"
+        raise IngestError(f"{where}: {rule}; got {found.group()!a} in it; choose another")
 
 # %% ../../nbs/data/10_lake_place.ipynb #fc8567f8
 @dataclass(frozen=True)
@@ -72,11 +77,10 @@ class LakePlace:
 
     @classmethod
     def of(cls, place: Path | str) -> LakePlace:
-        """Tell an address from a folder; a wrong address, and a folder whose log Delta would not find, are refused."""
+        """Tell an address from a folder; refuse a wrong address, and what `check_folder` refuses."""
         if isinstance(place, str) and "://" in place:
             return cls(check_lake(place, where="lake"))
-        if set("#?[]|^") & set(str(Path(place).absolute())):
-            raise IngestError(f"lake: a folder without # ? [ ] | ^ in its path; got {place}; name another home")
+        check_folder(place, where="lake")
         return cls(Path(place))
 
     @property

@@ -45,6 +45,11 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     binary file
         What is written to it appears under `path` at the end; nothing does if the block raises.
 
+    Raises
+    ------
+    IngestError
+        If nothing can be written there.
+
     Examples
     --------
     >>> import tempfile
@@ -55,9 +60,13 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     ...     path.read_text()
     '42'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    hidden, file = _open_hidden(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        hidden, file = _open_hidden(path)
+    except OSError as error:
+        got = error.strerror or error
+        raise IngestError(f"{path}: a place that can be written; got {got}; choose another") from error
     try:
         with file:
             yield file

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from .address import Address
+from .lake_place import check_folder
 from .sink import Rows
 from .sink_delta import DeltaSink
 from .sink_partition import FolderSink
@@ -140,7 +141,10 @@ def open_sink(to: str, *, folder: Path, key: str = "prediction_id") -> Sink:
         scheme = re.match(r"[A-Za-z0-9+.-]{0,20}:?", place)
         raise IngestError(f"to: one of {FORMS}; got {scheme[0] if scheme else ''!r}...; write it so")
     if to.startswith("delta:"):
-        return DeltaSink(place if stored else str(Path(place).expanduser().absolute()), key)
+        if not stored:
+            place = str(Path(place).expanduser().absolute())
+            check_folder(place, where="to")
+        return DeltaSink(place, key)
     return ObjectSink(place, key) if stored else FolderSink(Path(place).expanduser().absolute(), key)
 
 # %% ../../nbs/data/15_sinks.ipynb #3574ed59

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 from pyarrow.fs import FileSystem
 from pyarrow.fs import FSSpecHandler
 from pyarrow.fs import LocalFileSystem
 from pyarrow.fs import PyFileSystem
 
 from ..errors import IngestError
+from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['ADDRESS', 'SECRET', 'KEYS', 'TELLING', 'BUFFER', 'is_address', 'check_address', 'reaching', 'locate', 'Hashed',
-           'StoredFile']
+__all__ = ['ADDRESS', 'SECRET', 'KEYS', 'REASON', 'TELLING', 'BUFFER', 'is_address', 'check_address', 'plain_words', 'reaching',
+           'locate', 'Hashed', 'StoredFile']
 
 # %% ../../nbs/data/08_storage.ipynb #6d14fe46
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -56,19 +58,46 @@ def check_address(address: str) -> None:
         raise IngestError(f"source: {rule}; got a {scheme}:// with one, not repeated here; {KEYS}")
 
 # %% ../../nbs/data/08_storage.ipynb #72c77778
+REASON = re.compile(r"\b[45]\d\d [A-Z][a-z]+( [A-Z][a-z]+)*|\w[\w ]+ \(os error \d+\)")
+
+
+def plain_words(error: Exception) -> str:
+    r"""Give the text of an error without the colours that it was written in.
+
+    Examples
+    --------
+    >>> plain_words(OSError("Generic S3 error \x1b[31m↳\x1b[0m no route"))
+    'Generic S3 error ↳ no route'
+    """
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+
+
 @contextmanager
-def reaching(place: str) -> Iterator[None]:
-    """Turn what a file system raises into one line."""
+def reaching(what: str) -> Iterator[None]:
+    """Turn what a file system or an object store raises into one line.
+
+    Parameters
+    ----------
+    what : str
+        What was asked for.
+
+    Raises
+    ------
+    IngestError
+        If the block fails for want of an answer; errors of the workbench and of Delta's rules pass.
+    """
     try:
         yield
-    except IngestError:
+    except (WorkbenchError, DeltaError):
         raise
     except Exception as error:  # each of many file systems raises errors of its own
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        words = plain_words(error).strip()
+        reason = REASON.search(words)
+        said = reason.group() if reason else words.partition("\n")[0] or type(error).__name__
         way = "see its name and its rights; for a store, also the endpoint and the keys of the environment"
-        raise IngestError(f"{place}: cannot be reached: {said}; {way}") from error
+        raise IngestError(f"{what}: cannot be reached: {said}; {way}") from (None if reason else error)
 
-
+# %% ../../nbs/data/08_storage.ipynb #c3999e7f
 def locate(given: str | Path) -> tuple[FileSystem, str]:
     """Find the file system of a path or an address, and the path in it.
 

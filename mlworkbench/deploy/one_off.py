@@ -17,11 +17,11 @@ from ..contract import Column
 from ..contract import Fault
 from ..contract import faults_error
 from ..data.lake import Lake
+from ..data.sink import replaced
 from ..data.source import Source
 from ..data.source import open_source
 from .output import Parts
 from .output import output_path
-from .output import replacing
 from .output import write_faults
 from .path import require_deployment
 from .path import time_views
@@ -116,7 +116,7 @@ def score_file(
     opened = open_source(source, text=text)
     require_columns(opened.columns(), version.request, opened.name)
     faults: list[Fault] = []
-    with PredictionLog(home.log(version.model)) as log, replacing(path) as file:
+    with PredictionLog(home.log(version.model)) as log, replaced(path) as file:
         parts = Parts(file, path.suffix)
         for scored in _scored(version, opened, home, log):
             faults += scored.faults

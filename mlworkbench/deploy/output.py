@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from typing import Any
@@ -22,48 +18,12 @@ from ..contract import Fault
 from ..data.find import SIGNS
 from ..data.find import divide
 from ..data.find import expression
+from ..data.sink import replaced
 from ..data.storage import is_address
 from ..errors import DeploymentError
 
 # %% auto #0
-__all__ = ['replacing', 'Parts', 'output_path', 'write_faults']
-
-# %% ../../nbs/deploy/49_output.ipynb #d2000a26
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears under its name only when the block has ended well.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be; its folder is made.
-
-    Yields
-    ------
-    file
-        Open for bytes, in the same folder.
-
-    Raises
-    ------
-    DeploymentError
-        If nothing can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        rule = "a place that can be written"
-        raise DeploymentError(f"{path}: {rule}; got {os.strerror(error.errno or 0)}; choose another") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+__all__ = ['Parts', 'output_path', 'write_faults']
 
 # %% ../../nbs/deploy/49_output.ipynb #b2458d6c
 class Parts:
@@ -187,7 +147,7 @@ def write_faults(path: Path, faults: Sequence[Fault]) -> Path | None:
     if not faults:
         path.unlink(missing_ok=True)
         return None
-    with replacing(path) as file:
+    with replaced(path) as file:
         for fault in faults:
             file.write(json.dumps(fault.to_dict(), ensure_ascii=False).encode() + b"\n")
     return path

@@ -27,7 +27,7 @@ from .aggregate import Total
 MICROSECOND = timedelta(microseconds=1)
 
 # %% auto #0
-__all__ = ['MICROSECOND', 'NEVER_MISSING', 'NAME', 'View', 'TableView', 'AsOfView', 'WindowView', 'total_columns']
+__all__ = ['MICROSECOND', 'NEVER_MISSING', 'NAME', 'View', 'TableView', 'AsOfView', 'WindowView']
 
 # %% ../../nbs/features/19_declare.ipynb #2c8a52b4
 NEVER_MISSING = ("integer", "boolean")
@@ -214,7 +214,7 @@ class WindowView(TableView):
 
     @cached_property
     def totals(self) -> tuple[str, ...]:
-        """Names of the running totals it needs, each once."""
+        """Names of the running totals it needs, each once: ``rows``, ``count:column``, ``sum:column:decimals``."""
         return self._needed(Total, ranged=False)
 
     @cached_property
@@ -239,24 +239,3 @@ class WindowView(TableView):
 
 
 View = AsOfView | WindowView
-
-
-def total_columns(view: WindowView) -> tuple[str, ...]:
-    """Names of the running totals that a window view stores.
-
-    Parameters
-    ----------
-    view : WindowView
-        The view.
-
-    Returns
-    -------
-    tuple of str
-        ``rows``, ``count:column``, ``sum:column:decimals``; each once.
-
-    Examples
-    --------
-    >>> total_columns(WindowView("v", "t", ("k",), timedelta(1), {"n": Total("count"), "m": Total("mean", "x", 2)}))
-    ('rows', 'count:x', 'sum:x:2')
-    """
-    return view.totals

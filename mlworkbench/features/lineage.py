@@ -19,7 +19,6 @@ from .declare import MICROSECOND
 from .declare import AsOfView
 from .declare import View
 from .declare import WindowView
-from .declare import total_columns
 from .known import NEWEST
 from .known import held
 from .known import logged_versions
@@ -133,7 +132,7 @@ def _window(view: WindowView, rows: pl.DataFrame, at: int) -> Facts:
     within = rows.filter((moments >= start) & (moments < at))
     totals = running_totals(rows, view) if rows.height else rows
     ends = {"start": totals.filter(moments < start).tail(1), "end": totals.filter(moments < at).tail(1)}
-    read = {end: {n: int(row[n][0]) if row.height else 0 for n in total_columns(view)} for end, row in ends.items()}
+    read = {end: {n: int(row[n][0]) if row.height else 0 for n in view.totals} for end, row in ends.items()}
     sources = within["source"].unique().sort().to_list() if "source" in within.columns else []
     span = {"from": format_time(start), "to": format_time(at), "rows": within.height}
     chosen = {n: one for n, one in view.columns.items() if isinstance(one, Recent)}

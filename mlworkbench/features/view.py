@@ -21,17 +21,16 @@ from .declare import MICROSECOND
 from .declare import AsOfView as AsOfView
 from .declare import View as View
 from .declare import WindowView as WindowView
-from .declare import total_columns as total_columns
 from .rows import RowFunction as RowFunction
 from .rows import apply_row_functions as apply_row_functions
 
-_all_ = ["AsOfView", "Recent", "RowFunction", "Total", "View", "WindowView", "apply_row_functions", "total_columns"]
+_all_ = ["AsOfView", "Recent", "RowFunction", "Total", "View", "WindowView", "apply_row_functions"]
 Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of', 'AsOfView', 'Recent', 'RowFunction',
-           'Total', 'View', 'WindowView', 'apply_row_functions', 'total_columns']
+           'Total', 'View', 'WindowView', 'apply_row_functions']
 
 # %% ../../nbs/features/20_view.ipynb #710a13f1
 def expired(asked: Times, available: Times, ttl: timedelta | None) -> NDArray[np.bool_]:
@@ -66,7 +65,7 @@ def window_values(view: WindowView, end: Mapping[str, Times], start: Mapping[str
     view : WindowView
         The view.
     end, start : mapping of str to ndarray of int64, shape (n,)
-        Each of `total_columns`, as of one microsecond before t and before t - w; 0 where there is no row.
+        Each of the view's `totals`, as of one microsecond before t and before t - w; 0 where there is no row.
 
     Returns
     -------
@@ -82,7 +81,7 @@ def window_values(view: WindowView, end: Mapping[str, Times], start: Mapping[str
     {'m': array([1.75,  nan])}
     """
     found: dict[str, Array] = {}
-    within = {name: end[name] - start[name] for name in total_columns(view)}
+    within = {name: end[name] - start[name] for name in view.totals}
     for name, total in view.columns.items():
         if not isinstance(total, Total):
             continue

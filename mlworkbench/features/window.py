@@ -12,7 +12,6 @@ import polars as pl
 
 from ..errors import FeatureError
 from .declare import WindowView
-from .declare import total_columns
 
 # %% auto #0
 __all__ = ['LIMIT', 'fixed_point', 'in_order', 'same_as_next', 'running_totals']
@@ -137,7 +136,7 @@ def running_totals(events: pl.DataFrame, view: WindowView) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        The view's request keys, ``available_at``, and `total_columns` as Int64; sorted by key and time, one row for
+        The view's request keys, ``available_at``, and its `totals` as Int64; sorted by key and time, one row for
         each key and time. Events with a missing key are left out.
 
     Raises
@@ -145,7 +144,7 @@ def running_totals(events: pl.DataFrame, view: WindowView) -> pl.DataFrame:
     FeatureError
         If a column cannot be totalled exactly.
     """
-    keys, totals = list(view.key_columns), list(total_columns(view))
+    keys, totals = list(view.key_columns), list(view.totals)
     known = events.drop_nulls(list(view.key_columns.values()))
     added = pl.DataFrame([_addend(known, total, f"view {view.name!r}") for total in totals])
     _check_totals(added, view, known)

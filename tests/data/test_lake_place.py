@@ -78,11 +78,11 @@ def test_tables_and_files_of_a_store_are_listed_like_those_of_a_folder(s3, tmp_p
 def test_a_wrong_key_and_a_server_that_is_not_there_are_one_line_without_keys(s3, monkeypatch):
     Lake(s3.url("lake")).append("t", pl.DataFrame({"n": [1]}).to_arrow())
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    with pytest.raises(IngestError, match="a place that can be read and written; got 403 Forbidden") as caught:
+    with pytest.raises(IngestError, match="table 't': cannot be reached: 403 Forbidden; see") as caught:
         Lake(s3.url("lake")).read("t")
     assert SECRET not in str(caught.value) and s3.environment["AWS_ACCESS_KEY_ID"] not in str(caught.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(IngestError, match="got no answer; check it and AWS_"):
+    with pytest.raises(IngestError, match=r"cannot be reached: Connection refused \(os error 111\); see"):
         Lake(s3.url("lake")).read("t")
 
 
@@ -161,9 +161,3 @@ def test_ingests_of_two_machines_at_once_append_each_row_once(s3, tmp_path, monk
     lake = Lake(s3.url("lake"))
     assert lake.read("weather")["source_row"].sort().to_list() == list(range(20))
     assert Lake(s3.url("lake-quarantine")).read("weather").height == 1
-
-
-@pytest.mark.parametrize("name", ["lake #1", "which?", "[lake]"])
-def test_a_folder_whose_log_delta_would_not_find_is_refused(tmp_path, name):
-    with pytest.raises(IngestError, match="a folder without #"):
-        Lake(tmp_path / name)

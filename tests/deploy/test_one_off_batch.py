@@ -17,7 +17,7 @@ from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.output import output_path
-from mlworkbench.errors import ContractError, DeploymentError, WorkbenchError
+from mlworkbench.errors import ContractError, DeploymentError, IngestError, WorkbenchError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.home import Home
 
@@ -140,7 +140,7 @@ def test_predictions_are_never_written_among_what_is_read(
 
 def test_a_place_that_cannot_be_written_is_one_line(workshop, elsewhere: Home, tmp_path: Path) -> None:
     source = birds_file(tmp_path, ".csv", ROWS)
-    with pytest.raises(DeploymentError, match=r"x.csv: a place that can be written; got .+; choose another"):
+    with pytest.raises(IngestError, match=r"x.csv: a place that can be written; got .+; choose another"):
         score_file(workshop.open("birds"), source, home=elsewhere, out=source / "x.csv")
     assert not elsewhere.log("birds").exists() or read_log(elsewhere.log("birds")).is_empty()
 

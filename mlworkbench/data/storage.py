@@ -163,6 +163,11 @@ class Hashed(io.RawIOBase):
         self.digest.update(block)
         return len(block)
 
+    def drain(self) -> None:
+        """Let the rest pass."""
+        while block := self.stream.read(BUFFER):
+            self.digest.update(block)
+
     def close(self) -> None:
         """Stay open: readers close what they were given, and the rest must still pass."""
 
@@ -224,8 +229,7 @@ class StoredFile:
             hashed = Hashed(stream)
             yield hashed
             with reaching(self.name):
-                while hashed.read(BUFFER):
-                    pass
+                hashed.drain()
         self.check()
         self.__dict__["fingerprint"] = hashed.digest.hexdigest()[:32]
 

@@ -78,7 +78,7 @@ def engine_of(address: Address, environment: Mapping[str, str]) -> Any:  # noqa:
         raise IngestError(f"{kind}:// needs the extra [sql]; got none; pip install 'mlworkbench[sql]'") from None
     try:
         url = sa.make_url(filled(address, environment))
-        file = FILES.get(url.get_backend_name()) if url.database != ":memory:" else None
+        file = FILES.get(url.get_backend_name())
         if file is not None and not Path(url.database or "").is_file():
             raise IngestError(f"{address.name}: no such file as {url.database}; correct the address")
         return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=dict(file or {}), hide_parameters=True)

@@ -215,7 +215,7 @@ def open_source(
     if isinstance(given, pd.DataFrame | pl.DataFrame | pa.Table):
         return open_frame(given)
     if isinstance(given, str | Path):
-        if re.match(r"(sqlite|postgres(ql)?):", str(given)):
+        if re.match(r"(sqlite|postgres(ql)?|mysql|mariadb|mssql|oracle|snowflake|duckdb)(\+\w+)?:", str(given)):
             raise IngestError("source: a database needs a query; write SqlSource(url, query), or give --query")
         if is_delta(given):
             return open_delta(given)

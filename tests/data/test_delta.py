@@ -85,7 +85,8 @@ def test_a_missing_version_and_a_broken_log_are_refused_in_one_line(tmp_path):
         open_source(tmp_path / "broken")
 
 
-def test_an_address_of_a_database_without_a_query_says_what_to_write():
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql+pymysql", "duckdb"])
+def test_an_address_of_a_database_without_a_query_says_what_to_write(dialect):
     with pytest.raises(IngestError, match="a database needs a query; write SqlSource") as failure:
-        open_source("postgresql://ada:secret@db/shop")
+        open_source(f"{dialect}://ada:secret@db/shop")
     assert "secret" not in str(failure.value)

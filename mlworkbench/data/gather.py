@@ -31,11 +31,11 @@ from .lake import Lake
 from .quarantine import CONTENT
 from .quarantine import LINE
 from .quarantine import QUARANTINE
-from .quarantine import Spool
 from .quarantine import quarantine_rows
 from .source import Source
 from .source import is_source
 from .source import open_source
+from .spool import Spool
 from .sql import MARK
 from .sql import SqlSource
 from .table import Prepared

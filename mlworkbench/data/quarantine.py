@@ -6,15 +6,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Collection
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import contextmanager
 from datetime import date
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,13 +18,12 @@ import pyarrow as pa
 
 from ..contract import Fault
 from .lake import Lake
-from ..errors import IngestError
+from .spool import Spool
 from ..faults import WITHHELD
 from ..faults import shorten
 
 # %% auto #0
-__all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'room', 'Spool', 'new_lines',
-           'write_quarantine']
+__all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'new_lines', 'write_quarantine']
 
 # %% ../../nbs/data/12_quarantine.ipynb #f216806b
 QUARANTINE = pa.schema(
@@ -121,64 +116,6 @@ def quarantine_rows(
         for fault in severe
     ]
     return pa.RecordBatch.from_pylist(lines, schema=QUARANTINE)
-
-# %% ../../nbs/data/12_quarantine.ipynb #4438b363
-@contextmanager
-def room() -> Iterator[None]:
-    """Turn what the system says of a full disk into one line.
-
-    Examples
-    --------
-    >>> with room():
-    ...     raise OSError(28, "No space left on device")
-    Traceback (most recent call last):
-    mlworkbench.errors.IngestError: rows wait on the disk of the home until all are read: ...; make room ...
-    """
-    try:
-        yield
-    except OSError as error:
-        rule = "rows wait on the disk of the home until all are read"
-        raise IngestError(f"{rule}: {error}; nothing was written; make room there, or name another home") from error
-
-
-class Spool:
-    """Batches that wait on disk, in a file that vanishes with the process.
-
-    Parameters
-    ----------
-    folder : Path
-        On whose disk they wait.
-    schema : pyarrow.Schema
-        Columns of the batches.
-
-    Examples
-    --------
-    >>> spool = Spool(Path(tempfile.gettempdir()), pa.schema({"n": pa.int64()}))
-    >>> spool.write(pa.RecordBatch.from_pydict({"n": [1, 2, 3]}))
-    >>> spool.rows, [batch.num_rows for batch in spool.batches()], [batch.num_rows for batch in spool.batches()]
-    (3, [3], [3])
-    """
-
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the spool
-        self.schema = schema
-        self.writer = pa.ipc.new_stream(self.file, schema)
-        self.rows = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add a batch; its columns are put in order."""
-        if batch.num_rows:
-            with room():
-                self.writer.write_batch(batch.select(self.schema.names))
-            self.rows += batch.num_rows
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Stream what was added, from the first batch; nothing can be added afterwards."""
-        with room():
-            self.writer.close()
-            self.file.seek(0)
-        with pa.ipc.open_stream(pa.PythonFile(self.file, "r")) as reader:
-            yield from reader
 
 # %% ../../nbs/data/12_quarantine.ipynb #05556174
 LINE = ("source", "source_row", "column", "rule")

@@ -29,8 +29,8 @@ from .database import database_rows
 from .frame import values_bytes
 from .frame import without_nan
 from .plain import slices
-from .quarantine import Spool
 from .question import Question
+from .spool import Spool
 from ..errors import IngestError
 from ..errors import nearest
 

@@ -29,7 +29,7 @@ import polars, pandas, pyarrow.parquet
 from mlworkbench.contract import Column, Contract
 from mlworkbench.data import ingest as module
 from mlworkbench.data.ingest import Table, ingest
-from mlworkbench.data.quarantine import Spool
+from mlworkbench.data.spool import Spool
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import WorkbenchError
 from mlworkbench.home import Home

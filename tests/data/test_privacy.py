@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mlworkbench.contract import Column, Contract
-from mlworkbench.data import quarantine
+from mlworkbench.data import spool
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.privacy import check_stored, pseudonym_array, pseudonymised_frame
@@ -74,13 +74,13 @@ def test_one_key_twice_is_known_by_its_pseudonym_and_told_without_a_name(home: H
 
 def test_the_spool_on_disk_never_holds_a_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     written = list[pa.RecordBatch]()
-    right = quarantine.Spool.write
+    right = spool.Spool.write
 
-    def spy(self: quarantine.Spool, batch: pa.RecordBatch) -> None:
+    def spy(self: spool.Spool, batch: pa.RecordBatch) -> None:
         written.append(batch)
         right(self, batch)
 
-    monkeypatch.setattr(quarantine.Spool, "write", spy)
+    monkeypatch.setattr(spool.Spool, "write", spy)
     ingest(rides(pl.concat([frame(MARK, "Bob"), frame(MARK, fare=-1.0)])), home)
     assert written and not any(MARK in str(batch.to_pylist()) for batch in written)
 

@@ -4,7 +4,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -439,3 +441,13 @@ def test_a_hostile_cursor_value_stays_a_value(shop, home):
     source = SqlSource(shop.url, QUERY, cursor="flight")
     assert source.since(source.mark(1), home.path).rows == 1
     assert SqlSource(shop.url, QUERY).rows == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_without_room_for_the_rows_is_one_line_that_says_so(monkeypatch, tmp_path):
+    import sqlite3
+
+    sqlite3.connect(tmp_path / "shop.db").close()
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "w+b", buffering=0))  # noqa: PTH123, SIM115
+    with pytest.raises(IngestError, match=r"rows wait on the disk of the home.*No space left.*make room there"):
+        SqlSource(f"sqlite:///{tmp_path}/shop.db", "SELECT 1 AS a").columns()

@@ -14,7 +14,7 @@ from typing import Any
 from .errors import ContractError
 
 # %% auto #0
-__all__ = ['WITHHELD', 'NOTHING', 'shorten', 'Fault', 'faults_error']
+__all__ = ['WITHHELD', 'NOTHING', 'shorten', 'Fault', 'error_text', 'faults_error']
 
 # %% ../nbs/04_faults.ipynb #c7de965a
 WITHHELD = "(withheld: personal)"
@@ -83,6 +83,17 @@ class Fault:
         finite = isinstance(self.value, float) and math.isfinite(self.value)
         value = self.value if plain or finite else shorten(self.value)
         return {**{field.name: getattr(self, field.name) for field in fields(self)}, "value": value}
+
+# %% ../nbs/04_faults.ipynb #d77185b5
+def error_text(error: BaseException, *, personal: bool) -> str:
+    """Say what an error was, without its words where they may repeat something of a person.
+
+    Examples
+    --------
+    >>> error_text(ValueError("not a number: 'Ada'"), personal=True)
+    'ValueError: (withheld: personal)'
+    """
+    return f"{type(error).__name__}: {WITHHELD if personal else error}"
 
 # %% ../nbs/04_faults.ipynb #31beca90
 def faults_error(faults: Sequence[Fault], what: str) -> ContractError:

@@ -22,11 +22,14 @@ import typer
 from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Json', 'Query', 'Model', 'VersionOption', 'Rows', 'Start', 'To', 'End', 'Report', 'plain', 'answer', 'text_table',
-           'bar', 'need']
+__all__ = ['Json', 'Personal', 'Query', 'Model', 'VersionOption', 'Rows', 'Start', 'To', 'End', 'Report', 'plain', 'answer',
+           'text_table', 'bar', 'need']
 
 # %% ../../nbs/cli/78_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
+Personal = Annotated[
+    list[str] | None, typer.Option("--personal", help="Column that names persons; may be repeated.", metavar="COLUMN")
+]
 Query = Annotated[
     str, typer.Option("--query", help="One SELECT, where the rows are in a database: its address stands for the file.")
 ]

@@ -18,6 +18,7 @@ import typer
 from .certify import certificate_lines
 from .console import Json
 from .console import Model
+from .console import Personal
 from .console import Query
 from .console import Report
 from .console import Rows
@@ -50,9 +51,7 @@ __all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_fac
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
-Override = Annotated[
-    str, typer.Option("--override", help="Reason to do without a certificate; kept in the history.")
-]
+Override = Annotated[str, typer.Option("--override", help="Reason to do without a certificate; kept in the history.")]
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move: champion or challenger.")]
 
 
@@ -145,6 +144,7 @@ def register(
     data: Annotated[str, typer.Option("--data", help="Rows the pipeline was fitted on: csv, jsonl or parquet.")],
     label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")],
     query: Query = "",
+    personal: Personal = None,
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
@@ -155,18 +155,19 @@ def register(
     if not file.is_file():
         raise IngestError(f"{file}: a pipeline saved by skops; there is no such file; check the path")
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
-    table = frame_of(data, label, query)
-    result = make_version(pipeline, table.drop(columns=[label]), table[label], name=name, home=here.home)
+    persons = tuple(personal or ())
+    table = frame_of(data, label, query=query, text=persons)
+    result = make_version(pipeline, table, table.pop(label), name=name, personal=persons, home=here.home)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 
-def frame_of(data: str, label: str, query: str = "") -> pd.DataFrame:
-    """Read rows as a frame and see that the label is there."""
+def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
+    """Read rows as a frame and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa
 
     from mlworkbench.data.source import open_source
 
-    source = open_source(rows_from(data, query))
+    source = open_source(rows_from(data, query), text=text)
     if label not in source.columns():
         raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()

@@ -199,12 +199,12 @@ def label(
     json: Json = False,
 ) -> None:
     """Add labels: what came true, and when it was known."""
-    from mlworkbench.evaluation.log import write_labels
+    from mlworkbench.evaluation.labels import write_labels
 
     here = place()
     opened = opened_version(here, model, "")
     rows = label_rows(file, opened)
-    new = write_labels(here.home.log(opened.model), rows)
+    new = write_labels(opened, rows, here.home)
     facts = {"model": opened.model, "read": len(rows), "new": new}
     answer(facts, [f"{opened.model}: {len(rows):,} labels read, {new:,} new"], as_json=json)
 
@@ -233,7 +233,7 @@ def label_rows(file: str, version: Version) -> list[LabelRow]:
 
     source = open_source(file, text=text_entity(version))
     declared, columns = version.declaration, source.columns()
-    by_entity = declared.get("entity") and "prediction_id" not in columns
+    by_entity = declared.get("prediction_time") and declared["entity"] and "prediction_id" not in columns
     named = [*declared["entity"], declared["prediction_time"]] if by_entity else ["prediction_id"]
     for name in (declared["label"], "available_at", *named):
         if name not in columns:
@@ -251,10 +251,7 @@ def text_entity(version: Version) -> list[str]:
 
 
 def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
-    """Name the prediction that a row is the label of; a person by pseudonym."""
-    from mlworkbench.pseudonym import pseudonym_names
-    from mlworkbench.pseudonym import pseudonymised_record
-
+    """Name the prediction that a row is the label of."""
     declared = version.declaration
     given = row[declared["label"]]
     known = next((name for name in declared.get("classes") or () if name == given), given)
@@ -262,7 +259,6 @@ def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
     if row.get("prediction_id"):
         return {**value, "prediction_id": row["prediction_id"]}
     entity = {name: row[name] for name in declared["entity"]}
-    entity = pseudonymised_record(entity, pseudonym_names(version.request), version.pseudonyms)
     return {**value, "entity": entity, "prediction_time": _us(row[declared["prediction_time"]])}
 
 

@@ -85,7 +85,7 @@ def open_frame(frame: pd.DataFrame | pl.DataFrame | pa.Table) -> FrameSource:
         table = pa.Table.from_pandas(frame, preserve_index=False) if isinstance(frame, pd.DataFrame) else frame
         table = table.to_arrow() if isinstance(table, pl.DataFrame) else table
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise IngestError(f"frame: {error}; make each column one type, each name one text") from error
+        raise IngestError(f"frame: {error.args[-1]}; make each column one type, each name one text") from None
     names = table.schema.names
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

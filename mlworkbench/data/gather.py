@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
@@ -25,7 +26,6 @@ from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
 from .plain import slices
-from .privacy import persons_withheld
 from .privacy import pseudonymised_rows
 from .lake import Lake
 from .quarantine import CONTENT
@@ -45,10 +45,11 @@ from ..errors import IngestError
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
 from ..errors import user_frame
+from ..faults import error_text
 from ..pseudonym import Pseudonyms
 
 # %% auto #0
-__all__ = ['Progress', 'Gathered', 'resolve', 'resumed', 'new_gathered', 'gather', 'pieces']
+__all__ = ['Progress', 'Gathered', 'own_source', 'resolve', 'resumed', 'new_gathered', 'gather', 'pieces']
 
 # %% ../../nbs/data/12_gather.ipynb #5638163c
 Progress = Callable[[str, int, int | None], None]
@@ -138,17 +139,25 @@ class Gathered:
         return pl.DataFrame(columns)
 
 # %% ../../nbs/data/12_gather.ipynb #8797db0e
+@contextmanager
+def own_source(table: Table) -> Iterator[None]:
+    """Tell what the source of a table raised in one line; its words only where they can repeat nothing of a person."""
+    try:
+        yield
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        hidden, place = bool(table.personal), user_frame(error) or "the source itself"
+        said = error_text(error, personal=hidden)
+        raise UserCodeError(f"table {table.name!r}: source: {said}; at {place}") from (None if hidden else error)
+
+
 def resolve(table: Table, stored: pa.Schema | None = None) -> Source:
     """Open the source of a table; a function is called first. Digits stay text where the lake holds text."""
     given = table.source
     if callable(given) and not is_source(given):
-        try:
+        with own_source(table):
             given = given()
-        except WorkbenchError:
-            raise
-        except Exception as error:
-            place = user_frame(error) or "its function"
-            raise UserCodeError(f"table {table.name!r}: source: {type(error).__name__}: {error}; at {place}") from error
     text = [column.name for column in table.contract.columns if column.kind in ("category", "text", "time")]
     text += [field.name for field in stored or () if field.type == pa.string()]
     return open_source(given, text=text)
@@ -188,14 +197,13 @@ def gather(gathered: Gathered, source: Source, *, rows: int | None, progress: Pr
     for part in getattr(source, "parts", (source,)):
         copy, first = part.fingerprint in gathered.sources, 0
         gathered.sources.append(part.fingerprint)
-        for batch in pieces(part, None if rows is None else rows - gathered.read):
+        for batch in pieces(gathered.table, part, None if rows is None else rows - gathered.read):
             gathered.read += len(batch)
             if copy:
                 gathered.kept += len(batch)
             else:
                 typed = getattr(part, "typed", True)
-                with persons_withheld(gathered.table):
-                    prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
+                prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
                 gathered.add(pseudonymised_rows(prepared, gathered.table.contract, gathered.pseudonyms))
             first += len(batch)
             if gathered.total is not None and gathered.same == LINE:
@@ -204,14 +212,15 @@ def gather(gathered: Gathered, source: Source, *, rows: int | None, progress: Pr
                 progress(gathered.table.name, gathered.read, gathered.total)
 
 
-def pieces(source: Source, rows: int | None) -> Iterator[pa.RecordBatch]:
+def pieces(table: Table, source: Source, rows: int | None) -> Iterator[pa.RecordBatch]:
     """Stream at most `rows` rows of a source in plain types, `BATCH` at a time."""
     if rows is not None and rows <= 0:
         return
-    for block in source.batches():
-        for batch in slices(cast_batch(block, plain_schema(block.schema), source.name)):
-            kept = batch if rows is None else batch.slice(0, rows)
-            yield kept
-            rows = None if rows is None else rows - len(kept)
-            if rows == 0:
-                return
+    with own_source(table):
+        for block in source.batches():
+            for batch in slices(cast_batch(block, plain_schema(block.schema), source.name)):
+                kept = batch if rows is None else batch.slice(0, rows)
+                yield kept
+                rows = None if rows is None else rows - len(kept)
+                if rows == 0:
+                    return

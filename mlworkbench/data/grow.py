@@ -147,7 +147,7 @@ def grown(table: Table, source: Source, stored: pa.Schema | None) -> Table:
 def _sent(table: Table, source: Source) -> pa.Schema | None:
     """Find what a source brings after the transform, by its first rows; None where it has no row."""
     for part in getattr(source, "parts", (source,)):
-        for batch in pieces(part, None):
+        for batch in pieces(table, part, None):
             return transformed(table, batch, 0, part.name)[0].schema
     return None
 

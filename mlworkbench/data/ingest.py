@@ -33,7 +33,6 @@ from .grow import grown
 from .grow import new_columns
 from .lake import Lake
 from .lake import check_same
-from .privacy import persons_withheld
 from .privacy import table_pseudonyms
 from .quarantine import LINE
 from .quarantine import new_lines
@@ -116,8 +115,8 @@ def count_allowed(gathered: Gathered, decided: pl.DataFrame, lake: Lake) -> dict
     for batch in appended(gathered, decided) if counts else ():
         frame = pl.DataFrame(batch)
         for rule, function in table.allowed.items():
-            with persons_withheld(table):
-                allowed = call(function, frame, f"table {table.name!r}: allowed {rule!r}", lake)
+            what = f"table {table.name!r}: allowed {rule!r}"
+            allowed = call(function, frame, what, lake, personal=bool(table.personal))
             counts[rule] += int(allowed.sum() or 0)
     for column in table.contract.columns:
         if column.allow and column.allow not in counts:

@@ -5,6 +5,7 @@
 # %% ../../nbs/data/08_plain.ipynb #abf08542
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -89,9 +90,10 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, what: str) -> pa.Record
         values = batch.column(field.name)
         try:
             arrays.append(values.cast(field.type, safe=not pa.types.is_timestamp(field.type)))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             way = "correct the value or send the column as text"
-            raise IngestError(f"{what}: column {field.name!r} must be {field.type}; {error}; {way}") from error
+            got = f"got {values.type} with a value that does not fit"
+            raise IngestError(f"{what}: column {field.name!r} must be {field.type}; {got}; {way}") from None
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 # %% ../../nbs/data/08_plain.ipynb #1f4ec293
@@ -114,4 +116,5 @@ class refusals:  # noqa: N801 - reads as a statement: with refusals(name)
         """Rename what Arrow, gzip or the system raised."""
         if isinstance(error, pa.ArrowException | OSError | EOFError | UnicodeDecodeError):
             way = "correct the file or save it again as UTF-8"
-            raise IngestError(f"{self.name}: cannot be read: {error}; {way}") from error
+            said = re.sub(r"(?s)(columns, got \d+): .*", r"\1", str(error))  # the row itself may name a person
+            raise IngestError(f"{self.name}: cannot be read: {said}; {way}") from None

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import polars as pl
@@ -20,8 +18,6 @@ from .lake import Lake
 from .table import Prepared
 from .table import Table
 from ..errors import IngestError
-from ..errors import UserCodeError
-from ..faults import WITHHELD
 from ..home import Home
 from ..pseudonym import FOREIGN
 from ..pseudonym import Pseudonyms
@@ -30,7 +26,7 @@ from ..pseudonym import open_pseudonyms
 from ..pseudonym import pseudonym_names
 
 # %% auto #0
-__all__ = ['pseudonym_array', 'pseudonymised_rows', 'persons_withheld', 'check_stored', 'table_pseudonyms', 'pseudonymised_frame']
+__all__ = ['pseudonym_array', 'pseudonymised_rows', 'check_stored', 'table_pseudonyms', 'pseudonymised_frame']
 
 # %% ../../nbs/data/13_privacy.ipynb #f3c5c91b
 def pseudonym_array(values: pa.Array, pseudonyms: Pseudonyms) -> tuple[pa.Array, list[int]]:
@@ -82,18 +78,6 @@ def pseudonymised_rows(prepared: Prepared, contract: Contract, pseudonyms: Pseud
         faults += [contract.column(name).fault(row, FOREIGN, batch.column(name)[row].as_py()) for row in foreign]
         batch = batch.set_column(batch.schema.get_field_index(name), name, made)
     return replace(prepared, batch=batch, faults=faults)
-
-# %% ../../nbs/data/13_privacy.ipynb #7b708cab
-@contextmanager
-def persons_withheld(table: Table) -> Iterator[None]:
-    """Keep the words of an error in the user's code to oneself, where the table says something of persons."""
-    try:
-        yield
-    except UserCodeError as error:
-        said = str(error.__cause__ or "")
-        if not table.personal or not said:
-            raise
-        raise UserCodeError(str(error.args[0]).replace(said, WITHHELD)) from error.__cause__
 
 # %% ../../nbs/data/13_privacy.ipynb #7ef22503
 def check_stored(lake: Lake, table: str, columns: Iterable[str], pseudonyms: Pseudonyms) -> None:

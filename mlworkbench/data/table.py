@@ -212,7 +212,7 @@ def transformed(table: Table, batch: pa.RecordBatch, first: int, what: str) -> t
     if "source_row" in batch.schema.names:
         raise IngestError(f"{what}: column 'source_row' is written by ingest; rename it in the source")
     frame = pl.DataFrame(batch.append_column("source_row", positions))
-    result = call(table.transform, frame, f"{what}: transform")
+    result = call(table.transform, frame, f"{what}: transform", personal=bool(table.personal))
     if not isinstance(result, pl.DataFrame):
         raise IngestError(f"{what}: transform must return a polars frame; got {type(result).__name__}; return one")
     _check_positions(result, frame, what)
@@ -239,7 +239,7 @@ def _available(table: Table, frame: pa.RecordBatch, rows: pa.RecordBatch, what: 
     """Find the availability times of a batch, in microseconds and UTC."""
     given = table.available_at
     if callable(given):
-        series = call(given, pl.DataFrame(rows), f"{what}: available_at")
+        series = call(given, pl.DataFrame(rows), f"{what}: available_at", personal=bool(table.personal))
         times = series.to_arrow() if isinstance(series, pl.Series) else series
         batch = pa.RecordBatch.from_pydict({"available_at": times})
         return convert(cast_batch(batch, plain_schema(batch.schema), what).column(0), KNOWN, what)[0]

@@ -13,6 +13,7 @@ import polars as pl
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
 from ..errors import user_frame
+from ..faults import error_text
 
 Result = TypeVar("Result")
 
@@ -20,8 +21,8 @@ Result = TypeVar("Result")
 __all__ = ['Result', 'call', 'failing_row']
 
 # %% ../../nbs/data/11_user_code.ipynb #3abae825
-def call(function: Callable[..., Result], frame: pl.DataFrame, what: str, *more: object) -> Result:
-    """Call the user's function on a frame.
+def call(function: Callable[..., Result], frame: pl.DataFrame, what: str, *more: object, personal: bool) -> Result:
+    """Call the user's function on a frame; where that is `personal`, the words of its errors are withheld.
 
     Raises
     ------
@@ -30,12 +31,13 @@ def call(function: Callable[..., Result], frame: pl.DataFrame, what: str, *more:
     """
     try:
         return function(frame, *more)
-    except WorkbenchError:
-        raise
     except Exception as error:
+        if isinstance(error, WorkbenchError) and not personal:
+            raise
         row = failing_row(lambda part: function(part, *more), frame)
         place = ", ".join(text for text in (user_frame(error), "" if row is None else f"row {row}") if text)
-        raise UserCodeError(f"{what}: {type(error).__name__}: {error}; at {place or 'any row'}; correct it") from error
+        said = error_text(error, personal=personal)
+        raise UserCodeError(f"{what}: {said}; at {place or 'any row'}; correct it") from (None if personal else error)
 
 
 def failing_row(function: Callable[[pl.DataFrame], object], frame: pl.DataFrame) -> int | None:

@@ -24,7 +24,7 @@ from .schema import log_error as log_error
 from .text import to_json
 
 # %% auto #0
-__all__ = ['PredictionLog', 'write_all', 'LabelRow', 'write_labels']
+__all__ = ['PredictionLog', 'write_all', 'LabelRow', 'append_labels']
 
 # %% ../../nbs/evaluation/40_log.ipynb #b3683b37
 _INSERT = (
@@ -176,8 +176,8 @@ _INSERT_LABEL = (
 )
 
 
-def write_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
-    """Append labels in one transaction; a label already there is left as it is.
+def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
+    """Append labels as they are in one transaction; a label already there is left as it is.
 
     Parameters
     ----------
@@ -195,6 +195,10 @@ def write_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
     ------
     LogError
         If a row names no prediction, or the file cannot be written; then none was.
+
+    See Also
+    --------
+    mlworkbench.evaluation.labels.write_labels : Puts pseudonyms in the place of persons first.
     """
     ready = [_label(position, row) for position, row in enumerate(rows)]
     connection = connect(Path(path))
@@ -212,8 +216,11 @@ def _label(position: int, row: LabelRow) -> dict[str, Any]:
     if to_json(row["value"]) == "null":
         raise LogError(f"label {position}: value must not be missing; got {row['value']!r}; leave out such rows")
     named, entity, at = row.get("prediction_id", ""), row.get("entity"), row.get("prediction_time")
+    if isinstance(at, str) or isinstance(row["available_at"], str):
+        raise LogError(f"label {position}: times in microseconds since 1970 UTC; got text; read it with parse_time")
     if bool(named) == bool(entity) or bool(entity) != (at is not None):
-        raise LogError(f"label {position}: needs entity and prediction_time, or prediction_id alone; got {dict(row)!r}")
+        got = ", ".join(name for name in LabelRow.__annotations__ if row.get(name))
+        raise LogError(f"label {position}: needs entity and prediction_time, or prediction_id alone; got {got}")
     return {
         "model": row["model"],
         "prediction_id": named,

@@ -262,7 +262,7 @@ def request_calls(records: list[dict[str, Any]], version: str) -> dict[str, Any]
 # %% ../../nbs/examples/93_october.ipynb #2b4f169c
 def add_labels(table: pl.DataFrame, home: Home) -> int:
     """Write the labels of the flights that landed; how many are new."""
-    from mlworkbench.evaluation.log import write_labels
+    from mlworkbench.evaluation.log import append_labels
 
     landed = table.filter(pl.col("late").is_not_null()).select(
         "flight_id",
@@ -279,7 +279,7 @@ def add_labels(table: pl.DataFrame, home: Home) -> int:
         }
         for name, late, at, known in landed.iter_rows()
     ]
-    return write_labels(home.log(flights.name), rows)
+    return append_labels(home.log(flights.name), rows)
 
 # %% ../../nbs/examples/93_october.ipynb #dd740264
 @contextmanager

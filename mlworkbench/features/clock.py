@@ -89,7 +89,7 @@ def happened(table: Table, rows: pl.DataFrame) -> pl.Series:
     given, what = table.happened_at, f"table {table.name!r}: happened_at"
     if isinstance(given, str) and given not in rows.columns:
         raise FeatureError(f"{what} names a column; got {given!r}; {nearest(given, rows.columns)}")
-    found = call(given, rows, what) if callable(given) else rows[str(given)]
+    found = call(given, rows, what, personal=bool(table.personal)) if callable(given) else rows[str(given)]
     dtype = found.dtype
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
         raise FeatureError(f"{what}: times with a zone; got {dtype}; convert it to UTC")

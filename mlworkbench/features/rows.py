@@ -22,6 +22,7 @@ from ..errors import UserCodeError
 from ..errors import nearest
 from ..errors import user_frame
 from ..faults import WITHHELD
+from ..faults import error_text
 
 Array = NDArray[Any]
 
@@ -239,8 +240,8 @@ def _user_error(
     values = {} if row is None else {name: columns[name][row : row + 1].tolist()[0] for name in declared.inputs}
     shown = ", ".join(f"{name}={WITHHELD if name in personal else repr(v)[:80]}" for name, v in values.items())
     where = f"row {row} ({shown})" if row is not None else "no single row, only several together"
-    said = WITHHELD if {*personal} & {*declared.inputs} else cause
-    what = f"row function {declared.name}: {type(cause).__name__}: {said}"
+    said = error_text(cause, personal=bool({*personal} & {*declared.inputs}))
+    what = f"row function {declared.name}: {said}"
     return UserCodeError(f"{what}; {place}; {where}; correct the function or the row")
 
 # %% ../../nbs/features/18_rows.ipynb #105c2cef
@@ -288,7 +289,8 @@ def apply_row_functions(
         except FeatureError:
             raise
         except Exception as error:
-            raise _user_error(declared, found, error, withheld) from error
+            hidden = bool(withheld & set(declared.inputs))
+            raise _user_error(declared, found, error, withheld) from (None if hidden else error)
         taken = sorted(set(answer) & set(found))
         if taken:
             rule = f"column {taken[0]!r} is there already"

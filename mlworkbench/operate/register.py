@@ -5,6 +5,8 @@
 # %% ../../nbs/operate/60_register.ipynb #fa7650d8
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..contract import Column
+from ..contract import Contract
 from ..data.lake import Lake
+from ..data.privacy import table_pseudonyms
+from ..data.table import Table
 from ..errors import DefinitionError
+from ..errors import WorkbenchError
 from ..evaluation.profile import profile_frame
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .persons import rows_without_names
 from .publish import Fitted
 from .publish import TrainResult
 from .publish import golden_rows
@@ -76,7 +84,19 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
         frame, takes = pd.DataFrame({f"x{k}": array[:, k] for k in range(array.shape[1])}), "array"
     else:
         raise DefinitionError(f"X: a data frame, an array of two axes, or texts; got {type(X).__name__}; convert it")
-    return pl.DataFrame(pl.from_pandas(frame)), frame, takes
+    return _table(frame), frame, takes
+
+
+def _table(frame: Rows) -> pl.DataFrame:
+    """Give a data frame as a table; the values of a column that mixes kinds are not repeated."""
+    from pandas.api.types import infer_dtype
+
+    try:
+        return pl.DataFrame(pl.from_pandas(frame))
+    except (TypeError, ValueError):
+        mixed = [name for name in frame.columns if "mixed" in infer_dtype(frame[name], skipna=True)]
+        got = f"{', '.join(map(repr, mixed)) or 'one'} of several"
+        raise DefinitionError(f"X: each column of one kind; got {got}; convert it before fitting") from None
 
 
 def _refuse_twice(names: list[str]) -> None:
@@ -137,7 +157,13 @@ def check_fitted(pipeline: Estimator) -> None:
 
 # %% ../../nbs/operate/60_register.ipynb #3fb41eef
 def register(
-    pipeline: Estimator, X: Rows, y: Rows, *, name: str, home: Home | Path | str | None = None
+    pipeline: Estimator,
+    X: Rows,
+    y: Rows,
+    *,
+    name: str,
+    personal: tuple[str, ...] = (),
+    home: Home | Path | str | None = None,
 ) -> TrainResult:
     """Make a version of a fitted pipeline.
 
@@ -146,12 +172,14 @@ def register(
     pipeline : estimator
         A fitted scikit-learn pipeline, estimator or search.
     X : data frame, array of shape (n, k), or sequence of n texts
-        Rows as the pipeline takes them. They are kept as given, in the lake and a few in the version: a column that
-        names persons is left out, or the model declared with tables, whose contracts put pseudonyms in its place.
+        Rows as the pipeline takes them, and `personal` columns. They are kept, in the lake and a few in the version.
     y : sequence of n labels
         None or NaN where there is none.
     name : str
         Name of the model.
+    personal : tuple of str, default=()
+        Columns of `X` that name persons: the pipeline is asked without them, requests have them, and everything that
+        is kept knows them by pseudonym.
     home : Home or path, optional
         The workbench's state; by default as settings.ini says.
 
@@ -163,7 +191,10 @@ def register(
     Raises
     ------
     DefinitionError
-        If the pipeline is not fitted, or rows and labels do not fit each other or the pipeline.
+        If the pipeline is not fitted, or rows and labels do not fit each other or the pipeline, or it needs a column
+        that names persons.
+    IngestError
+        If such a column is no text, or the lake holds its rows in clear or under another key.
     VersionError
         If the pipeline holds a type that is not trusted.
     """
@@ -172,12 +203,18 @@ def register(
     place = home if isinstance(home, Home) else Home.open(home)
     table, data, label, takes = _labelled(X, y)
     model, trials = unwrap_search(pipeline)
-    definition = ModelDefinition(name, model, data, label)
+    named = ModelDefinition(name, model, data, label, personal=personal)
+    definition, lake = replace(named, entity=named.personal), Lake(place.lake)
     with place.lock(f"train/{name}"):
-        assembled = assemble(definition, Lake(place.lake))
-        fields = _registered(definition, assembled, takes)
-        result = publish(place, {**fields, "trials": trials}, rows={"given": len(assembled)})
-        Lake(place.lake).overwrite(f"{name}_rows", table.to_arrow())
+        kept = Table(
+            f"{name}_rows", None, Contract(tuple(Column(one, "text", pseudonym=True) for one in named.personal))
+        )
+        pseudonyms = table_pseudonyms(kept, place, lake)
+        assembled = assemble(definition, lake, pseudonyms=pseudonyms)
+        fields = {**_registered(definition, assembled, takes), "trials": trials}
+        fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
+        result = publish(place, fields, rows={"given": len(assembled)})
+        lake.overwrite(kept.name, rows_without_names(definition, table, lake, pseudonyms).to_arrow())
         return result
 
 
@@ -186,6 +223,8 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
     task = infer_task(definition, definition.estimator, assembled.labels)
     labels, present = clean_labels(assembled.labels, task)
     fitted = read_rule(single_threaded(definition.estimator), assembled.contract, task, input=takes)
+    _check_apart(fitted, assembled, definition.personal)
+    asked = {name: values for name, values in assembled.columns.items() if name not in definition.personal}
     fields = {
         **_judged(fitted, assembled, labels, present),
         "model": definition.name,
@@ -197,14 +236,28 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
         "input": takes,
         "request": assembled.request,
         "frame": assembled.contract,
-        "golden": golden_rows(assembled.columns, {}, assembled.frame),
+        "golden": golden_rows(asked, {}, assembled.frame),
         "training": assembled.frame,
         "labels": assembled.labels,
+        "entity": definition.entity,
+        "personal": definition.personal,
         "verdict": {"verdict": "undecided", "gates": []},
         "extras": {"origin": "registered", "label": definition.label, "metrics": "as given"},
         "trusted": load_settings().trusted_types,
     }
     return {**fields, "card": write_card(fields, {"given": len(assembled)})}
+
+
+def _check_apart(fitted: Fitted, assembled: Assembled, personal: Sequence[str]) -> None:
+    """Refuse a pipeline that needs columns which name persons: what it learned of names no pseudonym hides."""
+    try:
+        fitted.scorer.score(assembled.frame.take(np.arange(1)))
+    except WorkbenchError:
+        if not personal:
+            raise
+        rule = "a pipeline that answers without them, since it keeps the names that it learned"
+        got = f"one that refuses rows without {', '.join(map(repr, personal))}"
+        raise DefinitionError(f"personal: {rule}; got {got}; fit it on the other columns") from None
 
 
 def _judged(fitted: Fitted, assembled: Assembled, labels: NDArray[Any], present: NDArray[np.bool_]) -> dict[str, Any]:

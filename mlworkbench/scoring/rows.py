@@ -12,11 +12,13 @@ from typing import Any
 import polars as pl
 
 from ..data.source import open_source
+from ..errors import ContractError
 from ..errors import DefinitionError
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
 from ..errors import nearest
 from ..errors import user_frame
+from ..faults import error_text
 from .definition import ModelDefinition
 from ..times import parse_time
 
@@ -52,12 +54,13 @@ def resolve_data(definition: ModelDefinition, lake: object = None) -> Data:
         return data
     try:
         return data(lake) if inspect.signature(data).parameters else data()
-    except WorkbenchError:
-        raise
     except Exception as error:
-        place = user_frame(error) or data.__qualname__
-        what = f"{place}: {type(error).__name__}: {error}"
-        raise UserCodeError(f"{what}; correct the data function of {definition.name}") from error
+        hidden = bool(definition.personal) or any(table.personal for table in definition.tables)
+        if isinstance(error, WorkbenchError) and not (hidden and isinstance(error, ContractError)):
+            raise
+        what = f"{user_frame(error) or data.__qualname__}: {error_text(error, personal=hidden)}"
+        cause = None if hidden else error
+        raise UserCodeError(f"{what}; correct the data function of {definition.name}") from cause
 
 
 def _table(data: Data, text: Sequence[str]) -> pl.DataFrame:
@@ -136,7 +139,7 @@ def dtypes_of(data: Data) -> dict[str, str]:
     for name, dtype in columns.items():
         categories = getattr(dtype, "categories", None)
         if categories is not None and not all(isinstance(value, str) for value in categories):
-            got = list(categories)[:3]
+            got = categories.dtype
             raise DefinitionError(f"{name}: categories must be text; got {got}; convert with astype(str)")
     return {str(name): str(dtype) for name, dtype in columns.items()}
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -15,10 +18,13 @@ from mlworkbench.data import spool
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.privacy import check_stored, pseudonym_array, pseudonymised_frame
+from mlworkbench.data.source import open_source
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, SettingsError, UserCodeError
+from mlworkbench.features.clock import happened
 from mlworkbench.home import Home
 from mlworkbench.pseudonym import VARIABLE, Pseudonyms, is_pseudonym, open_pseudonyms
+from mlworkbench.times import parse_time
 
 MARK = "Zaphodia-Quxx-7731"
 CONTRACT = Contract(
@@ -187,15 +193,94 @@ def test_a_column_costs_by_its_persons_and_not_by_its_rows() -> None:
     assert 5 * best(few) < best(many)
 
 
-@pytest.mark.parametrize("where", ["transform", "allowed", "available_at"])
-def test_an_error_of_the_users_own_function_keeps_a_personal_value_to_itself(home: Home, where: str) -> None:
-    def fails(rows: pl.DataFrame, *more: object) -> pl.Series:
-        raise ValueError(f"who is {rows['rider'].to_list()}?")
+PERSONAL = Contract((Column("rider", "text", personal=True), *CONTRACT.columns[1:]), key=("rider", "at"))
 
-    columns = (replace(CONTRACT.columns[0], pseudonym=False, personal=True), *CONTRACT.columns[1:])
-    functions = {"allowed": {"any": fails}, "transform": fails, "available_at": fails}
-    declared = {"available_at": "at", where: functions[where]}
-    table = Table("rides", frame(MARK), Contract(columns, key=("rider", "at")), limit=1.0, **declared)  # type: ignore[arg-type]
-    with pytest.raises(UserCodeError, match=r"ValueError: \(withheld: personal\); at .*test_privacy.py") as failure:
+
+def shown(error: BaseException) -> str:
+    """What a console and a run notebook show of an error, with whatever caused it."""
+    return "".join(traceback.format_exception(error))
+
+
+def quotes(rows: pl.DataFrame, *more: object) -> pl.Series:
+    raise ValueError(f"who is {rows['rider'].to_list()}?")
+
+
+def parses(rows: pl.DataFrame, *more: object) -> pl.Series:
+    return pl.Series([parse_time(text) for text in rows["rider"]])
+
+
+@pytest.mark.parametrize("function", [quotes, parses])
+@pytest.mark.parametrize("where", ["transform", "allowed", "available_at", "new_columns"])
+def test_an_error_of_the_users_own_function_keeps_a_personal_value_to_itself(
+    home: Home, where: str, function: Callable[..., pl.Series]
+) -> None:
+    merging = {"transform": function, "new_columns": "merge"}
+    fields = {"allowed": {"any": function}, "transform": function, "available_at": function}
+    declared = {"available_at": "at", **(merging if where == "new_columns" else {where: fields[where]})}
+    table = Table("rides", frame(MARK), PERSONAL, limit=1.0, **declared)  # type: ignore[arg-type]
+    with pytest.raises(UserCodeError, match=r"Error: \(withheld: personal\); at .*test_privacy.py") as failure:
         ingest(table, home)
-    assert MARK not in str(failure.value)
+    assert MARK not in shown(failure.value)
+
+
+def test_when_something_happened_is_told_without_a_word_of_whom(home: Home) -> None:
+    table = rides(frame(MARK), PERSONAL, happened_at=quotes)
+    with pytest.raises(UserCodeError, match=r"happened_at: ValueError: \(withheld: personal\)") as failure:
+        happened(table, frame(MARK))
+    assert MARK not in shown(failure.value)
+
+
+class OwnSource:
+    """A source that fails while it is read."""
+
+    name, fingerprint = "own", "0" * 32
+
+    def columns(self) -> list[str]:
+        return [*frame(MARK).columns]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        yield frame(MARK).to_arrow().to_batches()[0]
+        raise LookupError(MARK)
+
+
+def failing() -> pl.DataFrame:
+    raise LookupError(MARK)
+
+
+@pytest.mark.parametrize("source", [failing, OwnSource()])
+def test_a_source_that_fails_names_nobody_where_its_table_is_of_persons(home: Home, source: object) -> None:
+    with pytest.raises(
+        UserCodeError, match=r"source: LookupError: \(withheld: personal\); at .*_privacy.py"
+    ) as failure:
+        ingest(rides(source), home)
+    assert MARK not in shown(failure.value)
+    nobody = Contract(tuple(replace(c, pseudonym=False, personal=False) for c in CONTRACT.columns))
+    with pytest.raises(UserCodeError, match=f"source: LookupError: .*{MARK}"):
+        ingest(rides(source, nobody), home)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("wide.csv", f"rider,at,fare\nAda,{NOON},3\n{MARK},{NOON},3,4\n", "Expected 3 columns, got 4; correct"),
+        ("torn.csv", f'rider,at,fare\n"Ada,{NOON},3\n{MARK},{NOON},3\n', "Expected 3 columns, got 1; correct"),
+        ("torn.jsonl", f'{{"rider": "{MARK}", \n', "JSON parse error"),
+        ("mixed.jsonl", f'{{"rider": 1}}\n{{"rider": "{MARK}"}}\n', "changed from number to string"),
+    ],
+)
+def test_a_broken_file_is_told_without_its_rows(home: Home, tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(IngestError, match=said) as failure:
+        ingest(rides(tmp_path / name), home)
+    assert MARK not in shown(failure.value)
+
+
+def test_a_frame_that_cannot_be_read_is_told_by_column() -> None:
+    for values, said in (([1, MARK], "column rider"), ([MARK, 1], "column rider")):
+        with pytest.raises(IngestError, match=said) as failure:
+            open_source(pd.DataFrame({"rider": values}))
+        assert MARK not in shown(failure.value)
+    number = 2**63 + 7731
+    with pytest.raises(IngestError, match="column 'rider' must be int64; got uint64 with a value") as failure:
+        open_source(pa.table({"rider": pa.array([number], pa.uint64())}))
+    assert str(number) not in shown(failure.value)

@@ -24,7 +24,7 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression
 
-    from mlworkbench.evaluation.log import PredictionLog, input_identities, log_rows, write_labels
+    from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows
     from mlworkbench.home import Home
     from mlworkbench.operate.register import register
     from mlworkbench.operate.runs import run_notebook
@@ -50,7 +50,7 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
                 {"model": "iris", "prediction_id": row["prediction_id"], "value": name, "available_at": 1}
                 for row, name in zip(logged, names, strict=True)
             ]
-            write_labels(home.log("iris"), known[:140])
+            append_labels(home.log("iris"), known[:140])
     ran = run_notebook(NOTEBOOK, {"model": "iris", "version": made.content_id[:12]}, home, seconds=300)
     assert (ran.state, ran.error) == ("done", "")
     result = json.loads(ran.result_path.read_text(encoding="utf-8"))

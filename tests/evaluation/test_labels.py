@@ -1,5 +1,7 @@
 """Reading the log back, joining labels, metrics of what was logged."""
 
+import json
+import traceback
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +10,18 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.errors import ContractError, LogError
-from mlworkbench.evaluation.labels import evaluate_log, join_labels, logged, logged_frame, read_labels, read_log
-from mlworkbench.evaluation.log import PredictionLog, input_identities, log_rows, write_labels
+from mlworkbench.evaluation.labels import (
+    evaluate_log,
+    join_labels,
+    logged,
+    logged_frame,
+    read_labels,
+    read_log,
+    write_labels,
+)
+from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows
+from mlworkbench.home import Home
+from mlworkbench.pseudonym import Pseudonyms
 from mlworkbench.scoring.frame import FeatureFrame
 
 DAY = 86_400_000_000
@@ -121,7 +133,7 @@ def test_features_come_back_bit_for_bit(path):
 
 
 def test_a_label_may_come_before_its_prediction_and_reaches_every_deployment(path):
-    write_labels(path, [label(1, "late")])
+    append_labels(path, [label(1, "late")])
     write(path, 2)
     write(path, 2, deployment="realtime")
     write(path, 2, version="v2")
@@ -130,38 +142,39 @@ def test_a_label_may_come_before_its_prediction_and_reaches_every_deployment(pat
 
 def test_the_newest_label_counts_whenever_it_was_written(path):
     write(path, 2)
-    write_labels(path, [label(0, 2, 20), label(0, 1, 10), label(1, 1, 10)])
+    append_labels(path, [label(0, 2, 20), label(0, 1, 10), label(1, 1, 10)])
     assert joined_labels(path) == ["2", "1"]
-    write_labels(path, [label(0, 3, 20)])
+    append_labels(path, [label(0, 3, 20)])
     assert joined_labels(path) == ["3", "1"], "of equal times the one written last"
     assert read_labels(path).height == 4, "history is kept"
 
 
 def test_as_known_then_only_labels_that_were_available_exist(path):
     write(path, 1)
-    write_labels(path, [label(0, 1, 10), label(0, 2, 20)])
+    append_labels(path, [label(0, 1, 10), label(0, 2, 20)])
     assert [joined_labels(path, known_at=at)[0] for at in (9, 10, 19, 20)] == [None, "1", "1", "2"]
 
 
 def test_a_label_by_prediction_id_reaches_that_answer_alone(path):
     first = write(path, 2)
     write(path, 2, deployment="realtime")
-    write_labels(path, [{"model": "m", "prediction_id": first[1], "value": 7, "available_at": 1}])
+    append_labels(path, [{"model": "m", "prediction_id": first[1], "value": 7, "available_at": 1}])
     assert joined_labels(path) == [None, "7", None, None]
-    write_labels(path, [label(1, 8, 2)])
+    append_labels(path, [label(1, 8, 2)])
     assert joined_labels(path) == [None, "8", None, "8"], "the newer of the two kinds counts"
 
 
 def test_a_label_of_another_model_entity_or_time_reaches_nothing(path):
     write(path, 1)
     other = label(0, 1)
-    write_labels(path, [{**other, "model": "n"}, {**other, "prediction_time": 1}, {**other, "entity": {"flight": "x"}}])
+    changes = ({"model": "n"}, {"prediction_time": 1}, {"entity": {"flight": "x"}})
+    append_labels(path, [{**other, **change} for change in changes])
     assert joined_labels(path) == [None]
 
 
 def test_the_join_keeps_every_row_once_and_in_order(path):
     ids = write(path, 200)
-    write_labels(path, [label(number % 200, number, number) for number in range(600)])
+    append_labels(path, [label(number % 200, number, number) for number in range(600)])
     joined = join_labels(read_log(path), read_labels(path))
     assert joined["prediction_id"].to_list() == ids and joined["label"].null_count() == 0
 
@@ -174,7 +187,7 @@ def test_metrics_of_the_log_put_the_positive_class_second_and_draw_days(path):
     write(path, 300, scores=scores, decisions=decisions, times=np.arange(300) * (DAY // 10))
     words = np.where(late, "late", "on time").tolist()
     times = [number * (DAY // 10) for number in range(300)]
-    write_labels(path, [{**label(n, words[n]), "prediction_time": times[n]} for n in range(250)])
+    append_labels(path, [{**label(n, words[n]), "prediction_time": times[n]} for n in range(250)])
     joined = join_labels(read_log(path), read_labels(path))
     declaration = {"task": "binary", "classes": ["late", "on time"], "positive": "late", "prediction_time": "asked"}
     found = evaluate_log(joined, declaration)
@@ -188,14 +201,14 @@ def test_multiclass_and_regression_logs_are_evaluated_too(path, tmp_path):
     scores = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
     classes = np.array(["a", "b", "c"], dtype=object)
     write(path, 60, scores=scores, decisions=classes[scores.argmax(axis=1)])
-    write_labels(path, [label(number, classes[number % 3]) for number in range(60)])
+    append_labels(path, [label(number, classes[number % 3]) for number in range(60)])
     joined = join_labels(read_log(path), read_labels(path))
     assert logged(joined)["scores"].shape == (60, 3)
     found = evaluate_log(joined, {"task": "multiclass", "classes": ["a", "b", "c"], "prediction_time": None})
     assert found["accuracy"]["value"] is not None
     other = tmp_path / "other.sqlite"
     write(other, 60, scores=np.arange(60.0), decisions=None)
-    write_labels(other, [label(number, number + 1.0) for number in range(60)])
+    append_labels(other, [label(number, number + 1.0) for number in range(60)])
     joined = join_labels(read_log(other), read_labels(other))
     assert evaluate_log(joined, {"task": "regression", "classes": []})["mae"]["value"] == 1.0
 
@@ -205,3 +218,40 @@ def test_rows_of_two_kinds_of_model_are_not_mixed(path):
     write(path, 2, version="v2", scores=np.ones((2, 3)), decisions=None)
     with pytest.raises(LogError, match="one version"):
         logged(join_labels(read_log(path), read_labels(path)))
+
+
+def rides_version(**fields):
+    request = Contract((Column("rider", "text", nullable=True, pseudonym=True), Column("fare", "number")))
+    return SimpleNamespace(**{"model": "rides", "request": request, "pseudonyms": Pseudonyms(bytes(32)), **fields})
+
+
+def test_a_person_is_labelled_by_name_or_pseudonym_and_written_by_pseudonym(tmp_path):
+    home, of = Home.open(tmp_path / "home"), Pseudonyms(bytes(32)).of
+    row = {"prediction_time": DAY, "value": 1, "available_at": DAY}
+    rows = [{**row, "entity": {"rider": "Ada"}}, {**row, "entity": {"rider": of("Ada")}}]
+    assert write_labels(rides_version(), rows, home) == 1
+    assert write_labels(rides_version(), [{"prediction_id": "p1", "value": 1, "available_at": DAY}], home) == 1
+    written = read_labels(home.log("rides"))
+    assert json.loads(written["entity"][0]) == {"rider": of("Ada")} and written["prediction_id"].to_list() == ["", "p1"]
+
+
+def test_a_label_that_cannot_be_written_names_nobody(tmp_path):
+    home = Home.open(tmp_path / "home")
+    row = {"entity": {"rider": "Ada-7731"}, "prediction_time": DAY, "value": 1, "available_at": DAY}
+    foreign = {**row, "entity": {"rider": Pseudonyms(bytes([1] * 32)).of("Ada-7731")}}
+    for version, wrong, said in (
+        (
+            rides_version(),
+            {**row, "prediction_time": None},
+            "label 1: needs entity and prediction_time.*; got model, entity",
+        ),
+        (rides_version(), {**row, "entity": {"rider": 7731}}, r"label 1: .*'rider': text; got \(withheld: personal\)"),
+        (rides_version(), {**row, "prediction_time": "Ada-7731"}, "label 1: times in microseconds.*; got text"),
+        (rides_version(), {**row, "model": "other"}, "label 1: a label of rides; got one of other"),
+        (rides_version(), foreign, r"label 1: .*a pseudonym of this key; got \(withheld"),
+        (rides_version(pseudonyms=None), row, "label 0: .*pseudonyms need their key"),
+    ):
+        with pytest.raises(LogError, match=said) as failure:
+            write_labels(version, [row, wrong], home)
+        assert "7731" not in "".join(traceback.format_exception(failure.value))
+    assert not home.log("rides").exists()

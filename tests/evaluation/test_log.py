@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.errors import LogError
-from mlworkbench.evaluation.log import PredictionLog, input_identities, log_rows, prediction_id, write_labels
+from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows, prediction_id
 from mlworkbench.evaluation.text import plain, row_values, to_json
 
 CONTEXT = {"model": "flights", "version": "flights:v1", "scorer": "reference", "deployment": "batch", "logged_at": 7}
@@ -344,15 +344,15 @@ def label(**changes):
 def test_a_label_that_names_nothing_or_two_things_is_refused_and_nothing_is_written(tmp_path, changes):
     path = tmp_path / "log.sqlite"
     with pytest.raises(LogError, match="label 1"):
-        write_labels(path, [label(), label(**changes)])
+        append_labels(path, [label(), label(**changes)])
     assert not path.exists()
 
 
 def test_a_label_is_kept_once_and_its_corrections_are_kept_too(tmp_path):
     path = tmp_path / "log.sqlite"
-    assert write_labels(path, [label(), label()]) == 1
-    assert write_labels(path, [label(), label(value=0, available_at=10)]) == 1
-    assert write_labels(path, [label(entity=..., prediction_time=..., prediction_id="x")]) == 1
+    assert append_labels(path, [label(), label()]) == 1
+    assert append_labels(path, [label(), label(value=0, available_at=10)]) == 1
+    assert append_labels(path, [label(entity=..., prediction_time=..., prediction_id="x")]) == 1
 
 
 def test_the_log_imports_nothing_heavy():

@@ -83,8 +83,9 @@ def test_a_personal_value_and_what_was_made_of_it_stay_out_of_the_error():
     with pytest.raises(UserCodeError, match=r"row 1 \(x=0.0, name=\(withheld: personal\)\)"):
         apply_row_functions(given, [fails_on_zero], personal=["name"])
     made = {"twice": np.array([3.0, 41.5])}
-    with pytest.raises(UserCodeError, match=r"row 0 \(more=\(withheld: personal\)\)"):
+    with pytest.raises(UserCodeError, match=r"row 0 \(more=\(withheld: personal\)\)") as failure:
         apply_row_functions(made, [twice_plus_one, fails_always], personal=["twice"])
+    assert failure.value.__cause__ is None and failure.value.__suppress_context__
 
 
 def test_an_error_of_several_rows_together_says_so():

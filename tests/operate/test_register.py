@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import traceback
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import mlworkbench
 from mlworkbench.data.lake import Lake
-from mlworkbench.errors import DefinitionError
+from mlworkbench.deploy.path import request_columns
+from mlworkbench.errors import DefinitionError, IngestError
 from mlworkbench.operate.register import named_rows, register
 from mlworkbench.operate.training import definition_of
+from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict
 from mlworkbench.settings import load_settings
@@ -156,3 +161,69 @@ def test_columns_of_arrays_get_names_and_frames_keep_theirs() -> None:
     assert named_rows(np.zeros((3, 2)))[0].columns == ["x0", "x1"]
     assert named_rows(["a", "b"])[0].columns == ["text"]
     assert named_rows(pd.DataFrame({1: [2]}))[0].columns == ["1"]
+
+
+PERSON = "Zaphodia-Quxx-7731"
+
+
+def passengers() -> tuple[pd.DataFrame, pd.Series]:
+    X, y = rows()
+    return X.assign(passenger=[PERSON, None, "Bob"] * 20), y
+
+
+@pytest.mark.parametrize("dtype", ["object", "category"])
+@pytest.mark.parametrize("how", ["apart", "dropped"])
+def test_who_is_personal_is_kept_by_pseudonym_and_is_no_input(home, how, dtype) -> None:
+    X, y = passengers()
+    X["passenger"] = X["passenger"].astype(dtype)
+    far = ColumnTransformer([("far", StandardScaler(), ["distance"])])
+    pipeline = make_pipeline(far, LogisticRegression()).fit(X if how == "dropped" else X[["distance", "carrier"]], y)
+    result = register(pipeline, X, y, name="late", personal=("passenger",), home=home)
+    version, of = Registry(home).open("late", result.tag), open_pseudonyms(home).of
+    assert version.request.column("passenger").pseudonym and version.frame.names == ("distance", "carrier")
+    assert version.declaration["entity"] == version.declaration["personal"] == ["passenger"]
+    assert version.declaration["pseudonym_key"] == open_pseudonyms(home).name
+    stored = Lake(home.lake).read("late_rows")["passenger"].to_list()
+    assert stored[:3] == [of(PERSON), None, of("Bob")]
+    asked = request_columns([{"distance": 700.0, "carrier": "AA", "passenger": PERSON}], version)
+    assert asked.columns["passenger"].tolist() == [of(PERSON)] and not asked.faults
+    assert not register(pipeline, X, y, name="late", personal=("passenger",), home=home).created
+
+
+def test_a_pipeline_that_learned_names_is_refused_and_nothing_is_written(home) -> None:
+    X, y = passengers()
+    X["passenger"] = X["passenger"].fillna("nobody")
+    by_name = ColumnTransformer([("who", OneHotEncoder(), ["passenger"]), ("far", StandardScaler(), ["distance"])])
+    for personal, pipeline, said in (
+        (("passenger",), make_pipeline(by_name, LogisticRegression()).fit(X, y), "got one that refuses rows without"),
+        (
+            ("passenger",),
+            boosting(X.astype({"passenger": "category"}), y),
+            "got one that refuses rows without 'passenger'",
+        ),
+        (("pasenger",), boosting(X[["distance", "carrier"]], y), "got 'pasenger'; did you mean 'passenger'"),
+        (("distance",), boosting(X[["carrier"]], y), "column 'distance' names a person.*got Float64"),
+        (("late",), boosting(X[["carrier"]], y), "label: not an entity"),
+        ("passenger", boosting(X[["carrier"]], y), r"personal: a tuple; got 'passenger'; write \('passenger',\)"),
+    ):
+        with pytest.raises((DefinitionError, IngestError), match=said) as failure:
+            register(pipeline, X, y, name="late", personal=personal, home=home)
+        assert PERSON not in "".join(traceback.format_exception(failure.value))
+    assert Registry(home).models() == [] and not Lake(home.lake).exists("late_rows")
+
+
+def test_rows_that_lie_there_in_clear_are_refused_before_a_version_is_made(home) -> None:
+    X, y = passengers()
+    pipeline = boosting(X[["distance", "carrier"]], y)
+    Lake(home.lake).overwrite("late_rows", pl.from_pandas(X).to_arrow())
+    with pytest.raises(IngestError, match="'late_rows': column 'passenger' must hold pseudonyms; got plain values"):
+        register(pipeline, X, y, name="late", personal=("passenger",), home=home)
+    assert Registry(home).models() == []
+
+
+def test_a_column_that_mixes_kinds_is_told_without_its_values(home) -> None:
+    X, y = passengers()
+    for mixed in ([7, *X["passenger"][1:]], [PERSON, *range(59)]):
+        with pytest.raises(DefinitionError, match="X: each column of one kind; got 'passenger' of several") as failure:
+            register(boosting(X[["distance"]], y), X.assign(passenger=mixed), y, name="late", home=home)
+        assert PERSON not in "".join(traceback.format_exception(failure.value))

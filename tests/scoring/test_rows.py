@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import traceback
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mlworkbench.contract import Column, Contract
 from mlworkbench.data.sql import SqlSource
+from mlworkbench.data.table import Table
 from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.rows import dtypes_of, fresh_estimator, request_frame, unwrap_search
+from mlworkbench.scoring.rows import dtypes_of, fresh_estimator, request_frame, resolve_data, unwrap_search
+from mlworkbench.times import parse_time
 
 TABLE = pd.DataFrame({"distance": [500.0, None, 700.0], "carrier": ["UA", None, "AA"], "late": [1, 0, 1]})
+
+PERSONAL = Contract((Column("carrier", "text", personal=True),))
 
 
 def define(data: Any, **fields: Any) -> ModelDefinition:
@@ -55,6 +61,23 @@ def test_a_query_and_an_object_of_a_store_are_data_of_a_definition(tmp_path: Pat
     expected = request_frame(define(TABLE))
     for data in (query, lambda: query, stored, lambda: stored):
         assert request_frame(define(data)).equals(expected)
+
+
+@pytest.mark.parametrize("fails", [int, parse_time])
+def test_an_error_in_a_data_function_repeats_nothing_of_a_person(fails: Any) -> None:
+    def rows() -> pd.DataFrame:
+        return fails("Zaphodia")
+
+    for fields in ({"personal": ("carrier",)}, {"tables": (Table("rows", None, PERSONAL),)}):
+        with pytest.raises(UserCodeError, match=r"Error: \(withheld: personal\); correct the data") as failure:
+            resolve_data(define(rows, **fields))
+        assert "Zaphodia" not in "".join(traceback.format_exception(failure.value))
+
+
+def test_categories_that_are_no_text_are_told_by_their_type() -> None:
+    with pytest.raises(DefinitionError, match="categories must be text; got int64") as failure:
+        dtypes_of(pd.DataFrame({"rider": pd.Categorical([7731])}))
+    assert "7731" not in str(failure.value)
 
 
 def test_an_error_in_a_data_function_names_its_line() -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
+import skops.io
 from persons import PERSON, STRANGER, asked, events, rides
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mlworkbench.cli.main import run
 from mlworkbench.client import Client
 from mlworkbench.deploy.batch import batch_requests, score_batch
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import WorkbenchError
-from mlworkbench.evaluation.labels import read_log
+from mlworkbench.evaluation.labels import read_log, write_labels
 from mlworkbench.home import Home
+from mlworkbench.operate.register import register
 from mlworkbench.scoring.registry import Registry
 
 
@@ -33,6 +39,43 @@ def ask_service(home: Home) -> None:
                 client.score(wrong)
             except WorkbenchError as error:
                 print("refused:", error)
+
+
+def register_fares(home: Home) -> None:
+    """Register a pipeline that was fitted in a notebook, and ask it everywhere by name."""
+    table = rides().to_pandas()
+    rows, tips = table[["rider", "fare"]], table["tip"]
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[["fare"]], tips)
+    register(pipeline, rows, tips, name="fares", personal=("rider",), home=home)
+    skops.io.dump(pipeline, "fares.skops")
+    table[["rider", "fare", "tip"]].to_csv("asked.csv", index=False)
+    words = ("--name", "fares2", "--data", "asked.csv", "--label", "tip", "--personal", "rider")
+    told("register", "fares.skops", *words)
+    for model in ("fares", "fares2"):
+        told("score", "asked.csv", "--model", model, "--out", f"{model}.csv")
+        told("batch", "--model", model)
+        told("certify", "--model", model, "--rows", "60")
+        told("replay", "--all", "--model", model)
+    with start_service("fares", home=home) as service, Client(service.url) as client:
+        print(client.score([{"rider": PERSON, "fare": 7.0}, {"rider": STRANGER, "fare": 7.0}], request_id="fares"))
+        for wrong in ({"rider": PERSON}, {"rider": 7, "fare": 7.0}, {"ridr": PERSON, "fare": 7.0}):
+            try:
+                client.score(wrong)
+            except WorkbenchError as error:
+                print("refused:", error)
+    ids = read_log(home.log("fares"))["prediction_id"].head(40)
+    known = pl.lit("2024-06-01T00:00:00+00:00")
+    pl.DataFrame({"prediction_id": ids, "tip": [0, 1] * 20}).with_columns(available_at=known).write_csv("known.csv")
+    told("label", "known.csv", "--model", "fares")
+    told("label", "asked.csv", "--model", "fares", codes=(2,))
+    told("evaluate", "--model", "fares")
+
+
+def label_from_python(home: Home) -> None:
+    asked_at = datetime.fromisoformat(rides(1)["asked"][0])
+    at = int(asked_at.timestamp() * 1_000_000)
+    row = {"entity": {"rider": PERSON}, "prediction_time": at, "value": 1, "available_at": at + 1}
+    print(write_labels(Registry(home).open("tips"), [row], home), "label from Python")
 
 
 def main() -> None:
@@ -57,12 +100,14 @@ def main() -> None:
     labels = rides(30).select("rider", "asked", "tip", available_at=pl.lit("2024-06-01T00:00:00+00:00"))
     labels.write_csv("labels.csv")
     told("label", "labels.csv")
+    label_from_python(home)
     told("certify", "--rows", "60")
     told("certify", "--live", "--since", "2020-01-01T00:00:00+00:00")
     told("replay", "--all")
     log = read_log(home.log("tips"))
     told("replay", log["prediction_id"][0])
     told("models", "show", "--json", codes=(0, 2))
+    register_fares(home)
     print(json.dumps({"rows": log.height, "deployments": sorted(log["deployment"].unique().to_list())}))
 
 

@@ -103,6 +103,26 @@ def test_labels_meet_their_predictions(home: Home) -> None:
     assert joined.height and joined["label"].null_count() == 0
 
 
+def test_a_label_from_python_is_of_the_person_that_was_asked_about(home: Home) -> None:
+    labels = read_labels(home.log("tips"))
+    assert all(json.loads(entity)["rider"].startswith("~") for entity in labels["entity"])
+    own = labels.filter(pl.col("entity").str.contains(open_pseudonyms(home).of(PERSON), literal=True))
+    joined = join_labels(read_log(home.log("tips"), deployment="one_off"), own)
+    assert joined["label"].drop_nulls().len()
+
+
+@pytest.mark.parametrize("model", ["fares", "fares2"])
+def test_a_registered_pipeline_knows_the_person_by_the_same_pseudonym(flow: Path, home: Home, model: str) -> None:
+    version, pseudonym = Registry(home).open(model), open_pseudonyms(home).of(PERSON)
+    assert version.frame.names == ("fare",) and "rider" not in version.golden[0]["request"]
+    assert places(version.folder, (pseudonym,), given=set()) == {}
+    assert pseudonym in Lake(home.lake).read(f"{model}_rows")["rider"].to_list()
+    log = read_log(home.log(model))
+    assert {*log["deployment"]} >= {"one_off", "batch"} | ({"realtime"} if model == "fares" else set())
+    assert all(json.loads(entity)["rider"].startswith("~") for entity in log["entity"])
+    assert pseudonym in pl.read_csv(flow / f"{model}.csv")["rider"].to_list()
+
+
 def test_dead_letters_say_what_was_wrong_and_where_and_keep_what_is_nobodys(flow: Path) -> None:
     letters = [json.loads(line) for line in (flow / "streamed.jsonl.dead.jsonl").read_text().splitlines()]
     assert [letter["line"] for letter in letters] == [3, 4, 5, 6, 7, 8, 9, 10]

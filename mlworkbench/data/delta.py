@@ -21,6 +21,7 @@ from pyarrow.fs import FileType
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
+from .storage import below
 from .storage import locate
 from .storage import plain_words
 from .storage import reaching
@@ -58,7 +59,7 @@ class DeltaSource:
     def dataset(self) -> Any:  # noqa: ANN401, RUF100 - a pyarrow dataset
         """The files of the version."""
         try:
-            return self.table.to_pyarrow_dataset()
+            return self.table.to_pyarrow_dataset(filesystem=below(self.path))
         except Exception as error:
             way = "let its owner write it with a plainer protocol, or export it"
             raise IngestError(f"{self.name}: cannot be read as it is: {plain_words(error)}; {way}") from error

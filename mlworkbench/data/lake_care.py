@@ -31,6 +31,7 @@ from .commit import taking_turns
 from .lake import Lake
 from .lake_place import files_of
 from .lake_time import commit_times
+from .storage import below
 from .storage import reaching
 from ..errors import IngestError
 
@@ -120,9 +121,9 @@ def joined_statistics(files: Sequence[Facts]) -> str:
     return json.dumps(told, default=str)
 
 
-def _rows(table: deltalake.DeltaTable, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _rows(table: deltalake.DeltaTable, names: Sequence[str], place: str) -> Iterator[pa.RecordBatch]:
     """Stream the rows of some files in a given order."""
-    dataset = table.to_pyarrow_dataset()
+    dataset = table.to_pyarrow_dataset(filesystem=below(place))
     fragments = {fragment.path: fragment for fragment in dataset.get_fragments()}
     for name in names:
         scanner = fragments[name].scanner(schema=dataset.schema, batch_readahead=1, fragment_readahead=1)
@@ -137,7 +138,7 @@ def _joined(lake: Lake, name: str, table: deltalake.DeltaTable, run: Sequence[st
     kept = {"column_encoding": dict.fromkeys(steps, STEPS), "use_dictionary": sorted({*schema.names} - {*steps})}
     with reaching(f"table {name!r}"):
         with pq.ParquetWriter(file, schema, filesystem=files, store_schema=False, compression="zstd", **kept) as writer:
-            for batch in _rows(table, run):
+            for batch in _rows(table, run, lake.place.uri(name)):
                 writer.write_batch(batch.cast(schema), row_group_size=131_072)
         size = int(files.get_file_info(file).size)
     told = joined_statistics([one for one in _added(table) if one["path"] in set(run)])

@@ -23,6 +23,7 @@ from .sink_partition import PARTITION_COLUMN
 from .sink_partition import check_fits
 from .sink_partition import part_of
 from .sink_partition import same_rows
+from .storage import below
 from ..errors import IngestError
 
 # %% auto #0
@@ -106,6 +107,6 @@ class DeltaSink:
             rule = f"partitioned by {PARTITION_COLUMN!r}"
             got = ", ".join(stored.metadata().partition_columns) or "no partitions"
             raise IngestError(f"table {self.name!r}: {rule}; got {got}; write to a table of another name")
-        held = stored.to_pyarrow_table(filters=[(PARTITION_COLUMN, "=", partition)])
+        held = stored.to_pyarrow_table(filters=[(PARTITION_COLUMN, "=", partition)], filesystem=below(self.url))
         held = held.select(table.schema.names).cast(table.schema)
         return same_rows(held.combine_chunks().sort_by(self.key), table)

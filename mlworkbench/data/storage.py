@@ -20,13 +20,14 @@ from pyarrow.fs import FileSystem
 from pyarrow.fs import FSSpecHandler
 from pyarrow.fs import LocalFileSystem
 from pyarrow.fs import PyFileSystem
+from pyarrow.fs import SubTreeFileSystem
 
 from ..errors import IngestError
 from ..errors import WorkbenchError
 
 # %% auto #0
 __all__ = ['ADDRESS', 'SECRET', 'KEYS', 'REASON', 'TELLING', 'BUFFER', 'is_address', 'check_address', 'plain_words', 'reaching',
-           'locate', 'Hashed', 'StoredFile']
+           'locate', 'below', 'Hashed', 'StoredFile']
 
 # %% ../../nbs/data/08_storage.ipynb #6d14fe46
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -139,6 +140,21 @@ def _of_fsspec(address: str) -> tuple[FileSystem, str]:
 
     files, path = fsspec.core.url_to_fs(address)
     return PyFileSystem(FSSpecHandler(files)), str(path)
+
+
+def below(place: Path | str) -> FileSystem:
+    """Give a folder, or what lies under an address, as a file system of its own.
+
+    Arrow reads ahead in threads of its own. They must not need Python: a thread that asks for the interpreter while it
+    goes away takes the process down, after all work was done.
+
+    Examples
+    --------
+    >>> below("data").base_path.endswith("data/")
+    True
+    """
+    files, path = locate(place)
+    return SubTreeFileSystem(str(Path(path).absolute()) if isinstance(files, LocalFileSystem) else path, files)
 
 # %% ../../nbs/data/08_storage.ipynb #47057789
 TELLING = ("size", "ETag", "etag", "VersionId", "version_id", "generation", "mtime", "LastModified", "created")

@@ -6,6 +6,7 @@ import deltalake
 import polars as pl
 import pyarrow as pa
 import pytest
+from pyarrow.fs import LocalFileSystem, S3FileSystem, SubTreeFileSystem
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.data.delta import DeltaSource
@@ -90,3 +91,12 @@ def test_an_address_of_a_database_without_a_query_says_what_to_write(dialect):
     with pytest.raises(IngestError, match="a database needs a query; write SqlSource") as failure:
         open_source(f"{dialect}://ada:secret@db/shop")
     assert "secret" not in str(failure.value)
+
+
+def test_arrow_reads_a_table_in_its_own_threads_without_python(tmp_path, s3):
+    """A thread that asks for the interpreter while it goes away ended one process in eight, after all rows were out."""
+    places = {str(tmp_path / "t"): LocalFileSystem, s3.url("t"): S3FileSystem}
+    for place, kind in places.items():
+        deltalake.write_deltalake(place, pa.table({"flight": ["UA1"]}))
+        files = open_source(place).dataset.filesystem
+        assert isinstance(files, SubTreeFileSystem) and isinstance(files.base_fs, kind)

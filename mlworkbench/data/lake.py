@@ -36,6 +36,7 @@ from .lake_place import files_of
 from .lake_time import commit_times
 from .lake_time import version_at
 from .plain import plain_schema
+from .storage import below
 from .storage import reaching
 from ..errors import IngestError
 from ..errors import nearest
@@ -112,7 +113,7 @@ class Lake:
         """Give the table as a lazy frame, so that only what is asked for is read."""
         table = self.open(name, version)
         if table.table_uri != unquote(table.table_uri):  # polars 2.1 takes the quoted address of a folder for its path
-            return pl.scan_pyarrow_dataset(table.to_pyarrow_dataset())
+            return pl.scan_pyarrow_dataset(table.to_pyarrow_dataset(filesystem=below(self._uri(name))))
         return pl.scan_delta(table, storage_options=self.place.options)
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, version: int | None = None) -> pl.DataFrame:

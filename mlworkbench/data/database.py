@@ -41,8 +41,6 @@ def sqlite_rows(address: Address, query: str, folder: Path) -> Iterator[pa.Recor
     with closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, timeout=30)) as connection:
         cursor = connection.execute(query)
         names = [column[0] for column in cursor.description or ()]
-        if not names:
-            raise IngestError(f"{address.name}: a query that gives rows; got none; correct the query")
         check_columns(names, address.name)
         with settled(iter(lambda: cursor.fetchmany(BATCH), []), names, folder, address.name) as reader:
             yield reader

@@ -123,9 +123,7 @@ def dialect_rows(
             connection.exec_driver_sql(FIRST[engine.dialect.name])
         streamed = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
         result = streamed.execute(in_dialect(question, engine.dialect))
-        if not result.returns_rows:
-            raise IngestError(f"{address.name}: a query that gives rows; got none; correct the query")
-        names = list(result.keys())
+        names = list(result.keys()) if result.returns_rows else []
         check_columns(names, address.name)
         with settled(result.partitions(BATCH), names, folder, address.name) as reader:
             yield reader

@@ -95,12 +95,14 @@ class Question:
 
 # %% ../../nbs/data/10_question.ipynb #8fbe2b67
 def check_columns(names: list[str], what: str) -> None:
-    """Refuse an answer that names a column twice.
+    """Refuse an answer that has no columns, or names one twice.
 
     Examples
     --------
     >>> check_columns(["flight", "delay"], "shop")
     """
+    if not names:
+        raise IngestError(f"{what}: a query that gives rows; got none; correct the query")
     for name in names:
         if names.count(name) > 1:
             raise IngestError(f"{what}: the query names column {name!r} twice; give each a name of its own with AS")

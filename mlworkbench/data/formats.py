@@ -26,7 +26,6 @@ from .plain import cast_batch
 from .plain import plain_schema
 from .plain import refusals
 from .plain import slices
-from .storage import Hashed
 from .storage import StoredFile
 from ..errors import IngestError
 
@@ -88,19 +87,19 @@ def csv_column(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.if_else(pc.is_in(values, pa.array(MISSING)), pa.scalar(None, pa.string()), values).cast(kind)
 
 # %% ../../nbs/data/09_formats.ipynb #d42f666a
-def unzipped(name: str, stream: pa.NativeFile | Hashed) -> pa.NativeFile | Hashed:
+def unzipped(name: str, stream: pa.NativeFile) -> pa.NativeFile:
     """Give the plain bytes of a file whose name ends in .gz; those of any other file as they are."""
     return pa.CompressedInputStream(stream, "gzip") if name.lower().endswith(".gz") else stream
 
 
-def csv_names(file: StoredFile) -> list[str]:
+def csv_names(name: str, stream: pa.NativeFile) -> list[str]:
     """Read the header of a CSV file; a name that stands twice is refused."""
-    with refusals(file.name), file.stream() as stream:
-        opened = pa_csv.open_csv(unzipped(file.name, stream), parse_options=csv_quotes())
-        names = [str(name) for name in opened.schema.names]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    with refusals(name):
+        opened = pa_csv.open_csv(unzipped(name, stream), parse_options=csv_quotes())
+        names = [str(column) for column in opened.schema.names]
+    repeated = sorted({column for column in names if names.count(column) > 1})
     if repeated:
-        raise IngestError(f"{file.name}: the header names {repeated[0]!r} twice; give each column a name of its own")
+        raise IngestError(f"{name}: the header names {repeated[0]!r} twice; give each column a name of its own")
     return names
 
 
@@ -109,7 +108,7 @@ def csv_quotes() -> pa_csv.ParseOptions:
     return pa_csv.ParseOptions(newlines_in_values=True)
 
 
-def csv_texts(name: str, stream: pa.NativeFile | Hashed, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def csv_texts(name: str, stream: pa.NativeFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Stream a CSV file as columns of text, at most `BATCH` rows at a time."""
     convert = pa_csv.ConvertOptions(
         column_types=dict.fromkeys(columns, pa.string()),
@@ -144,11 +143,11 @@ class Format:
 
 def csv_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:
     """Settle the types of a CSV file over all its rows, and count them."""
-    names = csv_names(file)
-    candidates = {name: [] if name in text else list(PATTERNS) for name in names}
     rows, filled = 0, set(text)
-    with file.first_pass() as stream:
-        for batch in csv_texts(file.name, stream, names):
+    with file.first_pass() as opened:
+        names = csv_names(file.name, opened())
+        candidates = {name: [] if name in text else list(PATTERNS) for name in names}
+        for batch in csv_texts(file.name, opened(), names):
             rows += batch.num_rows
             for name in names:
                 candidates[name] = csv_types(batch.column(name), candidates[name])
@@ -166,7 +165,7 @@ def csv_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 # %% ../../nbs/data/09_formats.ipynb #761cb45d
-def json_blocks(name: str, stream: pa.NativeFile | Hashed, size: int = 4 << 20) -> Iterator[bytes]:
+def json_blocks(name: str, stream: pa.NativeFile, size: int = 4 << 20) -> Iterator[bytes]:
     """Read whole lines of a file of JSON lines, about `size` bytes at a time."""
     with refusals(name):
         zipped = name.lower().endswith(".gz")
@@ -183,14 +182,14 @@ def json_table(name: str, block: bytes, schema: pa.Schema | None = None) -> pa.T
     unexpected = "infer" if schema is None else "error"
     parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected)
     with refusals(name):
-        return pa_json.read_json(io.BytesIO(block), read_options=read, parse_options=parse)
+        return pa_json.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
 
 
 def json_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:
     """Settle the types of a file of JSON lines over all its rows, and count them."""
     schema, rows = pa.schema([]), 0
-    with file.first_pass() as stream:
-        for block in json_blocks(file.name, stream):
+    with file.first_pass() as opened:
+        for block in json_blocks(file.name, opened()):
             table = json_table(file.name, block)
             rows += table.num_rows
             times = [pa.string() if pa.types.is_timestamp(kind) else kind for kind in table.schema.types]

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
+import tempfile
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
@@ -27,7 +29,7 @@ from ..errors import WorkbenchError
 
 # %% auto #0
 __all__ = ['ADDRESS', 'SECRET', 'KEYS', 'REASON', 'TELLING', 'BUFFER', 'is_address', 'check_address', 'plain_words', 'reaching',
-           'locate', 'below', 'Hashed', 'StoredFile']
+           'locate', 'below', 'waiting', 'hashed_copy', 'StoredFile']
 
 # %% ../../nbs/data/08_storage.ipynb #6d14fe46
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -161,33 +163,60 @@ TELLING = ("size", "ETag", "etag", "VersionId", "version_id", "generation", "mti
 BUFFER = 4 << 20
 
 
-class Hashed(io.RawIOBase):
-    """Bytes on their way, with the SHA-256 of those that have passed."""
+@contextmanager
+def waiting(name: str) -> Iterator[None]:
+    """Turn what the system says of a full disk into one line.
 
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self.stream = stream
-        self.digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401, RUF100 - any writable buffer
-        """Pass on as many bytes as fit."""
-        block = self.stream.read(len(buffer))
-        buffer[: len(block)] = block
-        self.digest.update(block)
-        return len(block)
-
-    def drain(self) -> None:
-        """Let the rest pass."""
-        while block := self.stream.read(BUFFER):
-            self.digest.update(block)
-
-    def close(self) -> None:
-        """Stay open: readers close what they were given, and the rest must still pass."""
+    Examples
+    --------
+    >>> with waiting("a.csv"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    mlworkbench.errors.IngestError: a.csv: waits on the disk for files that vanish while it is read: ...; make room ...
+    """
+    try:
+        yield
+    except OSError as error:
+        rule = "waits on the disk for files that vanish while it is read"
+        raise IngestError(f"{name}: {rule}: {error.strerror}; make room there, or name another with TMPDIR") from None
 
 
+@contextmanager
+def hashed_copy(stream: pa.NativeFile, name: str) -> Iterator[tuple[str, str]]:
+    """Copy bytes to a file of this machine, for as long as the block lasts.
+
+    Yields
+    ------
+    path : str
+        Of the copy; a handle on it outlives the block.
+    digest : str
+        SHA-256 of the bytes.
+
+    Raises
+    ------
+    IngestError
+        If the disk is full.
+    """
+    digest = hashlib.sha256()
+    with waiting(name):
+        file = tempfile.NamedTemporaryFile(prefix="mlworkbench-")  # noqa: SIM115 - closed below, whatever a full disk says
+    try:
+        with waiting(name):
+            while block := _block(stream, name):
+                digest.update(block)
+                file.write(block)
+            file.flush()
+        yield file.name, digest.hexdigest()
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
+def _block(stream: pa.NativeFile, name: str) -> bytes:
+    with reaching(name):
+        return bytes(stream.read(BUFFER))
+
+# %% ../../nbs/data/08_storage.ipynb #39ba5fa6
 class StoredFile:
     r"""One file of a file system.
 
@@ -221,33 +250,46 @@ class StoredFile:
 
     @cached_property
     def fingerprint(self) -> str:
-        """First 32 hex digits of the SHA-256 of the file's bytes."""
-        with self.first_pass():
-            pass
-        return str(self.__dict__["fingerprint"])
+        """First 32 hex digits of the SHA-256 of the file's bytes, which are those of what was `seen`."""
+        digest = hashlib.sha256()
+        with self._bytes() as stream:
+            while block := _block(stream, self.name):
+                digest.update(block)
+        self.check()
+        return digest.hexdigest()[:32]
 
     def open(self) -> pa.NativeFile:
         """Open the file to read it here and there, as Parquet wants it."""
+        if isinstance(self.files, PyFileSystem):
+            return self.stream()
         with reaching(self.name):
             _ = self.seen  # look before the first byte
             return self.files.open_input_file(self.path)
 
     def stream(self) -> pa.NativeFile:
-        """Open the file to read it from the first byte on, `BUFFER` bytes a request."""
+        """Open the file to read it from the first byte on; a copy, where its file system is Python's."""
+        if not isinstance(self.files, PyFileSystem):
+            return self._bytes()
+        with self._bytes() as stream, hashed_copy(stream, self.name) as (path, _):
+            return pa.OSFile(path)
+
+    def _bytes(self) -> pa.NativeFile:
+        """Open the file as its file system does, to read `BUFFER` bytes a request."""
         with reaching(self.name):
             _ = self.seen  # look before the first byte
             return self.files.open_input_stream(self.path, compression=None, buffer_size=BUFFER)
 
     @contextmanager
-    def first_pass(self) -> Iterator[Hashed]:
-        """Open the file to read it whole; the fingerprint is known afterwards, and belongs to what was `seen`."""
-        with self.stream() as stream:
-            hashed = Hashed(stream)
-            yield hashed
-            with reaching(self.name):
-                hashed.drain()
+    def first_pass(self) -> Iterator[Callable[[], pa.NativeFile]]:
+        """Give what opens the file to read it whole; a store is asked once, and the fingerprint is known with it."""
+        if isinstance(self.files, LocalFileSystem):
+            yield self.stream
+        else:
+            with self._bytes() as stream, hashed_copy(stream, self.name) as (path, digest):
+                self.check()
+                self.__dict__["fingerprint"] = digest[:32]
+                yield partial(pa.OSFile, path)
         self.check()
-        self.__dict__["fingerprint"] = hashed.digest.hexdigest()[:32]
 
     def check(self) -> None:
         """Refuse a file that is no longer what was seen.

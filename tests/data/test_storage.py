@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import socket
 import subprocess
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import deltalake
 import fsspec
@@ -17,11 +19,12 @@ import pyarrow.parquet as pa_parquet
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.data import storage
 from mlworkbench.data.find import find_files
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.source import open_source
-from mlworkbench.data.storage import StoredFile, check_address, is_address, locate
+from mlworkbench.data.storage import StoredFile, check_address, is_address
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
 from mlworkbench.home import Home
@@ -237,14 +240,35 @@ def test_any_file_system_of_fsspec_is_a_store():
         rows_of(one)
 
 
-def test_the_types_of_a_csv_file_and_its_fingerprint_are_settled_in_one_pass(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_store_is_asked_once_for_types_and_fingerprint(monkeypatch, name):
     opened = []
-    stream = StoredFile.stream
-    monkeypatch.setattr(StoredFile, "stream", lambda self: opened.append(self.name) or stream(self))
-    (tmp_path / "a.csv").write_bytes(CSV)
-    source = open_source(tmp_path / "a.csv")
-    assert source.fingerprint == StoredFile(*locate(tmp_path / "a.csv"), "a.csv").fingerprint
-    assert opened == ["a.csv", "a.csv", "a.csv"]  # whole with its header, and the comparison
+    read = StoredFile._bytes
+    monkeypatch.setattr(StoredFile, "_bytes", lambda self: opened.append(self.name) or read(self))
+    content = CSV if name.endswith("csv") else ROWS.write_ndjson().encode()
+    fsspec.filesystem("memory").pipe(f"/once/{name}", content)
+    source = open_source(f"memory://once/{name}")
+    assert source.fingerprint == hashlib.sha256(content).hexdigest()[:32]
+    assert opened == [name]
+
+
+def test_arrow_reads_no_file_of_python():
+    """A thread of Arrow's that asks for Python while it goes away ends the process with 134."""
+    fsspec.filesystem("memory").pipe("/shop/a.csv", CSV)
+    file = open_source("memory://shop/a.csv").file
+    with file.first_pass() as opened:
+        streams = [opened(), file.stream(), file.open()]
+    assert [type(stream) for stream in streams] == [pa.OSFile] * 3
+    assert {stream.read() for stream in streams} == {CSV}
+
+
+def test_a_full_disk_is_one_line(monkeypatch):
+    def full(**_):
+        return Path("/dev/full").open("wb")
+
+    fsspec.filesystem("memory").pipe("/shop/a.csv", CSV)
+    monkeypatch.setattr(storage.tempfile, "NamedTemporaryFile", full)
+    assert "No space left on device; make room there" in refused("memory://shop/a.csv")
 
 
 MEASURE = """

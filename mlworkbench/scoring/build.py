@@ -30,7 +30,7 @@ from .dump import array_digest
 from .dump import dump_bytes
 from .dump import dump_digest
 from .dump import load_pipeline
-from .dump import own_modules
+from .dump import named_modules
 from .files import content_id
 from .files import environment
 from .files import json_digest
@@ -40,6 +40,8 @@ from .files import write_manifest
 from .frame import FeatureFrame
 from .golden import golden_lines
 from .golden import request_rows
+from .own_modules import installed_helpers
+from .own_modules import own_modules
 from .proof import compile_proved
 from .proof import scorer_files
 from .proof import spread
@@ -241,9 +243,11 @@ def build_version(folder: Path, **fields: Field) -> str:
     data = dump_bytes(parts.pipeline)
     write_bytes(folder / "pipeline.skops", data)
     code, functions = collect_code(parts.row_functions)
-    modules = {module: f"code/own/{module}.py" for module in own_modules(data)}
-    code.update({modules[module]: path.read_bytes() for module, path in own_modules(data).items()})
-    pipeline, rule = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted), _rule(parts)
+    own = own_modules(named_modules(data))
+    modules = {module: f"code/own/{module}.py" for module in own}
+    code.update({modules[module]: path.read_bytes() for module, path in own.items()})
+    helpers = installed_helpers(named_modules(data))
+    pipeline, rule = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted, modules=own), _rule(parts)
     scorer = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), rule["positive"], parts.input)
     compiled, proof = compile_proved(scorer, parts.golden[2], parts.training)
     declared = _declaration(parts, functions, {**rule, "scorer": (compiled or scorer).kind})
@@ -260,7 +264,7 @@ def build_version(folder: Path, **fields: Field) -> str:
     documents = {"declaration.json": {**declared, **measured}, "contract.json": contracts}
     files = scorer_files(compiled) if compiled else {}
     _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})
-    write_manifest(folder, {**_manifest(parts, identity, modules), "compiled": proof})
+    write_manifest(folder, {**_manifest(parts, identity), "modules": modules, "helpers": helpers, "compiled": proof})
     return content_id(identity)
 
 
@@ -283,12 +287,11 @@ def _write_parts(folder: Path, parts: Parts, documents: Mapping[str, Any], files
         write_bytes(folder / name, data)
 
 
-def _manifest(parts: Parts, identity: Mapping[str, str], modules: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(parts: Parts, identity: Mapping[str, str]) -> dict[str, Any]:
     return {
         "model": parts.model,
         "content_id": content_id(identity),
         "parts": dict(identity),
-        "modules": dict(modules),
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         "training_rows": len(parts.training),

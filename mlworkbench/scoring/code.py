@@ -17,12 +17,11 @@ from typing import Any
 
 from ..errors import DefinitionError
 from ..errors import UserCodeError
-from ..errors import VersionError
 from ..errors import user_frame
 from ..features.view import RowFunction
 
 # %% auto #0
-__all__ = ['own_source', 'source_of', 'check_alone', 'collect_code', 'load_code', 'check_modules']
+__all__ = ['own_source', 'source_of', 'check_alone', 'collect_code', 'load_code']
 
 # %% ../../nbs/scoring/35_code.ipynb #f9008c55
 def own_source(module: str) -> Path | None:
@@ -149,28 +148,3 @@ def load_code(folder: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[RowFu
     """
     functions = [getattr(_load_module(folder / e["file"], e["module"]), e["name"]) for e in entries]
     return tuple(RowFunction(f, pandas=e["pandas"]) for f, e in zip(functions, entries, strict=True))
-
-# %% ../../nbs/scoring/35_code.ipynb #255d1c6b
-def check_modules(folder: Path, modules: Mapping[str, str]) -> None:
-    """Refuse to import a module of the user's own whose source is not the one trained with.
-
-    Parameters
-    ----------
-    folder : Path
-        The version, which keeps the sources.
-    modules : mapping of str to str
-        Module to its file inside the version.
-
-    Raises
-    ------
-    VersionError
-        Naming the module, its file here and the kept source.
-    """
-    for module, kept in modules.items():
-        path = source_of(module)
-        if path is None:
-            way_out = f"copy {kept} of the version beside settings.ini"
-            raise VersionError(f"module {module!r}: needed by pipeline.skops, not importable here; {way_out}")
-        if path.read_bytes() != (folder / kept).read_bytes():
-            way_out = f"restore it from {kept} of the version, or retrain"
-            raise VersionError(f"module {module!r} ({path.name}) was edited after training; {way_out}")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import VersionError
+from .files import read_manifest
 from .frame import FeatureFrame
 from .program import Block
 from .program import RowError
@@ -249,8 +250,12 @@ def open_scorer(
     if (kind or declaration.get("scorer")) == "compiled":
         return CompiledScorer.open(folder)
     from mlworkbench.scoring.dump import load_pipeline  # only here scikit-learn comes in
+    from mlworkbench.scoring.own_modules import check_helpers
     from mlworkbench.scoring.reference import ReferenceScorer
 
-    pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted)
+    manifest = read_manifest(folder)
+    check_helpers(manifest.get("helpers", {}))
+    kept = {module: folder / file for module, file in manifest["modules"].items()}
+    pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted, modules=kept)
     classes, positive = declaration["classes"], declaration["positive"]
     return ReferenceScorer(pipeline, frame, declaration["task"], classes, positive=positive, input=declaration["input"])

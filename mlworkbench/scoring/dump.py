@@ -11,9 +11,12 @@ import importlib
 import io
 import json
 import os
+import re
+import sys
 import zipfile
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +26,18 @@ from numpy.typing import NDArray
 
 from ..errors import ScoringError
 from ..errors import VersionError
-from .code import own_source
+from .own_modules import LIBRARIES
+from .own_modules import load_modules
 
 Estimator = Any  # scikit-learn ships no types
 
 # %% auto #0
 __all__ = ['Estimator', 'HARMLESS', 'refuse_untrusted', 'single_threaded', 'dump_bytes', 'dump_pipeline', 'load_pipeline',
-           'array_digest', 'dump_digest', 'canonical_digest', 'own_modules']
+           'array_digest', 'dump_digest', 'canonical_digest', 'named_modules']
 
 # %% ../../nbs/scoring/33_dump.ipynb #58e8cf0d
 _PARTS: dict[str, str] = {
+    "collections": "OrderedDict",
     "functools": "partial",
     "numpy": "dtype mean median",
     "scipy.interpolate._bsplines": "BSpline",
@@ -70,6 +75,19 @@ _PARTS: dict[str, str] = {
 HARMLESS = frozenset(f"{module}.{name}" for module, names in _PARTS.items() for name in names.split())
 
 
+_BOOSTERS = re.compile(
+    r"lightgbm\.(basic\.Booster|sklearn\.LGBM\w+)|xgboost\.(core\.Booster|sklearn\.XGB\w+)"
+    r"|catboost\.core\.CatBoost\w*|imblearn\.[\w.]+\.[A-Z]\w+"
+)
+_TOUCHES = re.compile(r"read|load|save|dump|file|open|memmap|eval|exec|query|vectorize|frompyfunc|pickle|system|import")
+
+
+def _runs_code(name: str) -> bool:
+    """Say whether a type or function is one that nobody should be advised to trust."""
+    root, _, rest = name.partition(".")
+    return root in sys.stdlib_module_names or (root in LIBRARIES and bool(_TOUCHES.search(rest)))
+
+
 def refuse_untrusted(names: Collection[str], trusted: Sequence[str] = ()) -> None:
     """Refuse types that neither the loader nor the settings trust.
 
@@ -89,7 +107,10 @@ def refuse_untrusted(names: Collection[str], trusted: Sequence[str] = ()) -> Non
     --------
     >>> refuse_untrusted(["sklearn.tree._tree.Tree", "steps.Shorten"], trusted=["steps.Shorten"])
     """
-    unknown = sorted(set(names) - HARMLESS - set(trusted))
+    unknown = sorted(name for name in set(names) - HARMLESS - set(trusted) if not _BOOSTERS.fullmatch(name))
+    if never := [name for name in unknown if _runs_code(name)]:
+        rule = f"pipeline.skops: nothing that runs code or touches files; got {never[0]}"
+        raise VersionError(f"{rule}; put what you need of it into a function of a module of your own, and fit again")
     own = [name for name in unknown if name.startswith("__main__.")]
     if own:
         way_out = "move it to a module beside settings.ini, import it from there and fit again"
@@ -184,7 +205,22 @@ def dump_pipeline(pipeline: Estimator, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Estimator:
+def _renamed(data: bytes, names: Mapping[str, str]) -> bytes:
+    """Let a dump name other modules."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
+        for member in old.namelist():
+            content = old.read(member)
+            if member == "schema.json":
+                schema = json.loads(content)
+                for state in _states(schema):
+                    state["__module__"] = names.get(state.get("__module__", ""), state.get("__module__"))
+                content = json.dumps(schema).encode()
+            new.writestr(member, content)
+    return result.getvalue()
+
+
+def load_pipeline(path: Path, *, trusted: Sequence[str] = (), modules: Mapping[str, Path] | None = None) -> Estimator:
     """Read a pipeline, building only types that are trusted.
 
     Parameters
@@ -193,6 +229,8 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Estimator:
         Written by `dump_pipeline`.
     trusted : sequence of str
         Types named in ``settings.ini [trust] types``.
+    modules : mapping of str to Path, optional
+        Sources that its version keeps, verified already: these are run, not what lies under their names elsewhere.
 
     Returns
     -------
@@ -206,15 +244,20 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Estimator:
     import skops.io as sio
 
     try:
-        untrusted = sio.get_untrusted_types(file=path)
+        data = path.read_bytes()
+        untrusted = sio.get_untrusted_types(data=data)
     except Exception as error:
         got = f"{type(error).__name__}: {error}"
         raise VersionError(f"{path.name}: a skops file; got {got}; restore it or retrain") from error
     refuse_untrusted(untrusted, trusted)
+    if modules:
+        data = _renamed(data, load_modules(modules))
     try:
-        return sio.load(path, trusted=untrusted)
+        return sio.loads(data, trusted=sio.get_untrusted_types(data=data))
     except Exception as error:
         way_out = "put the module beside settings.ini, install the versions in manifest.json, or retrain"
+        if isinstance(error, ImportError) and str(error.name).partition(".")[0] in ("lightgbm", "xgboost", "catboost"):
+            way_out = "pip install 'mlworkbench[boosters]'"
         raise VersionError(f"{path.name}: {type(error).__name__}: {error}; {way_out}") from error
 
 # %% ../../nbs/scoring/33_dump.ipynb #dafa01eb
@@ -281,7 +324,6 @@ def canonical_digest(pipeline: Estimator) -> str:
     return dump_digest(dump_bytes(pipeline))
 
 # %% ../../nbs/scoring/33_dump.ipynb #fa39e24c
-def own_modules(data: bytes) -> dict[str, Path]:
-    """Give the user's own modules that a dump names, with their source files."""
-    modules = {state["__module__"] for state in _states(_schema(data)) if state.get("__module__")}
-    return {module: path for module in sorted(modules) if (path := own_source(module))}
+def named_modules(data: bytes) -> list[str]:
+    """Give the modules that a dump names, in order."""
+    return sorted({state["__module__"] for state in _states(_schema(data)) if state.get("__module__")})

@@ -28,6 +28,7 @@ from .store import drop_version
 from .store import put_version
 from .version import Version
 from .version import open_version
+from ..settings import load_settings
 
 _all_ = [bentoml_home]
 
@@ -138,9 +139,11 @@ class Registry:
         return self.store.joinpath(*self.find(model, ref).split(":"))
 
     def open(
-        self, model: str, ref: str | None = None, *, trusted: Sequence[str] = (), asked: bool = True
+        self, model: str, ref: str | None = None, *, trusted: Sequence[str] | None = None, asked: bool = True
     ) -> Version:
         """Open a version: verified, its golden rows reproduced, with the key of its pseudonyms unless not `asked`.
+
+        `trusted` are types of one's own; by default those of settings.ini, found from the current folder upward.
 
         Raises
         ------
@@ -148,7 +151,8 @@ class Registry:
             If it is unknown, altered, answers otherwise than when it was built, or was trained with another key.
         """
         tag = self.find(model, ref)
-        version = open_version(self.store.joinpath(*tag.split(":")), trusted=trusted)
+        types = load_settings().trusted_types if trusted is None else trusted
+        version = open_version(self.store.joinpath(*tag.split(":")), trusted=types)
         if version.version != tag:
             raise VersionError(f"{tag}: the version of that tag; got {version.version}; restore the folder or retrain")
         return with_pseudonyms(version, self.home) if asked else version

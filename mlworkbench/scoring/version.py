@@ -28,7 +28,6 @@ from ..features.view import apply_row_functions
 from ..features.view import view_of
 from ..pseudonym import Pseudonyms
 from ..row import RowCheck
-from .code import check_modules
 from .code import load_code
 from .compiled import Scorer
 from .compiled import open_scorer
@@ -263,7 +262,6 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
     verify_files(folder, manifest)
     declaration, contracts = _read_json(folder, "declaration.json"), _read_json(folder, "contract.json")
     frame = Contract.from_dict(contracts["frame"])
-    check_modules(folder, manifest["modules"])
     version = Version(
         folder=folder,
         declaration=declaration,

@@ -398,3 +398,10 @@ def test_ordinal_codes_of_missing_text_are_those_of_pandas() -> None:
     frame = FeatureFrame({"carrier": np.array(["AA", None, "UA"], dtype=object)})
     scores = ReferenceScorer(model, contract, "regression", []).score(frame)
     np.testing.assert_allclose(scores, model.predict(given))
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "numpy.load", "pandas.read_pickle"])
+def test_nothing_that_runs_code_is_ever_advised(name: str) -> None:
+    with pytest.raises(VersionError, match=r"nothing that runs code or touches files; got") as caught:
+        refuse_untrusted([name, "mine.Clip"])
+    assert "[trust]" not in str(caught.value)

@@ -24,9 +24,9 @@ SECTIONS = {"workbench": {"home", "port", "run_seconds", "online", "lake"}, "mod
 
 
 def _read_text(file: Path) -> str:
-    """Read a settings file, or say in one line why not."""
+    """Read a settings file, or say in one line why not; a key may stand behind its section."""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return re.sub(r"(?m)^(\[\w+\])[ \t]+(?=[^#;\s])", r"\1\n", file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = "text in UTF-8" if isinstance(error, UnicodeDecodeError) else "a readable file"
         detail = error.strerror if isinstance(error, OSError) else f"byte {error.start} is not"
@@ -51,8 +51,10 @@ def find_settings(start: Path | None = None) -> Path | None:
         file = place / "settings.ini"
         with contextlib.suppress(PermissionError):
             if file.is_file():
-                lines = [line.strip() for line in _read_text(file).splitlines()] or [""]
-                if "[workbench]" in lines or (lines[0][:1] in ("#", ";") and "workbench" in lines[0]):
+                text = _read_text(file)
+                ours = {f"[{section}]" for section in SECTIONS} & set(text.split())
+                first = text.partition("\n")[0].strip()
+                if ours or (first[:1] in ("#", ";") and "workbench" in first):
                     return file
     return None
 

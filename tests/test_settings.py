@@ -103,6 +103,14 @@ def test_trusted_types_are_separated_by_commas_or_lines(tmp_path: Path) -> None:
     assert read_settings(tmp_path).trusted_types == ["a.B", "c.D", "e.F"]
 
 
+@pytest.mark.parametrize(
+    "text", ["[trust] types = a.B, c.D", "[trust]\ntypes = a.B, c.D", "[models]\n[trust] types = a.B,c.D\n"]
+)
+def test_the_line_that_is_advised_works_alone_as_it_is_copied(tmp_path: Path, text: str) -> None:
+    write(tmp_path, text)
+    assert read_settings(tmp_path).trusted_types == ["a.B", "c.D"]
+
+
 # settings -----------------------------------------------------------------------------------------------------------
 
 

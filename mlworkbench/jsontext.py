@@ -13,7 +13,7 @@ from typing import Any
 from typing import NoReturn
 
 # %% auto #0
-__all__ = ['DEPTH', 'HALF', 'HALF_HINT', 'too_deep', 'is_readable', 'all_readable', 'JsonTextError', 'read_text']
+__all__ = ['DEPTH', 'HALF', 'HALF_HINT', 'too_deep', 'is_readable', 'all_readable', 'holds_half', 'JsonTextError', 'read_text']
 
 # %% ../nbs/04_jsontext.ipynb #d8f37b65
 DEPTH = 64
@@ -78,6 +78,22 @@ def all_readable(texts: Sequence[str | None]) -> bool:
     (True, False)
     """
     return is_readable("\n".join(filter(None, texts)))
+
+
+def holds_half(text: str) -> bool:
+    r"""Say whether JSON text writes half a character; text that is no JSON does not.
+
+    Examples
+    --------
+    >>> holds_half(r'{"gate": "\ud800"}'), holds_half(r'{"gate": "\ud83d\ude00"}')
+    (True, False)
+    """
+    if "\\ud" not in text and "\\uD" not in text:
+        return False
+    try:
+        return not is_readable(json.dumps(json.loads(text), ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return False
 
 # %% ../nbs/04_jsontext.ipynb #d215dbf7
 class JsonTextError(ValueError):

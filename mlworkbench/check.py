@@ -23,6 +23,10 @@ from .errors import nearest
 from .faults import NOTHING
 from .faults import WITHHELD
 from .faults import Fault
+from .jsontext import HALF
+from .jsontext import HALF_HINT
+from .jsontext import all_readable
+from .jsontext import is_readable
 from .records import columns_of
 from .records import read_column
 from .times import NO_TIME
@@ -67,9 +71,13 @@ def _broken_texts(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
     if not column.nullable:
         yield missing, "not null", True
     yield wrong, "text", True
+    texts = [value if isinstance(value, str) else "" for value in listed]
+    if not all_readable(texts):
+        yield np.array([not is_readable(text) for text in texts], dtype=bool), HALF, True
     if column.categories is not None:
         known = frozenset(column.categories)
-        unknown = np.array([isinstance(value, str) and value not in known for value in listed], dtype=bool)
+        new = (isinstance(value, str) and value not in known and is_readable(value) for value in listed)
+        unknown = np.fromiter(new, dtype=bool, count=len(listed))
         yield from _unknown_categories(column, listed, unknown)
 
 
@@ -173,7 +181,7 @@ def _passes(column: Column, values: NDArray[Any]) -> bool:
     if column.kind in ("category", "text"):
         known = column.categories
         present = [v for v in listed if v is not None] if column.nullable else listed
-        return all(type(v) is str and (known is None or v in known) for v in present)
+        return all(type(v) is str and (is_readable(v) if known is None else v in known) for v in present)
     limit = math.inf if column.infinite else sys.float_info.max
     lower = -limit if column.lower is None else max(column.lower, -limit)
     upper = limit if column.upper is None else min(column.upper, limit)
@@ -205,7 +213,7 @@ def _faults(column: Column, values: NDArray[Any], broken: Broken) -> Iterator[Fa
         value = _shown(column, values[row])
         if column.categories and isinstance(value, str) and value not in hints and len(hints) < 100:
             hints[value] = category_hint(value, column.categories)
-        hint = hints.get(value, "") if isinstance(value, str) else ""
+        hint = HALF_HINT if rule == HALF else hints.get(value, "") if isinstance(value, str) else ""
         if column.unit and isinstance(value, int | float) and rule == column.range_text:
             hint = unit_hint(float(value), column.unit, lower=column.lower, upper=column.upper)
         yield column.fault(row, rule, value, hint, severe=severe)

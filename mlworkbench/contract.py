@@ -22,6 +22,8 @@ from .faults import WITHHELD
 from .faults import Fault
 from .faults import faults_error
 from .faults import shorten
+from .jsontext import HALF
+from .jsontext import all_readable
 from .relation import Relation
 from .times import NO_TIME
 from .times import format_time
@@ -149,6 +151,8 @@ def _check_kind(column: Column) -> None:
     """Refuse an unknown kind and a missing value where the kind has none."""
     if not isinstance(column.name, str) or not column.name:
         _refuse(column, "a name is text of at least one letter", column.name, "name the column")
+    if not all_readable([column.name, *(item for item in column.categories or () if isinstance(item, str))]):
+        _refuse(column, f"name and categories are {HALF}", "something else", "rename it")
     if column.kind not in KINDS:
         _refuse(column, f"kind is one of {', '.join(KINDS)}", column.kind, nearest(str(column.kind), KINDS))
     if column.nullable and column.kind in ("integer", "boolean"):

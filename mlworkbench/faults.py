@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from .errors import ContractError
+from .jsontext import is_readable
 
 # %% auto #0
 __all__ = ['WITHHELD', 'NOTHING', 'shorten', 'Fault', 'error_text', 'faults_error']
@@ -78,8 +79,9 @@ class Fault:
         return " ".join(text.split())
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fault as JSON-ready fields; a value that JSON cannot carry becomes its text."""
-        plain = self.value is None or isinstance(self.value, str | bool | int)
+        """Give the fault as JSON-ready fields; a value that JSON cannot carry becomes text."""
+        plain = self.value is None or isinstance(self.value, bool | int)
+        plain = plain or (isinstance(self.value, str) and is_readable(self.value))
         finite = isinstance(self.value, float) and math.isfinite(self.value)
         value = self.value if plain or finite else shorten(self.value)
         return {**{field.name: getattr(self, field.name) for field in fields(self)}, "value": value}

@@ -18,6 +18,7 @@ from .contract import Contract
 from .errors import nearest
 from .faults import NOTHING
 from .faults import Fault
+from .jsontext import all_readable
 from .values import MISSING
 from .values import PLACEHOLDERS
 from .values import READERS
@@ -47,6 +48,8 @@ def _plain_column(column: Column, raw: list[Any]) -> NDArray[Any] | None:
         if not (column.nullable and dtype is object and found <= {str, type(None)}):
             return None
     elif dtype is np.float64 and not _is_finite(raw):
+        return None
+    if dtype is object and not all_readable(raw):
         return None
     try:
         return np.array(raw, dtype=dtype)

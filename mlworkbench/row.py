@@ -22,6 +22,7 @@ from .contract import NO_TIME
 from .contract import Column
 from .contract import Contract
 from .faults import Fault
+from .jsontext import is_readable
 from .records import array_of
 from .relation import Relation
 from .values import MISSING
@@ -60,7 +61,11 @@ def _text_judge(column: Column) -> Judge:
     def judge(value: str | None) -> int:
         if value is None:
             return missing
-        if anything or value in known:
+        if value in known:
+            return GOOD
+        if not is_readable(value):
+            return REFUSED
+        if anything:
             return GOOD
         misspelt = not column.learned and plain_spelling(value) in spelt
         return REFUSED if refused or misspelt else FLAGGED

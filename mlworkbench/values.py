@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from .contract import Column
 from .errors import ContractError
+from .jsontext import HALF
+from .jsontext import HALF_HINT
+from .jsontext import is_readable
 from .times import EPOCH
 from .times import MICROSECOND
 from .times import NO_TIME
@@ -89,6 +92,8 @@ def _read_text(value: object, column: Column) -> str:
     if not isinstance(value, str):
         plain = isinstance(value, int | float) and not isinstance(value, bool)
         raise WrongValueError("text", f'send "{value}"' if plain else "")
+    if not is_readable(value):
+        raise WrongValueError(HALF, HALF_HINT)
     return str(value)
 
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/cli/80_main.ipynb #87efe19c
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from . import stream
 from . import workbench
 from ..errors import WorkbenchError
 from ..errors import user_frame
+from ..jsontext import all_readable
+from ..jsontext import is_readable
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'GROUPS', 'STOPPED', 'make_app', 'one_line', 'run', 'main']
@@ -225,6 +228,9 @@ def run(arguments: Sequence[str]) -> int:
     0
     """
     words = [word for word in arguments if word != "--debug"] or ["--help"]
+    if not all_readable(words):
+        wrong = next(word for word in words if not is_readable(word))
+        return _refuse(WorkbenchError(f"argument: text in UTF-8; got {wrong!r}; rename or retype it"), words, debug=False)
     try:
         code = make_app()(args=words, prog_name="mlworkbench", standalone_mode=False)
         return _stopped() if code == STOPPED else code if isinstance(code, int) else 0
@@ -255,5 +261,8 @@ def _refuse(error: Exception, words: Sequence[str], *, debug: bool) -> int:
 
 
 def main() -> None:
-    """Run the command line; the entry point of the shell command."""
+    """Run the command line; the entry point of the shell command. What a terminal cannot show is shown as an escape."""
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

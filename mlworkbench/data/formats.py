@@ -28,10 +28,12 @@ from .plain import refusals
 from .plain import slices
 from .storage import StoredFile
 from ..errors import IngestError
+from ..jsontext import DEPTH
+from ..jsontext import too_deep
 
 # %% auto #0
-__all__ = ['PATTERNS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'unzipped', 'csv_names', 'csv_quotes',
-           'csv_texts', 'Format', 'csv_schema', 'csv_batches', 'json_blocks', 'json_table', 'json_schema',
+__all__ = ['PATTERNS', 'LONGEST', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'unzipped', 'csv_names',
+           'csv_quotes', 'csv_texts', 'Format', 'csv_schema', 'csv_batches', 'json_blocks', 'json_table', 'json_schema',
            'json_batches', 'widest', 'parquet_schema', 'parquet_batches', 'format_of']
 
 # %% ../../nbs/data/09_formats.ipynb #f1d52a11
@@ -165,15 +167,38 @@ def csv_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 # %% ../../nbs/data/09_formats.ipynb #761cb45d
+LONGEST = 64 << 20
+
+
 def json_blocks(name: str, stream: pa.NativeFile, size: int = 4 << 20) -> Iterator[bytes]:
-    """Read whole lines of a file of JSON lines, about `size` bytes at a time."""
+    """Read whole lines of a file of JSON lines, about `size` bytes at a time; none is longer or deeper than allowed."""
+    block, held = [], 0
     with refusals(name):
         zipped = name.lower().endswith(".gz")
         plain = gzip.GzipFile(fileobj=stream) if zipped else io.BufferedReader(stream)  # type: ignore[arg-type]
-        while lines := plain.readlines(size):
-            block = b"".join(lines)
-            if block.strip():
-                yield block
+        for number, line in enumerate(iter(lambda: plain.readline(LONGEST + 1), b""), start=1):
+            block.append(_checked_line(name, number, line))
+            held += len(line)
+            if held >= size:
+                yield b"".join(block)
+                block, held = [], 0
+    if b"".join(block).strip():
+        yield b"".join(block)
+
+
+def _checked_line(name: str, number: int, line: bytes) -> bytes:
+    """Give a line; refuse one that a parser must not see, since it nests without end, alone or over several lines."""
+    line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    bare = line.strip()
+    if len(line) > LONGEST:
+        rule, got = f"at most {LONGEST} bytes", "more; write a line for each row"
+    elif bare and not (bare.startswith(b"{") and bare.endswith(b"}")):
+        rule, got = "one JSON object, from { to }, in UTF-8", "something else; write a line for each row"
+    elif too_deep(line):
+        rule, got = f"values nested at most {DEPTH} deep", "deeper ones; flatten the line"
+    else:
+        return line
+    raise IngestError(f"{name}, line {number}: {rule}; got {got}")
 
 
 def json_table(name: str, block: bytes, schema: pa.Schema | None = None) -> pa.Table:

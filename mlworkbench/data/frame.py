@@ -19,6 +19,7 @@ from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
 from ..errors import IngestError
+from ..jsontext import HALF
 
 # %% auto #0
 __all__ = ['values_bytes', 'without_nan', 'FrameSource', 'open_frame']
@@ -84,6 +85,8 @@ def open_frame(frame: pd.DataFrame | pl.DataFrame | pa.Table) -> FrameSource:
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False) if isinstance(frame, pd.DataFrame) else frame
         table = table.to_arrow() if isinstance(table, pl.DataFrame) else table
+    except UnicodeEncodeError:
+        raise IngestError(f"frame: values and names are {HALF}; got something else; correct where it came from") from None
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise IngestError(f"frame: {error.args[-1]}; make each column one type, each name one text") from None
     names = table.schema.names

@@ -77,7 +77,7 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, what: str) -> pa.Record
     Raises
     ------
     IngestError
-        If a value does not fit its column's type, as a ``uint64`` beyond ``int64``.
+        If a value does not fit its column's type, as a ``uint64`` beyond ``int64``, or text that is no UTF-8.
 
     Examples
     --------
@@ -89,10 +89,13 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, what: str) -> pa.Record
     for field in schema:
         values = batch.column(field.name)
         try:
-            arrays.append(values.cast(field.type, safe=not pa.types.is_timestamp(field.type)))
+            cast = values.cast(field.type, safe=not pa.types.is_timestamp(field.type))
+            if cast.type == pa.string():
+                cast.validate(full=True)  # Parquet and Arrow hold any bytes; whoever reads them as text falls
+            arrays.append(cast)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             way = "correct the value or send the column as text"
-            got = f"got {values.type} with a value that does not fit"
+            got = f"got {values.type} with a value that does not fit{'' if field.type != pa.string() else ' UTF-8'}"
             raise IngestError(f"{what}: column {field.name!r} must be {field.type}; {got}; {way}") from None
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
-from typing import NoReturn
 
 from ..errors import ContractError
 from ..errors import DeploymentError
@@ -19,6 +18,11 @@ from ..errors import FeatureError
 from ..errors import LogError
 from ..errors import ScoringError
 from ..errors import WorkbenchError
+from ..jsontext import HALF
+from ..jsontext import HALF_HINT
+from ..jsontext import JsonTextError
+from ..jsontext import is_readable
+from ..jsontext import read_text
 
 # %% auto #0
 __all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'STATUS', 'Message', 'Scope', 'Receive', 'Send', 'RequestError', 'status_of',
@@ -75,7 +79,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     Raises
     ------
     ContractError
-        If it is not JSON, holds NaN or Infinity, or names a column twice in a record.
+        If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, or names a column twice in a record.
 
     Examples
     --------
@@ -83,19 +87,12 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     {'distance': None}
     """
     try:
-        return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_each_name_once)
+        escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
+        return read_text(body, pairs=_readable_names if escaped else _each_name_once)
     except ContractError as error:
         raise ContractError(f"{what}: {error}") from None
-    except RecursionError:
-        raise ContractError(f"{what}: {shape}; got values nested too deeply; flatten it") from None
-    except ValueError as error:
-        said = str(error).partition(";")[0]  # what follows is advice to the programmer
-        raise ContractError(f"{what}: must be JSON; {said}; send {shape}") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which JSON does not have."""
-    raise ContractError(f"JSON has no {name}; got {name}; send null for a missing value")
+    except JsonTextError as error:
+        raise ContractError(f"{what}: {error.rule}; {error.hint or f'send {shape}'}") from None
 
 
 def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -106,6 +103,14 @@ def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ContractError(f"each name once in a record; got {twice!r} twice; send the one that is meant")
     return made
+
+
+def _readable_names(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Make an object of text that writes characters as escapes; refuse a name that is half of one."""
+    wrong = next((name for name, _ in pairs if not is_readable(name)), None)
+    if wrong is not None:
+        raise ContractError(f"each name {HALF}; got {wrong!r}; {HALF_HINT}")
+    return _each_name_once(pairs)
 
 
 def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:

@@ -20,6 +20,7 @@ from ..evaluation.record import SCHEMA_VERSION
 from ..evaluation.record import prediction_id
 from ..faults import shorten
 from ..home import MODEL_NAME
+from ..jsontext import too_deep
 from ..times import parse_time
 
 # %% auto #0
@@ -52,10 +53,9 @@ def read_json(text: object) -> Any:  # noqa: ANN401, RUF100 - what JSON holds
     """
     if not isinstance(text, str):
         raise ValueError("JSON text")
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    if too_deep(text):
+        raise ValueError("nested too deeply")
+    return _DECODER.decode(text)
 
 
 def _finite(text: str) -> float:

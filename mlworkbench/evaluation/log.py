@@ -22,6 +22,10 @@ from .record import prediction_id as prediction_id
 from .schema import connect as connect
 from .schema import log_error as log_error
 from .text import to_json
+from ..jsontext import HALF
+from ..jsontext import HALF_HINT
+from ..jsontext import holds_half
+from ..jsontext import is_readable
 
 # %% auto #0
 __all__ = ['PredictionLog', 'write_all', 'LabelRow', 'append_labels']
@@ -221,11 +225,9 @@ def _label(position: int, row: LabelRow) -> dict[str, Any]:
     if bool(named) == bool(entity) or bool(entity) != (at is not None):
         got = ", ".join(name for name in LabelRow.__annotations__ if row.get(name))
         raise LogError(f"label {position}: needs entity and prediction_time, or prediction_id alone; got {got}")
-    return {
-        "model": row["model"],
-        "prediction_id": named,
-        "entity": to_json(entity) if entity else "",
-        "prediction_time": None if at is None else int(at),
-        "value": to_json(row["value"]),
-        "available_at": int(row["available_at"]),
-    }
+    texts = {"prediction_id": named, "entity": to_json(entity) if entity else "", "value": to_json(row["value"])}
+    wrong = next((name for name, text in texts.items() if holds_half(text) or not is_readable(text)), None)
+    if wrong is not None:
+        raise LogError(f"label {position}: {wrong} is {HALF}; got something else; {HALF_HINT}")
+    times = {"prediction_time": None if at is None else int(at), "available_at": int(row["available_at"])}
+    return {"model": row["model"], **texts, **times}

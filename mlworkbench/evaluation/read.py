@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +20,11 @@ from ..contract import parse_time
 from ..errors import LogError
 from .record import FIELDS
 from .schema import log_error
+from ..jsontext import holds_half
 
 # %% auto #0
 __all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictions', 'read_call', 'logged_scores', 'read_labels',
-           'decoded']
+           'decoded', 'readable']
 
 # %% ../../nbs/evaluation/49_read.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
@@ -41,15 +43,38 @@ def _read(path: Path | str, source: str, values: Sequence[Any], fields: Sequence
             table = source.partition(" ")[0]
             held = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
             wanted = ", ".join(name if name in held or not held else f"'' AS {name}" for name in fields)
-            rows = connection.execute(f"SELECT {wanted} FROM {source} ORDER BY rowid", values).fetchall()
+            rows = _rows(connection, f"SELECT {wanted} FROM {source} ORDER BY rowid", values)
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise log_error(file, error) from error
     schema = {name: pl.Int64 if name in _INTEGERS else pl.String for name in fields}
-    found = pl.DataFrame(rows, schema=schema, orient="row")
+    try:
+        found = pl.DataFrame(rows, schema=schema, orient="row")
+    except (TypeError, pl.exceptions.PolarsError):  # a value of another type becomes a missing one
+        own = [int if name in _INTEGERS else str for name in fields]
+        held = [[v if type(v) is kind else None for v, kind in zip(row, own, strict=True)] for row in rows]
+        found = pl.DataFrame(held, schema=schema, orient="row")
     times = [name for name in ("prediction_time", "logged_at", "available_at") if name in fields]
     return found.with_columns(pl.col(times).cast(TIME))
+
+
+def _rows(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[Any]:
+    """Read rows; text that is no UTF-8 ends nothing, a sign that is no JSON stands in its place."""
+    try:
+        return connection.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
+    connection.text_factory = _decoded
+    return connection.execute(query, values).fetchall()
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "\ufffd"
 
 
 def moment_us(moment: str | int) -> int:
@@ -155,9 +180,21 @@ def read_call(path: Path | str, *, version: str, request_id: str, logged_at: int
 
 
 def _scored(table: pl.DataFrame) -> pl.DataFrame:
-    """Decode the scores of log rows."""
-    scores = pl.Series("scores", decoded(table["scores"]), dtype=pl.List(pl.Float64), strict=False)
-    return table.with_columns(scores)
+    """Decode the scores of log rows; those that cannot be read are missing."""
+    try:
+        scores = decoded(table["scores"])
+    except LogError:
+        scores = [_scores(text) for text in table["scores"]]
+    return table.with_columns(pl.Series("scores", scores, dtype=pl.List(pl.Float64), strict=False))
+
+
+def _scores(text: str | None) -> list[float] | None:
+    """Read the scores of one row; None where they are no list of numbers."""
+    try:
+        found = [float(score) for score in json.loads(text or "")]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found or None
 
 
 def logged_scores(log: pl.DataFrame, like: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -173,13 +210,16 @@ def logged_scores(log: pl.DataFrame, like: NDArray[np.float64]) -> NDArray[np.fl
     Returns
     -------
     ndarray of shape (n,) or (n, classes)
+        NaN where a row holds no such scores.
 
     Examples
     --------
     >>> logged_scores(pl.DataFrame({"scores": [[0.25], [0.5]]}), np.zeros(7)).tolist()
     [0.25, 0.5]
     """
-    return np.array(log["scores"].to_list(), dtype=np.float64).reshape(log.height, *like.shape[1:])
+    width = like.shape[1] if like.ndim == 2 else 1
+    scores = [row if row is not None and len(row) == width else [math.nan] * width for row in log["scores"].to_list()]
+    return np.array(scores, dtype=np.float64).reshape(log.height, *like.shape[1:])
 
 
 def read_labels(path: Path | str) -> pl.DataFrame:
@@ -209,6 +249,60 @@ def decoded(texts: pl.Series) -> list[Any]:
     joined = ",".join("null" if text is None else text for text in texts)
     try:
         values: list[Any] = json.loads(f"[{joined}]")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LogError(f"log: column {texts.name!r} holds JSON; got none in a row: {error}; restore the log") from error
     return values
+
+# %% ../../nbs/evaluation/49_read.ipynb #067e85e1
+_TEXTS = ("entity", "decision", "features", "request")
+
+
+def readable(log: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    r"""Part the rows of a log that can be read from those that cannot.
+
+    Parameters
+    ----------
+    log : polars.DataFrame
+        As `read_log` gives it.
+
+    Returns
+    -------
+    rows : polars.DataFrame
+        In their order.
+    unreadable : int
+        How many were left out.
+
+    Examples
+    --------
+    >>> texts = {"entity": "{}", "decision": "null", "features": ['{"a":1}', "{", '{"a":"\\ud800"}'], "request": ""}
+    >>> rows, unreadable = readable(pl.DataFrame({"scores": [[0.5]] * 3, **texts}))
+    >>> rows.height, unreadable
+    (1, 2)
+    """
+    widths = log["scores"].list.len()
+    usual = widths.drop_nulls().mode().max() if widths.count() else 0
+    good = (widths == usual).fill_null(value=False)
+    for name in _TEXTS:
+        good &= _whole(log[name])
+    return log.filter(good), int((~good).sum())
+
+
+def _whole(texts: pl.Series) -> pl.Series:
+    """Say of each text whether it is JSON of whole characters, or empty."""
+    filled = texts.filter(texts != "")
+    try:
+        decoded(filled)
+        suspicious = bool(filled.str.contains(r"(?i)\\ud[89a-f]").any())
+    except LogError:
+        suspicious = True
+    if not suspicious:
+        return texts.is_not_null()
+    return pl.Series(texts.name, [text == "" or _is_whole(text) for text in texts], dtype=pl.Boolean)
+
+
+def _is_whole(text: str | None) -> bool:
+    try:
+        json.loads(text or "")
+    except (ValueError, RecursionError):
+        return False
+    return not holds_half(text or "")

@@ -73,7 +73,7 @@ def asked_row(row: Mapping[str, Any], version: Version) -> dict[str, Any]:
     for name in ("features", "entity", "request"):
         try:
             asked |= json.loads(row[name] or "{}")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise LogError(f"log: {name} is a JSON object; got {row[name][:40]!r}; restore the log") from error
     timed = version.declaration.get("prediction_time")
     return {**asked, timed: row["prediction_time"]} if timed else asked

@@ -5,6 +5,7 @@
 # %% ../../nbs/operate/61_kept.ipynb #0232fc68
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -21,12 +22,14 @@ from ..evaluation.labels import read_log
 from ..evaluation.text import row_values
 from ..features.known import arrivals
 from ..home import Home
+from ..jsontext import holds_half
 from .certify import Reference
 from .inputs import asked_row
 from .inputs import erased
 from .inputs import known_values
 from .inputs import needed_columns
 from .inputs import request_arrays
+from .recompute import BROKEN
 from ..scoring.version import Version
 from ..times import parse_time
 
@@ -57,7 +60,7 @@ def served(model: str, home: Home, *, since: str) -> pl.DataFrame:
         If none was served since then.
     """
     log = read_log(home.log(model)).filter(pl.col("role") == "served")
-    found = log.filter(pl.col("logged_at").cast(pl.Int64) >= parse_time(since))
+    found = log.filter((pl.col("logged_at").cast(pl.Int64) >= parse_time(since)).fill_null(value=True))
     if found.is_empty():
         last = ", ".join(str(moment) for moment in log["logged_at"].tail(1).to_list()) or "never"
         raise DeploymentError(f"{model}: at least one answer served since {since}; got none; the last was at {last}")
@@ -110,20 +113,26 @@ def sorted_rows(rows: pl.DataFrame, version: Version) -> tuple[pl.DataFrame, int
     whole : polars.DataFrame
         Rows that hold every column that the version computes from.
     left_out : int
-        Rows that were erased, or of which only personal columns are not kept.
+        Rows that were erased, that hold half a character, or of which only personal columns are not kept.
     broken : list of str
         Ids of the others.
     """
     personal = personal_columns(version)
-    states = pl.Series([_state(row, version, personal) for row in _lines(rows)], dtype=pl.String)
+    told = [_state(row, version, personal) for row in _lines(rows)]
+    whole = [place for place, state in enumerate(told) if state == "whole"]
+    for place in _odd(rows[whole], version):
+        told[whole[place]] = "broken"
+    states = pl.Series(told, dtype=pl.String)
     broken = rows.filter(states == "broken")["prediction_id"].to_list()
     return rows.filter(states == "whole"), int((states == "left out").sum()), broken
 
 
 def _state(row: Mapping[str, Any], version: Version, personal: set[str]) -> str:
     """Say of a log row whether it is whole, left out or broken."""
-    if erased(row):
+    if erased(row) or any(holds_half(row[name] or "") for name in ("features", "entity", "request")):
         return "left out"
+    if row["scores"] is None or row["prediction_time"] is None or not _is_json(row["decision"]):
+        return "broken"
     try:
         lacking = set(needed_columns(version)) - asked_row(row, version).keys()
     except WorkbenchError:
@@ -131,7 +140,34 @@ def _state(row: Mapping[str, Any], version: Version, personal: set[str]) -> str:
     return "broken" if lacking - personal else "left out" if lacking else "whole"
 
 
+def _odd(rows: pl.DataFrame, version: Version) -> list[int]:
+    """Give the places of rows whose values are not of their columns' kinds."""
+    asked = [asked_row(row, version) for row in _lines(rows)]
+    if not _fails(asked, version):
+        return []
+    return [place for place, row in enumerate(asked) if _fails([row], version)]
+
+
+def _fails(asked: list[dict[str, Any]], version: Version) -> bool:
+    """Say whether requests cannot be put into columns."""
+    try:
+        request_arrays(asked, version)
+    except BROKEN:
+        return True
+    return False
+
+
+def _is_json(text: str | None) -> bool:
+    """Say whether a text is JSON."""
+    try:
+        json.loads(text or "")
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _lines(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """Give of each log row what its request is put together from."""
-    parts = rows.select("features", "entity", "request", pl.col("prediction_time").cast(pl.Int64))
+    texts = ("features", "entity", "request", "decision")
+    parts = rows.select(*texts, "scores", pl.col("prediction_time").cast(pl.Int64))
     return parts.iter_rows(named=True)

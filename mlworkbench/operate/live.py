@@ -27,6 +27,7 @@ from .certificate import verdict_of
 from .kept import recomputed
 from .kept import served
 from .kept import sorted_rows
+from .recompute import BROKEN
 from .replay import opened
 from .verdict import DeploymentVerdict
 from .verdict import hold
@@ -36,9 +37,12 @@ from ..scoring.version import with_reference
 from ..settings import load_settings
 
 # %% auto #0
-__all__ = ['held_live', 'LiveVerdict', 'certify_served', 'live_metrics']
+__all__ = ['LEFT_OUT', 'held_live', 'LiveVerdict', 'certify_served', 'live_metrics']
 
 # %% ../../nbs/operate/61_live.ipynb #0dc9274f
+LEFT_OUT = "erased, with half a character, or a personal column is not kept"
+
+
 def held_live(rows: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict:
     """Hold what one deployment of one version served against the training way.
 
@@ -59,17 +63,22 @@ def held_live(rows: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVer
     """
     deployment, latency = str(rows["deployment"][0]), rows["latency_us"].median()
     good, left, broken = sorted_rows(rows, version)
-    reason = f"{left} of {rows.height} rows were left out: erased, or a personal column is not kept" if left else ""
+    reason = f"{left} of {rows.height} rows were left out: {LEFT_OUT}" if left else ""
     if broken:
         reason = f"{len(broken)} of {rows.height} rows are not whole in the log, the first is {broken[0]}"
     found = DeploymentVerdict(deployment, "undecided", tolerance=version.tolerance)
     if not good.is_empty():
         try:
             found = _held(good, version, lake)
-        except WorkbenchError as error:
-            found, reason = replace(found, verdict="refused", rows=good.height), str(error)
+        except BROKEN as error:
+            found, reason = replace(found, verdict="refused", rows=good.height), _said(error)
     verdict, median = "refused" if broken else found.verdict, None if latency is None else float(latency)  # type: ignore[arg-type]
     return replace(found, verdict=verdict, latency_us=median, left_out=left, reason=reason)
+
+
+def _said(error: BaseException) -> str:
+    """Say in one line what ended a computation."""
+    return str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}; see the log"
 
 
 def _held(good: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict:

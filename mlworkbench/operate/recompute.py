@@ -25,6 +25,7 @@ from ..evaluation.labels import logged_frame
 from ..evaluation.read import logged_scores
 from ..evaluation.text import plain
 from ..evaluation.text import to_json
+from ..jsontext import holds_half
 from .inputs import Held
 from .inputs import asked_row
 from .inputs import erased
@@ -77,7 +78,7 @@ class Replayed:
     reason: str = ""
 
 # %% ../../nbs/operate/62_recompute.ipynb #00467df4
-BROKEN = (WorkbenchError, ValueError, TypeError, KeyError)
+BROKEN = (WorkbenchError, ValueError, TypeError, KeyError, OverflowError)
 
 
 class _PartedError(Exception):
@@ -132,9 +133,15 @@ def _asked(row: Mapping[str, Any], version: Version) -> tuple[dict[str, Any], Re
     name = row["prediction_id"]
     if erased(row):
         return {}, Replayed(name, "erased", step="log", reason="its features are no longer in the log")
+    if any(holds_half(row[field] or "") for field in ("features", "entity", "request")):
+        why = "its text holds half a character, which is no text outside of Python"
+        return {}, Replayed(name, "undecided", step="log", reason=why)
+    if row["scores"] is None or row["prediction_time"] is None:
+        return {}, Replayed(name, "differ", step="log", reason="its scores or its time cannot be read; restore the log")
     try:
+        json.loads(row["decision"])
         return asked_row(row, version), None
-    except WorkbenchError as error:
+    except BROKEN as error:
         return {}, Replayed(name, "differ", step="log", reason=str(error))
 
 

@@ -23,6 +23,8 @@ from ..errors import DefinitionError
 from ..errors import WorkbenchError
 from ..evaluation.profile import profile_frame
 from ..home import Home
+from ..jsontext import HALF
+from ..jsontext import all_readable
 from .assembly import Assembled
 from .assembly import assemble
 from .persons import rows_without_names
@@ -93,6 +95,8 @@ def _table(frame: Rows) -> pl.DataFrame:
 
     try:
         return pl.DataFrame(pl.from_pandas(frame))
+    except UnicodeEncodeError:
+        raise DefinitionError(f"X: names and values are {HALF}; got something else; correct them") from None
     except (TypeError, ValueError):
         mixed = [name for name in frame.columns if "mixed" in infer_dtype(frame[name], skipna=True)]
         got = f"{', '.join(map(repr, mixed)) or 'one'} of several"
@@ -119,6 +123,8 @@ def _labelled(X: Rows, y: Rows) -> tuple[pl.DataFrame, Rows, str, str]:
         label = "label"
     if label in table.columns:
         raise DefinitionError(f"y: a label that is no column of X; got {label!r}; leave it out of X")
+    if not all_readable([label, *(value for value in plain if isinstance(value, str))]):
+        raise DefinitionError(f"y: labels are {HALF}; got something else; correct them")
     values = pl.Series(label, plain, strict=False)
     both = frame.with_columns(values) if isinstance(frame, pl.DataFrame) else frame.assign(**{label: plain})
     return table.with_columns(values), both, label, takes

@@ -16,6 +16,8 @@ from ..features.view import AsOfView
 from ..features.view import RowFunction
 from ..features.view import WindowView
 from ..home import RESERVED
+from ..jsontext import HALF
+from ..jsontext import is_readable
 from ..times import parse_time
 
 Definition = Any  # a ModelDefinition, which the next notebook defines
@@ -164,6 +166,9 @@ def check_definition(definition: Definition) -> None:
         For the first rule that it breaks.
     """
     check_name(definition.name)
+    for argument in ("owner", "description", "label"):
+        if isinstance(text := getattr(definition, argument), str) and not is_readable(text):
+            raise DefinitionError(f"{argument}: {HALF}; got {text!r}; correct it")
     if definition.task is not None:
         _known("task", definition.task, TASKS)
     for deployment in definition.deployments:

@@ -293,5 +293,8 @@ def remove(reference: Reference, json: Json = False) -> None:
     """Remove a version; champion and challenger are refused."""
     here = place()
     model, version = named_version(here, reference)
-    removed = registry(here).remove(model, version)
-    answer({"model": model, "removed": removed}, [f"removed {removed}"], as_json=json)
+    kept = registry(here)
+    removed = kept.remove(model, version)
+    stays = kept.holdings.is_there(removed)
+    said = f"removed {removed}" + ("; its files stay in the store, other workbenches may name them" if stays else "")
+    answer({"model": model, "removed": removed, "files_stay": stays}, [said], as_json=json)

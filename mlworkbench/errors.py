@@ -30,6 +30,10 @@ class WorkbenchError(Exception):
         """Give the message as one line, whatever line breaks a value brought in."""
         return " ".join(super().__str__().split())
 
+    def _render_traceback_(self) -> list[str]:
+        """Give what a notebook shows in place of a traceback: the same line."""
+        return [f"{type(self).__name__}: {self}"]
+
 # %% ../nbs/00_errors.ipynb #b28e7601
 class SettingsError(WorkbenchError):
     """settings.ini, the home or the environment is not as the workbench needs it."""

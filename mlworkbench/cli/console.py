@@ -38,7 +38,9 @@ VersionOption = Annotated[
     str, typer.Option("--version", help="Version: an alias, a tag or the beginning of an id; default: the champion.")
 ]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take only so many rows: a sample.")]
-Start = Annotated[str, typer.Option("--start", help="From this time on, with offset: 2013-10-01T00:00:00+00:00.")]
+Start = Annotated[
+    str, typer.Option("--start", help="From this date on (midnight UTC), or time: 2013-10-01T00:00:00+00:00.")
+]
 To = Annotated[
     str,
     typer.Option(
@@ -47,7 +49,7 @@ To = Annotated[
         "https://...; secrets as '${VARIABLE}'.",
     ),
 ]
-End = Annotated[str, typer.Option("--end", help="Up to this time, which is left out.")]
+End = Annotated[str, typer.Option("--end", help="Up to this date or time, which is left out.")]
 
 # %% ../../nbs/cli/78_console.ipynb #5fe6fa3b
 def plain(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value becomes a JSON value

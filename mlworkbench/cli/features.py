@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import typer
+
 from .console import End
 from .console import Json
 from .console import Model
@@ -26,11 +28,15 @@ def build(start: Start = "", end: End = "", model: Model = "", to: To = "", json
     from mlworkbench.deploy.interval import Job
     from mlworkbench.operate.feature_build import ROW_ID
     from mlworkbench.operate.feature_build import build_features
+    from mlworkbench.operate.parameters import bare_dates
+    from mlworkbench.operate.parameters import midnight
 
+    if said := bare_dates({"start": start, "end": end}):
+        typer.echo(said, err=True)
     here = place()
     definition = definition_of(here, model)
     folder = here.home.model(definition.name)
     sink = open_sink(to or str(folder / "features"), folder=folder, key=ROW_ID)
-    report = build_features(definition, here.home, sink, job=Job(start, end))
+    report = build_features(definition, here.home, sink, job=Job(str(midnight(start)), str(midnight(end))))
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)

@@ -42,6 +42,7 @@ COMMANDS: tuple[Command, ...] = (
     ("new", workbench.new, "mlworkbench new cars"),
     ("ingest", data.ingest, "mlworkbench ingest --model flights"),
     ("train", models.train, "mlworkbench train --model flights --promote"),
+    ("retrain", workbench.retrain, "mlworkbench retrain --model flights --start 2013-09-01"),
     ("register", models.register, "mlworkbench register cars.skops --name cars --data cars.csv --label price"),
     ("score", score.score, "mlworkbench score october.csv --model flights --out scored.csv"),
     ("batch", score.batch, "mlworkbench batch --start 2013-10-01T00:00:00+00:00 --end 2013-11-01T00:00:00+00:00"),

@@ -29,11 +29,12 @@ from .place import Place
 from .place import choose
 from .place import definition_of
 from .place import known_models
+from .place import model_and_version
+from .place import named_version
 from .place import place
 from .place import rows_from
 from ..errors import IngestError
 from ..errors import Refused
-from ..errors import VersionError
 from ..errors import nearest
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'reason_to_promote',
-           'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user', 'model_and_version',
-           'named_version', 'version_cells', 'list_', 'show', 'promote', 'last_basis', 'rollback', 'history', 'remove']
+           'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user', 'version_cells', 'list_', 'show',
+           'promote', 'last_basis', 'rollback', 'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
@@ -87,15 +88,18 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model, check its gates and keep the version."""
+    from mlworkbench.operate.runs import command_run
+    from mlworkbench.operate.runs import finish_run
     from mlworkbench.operate.training import train as run_training
 
     here = place()
     definition = definition_of(here, model)
-    with bar(quiet=json) as report:
+    with command_run(here.home, definition.name, "train") as run, bar(quiet=json) as report:
         result = run_training(definition, here.home, progress=report, rows=rows)
         why = reason_to_promote(result.gates)
         certificate = certified(here, definition, str(result.tag), report) if promote and why else None
-    facts = {"model": definition.name, **result_facts(result), "promoted": False}
+        finish_run(run, {"verdict": result.gates["verdict"], "metrics": result.metrics, "version": result.tag})
+    facts = {"model": definition.name, "run_id": run.run_id, **result_facts(result), "promoted": False}
     lines = result_lines(result)
     if certificate is not None:
         facts["certificate"] = certificate.summary
@@ -197,33 +201,6 @@ def user() -> str:
         return "unknown"
 
 
-def model_and_version(here: Place, text: str) -> tuple[str, str | None]:
-    """Split ``model:version`` and see that the model is known.
-
-    Parameters
-    ----------
-    here : Place
-        Where the models are known.
-    text : str
-        ``"flights:champion"``, ``"flights"`` or ``":1f3a"`` where there is one model.
-
-    Returns
-    -------
-    tuple of (str, str or None)
-        Model and version; None, where no version is given, means the one that serves.
-    """
-    model, _, version = text.partition(":")
-    return choose(model, known_models(here)), version or None
-
-
-def named_version(here: Place, text: str) -> tuple[str, str]:
-    """Split ``model:version`` where the version must be given."""
-    model, version = model_and_version(here, text)
-    if version is None:
-        raise VersionError(f"MODEL:VERSION: a version behind the model; got {text!r}; see mlworkbench models list")
-    return model, version
-
-
 def version_cells(row: dict[str, Any]) -> dict[str, Any]:
     """One line of the list of versions: what a person looks for."""
     aliases = ", ".join(row["aliases"])
@@ -293,5 +270,8 @@ def remove(reference: Reference, json: Json = False) -> None:
     """Remove a version; champion and challenger are refused."""
     here = place()
     model, version = named_version(here, reference)
-    removed = registry(here).remove(model, version)
-    answer({"model": model, "removed": removed}, [f"removed {removed}"], as_json=json)
+    kept = registry(here)
+    removed = kept.remove(model, version)
+    stays = kept.holdings.is_there(removed)
+    said = f"removed {removed}" + ("; its files stay in the store, other workbenches may name them" if stays else "")
+    answer({"model": model, "removed": removed, "files_stay": stays}, [said], as_json=json)

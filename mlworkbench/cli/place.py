@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import DefinitionError
+from ..errors import VersionError
 from ..errors import nearest
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mlworkbench.settings import Settings
 
 # %% auto #0
-__all__ = ['Place', 'place', 'known_models', 'choose', 'definition_of', 'rows_from']
+__all__ = ['Place', 'place', 'known_models', 'choose', 'model_and_version', 'named_version', 'definition_of', 'rows_from']
 
 # %% ../../nbs/cli/79_place.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -101,6 +102,33 @@ def choose(name: str, known: Sequence[str], *, way: str = "train or register one
     if not known:
         raise DefinitionError(f"--model: this workbench knows no model yet; {way}")
     raise DefinitionError(f"--model: needed where there are several; got none; name one of {', '.join(known)}")
+
+# %% ../../nbs/cli/79_place.ipynb #de37e003
+def model_and_version(here: Place, text: str) -> tuple[str, str | None]:
+    """Split ``model:version`` and see that the model is known.
+
+    Parameters
+    ----------
+    here : Place
+        Where the models are known.
+    text : str
+        ``"flights:champion"``, ``"flights"`` or ``":1f3a"`` where there is one model.
+
+    Returns
+    -------
+    tuple of (str, str or None)
+        Model and version; None, where no version is given, means the one that serves.
+    """
+    model, _, version = text.partition(":")
+    return choose(model, known_models(here)), version or None
+
+
+def named_version(here: Place, text: str) -> tuple[str, str]:
+    """Split ``model:version`` where the version must be given."""
+    model, version = model_and_version(here, text)
+    if version is None:
+        raise VersionError(f"MODEL:VERSION: a version behind the model; got {text!r}; see mlworkbench models list")
+    return model, version
 
 # %% ../../nbs/cli/79_place.ipynb #6a2dd929
 def definition_of(here: Place, name: str) -> ModelDefinition:

@@ -9,25 +9,31 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
+from typing import Any
 
 import typer
 
+from .console import End
 from .console import Json
 from .console import Model
 from .console import Rows
+from .console import Start
+from .console import VersionOption
 from .console import answer
 from .console import bar
 from .console import need
 from .console import text_table
 from .place import choose
+from .place import definition_of
 from .place import known_models
 from .place import place
+from .score import run_page
 from ..errors import Refused
 from ..errors import RunError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['DEMO', 'PROMISE', 'demo', 'new', 'runs_list', 'runs_show', 'doctor']
+__all__ = ['DEMO', 'PROMISE', 'demo', 'new', 'runs_list', 'runs_show', 'retrain', 'compared', 'doctor']
 
 # %% ../../nbs/cli/84_workbench.ipynb #6ab49bfa
 DEMO, PROMISE = "mlworkbench.examples.demo", "mlworkbench.examples.promise"
@@ -84,6 +90,52 @@ def runs_show(
     row = rows[run_id]
     facts = {**asdict(row), "folder": str(here.home.runs(row.model) / run_id)}
     answer(facts, [f"{name}: {value}" for name, value in facts.items() if value != ""], as_json=json)
+
+# %% ../../nbs/cli/84_workbench.ipynb #8cc55fc2
+def retrain(
+    model: Model = "",
+    version: VersionOption = "",
+    start: Start = "",
+    end: End = "",
+    rows: Rows = None,
+    json: Json = False,
+) -> None:
+    """Train anew; compare with who serves on the same rows."""
+    here = place()
+    name = definition_of(here, model).name
+    values = {"model": name, "version": version, "start": start, "end": end, "rows": rows}
+    run = run_page(here, "retrain", values)
+    if run.state != "done":
+        raise RunError(f"run {run.run_id}: must end; got {run.error}; open {run.output}")
+    told = {key: run.result.get(key) for key in ("version", "before", "created", "compared", "reports")}
+    facts = {"model": name, "run_id": run.run_id, "verdict": run.verdict, **told, "output": run.output}
+    answer(facts, [f"run {run.run_id}: {run.verdict}", *compared(told), f"notebook: {run.output}"], as_json=json)
+    if run.verdict == "fail":
+        raise Refused(f"gates of {told['version']}: all must pass; got fail; the version is kept and not promoted")
+
+
+def compared(told: dict[str, Any]) -> list[str]:
+    r"""Say which version came of training, and how it and the one before measure on the same rows.
+
+    Examples
+    --------
+    >>> told = {"version": "price:0123", "before": None, "created": True}
+    >>> told["compared"] = {"price:0123": {"mae": {"value": 2.5, "n": 9}}}
+    >>> print(*compared(told), sep="\n")  # doctest: +NORMALIZE_WHITESPACE
+    price:0123: new version; nothing served before
+    version     metric  value  low  high  n
+    ----------  ------  -----  ---  ----  -
+    price:0123  mae       2.5             9
+    """
+    state = "new version" if told["created"] else "same content as before, nothing written"
+    beside = f"compared with {told['before']}" if told["before"] else "nothing served before"
+    shown = ("value", "low", "high", "n")
+    rows = [
+        {"version": tag[: tag.find(":") + 13], "metric": name, **{key: found.get(key) for key in shown}}
+        for tag, metrics in told["compared"].items()
+        for name, found in metrics.items()
+    ]
+    return [f"{told['version']}: {state}; {beside}", *text_table(rows)]
 
 # %% ../../nbs/cli/84_workbench.ipynb #179e80af
 def doctor(json: Json = False) -> None:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .notebooks import Parameter
 from .notebooks import declared_parameters
 
 # %% auto #0
-__all__ = ['RUN_NAMES', 'convert', 'check_ranges', 'check_parameters']
+__all__ = ['RUN_NAMES', 'convert', 'midnight', 'bare_dates', 'check_ranges', 'check_parameters']
 
 # %% ../../nbs/operate/63_parameters.ipynb #74c01d2c
 def convert(parameter: Parameter, value: object) -> object:
@@ -102,6 +103,38 @@ _WORDS = {
     "json": ("a JSON value", '[1, "a", null]'),
 }
 
+# %% ../../nbs/operate/63_parameters.ipynb #6be031b8
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def midnight(value: object) -> object:
+    """Read a bare date as midnight UTC; give anything else back as it is.
+
+    Examples
+    --------
+    >>> midnight("2013-10-01")
+    '2013-10-01T00:00:00+00:00'
+    """
+    if not isinstance(value, str) or not _DATE.fullmatch(value.strip()):
+        return value
+    try:
+        return f"{date.fromisoformat(value.strip()).isoformat()}T00:00:00+00:00"
+    except ValueError:
+        return value
+
+
+def bare_dates(values: Mapping[str, Any]) -> str:
+    """Say in one line which bare dates of `start` and `end` were taken as midnight UTC; empty where there are none.
+
+    Examples
+    --------
+    >>> bare_dates({"start": "2013-10-01", "end": "2013-11-01T00:00:00-04:00"})
+    'a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00'
+    """
+    taken = {name: midnight(values.get(name)) for name in ("start", "end")}
+    said = ", ".join(f"{name} {time}" for name, time in taken.items() if time != values.get(name))
+    return f"a bare date is midnight UTC: {said}" if said else ""
+
 # %% ../../nbs/operate/63_parameters.ipynb #5cc6f14f
 RUN_NAMES = ("home", "model", "run_id", "start", "end", "version")
 _SECRET = re.compile(r"(password|passwd|secret|token|api_?key|credential)(?!.*_env$)", re.IGNORECASE)
@@ -114,7 +147,7 @@ _PATTERNS = {
 
 
 def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Check the shared parameters: run id, model, and the half-open interval [start, end).
+    """Check the shared parameters: run id, model, rows, and the half-open interval [start, end).
 
     Parameters
     ----------
@@ -140,6 +173,8 @@ def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
         value = values.get(name) or name
         if not isinstance(value, str) or not re.fullmatch(pattern, value) or ".." in value:
             raise RunError(f"parameter {name!r}: must be {rule}; got {value!r}; choose another")
+    if isinstance(rows := values.get("rows"), int) and rows < 0:
+        raise RunError(f"parameter 'rows': must be at least 1, or 0 for all; got {rows}; leave it out for all")
     start, end = _time("start", values.get("start")), _time("end", values.get("end"))
     if start is not None and end is not None and start >= end:
         rule = f"must be after start {values['start']}"
@@ -149,9 +184,9 @@ def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def _time(name: str, value: object) -> int | None:
     try:
-        return parse_time(value) if value else None  # type: ignore[arg-type]
+        return parse_time(midnight(value)) if value else None  # type: ignore[arg-type]
     except (ContractError, ValueError, TypeError):
-        rule = "must be a time with an offset, such as 2013-10-01T00:00:00+00:00"
+        rule = "must be a date, or a time with an offset, such as 2013-10-01T00:00:00+00:00"
         raise RunError(f"parameter {name!r}: {rule}; got {value!r}; write it so") from None
 
 # %% ../../nbs/operate/63_parameters.ipynb #db2ba8b6
@@ -168,7 +203,7 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
     Returns
     -------
     dict of str to object
-        The given values, each of its declared type.
+        The given values, each of its declared type, bare dates as midnight UTC.
 
     Raises
     ------
@@ -184,4 +219,4 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
             raise RunError(f"parameter {name!r}: unknown to {notebook.name}; {nearest(name, declared)}")
     values = {name: convert(declared[name], value) for name, value in given.items()}
     check_ranges(values)
-    return values
+    return {name: midnight(value) if name in ("start", "end") else value for name, value in values.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..evaluation.read import logged_watermarks
 from ..features.online import OnlineStore
@@ -42,12 +43,20 @@ def referred_versions(home: Home) -> References:
     return {table: dict(sorted(versions.items())) for table, versions in sorted(found.items())}
 
 
+def _folders(home: Home) -> list[Path]:
+    """Give the versions that may stand on this lake: the home's own, all of the store where homes share the lake."""
+    registry = Registry(home)
+    if isinstance(home.lake, Path):
+        return registry.holdings.folders()
+    return sorted(file.parent for file in registry.store.glob("*/*/manifest.json"))
+
+
 def _trained(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what the versions of models were trained from."""
-    for file in sorted(Registry(home).store.glob("*/*/manifest.json")):
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+    for folder in _folders(home):
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         for table, version in manifest.get("origin", {}).get("lake", {}).items():
-            yield table, int(version), f"version {file.parent.parent.name}:{file.parent.name[:12]}"
+            yield table, int(version), f"version {folder.parent.name}:{folder.name[:12]}"
 
 
 def _certified(home: Home) -> Iterator[tuple[str, int, str]]:
@@ -60,8 +69,8 @@ def _certified(home: Home) -> Iterator[tuple[str, int, str]]:
 def _tables(home: Home) -> dict[str, set[str]]:
     """Say which tables the views of all versions read, by the name of the view."""
     found: dict[str, set[str]] = {}
-    for file in Registry(home).store.glob("*/*/declaration.json"):
-        for view in json.loads(file.read_text(encoding="utf-8"))["views"]:
+    for folder in _folders(home):
+        for view in json.loads((folder / "declaration.json").read_text(encoding="utf-8"))["views"]:
             found.setdefault(view["name"], set()).add(view["table"])
     return found
 

@@ -5,8 +5,10 @@
 # %% ../../nbs/operate/63_run_cells.ipynb #cae56df3
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -15,15 +17,25 @@ from typing import Any
 from ..errors import RunError
 from ..errors import nearest
 from ..home import Home
+from .by_hand import Record
+from .by_hand import begin_record
+from .by_hand import notebook_name
+from .by_hand import recorded
+from .notebooks import KINDS
+from .notebooks import Parameter
 from .parameters import RUN_NAMES
+from .parameters import bare_dates
 from .parameters import check_ranges
+from .parameters import convert
+from .parameters import midnight
+from .run_table import new_run_id
 from .run_worker import write_json
 from ..settings import Settings
 from ..settings import import_path
 from ..settings import load_settings
 
 # %% auto #0
-__all__ = ['VERDICTS', 'Run', 'begin_run', 'sole_model', 'finish_run']
+__all__ = ['VERDICTS', 'Run', 'begin_run', 'sole_model', 'finish_run', 'command_run']
 
 # %% ../../nbs/operate/63_run_cells.ipynb #bc7bb58c
 @dataclass(frozen=True)
@@ -35,9 +47,9 @@ class Run:
     home : Home
         The workbench's state.
     model, run_id : str
-        Resolved: a sole model and the id ``manual`` where none was given.
+        Resolved: a sole model and an id of its own where none was given.
     start, end : str
-        The half-open interval as given; empty where open.
+        The half-open interval, a bare date as midnight UTC; empty where open.
     start_us, end_us : int or None
         The same in microseconds since 1970 UTC.
     version : str or None
@@ -46,6 +58,8 @@ class Run:
         Folder of the run; it exists.
     values : dict
         The notebook's own parameters, by name.
+    record : Record or None
+        Its row in the run table; None where a runner keeps it.
     """
 
     home: Home
@@ -58,13 +72,14 @@ class Run:
     version: str | None
     folder: Path
     values: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = field(default=None, repr=False, compare=False)
 
 
 _NOTEBOOK_NAMES = ("In", "Out", "exit", "quit", "open", "get_ipython")
 
 
-def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = ()) -> Run:
-    """Check the parameters of a run in the notebook's first cell.
+def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = (), notebook: str = "") -> Run:
+    """Check the parameters of a run in the notebook's first cell, and write the run into the run table.
 
     Parameters
     ----------
@@ -72,6 +87,8 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = ()) -> Run
         The notebook's ``globals()``, or the parameters alone.
     also : sequence of str, optional
         Names of the notebook's own parameters beside the shared ones.
+    notebook : str, optional
+        Name of the notebook; default what Jupyter says.
 
     Returns
     -------
@@ -83,22 +100,36 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = ()) -> Run
     RunError
         Naming the parameter that is unknown, of a wrong type or out of range.
     """
+    given = _typed(parameters, also)
+    interval = check_ranges(given)
+    if said := bare_dates(given):
+        print(said)
+    start, end = (str(midnight(given.get(name, ""))) for name in ("start", "end"))
+    settings = load_settings()
+    import_path(settings)
+    home = Home.open(Path(given["home"]) if given.get("home") else None)
+    name, model = notebook_name(notebook), given.get("model") or sole_model(settings, home)
+    run_id, own = given.get("run_id") or new_run_id(name), {name: given[name] for name in also if name in given}
+    folder = home.runs(model) / run_id
+    record = begin_record(home, model, run_id, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if record:
+        (folder / "result.json").unlink(missing_ok=True)
+    return Run(home, model, run_id, start, end, *interval, given.get("version") or None, folder, own, record)
+
+
+def _typed(parameters: Mapping[str, Any], also: Sequence[str]) -> dict[str, Any]:
+    """Give the parameters among a notebook's globals, each of the type that its own cell declares."""
     given = {name: value for name, value in parameters.items() if _is_parameter(name, value)}
+    kinds = parameters.get("__annotations__") or {}
     for name, value in given.items():
         if name not in (*RUN_NAMES, *also):
             raise RunError(f"parameter {name!r}: unknown to this notebook; {nearest(name, [*RUN_NAMES, *also])}")
         if name in RUN_NAMES and not isinstance(value, str):
             raise RunError(f"parameter {name!r}: must be a text; got {value!r}; quote it, empty where not given")
-    interval = check_ranges(given)
-    settings = load_settings()
-    import_path(settings)
-    home = Home.open(Path(given["home"]) if given.get("home") else None)
-    model, run_id = given.get("model") or sole_model(settings, home), given.get("run_id") or "manual"
-    folder = home.runs(model) / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    own = {name: given[name] for name in also if name in given}
-    start, end, version = given.get("start", ""), given.get("end", ""), given.get("version") or None
-    return Run(home, model, run_id, start, end, *interval, version, folder, own)
+        kind = getattr(kinds.get(name), "__name__", kinds.get(name))
+        given[name] = convert(Parameter(name, kind), value) if kind in KINDS else value
+    return given
 
 
 def _is_parameter(name: str, value: object) -> bool:
@@ -164,4 +195,29 @@ def finish_run(run: Run, result: Mapping[str, Any]) -> Path:
     if verdict not in VERDICTS:
         raise RunError(f"verdict: must be one of {', '.join(VERDICTS)}; got {verdict!r}; choose one")
     whole = {"verdict": verdict, "metrics": {}, "reports": {}, **result}
-    return write_json(run.folder / "result.json", whole)
+    written = write_json(run.folder / "result.json", whole)
+    if run.record is not None:
+        run.record.end(verdict=str(verdict))
+    return written
+
+# %% ../../nbs/operate/63_run_cells.ipynb #072d936a
+@contextmanager
+def command_run(home: Home, model: str, name: str) -> Iterator[Run]:
+    """Keep the run of a command: its row, its folder, and why it failed if the block raises.
+
+    Parameters
+    ----------
+    home : Home
+        The workbench's state.
+    model, name : str
+        The model, and the name of the command.
+
+    Yields
+    ------
+    Run
+        For `finish_run`.
+    """
+    with recorded(home, model, new_run_id(name), name) as record:
+        folder = home.runs(model) / record.row.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        yield Run(home, model, record.row.run_id, "", "", None, None, None, folder, record=record)

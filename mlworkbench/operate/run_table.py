@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -25,7 +26,7 @@ from ..errors import nearest
 from ..home import Home
 
 # %% auto #0
-__all__ = ['GONE', 'RunRow', 'now_text', 'hold_run', 'run_lives', 'RunTable']
+__all__ = ['GONE', 'RunRow', 'new_run_id', 'now_text', 'hold_run', 'run_lives', 'RunTable']
 
 # %% ../../nbs/operate/63_run_table.ipynb #00c93d2c
 @dataclass(frozen=True)
@@ -60,6 +61,22 @@ class RunRow:
 
 
 GONE = "its process is gone (killed, or the machine stopped)"
+
+
+def new_run_id(notebook: str) -> str:
+    """Make an id that sorts by time and is not used yet.
+
+    Parameters
+    ----------
+    notebook : str
+        Name of the notebook.
+
+    Returns
+    -------
+    str
+        Such as ``evaluate-20131101T000000-1f2e``.
+    """
+    return f"{notebook}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 def now_text() -> str:

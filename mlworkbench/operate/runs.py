@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace
-from datetime import UTC
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +20,28 @@ from ..errors import RunError
 from ..home import Home
 from .notebooks import declared_parameters
 from .notebooks import find_notebook
+from .by_hand import RUNNER
+from .parameters import bare_dates
 from .parameters import check_parameters
 from .parameters import check_ranges
 from .run_cells import begin_run
+from .run_cells import command_run
 from .run_cells import finish_run
 from .run_cells import sole_model
 from .run_table import RunRow
 from .run_table import RunTable
 from .run_table import hold_run
+from .run_table import new_run_id
 from .run_table import now_text
 from .run_worker import current_cell
 from .run_worker import kill_family
 from ..settings import Settings
 from ..settings import load_settings
 
-_all_ = [begin_run, finish_run]
+_all_ = [begin_run, command_run, finish_run, new_run_id]
 
 # %% auto #0
-__all__ = ['RunResult', 'run_notebook', 'new_run_id', 'list_runs', 'begin_run', 'finish_run']
+__all__ = ['RunResult', 'run_notebook', 'list_runs', 'begin_run', 'command_run', 'finish_run', 'new_run_id']
 
 # %% ../../nbs/operate/63_runs.ipynb #d90ff19a
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def run_notebook(
     settings = load_settings()
     path = find_notebook(notebook, settings.folder)
     values = _complete(path, parameters, settings, home)
+    if said := bare_dates(parameters):
+        print(said, file=sys.stderr)
     row = RunRow(values["run_id"], values["model"], path.stem, started=now_text())
     with hold_run(home, row.model, row.run_id):
         folder = home.runs(row.model) / row.run_id
@@ -129,22 +132,6 @@ def _complete(notebook: Path, parameters: Mapping[str, Any], settings: Settings,
     values["run_id"] = values.get("run_id") or new_run_id(notebook.stem)
     check_ranges(values)
     return values
-
-
-def new_run_id(notebook: str) -> str:
-    """Make an id that sorts by time and is not used yet.
-
-    Parameters
-    ----------
-    notebook : str
-        Name of the notebook.
-
-    Returns
-    -------
-    str
-        Such as ``evaluate-20131101T000000-1f2e``.
-    """
-    return f"{notebook}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 # %% ../../nbs/operate/63_runs.ipynb #ba002578
 def _supervise(job: Mapping[str, Any], row: RunRow, table: RunTable, seconds: float) -> str:
@@ -174,7 +161,8 @@ def _supervise(job: Mapping[str, Any], row: RunRow, table: RunTable, seconds: fl
 def _start(job: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     """Start the worker in a session of its own; what it prints goes to ``log.txt`` of the run."""
     output = Path(job["output"])
-    environment = {**os.environ, "MLWORKBENCH_HOME": job["parameters"]["home"]}
+    values = job["parameters"]
+    environment = {**os.environ, "MLWORKBENCH_HOME": values["home"], RUNNER: f"{values['model']}/{values['run_id']}"}
     with (output.parent / "log.txt").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", "from mlworkbench.operate.run_worker import work; work()"],

@@ -15,17 +15,14 @@ from ..errors import Refused
 from ..errors import VersionError
 from ..errors import nearest
 from ..home import Home
-from ..home import file_lock
 from .aliases import Aliases
 from .certificates import Certificates
 from .evidence import basis_of
-from .files import MANIFEST
 from .files import read_manifest
 from .files import verify_files
+from .holdings import Holdings
 from .keyed import with_pseudonyms
 from .store import bentoml_home
-from .store import drop_version
-from .store import put_version
 from .version import Version
 from .version import open_version
 from ..settings import load_settings
@@ -42,7 +39,7 @@ class Registry:
     Parameters
     ----------
     home : Home
-        Holds the aliases; versions are in BentoML's model store.
+        Holds the names of its versions and the aliases; the files are in BentoML's model store.
     """
 
     def __init__(self, home: Home) -> None:
@@ -50,6 +47,7 @@ class Registry:
         self.aliases = Aliases(home.registry)
         self.certificates = Certificates(home.registry)
         self.store = bentoml_home() / "models"
+        self.holdings = Holdings(home, self.store)
 
     def add(self, built: Path, model: str, content_id: str) -> str:
         """Put a built version into the store; an id that is there already writes nothing.
@@ -71,20 +69,18 @@ class Registry:
         VersionError
             If the folder is not that version, or altered.
         """
-        tag, target = f"{model}:{content_id[:32]}", self.store / model / content_id[:32]
+        tag = f"{model}:{content_id[:32]}"
         manifest = read_manifest(built)
         if (manifest["model"], manifest["content_id"]) != (model, content_id):
             got = f"{manifest['model']}:{manifest['content_id'][:32]}"
             raise VersionError(f"{tag}: the folder of that version; got {got}; build it again")
         verify_files(built, manifest)
-        with file_lock(self.store.parent / "mlworkbench.lock"):
-            if not (target / MANIFEST).is_file():
-                put_version(built, tag, self.store)
+        self.holdings.put(built, tag)
         return tag
 
     def models(self) -> list[str]:
-        """Give the names of all models with a version in the store."""
-        return sorted({path.parent.parent.name for path in self.store.glob(f"*/*/{MANIFEST}")})
+        """Give the names of all models with a version of this home."""
+        return self.holdings.models()
 
     def versions(self, model: str) -> list[dict[str, Any]]:
         """Give a model's versions, newest first: tag, created_at, verdict, metrics, training_rows, aliases."""
@@ -96,11 +92,8 @@ class Registry:
         return sorted(rows, key=lambda row: (row["created_at"], row["tag"]), reverse=True)
 
     def _manifests(self, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for path in sorted(self.store.glob(f"{model}/*/{MANIFEST}")):
-            yield f"{model}:{path.parent.name}", read_manifest(path.parent)
-
-    def _tags(self, model: str) -> list[str]:
-        return [f"{model}:{path.parent.name}" for path in sorted(self.store.glob(f"{model}/*/{MANIFEST}"))]
+        for tag in self.holdings.tags(model):
+            yield tag, read_manifest(self.store.joinpath(*tag.split(":")))
 
     def find(self, model: str, ref: str | None = None) -> str:
         """Give the tag that a reference means.
@@ -117,7 +110,7 @@ class Registry:
         VersionError
             If there is none, or more than one.
         """
-        tags = self._tags(model)
+        tags = self.holdings.tags(model)
         if not tags:
             hint = nearest(model, self.models())
             raise VersionError(f"{model}: a model with a version; got none; {hint}; or train it first")
@@ -178,7 +171,7 @@ class Registry:
             If there is none; says what to do.
         """
         champion = self.champion(model)
-        if champion in self._tags(model):
+        if champion in self.holdings.tags(model):
             return str(champion), "champion"
         rows = self.versions(model)
         passed = [row["tag"] for row in rows if row["verdict"] == "pass"]
@@ -268,14 +261,14 @@ class Registry:
         def basis(tag: str) -> str:
             return self._basis(tag, self._verified(tag), override=override, ever=True)
 
-        return self.aliases.back(model, "champion", who=who, why=why, known=self._tags(model), basis=basis)
+        return self.aliases.back(model, "champion", who=who, why=why, known=self.holdings.tags(model), basis=basis)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Give every move of the model's aliases, oldest first: at, alias, verb, from, to, who, why, basis."""
         return self.aliases.history(model)
 
     def remove(self, model: str, ref: str) -> str:
-        """Remove a version from the store; one with an alias is refused.
+        """Remove a version of this home; its files go unless another home names them. One with an alias is refused.
 
         Returns
         -------
@@ -288,9 +281,9 @@ class Registry:
             If an alias points at it.
         """
         tag = self.find(model, ref)
-        with file_lock(self.store.parent / "mlworkbench.lock"):
+        with self.holdings.lock():
             named = [alias for alias, to in self.aliases.get(model).items() if to == tag]
             if named:
                 raise Refused(f"{tag}: a version without an alias; it is {named[0]}; promote another one first")
-            drop_version(tag, self.store)
+            self.holdings.drop(tag)
         return tag

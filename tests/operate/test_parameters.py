@@ -87,7 +87,9 @@ def test_text_and_values_become_the_declared_type(notebook: Path, given: dict, e
         ({"run_id": ".hidden"}, ["'run_id'"]),
         ({"run_id": "x" * 81}, ["'run_id'"]),
         ({"model": "Flights"}, ["'model'", "'Flights'"]),
-        ({"start": "2013-10-01"}, ["'start'", "offset"]),
+        ({"start": "2013-02-30"}, ["'start'", "'2013-02-30'", "a date"]),
+        ({"start": "2013-10-02", "end": "2013-10-01"}, ["'end'", "after start"]),
+        ({"rows": "-5"}, ["'rows'", "at least 1", "-5"]),
         ({"start": "2013-10-01T00:00:00"}, ["'start'", "offset"]),
         ({"end": "soon"}, ["'end'", "'soon'"]),
         ({"start": "2013-10-01T00:00:00+00:00", "end": "2013-10-01T00:00:00+00:00"}, ["'end'", "after start"]),
@@ -103,6 +105,16 @@ def test_what_is_wrong_is_refused_in_one_line_with_its_value(notebook: Path, giv
 def test_the_name_of_an_environment_variable_is_no_secret(tmp_path: Path) -> None:
     notebook = write(tmp_path / "a.ipynb", 'password_env = ""')
     assert check_parameters(notebook, {"password_env": "DATABASE_PASSWORD"}) == {"password_env": "DATABASE_PASSWORD"}
+
+
+def test_a_bare_date_is_midnight_utc_and_is_told(tmp_path) -> None:
+    values = check_parameters(notebook(tmp_path), {"start": "2013-10-01", "end": "2013-11-01T00:00:00-04:00"})
+    assert values == {"start": "2013-10-01T00:00:00+00:00", "end": "2013-11-01T00:00:00-04:00"}
+    assert bare_dates({"start": "2013-10-01", "end": "2013-10-02"}) == (
+        "a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00, end 2013-10-02T00:00:00+00:00"
+    )
+    assert bare_dates({"start": "", "end": "2013-10-02T00:00:00Z", "version": "2013-10-01"}) == ""
+    assert check_ranges({"start": "1970-01-02"}) == (86_400_000_000, None)
 
 
 def test_intervals_are_half_open_and_may_be_open_ended() -> None:

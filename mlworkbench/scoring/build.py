@@ -23,6 +23,7 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import declaration_of
 from .code import collect_code
+from .decision import class_names
 from .decision import decide
 from .decision import scale_of
 from .decision import tolerance_of
@@ -140,6 +141,7 @@ class Parts:
         if len(classes) < least or (self.task != "multiclass" and len(classes) > least):
             rule = f"{self.task} needs {least} classes"
             raise ScoringError(f"{self.model}: {rule}; got {classes}; check the label column")
+        class_names(classes)
         if not len(self.golden[2]):
             raise ScoringError(f"{self.model}: a version needs golden rows; got none; give some training rows")
         functions = [f if isinstance(f, RowFunction) else RowFunction(f) for f in self.row_functions]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,51 @@ from ..errors import ScoringError
 Label = Any  # a class: text, number or boolean
 
 # %% auto #0
-__all__ = ['Label', 'decide', 'scale_of', 'tolerance_of']
+__all__ = ['Label', 'class_names', 'score_names', 'decide', 'scale_of', 'tolerance_of']
+
+# %% ../../nbs/scoring/32_decision.ipynb #1791a5d0
+def class_names(classes: Sequence[Label]) -> list[str]:
+    """Give classes as text, as their scores are named.
+
+    Parameters
+    ----------
+    classes : sequence
+        In declared order.
+
+    Returns
+    -------
+    list of str
+        In the same order.
+
+    Raises
+    ------
+    ScoringError
+        If two classes are the same text, as 1 and "1".
+
+    Examples
+    --------
+    >>> class_names([1, 2, 10])
+    ['1', '2', '10']
+    """
+    names = [str(value) for value in classes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        alike = [value for value in classes if str(value) == twice]
+        rule = "classes that differ as text, since their scores are named by them"
+        raise ScoringError(f"label: {rule}; got {', '.join(map(repr, alike))}; rename one and fit again")
+    return names
+
+
+def score_names(declaration: Mapping[str, Any]) -> list[str]:
+    """Name the columns of a version's scores: ``score``, or ``score_<class>`` for each of several classes.
+
+    Examples
+    --------
+    >>> score_names({"task": "multiclass", "classes": ["Adelie", "Gentoo", "Chinstrap"]})
+    ['score_Adelie', 'score_Gentoo', 'score_Chinstrap']
+    """
+    several = declaration["task"] == "multiclass"
+    return [f"score_{name}" for name in class_names(declaration["classes"])] if several else ["score"]
 
 # %% ../../nbs/scoring/32_decision.ipynb #0adc5e68
 def _objects(values: list[Any]) -> NDArray[np.object_]:

@@ -191,7 +191,7 @@ def test_a_table_and_records_come_into_one_form() -> None:
     table = pl.DataFrame(
         {"prediction_id": ["p"], "row": [4], "score_a": [0.1], "score_b": [0.7], "score_c": [0.2], "decision": ["b"]}
     )
-    record = {"prediction_id": "p", "scores": [0.1, 0.7, 0.2], "classes": ["a", "b", "c"], "decision": "b"}
+    record = {"prediction_id": "p", "scores": {"c": 0.2, "a": 0.1, "b": 0.7}, "decision": "b"}
     one, other = answered_table(table, version), answered_records([record], version, rows=[4])
     assert (one.rows, one.ids, one.decisions) == (other.rows, other.ids, other.decisions) == ([4], ["p"], ["b"])
     assert np.array_equal(one.scores, other.scores)

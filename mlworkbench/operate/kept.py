@@ -89,10 +89,10 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
         known = rows.with_columns(pl.lit("null").alias("watermark")) if dated else rows
         values, _ = known_values(asked, known, version, lake)
     frame = version.features({**columns, **values})
-    scores = version.score(frame)
+    scores, decisions = version.answer(frame)
     names = rows["prediction_id"].to_list()
     features = row_values(frame.columns, len(names))
-    return Reference(names, scores, version.decide(scores), np.arange(len(names)), features)
+    return Reference(names, scores, decisions, np.arange(len(names)), features)
 
 # %% ../../nbs/operate/61_kept.ipynb #d8a97dcf
 def sorted_rows(rows: pl.DataFrame, version: Version) -> tuple[pl.DataFrame, int, list[str]]:

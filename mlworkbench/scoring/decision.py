@@ -86,7 +86,7 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     scores : ndarray of shape (n,), or (n, classes) for multiclass
         Scores of the positive class, of every class, or predicted values.
     declaration : mapping
-        Reads ``task``, and for classifiers ``classes``, ``positive`` and ``threshold``.
+        Reads ``task``, and for classifiers ``classes``, ``positive``, ``threshold`` and ``decision``.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     Raises
     ------
     ScoringError
-        If the declaration is incomplete or the scores have another shape.
+        If the declaration is incomplete, the scores have another shape, or the pipeline decides by itself.
 
     Examples
     --------
@@ -109,11 +109,16 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
         raise ScoringError(f"{task} scores have dimension {axes}; got shape {scores.shape}; use the version's score")
     if task == "regression":
         return _objects([None] * len(scores))
+    rule = declaration.get("decision") or {"rule": "threshold", "strict": False}
+    if rule["rule"] == "predict":
+        raise ScoringError("decision: the pipeline's own predict, which needs the rows; got scores; ask the version")
     if task == "multiclass":
         classes = list(declaration["classes"])
         return _objects([classes[k] for k in np.argmax(scores, axis=1)]) if len(scores) else _objects([])
     negative, positive = _other_class(declaration), declaration["positive"]
-    return _objects([positive if hit else negative for hit in scores >= declaration["threshold"]])
+    strict = rule["strict"] if rule["rule"] == "threshold" else positive == declaration["classes"][1]
+    threshold = declaration["threshold"]
+    return _objects([positive if hit else negative for hit in (scores > threshold if strict else scores >= threshold)])
 
 # %% ../../nbs/scoring/32_decision.ipynb #249093a7
 def scale_of(scores: NDArray[np.float64], method: str) -> float:

@@ -22,6 +22,7 @@ from ..evaluation.text import row_values
 from ..features.known import arrivals
 from ..home import Home
 from .certify import Reference
+from .certify import minds_of
 from .inputs import asked_row
 from .inputs import erased
 from .inputs import known_values
@@ -90,9 +91,9 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
         values, _ = known_values(asked, known, version, lake)
     frame = version.features({**columns, **values})
     scores, decisions = version.answer(frame)
-    names = rows["prediction_id"].to_list()
+    minds, names = minds_of(version, frame, decisions), rows["prediction_id"].to_list()
     features = row_values(frame.columns, len(names))
-    return Reference(names, scores, decisions, np.arange(len(names)), features)
+    return Reference(names, scores, decisions, np.arange(len(names)), features, two_minds=minds)
 
 # %% ../../nbs/operate/61_kept.ipynb #d8a97dcf
 def sorted_rows(rows: pl.DataFrame, version: Version) -> tuple[pl.DataFrame, int, list[str]]:

@@ -77,13 +77,16 @@ def test_a_difference_below_tolerance_shows_as_a_difference_and_not_as_a_mismatc
     assert found.max_difference == pytest.approx(1e-10)
 
 
-def test_another_decision_is_a_mismatch_unless_the_row_is_a_tie() -> None:
+def test_another_decision_is_a_mismatch_unless_the_reference_is_of_two_minds() -> None:
     decisions = told().decisions
     flipped = [not decisions[0], *decisions[1:]]
     assert held(told(decisions=flipped)).mismatches == 1
     near = np.concatenate([[0.5 - 1e-10], SCORES[1:]])
-    tied = held(told(decisions=flipped, scores=near), log(near), scores=near)
-    assert (tied.verdict, tied.ties, tied.mismatches) == ("equal", 1, 0)
+    firm = held(told(decisions=flipped, scores=near), log(near), scores=near)
+    assert (firm.verdict, firm.ties, firm.mismatches) == ("refused", 0, 1)
+    minds = {"two_minds": lambda rows: rows == 0}
+    tied = held(told(decisions=flipped, scores=near), log(near), scores=near, **minds)
+    assert (tied.verdict, tied.ties, tied.mismatches, tied.excused) == ("equal", 1, 0, ("0",))
 
 
 def test_a_row_that_was_dropped_is_missing() -> None:

@@ -124,7 +124,7 @@ class Client:
         Returns
         -------
         list of dict
-            One per record, in order: score or scores, decision, version, prediction_id.
+            One per record, in order: score (or scores, a number by class), decision, version, prediction_id.
 
         Raises
         ------

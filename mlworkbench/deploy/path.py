@@ -23,6 +23,7 @@ from ..evaluation.text import listed
 from ..features.view import View
 from ..pseudonym import pseudonym_names
 from ..pseudonym import pseudonymised
+from ..scoring.decision import class_names
 from ..scoring.version import Predictions
 from ..scoring.version import Version
 
@@ -257,15 +258,17 @@ def answers(version: Version, predictions: Predictions, ids: Sequence[str]) -> l
     Returns
     -------
     list of dict
-        ``prediction_id, model, version``, then ``score`` or ``scores`` and ``classes``, then ``decision`` unless
+        ``prediction_id, model, version``, then ``score`` or ``scores`` (a number by class), then ``decision`` unless
         the task is regression.
     """
     whole = {"model": version.model, "version": version.version}
     task = version.declaration["task"]
-    several = {"classes": list(version.declaration["classes"])} if task == "multiclass" else {}
-    name = "scores" if task == "multiclass" else "score"
     decided = [{}] * len(ids) if task == "regression" else [{"decision": d} for d in listed(predictions.decisions)]
+    scores: list[dict[str, Any]] = [{"score": score} for score in listed(predictions.scores)]
+    if task == "multiclass":
+        names = class_names(version.declaration["classes"])
+        scores = [{"scores": dict(zip(names, row["score"], strict=True))} for row in scores]
     return [
-        {"prediction_id": i, **whole, name: score, **several, **decision}
-        for i, score, decision in zip(ids, listed(predictions.scores), decided, strict=True)
+        {"prediction_id": i, **whole, **score, **decision}
+        for i, score, decision in zip(ids, scores, decided, strict=True)
     ]

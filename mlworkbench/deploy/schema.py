@@ -15,6 +15,7 @@ from ..contract import Contract
 from ..contract import format_time
 from .door import MAX_RECORDS
 from .door import Json
+from ..scoring.decision import class_names
 
 # %% auto #0
 __all__ = ['KINDS', 'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'schemas_of']
@@ -139,8 +140,9 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
     """
     properties: dict[str, Any] = {name: {"type": "string"} for name in ("prediction_id", "model", "version")}
     if declaration["task"] == "multiclass":
-        properties["scores"] = {"type": "array", "items": {"type": "number"}, "description": "in the order of classes"}
-        properties["classes"] = {"type": "array", "items": {}}
+        names = class_names(declaration["classes"])
+        by_class = {"properties": {name: {"type": "number"} for name in names}, "required": names}
+        properties["scores"] = {"type": "object", **by_class, "description": "by class"}
     else:
         properties["score"] = {"type": "number"}
     if declaration["task"] != "regression":

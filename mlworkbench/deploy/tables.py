@@ -32,6 +32,7 @@ from ..evaluation.text import listed
 from ..features.offline import TIME
 from ..features.offline import join_views
 from ..features.view import View
+from ..scoring.decision import score_names
 from ..scoring.version import Predictions
 from ..scoring.version import Version
 from ..scoring.version import predict
@@ -215,11 +216,8 @@ def _output(
     named |= {name: pl.Series(listed(request.columns[name])) for name in declared.get("entity") or ()}
     if declared.get("prediction_time"):
         named[declared["prediction_time"]] = pl.Series(request.columns[declared["prediction_time"]]).cast(TIME)
-    if declared["task"] == "multiclass":
-        for position, name in enumerate(declared["classes"]):
-            named[f"score_{name}"] = pl.Series(predictions.scores[:, position], dtype=pl.Float64)
-    else:
-        named["score"] = pl.Series(predictions.scores, dtype=pl.Float64)
+    by_name = predictions.scores.reshape(len(rows), -1).T
+    named |= dict(zip(score_names(declared), (pl.Series(v, dtype=pl.Float64) for v in by_name), strict=True))
     if declared["task"] != "regression":
         named["decision"] = pl.Series(listed(np.asarray(predictions.decisions)))
     return pl.DataFrame(named)

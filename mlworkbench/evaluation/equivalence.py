@@ -5,7 +5,7 @@
 # %% ../../nbs/evaluation/41_equivalence.ipynb #1dc2bece
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ProfileError
 
 # %% auto #0
-__all__ = ['differences', 'tied', 'Comparison', 'compare']
+__all__ = ['LISTED', 'TwoMinds', 'differences', 'tied', 'Comparison', 'compare']
 
 # %% ../../nbs/evaluation/41_equivalence.ipynb #9f5762d5
 def differences(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ def differences(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
 
 # %% ../../nbs/evaluation/41_equivalence.ipynb #c907c593
 def tied(scores: ArrayLike, *, tolerance: float, threshold: float | None = None) -> NDArray[np.bool_]:
-    """Say which rows are so close to a decision's edge that the tolerance may turn it.
+    """Say which rows are so close to a decision's edge that noise may turn it; at the edge itself a rule decides.
 
     Parameters
     ----------
@@ -66,24 +66,30 @@ def tied(scores: ArrayLike, *, tolerance: float, threshold: float | None = None)
     Returns
     -------
     ndarray of bool, shape (n,)
-        True where the row is a tie.
+        True where the row is near the edge and not on it.
 
     Examples
     --------
-    >>> tied([0.5, 0.7], tolerance=1e-6, threshold=0.5).tolist()
-    [True, False]
-    >>> tied([[0.4, 0.4, 0.2], [0.8, 0.1, 0.1]], tolerance=1e-6).tolist()
-    [True, False]
+    >>> tied([0.5, 0.5 + 1e-9, 0.7], tolerance=1e-6, threshold=0.5).tolist()
+    [False, True, False]
+    >>> tied([[0.4, 0.4, 0.2], [0.4 + 1e-9, 0.4, 0.2]], tolerance=1e-6).tolist()
+    [False, True]
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim == 2 and values.shape[1] > 1:
         best = np.sort(values, axis=1)
-        return np.asarray(best[:, -1] - best[:, -2] <= 2 * tolerance)
-    if threshold is None or values.ndim == 2:
+        apart = best[:, -1] - best[:, -2]
+    elif threshold is None or values.ndim == 2:
         return np.zeros(len(values), dtype=np.bool_)
-    return np.asarray(np.abs(values - threshold) <= tolerance)
+    else:
+        apart = np.abs(values - threshold)
+    return np.asarray((apart > 0) & (apart <= tolerance))
 
 # %% ../../nbs/evaluation/41_equivalence.ipynb #113154ac
+LISTED = 20
+TwoMinds = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How a deployment's predictions compare with the reference's.
@@ -99,13 +105,16 @@ class Comparison:
     max_difference : float
         Largest difference of a score; ``inf`` where one side has none, 0 when no row could be compared.
     mismatches : int
-        Answers beyond tolerance, or with another decision and no tie.
+        Answers beyond tolerance, or with another decision that nothing excuses.
     ties : int
-        Reference rows within tolerance of the decision's edge.
+        Answers whose other decision is excused: near the edge, and the reference itself decides that row one way alone
+        and another among others.
     tolerance : float
         Largest difference that is no difference.
     unexpected : int
         Answers to rows that the reference does not have.
+    excused : tuple of str
+        Names of the first rows that `ties` counts.
     """
 
     rows: int
@@ -116,6 +125,7 @@ class Comparison:
     ties: int
     tolerance: float
     unexpected: int = 0
+    excused: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -140,6 +150,7 @@ def compare(
     *,
     tolerance: float,
     threshold: float | None = None,
+    two_minds: TwoMinds | None = None,
 ) -> Comparison:
     """Compare a deployment's predictions with the reference's, row by row.
 
@@ -157,6 +168,9 @@ def compare(
         Largest difference of scores that is no difference.
     threshold : float, optional
         Edge of a binary decision.
+    two_minds : callable, optional
+        Says of rows of the reference whether it decides them otherwise when asked for each alone; without it nothing
+        is excused. It is asked only about other decisions near the edge.
 
     Returns
     -------
@@ -181,17 +195,20 @@ def compare(
     at = found[known]
     expected = np.asarray(reference_scores, dtype=np.float64)
     apart = differences(expected[at], _rows_of(scores, expected)[known])
-    ties, answered = tied(expected, tolerance=tolerance, threshold=threshold), len(np.unique(at))
-    turned = _turned(reference_decisions, decisions, at, known) & ~ties[at]
+    answered, turned = len(np.unique(at)), _turned(reference_decisions, decisions, at, known)
+    excused = turned & tied(expected, tolerance=tolerance, threshold=threshold)[at] & (apart <= tolerance)
+    if excused.any():
+        excused[excused] = False if two_minds is None else two_minds(at[excused])
     return Comparison(
         rows=len(places),
         missing=len(places) - answered,
         duplicated=len(at) - answered,
         max_difference=float(apart.max(initial=0.0)),
-        mismatches=int(np.sum((apart > tolerance) | turned)),
-        ties=int(ties.sum()),
+        mismatches=int(np.sum((apart > tolerance) | (turned & ~excused))),
+        ties=int(excused.sum()),
         tolerance=tolerance,
         unexpected=int(np.sum(~known)),
+        excused=tuple(str(reference_ids[row]) for row in at[excused][:LISTED]),
     )
 
 

@@ -18,6 +18,7 @@ from ..errors import LogError
 from ..evaluation.picture import shares_between
 from ..evaluation.text import to_json
 from ..home import Home
+from ..scoring.decision import class_names
 
 # %% auto #0
 __all__ = ['MEASURED', 'deployment_summary', 'Shapes', 'score_shapes', 'Measured', 'last_measured']
@@ -27,7 +28,7 @@ def _names(declaration: Mapping[str, Any]) -> dict[str, int]:
     """Name the mean scores: one, or one for each class."""
     if declaration["task"] != "multiclass":
         return {"mean score": 0}
-    return {f"mean score of {label}": place for place, label in enumerate(declaration["classes"])}
+    return {f"mean score of {name}": place for place, name in enumerate(class_names(declaration["classes"]))}
 
 
 def deployment_summary(log: pl.DataFrame, declaration: Mapping[str, Any]) -> pl.DataFrame:

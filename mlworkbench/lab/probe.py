@@ -27,6 +27,7 @@ from ..features.online import OnlineStore
 from .field import Field
 from .field import Record
 from .field import view_columns
+from ..scoring.decision import class_names
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version
 from ..scoring.version import predict
@@ -71,7 +72,7 @@ class Answer:
 def score_names(version: Version) -> tuple[str, ...]:
     """Name the scores of a version: ``score``, or each class."""
     several = version.declaration["task"] == "multiclass"
-    return tuple(str(label) for label in version.declaration["classes"]) if several else ("score",)
+    return tuple(class_names(version.declaration["classes"])) if several else ("score",)
 
 
 Checked = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]], list[Fault]]

@@ -17,6 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..home import Home
+from ..scoring.decision import class_names
+from ..scoring.decision import score_names
 from ..scoring.version import Version
 
 # %% auto #0
@@ -88,8 +90,7 @@ def answered_table(
     Answered
     """
     declared = version.declaration
-    names = [f"score_{name}" for name in declared["classes"]] if declared["task"] == "multiclass" else ["score"]
-    scores = np.column_stack([table[name].cast(pl.Float64).to_numpy() for name in names])
+    scores = np.column_stack([table[name].cast(pl.Float64).to_numpy() for name in score_names(declared)])
     decisions = table["decision"].to_list() if "decision" in table.columns else [None] * table.height
     found = table["row"].to_list()
     places = found if rows is None else [int(rows[row]) for row in found]
@@ -123,7 +124,8 @@ def answered_records(
     """
     declared = version.declaration
     several = declared["task"] == "multiclass"
-    found = [answer["scores" if several else "score"] for answer in answers]
+    names = class_names(declared["classes"]) if several else []
+    found = [[answer["scores"][name] for name in names] if several else answer["score"] for answer in answers]
     shape = (len(found), len(declared["classes"])) if several else (len(found),)
     return Answered(
         list(range(len(answers))) if rows is None else list(rows),

@@ -22,6 +22,7 @@ from ..data.lake import Lake
 from ..deploy.path import prediction_times
 from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
+from ..evaluation.equivalence import TwoMinds
 from ..evaluation.equivalence import compare
 from ..evaluation.labels import read_log
 from ..evaluation.read import logged_scores
@@ -32,6 +33,7 @@ from .asking import deploy_all
 from .asking import requests
 from .run_table import now_text
 from .run_worker import write_json
+from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version
 from ..scoring.version import predict
 from ..scoring.version import with_reference
@@ -40,7 +42,8 @@ from ..settings import load_settings
 _all_ = [deploy_all, requests]
 
 # %% auto #0
-__all__ = ['Reference', 'lake_versions', 'reference_predictions', 'DeploymentRow', 'deployments_table', 'deploy_all', 'requests']
+__all__ = ['Reference', 'minds_of', 'lake_versions', 'reference_predictions', 'DeploymentRow', 'deployments_table', 'deploy_all',
+           'requests']
 
 # %% ../../nbs/operate/61_certify.ipynb #0f671daf
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,8 @@ class Reference:
         Rows that break a stated rule of the contract: nobody answers them.
     lake : mapping of str to int
         Version of each table of the views, taken before anything was read.
+    two_minds : callable, optional
+        Says of rows, by position, whether the pipeline decides them otherwise when each is asked alone.
     """
 
     names: list[str]
@@ -72,6 +77,16 @@ class Reference:
     features: list[str]
     rejected: int = 0
     lake: Mapping[str, int] = field(default_factory=dict)
+    two_minds: TwoMinds | None = None
+
+
+def minds_of(version: Version, frame: FeatureFrame, decisions: NDArray[np.object_]) -> TwoMinds:
+    """Make what says of rows whether a version decides them otherwise when each is asked alone."""
+
+    def two_minds(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.array([version.answer(frame.take([row]))[1][0] != decisions[row] for row in rows], dtype=np.bool_)
+
+    return two_minds
 
 
 def lake_versions(version: Version, home: Home) -> dict[str, int]:
@@ -110,12 +125,14 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
     values = {}
     if version.views and times is not None:
         values = view_values(request.columns, version.views, Lake(home.lake), times)
-    found = predict(with_reference(version, trusted=load_settings().trusted_types), request.columns, values)
+    pipeline = with_reference(version, trusted=load_settings().trusted_types)
+    found = predict(pipeline, request.columns, values)
     entity = {name: request.columns[name] for name in version.declaration["entity"]}
     features = row_values(found.frame.columns, len(good))
     texts = row_values(entity, len(good)) if entity else features
     names = _names(texts, times if entity and times is not None else None)
-    return Reference(names, found.scores, found.decisions, good, features, asked.height - len(good), lake)
+    minds = minds_of(pipeline, found.frame, found.decisions)
+    return Reference(names, found.scores, found.decisions, good, features, asked.height - len(good), lake, minds)
 
 
 def _names(texts: Sequence[str], times: Sequence[int] | NDArray[np.int64] | None) -> list[str]:
@@ -140,11 +157,11 @@ class DeploymentRow:
     max_difference : float
         Largest difference of a score.
     mismatches : int
-        Answers beyond the tolerance, or with another decision and no tie.
+        Answers beyond the tolerance, or with another decision that nothing excuses.
     missing : int
         Asked rows without an answer.
     ties : int
-        Rows within tolerance of the decision's edge.
+        Other decisions near the edge, of rows about which the pipeline itself is of two minds.
     tolerance : float
         Largest difference that is none.
     """
@@ -208,7 +225,9 @@ def _compared(
     names = _logged_names(log, version)
     wanted, counts = Counter(reference.names), Counter(names)
     kept = [row for row, name in enumerate(names) if name in wanted]
-    first = list({name: row for row, name in reversed(list(enumerate(reference.names)))}.values())
+    places = {name: row for row, name in reversed(list(enumerate(reference.names)))}
+    first = np.array(list(places.values()), dtype=np.intp)
+    minds = reference.two_minds
     decisions = log["decision"].to_list()
     found = compare(
         [reference.names[row] for row in first],
@@ -219,6 +238,7 @@ def _compared(
         [json.loads(decisions[row]) for row in kept],
         tolerance=version.tolerance,
         threshold=version.declaration["threshold"],
+        two_minds=None if minds is None else lambda rows: minds(first[rows]),
     )
     missing = sum(max(0, count - counts[name]) for name, count in wanted.items())
     rate = len(names) / seconds if seconds else None

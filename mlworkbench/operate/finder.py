@@ -17,6 +17,7 @@ from ..evaluation.equivalence import differences
 from ..evaluation.equivalence import tied
 from ..evaluation.text import listed
 from .answered import Answered
+from .certify import minds_of
 from .trail import Told
 from .trail import Trail
 from .trail import explained
@@ -147,8 +148,9 @@ def _result(trail: Trail, told: Told, *, beyond: bool) -> Finding | None:
         return Finding("scorer", "score", told.rows[k], scores[k].tolist(), told.scores[k].tolist())
     ties = tied(scores, tolerance=trail.version.tolerance, threshold=edge) & beyond
     right = trail.predictions.decisions[told.rows].tolist()
-    pairs = enumerate(zip(right, told.decisions, ties.tolist(), strict=True))
-    k = next((k for k, (one, other, tie) in pairs if one != other and not tie), -1)
+    minds = minds_of(trail.version, trail.predictions.frame, trail.predictions.decisions)
+    turned = [k for k, (one, other) in enumerate(zip(right, told.decisions, strict=True)) if one != other]
+    k = next((k for k in turned if not (ties[k] and minds(np.array([told.rows[k]]))[0])), -1)
     return Finding("decision", "decision", told.rows[k], right[k], told.decisions[k]) if k >= 0 else None
 
 

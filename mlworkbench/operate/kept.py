@@ -24,6 +24,7 @@ from ..features.known import arrivals
 from ..home import Home
 from ..jsontext import holds_half
 from .certify import Reference
+from .certify import minds_of
 from .inputs import asked_row
 from .inputs import erased
 from .inputs import known_values
@@ -92,10 +93,10 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
         known = rows.with_columns(pl.lit("null").alias("watermark")) if dated else rows
         values, _ = known_values(asked, known, version, lake)
     frame = version.features({**columns, **values})
-    scores = version.score(frame)
-    names = rows["prediction_id"].to_list()
+    scores, decisions = version.answer(frame)
+    minds, names = minds_of(version, frame, decisions), rows["prediction_id"].to_list()
     features = row_values(frame.columns, len(names))
-    return Reference(names, scores, version.decide(scores), np.arange(len(names)), features)
+    return Reference(names, scores, decisions, np.arange(len(names)), features, two_minds=minds)
 
 # %% ../../nbs/operate/61_kept.ipynb #d8a97dcf
 def sorted_rows(rows: pl.DataFrame, version: Version) -> tuple[pl.DataFrame, int, list[str]]:

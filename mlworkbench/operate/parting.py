@@ -21,7 +21,7 @@ from ..scoring.version import Version
 Array = NDArray[Any]
 
 # %% auto #0
-__all__ = ['Array', 'steps_of', 'same_bits', 'rescored']
+__all__ = ['Array', 'steps_of', 'same_bits', 'rescored', 'redecided']
 
 # %% ../../nbs/operate/62_parting.ipynb #d9ee3bc2
 def steps_of(version: Version, columns: Mapping[str, Array]) -> dict[str, str]:
@@ -78,3 +78,11 @@ def rescored(version: Version, frame: FeatureFrame, log: pl.DataFrame) -> tuple[
             better = apart < off[rows]
             scores[rows[better]], off[rows[better]] = again[better], apart[better]
     return scores, off
+
+
+def redecided(version: Version, frame: FeatureFrame, told: Array) -> NDArray[np.object_]:
+    """Decide rows again: in full where the logged score comes out to the bit, else by that score."""
+    scores, decisions = version.answer(frame)
+    if (version.declaration.get("decision") or {}).get("rule") == "predict":
+        return decisions
+    return np.where(differences(scores, told) == 0, decisions, version.decide(told))

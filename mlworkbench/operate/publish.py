@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ..evaluation.card import card
 from ..evaluation.metrics import evaluate
 from ..home import Home
 from ..scoring.build import build_version
+from ..scoring.deciding import Ruling
+from ..scoring.deciding import settle
 from ..scoring.decision import decide
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import ReferenceScorer
@@ -56,6 +59,10 @@ class Fitted:
         Score from which a row is decided for it.
     input : str
         What the pipeline takes: ``frame``, ``array`` or ``series``.
+    stated : float or None
+        The threshold of the definition.
+    ruling : Ruling or None
+        How scores are decided; None before it was settled, see `settled`.
     """
 
     pipeline: Estimator
@@ -65,11 +72,20 @@ class Fitted:
     positive: Any
     threshold: float | None
     input: str = "frame"
+    stated: float | None = None
+    ruling: Ruling | None = None
 
     @property
     def scorer(self) -> ReferenceScorer:
         """The pipeline behind the interface that all scorers share."""
-        return ReferenceScorer(self.pipeline, self.contract, self.task, self.classes, self.positive, self.input)
+        decision = None if self.ruling is None else self.ruling.decision
+        fields = (self.pipeline, self.contract, self.task, self.classes, self.positive, self.input, decision)
+        return ReferenceScorer(*fields)
+
+    def settled(self, *frames: FeatureFrame) -> Fitted:
+        """Settle how scores are decided, on rows; positive class and threshold are then those of the rule."""
+        ruling = settle(self.scorer, frames, threshold=self.stated, positive=self.positive)
+        return replace(self, positive=ruling.positive, threshold=ruling.threshold, ruling=ruling)
 
 
 def read_rule(
@@ -107,11 +123,11 @@ def read_rule(
         raise DefinitionError(f"label: {rule}; got {classes}; check label and task")
     if task == "multiclass":
         return Fitted(pipeline, contract, task, classes, None, None, input)
-    tuned, label = tuned_rule(pipeline)
-    positive = classes[1] if label is None else label.item() if isinstance(label, np.generic) else label
+    tuned, label = tuned_rule(pipeline) or (None, None)
     middle = 0.5 if response_method(pipeline, task) == "predict_proba" else 0.0
     value = next(one for one in (threshold, tuned, middle) if one is not None)
-    return Fitted(pipeline, contract, task, classes, positive, float(value), input)
+    positive = classes[1] if label is None else label
+    return Fitted(pipeline, contract, task, classes, positive, float(value), input, threshold)
 
 # %% ../../nbs/operate/60_publish.ipynb #c3757225
 DAY = 86_400_000_000
@@ -140,12 +156,12 @@ def judge(
     dict of str to dict
         As `evaluation.metrics.evaluate` gives them.
     """
-    scores = fitted.scorer.score(frame)
-    if fitted.task == "regression":
-        decisions, classes = None, []
-    else:
-        names = ("task", "classes", "positive", "threshold")
-        decisions = decide(scores, {name: getattr(fitted, name) for name in names})
+    scores, decisions = fitted.scorer.answer(frame)
+    classes: list[Any] = []
+    if fitted.task != "regression":
+        rule = {name: getattr(fitted, name) for name in ("task", "classes", "positive", "threshold")}
+        ruled = rule | ({} if fitted.ruling is None else {"decision": fitted.ruling.decision})
+        decisions = decide(scores, ruled) if decisions is None else decisions
         classes = sorted(fitted.classes, key=lambda value: bool(value == fitted.positive))
     blocks = None if times is None else times // DAY
     return evaluate(scores, labels, fitted.task, classes, decisions=decisions, blocks=blocks, seed=seed)

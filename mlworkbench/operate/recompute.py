@@ -32,6 +32,7 @@ from .inputs import erased
 from .inputs import known_values
 from .inputs import needed_columns
 from .inputs import request_arrays
+from .parting import redecided
 from .parting import rescored
 from .parting import same_bits
 from .parting import steps_of
@@ -247,7 +248,7 @@ def _recomputed(rows: _Rows, version: Version, lake: Lake) -> list[Replayed]:
         scores, off = rescored(version, frame, rows.log)
         told = logged_scores(rows.log, scores)
         consistent = differences(version.score(logged), told) <= version.tolerance
-        decided = [to_json(decision) for decision in version.decide(told)]
+        decided = [to_json(decision) for decision in redecided(version, frame, told)]
     found = _Computed(rows.log, logged, frame, steps, held, scores, off, consistent, decided)
     return _verdicts(found, version.tolerance)
 

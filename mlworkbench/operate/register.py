@@ -230,6 +230,7 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
     labels, present = clean_labels(assembled.labels, task)
     fitted = read_rule(single_threaded(definition.estimator), assembled.contract, task, input=takes)
     _check_apart(fitted, assembled, definition.personal)
+    fitted = fitted.settled(assembled.frame)
     asked = {name: values for name, values in assembled.columns.items() if name not in definition.personal}
     fields = {
         **_judged(fitted, assembled, labels, present),
@@ -239,6 +240,7 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
         "classes": fitted.classes,
         "positive": fitted.positive,
         "threshold": fitted.threshold,
+        "ruling": fitted.ruling,
         "input": takes,
         "request": assembled.request,
         "frame": assembled.contract,

@@ -128,9 +128,9 @@ def measure_version(
     values = {}
     if version.views and times is not None:
         values = view_values(columns, version.views, Lake(home.lake), times)
-    scores, declared = version.score(version.features({**columns, **values})), version.declaration
+    (scores, decided), declared = version.answer(version.features({**columns, **values})), version.declaration
     labels, _ = clean_labels(assembled.labels, declared["task"])
-    decisions = None if declared["task"] == "regression" else version.decide(scores)
+    decisions = None if declared["task"] == "regression" else decided
     classes = sorted(declared["classes"], key=lambda value: bool(value == declared["positive"]))
     blocks = None if times is None else times // DAY
     return evaluate(scores, labels[rows], declared["task"], classes, decisions=decisions, blocks=blocks, seed=seed)

@@ -212,8 +212,7 @@ def _predicted(trail: Trail, rows: list[int], column: str, *, current: list[Any]
     if not frame:
         return found
     columns = {**found.frame.columns, column: _typed(current, found.frame.columns[column])}
-    scores = trail.version.score(FeatureFrame(columns))
-    return Predictions(FeatureFrame(columns), scores, trail.version.decide(scores), found.faults)
+    return Predictions(FeatureFrame(columns), *trail.version.answer(FeatureFrame(columns)), found.faults)
 
 
 def _typed(values: list[Any], like: NDArray[Any]) -> NDArray[Any]:

@@ -236,6 +236,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
     task, labels, split = taught(definition, assembled)
     teach, rest = assembled.frame.take(split.train), assembled.frame.take(split.validation)
     fitted, trials = fit(definition, teach, labels[split.train], assembled=assembled, task=task)
+    fitted = fitted.settled(teach, rest)
     times = None if assembled.times is None else assembled.times[split.validation]
     metrics = judge(fitted, rest, labels[split.validation], times=times, seed=definition.seed)
     fields = {
@@ -246,6 +247,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
         "classes": fitted.classes,
         "positive": fitted.positive,
         "threshold": fitted.threshold,
+        "ruling": fitted.ruling,
         "request": assembled.request,
         "frame": assembled.contract,
         "source": source_contract(definition),

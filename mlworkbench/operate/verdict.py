@@ -103,9 +103,9 @@ class DeploymentVerdict:
     max_difference : float
         Largest difference of a score.
     mismatches : int
-        Answers beyond tolerance, or with another decision and no tie.
+        Answers beyond tolerance, or with another decision that nothing excuses.
     ties : int
-        Rows within tolerance of the decision's edge.
+        Other decisions near the edge, of rows about which the pipeline itself is of two minds.
     tolerance : float
         Largest difference of a score that is no difference.
     feature_mismatches, feature_differences : dict of str to int
@@ -122,6 +122,8 @@ class DeploymentVerdict:
         Why it gave no answer, in one line.
     finding : str
         Step and column where a refused deployment first parted from the reference, see `operate.finder`.
+    excused : tuple of str
+        Positions of the first rows that `ties` counts.
     """
 
     deployment: str
@@ -142,6 +144,7 @@ class DeploymentVerdict:
     left_out: int = 0
     reason: str = ""
     finding: str = ""
+    excused: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give all fields, ready for JSON (an infinite difference is the text ``Infinity``)."""
@@ -186,6 +189,7 @@ def hold(
         decisions,
         tolerance=version.tolerance,
         threshold=version.declaration["threshold"],
+        two_minds=reference.two_minds,
     )
     untold = log.height - len({answered.ids[number] for number in kept}) - found.missing
     found = replace(found, duplicated=found.duplicated + max(0, untold))

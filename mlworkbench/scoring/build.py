@@ -23,7 +23,9 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import declaration_of
 from .code import collect_code
-from .decision import decide
+from .deciding import Ruling
+from .deciding import settle
+from .decision import class_names
 from .decision import scale_of
 from .decision import tolerance_of
 from .dump import array_digest
@@ -47,7 +49,6 @@ from .proof import scorer_files
 from .proof import spread
 from .reference import ReferenceScorer
 from .reference import response_method
-from .reference import tuned_rule
 
 Estimator = Any  # scikit-learn ships no types
 Columns = Mapping[str, NDArray[Any]]
@@ -93,7 +94,9 @@ class Parts:
     verdict : mapping, default={"verdict": "undecided"}
         What `check_gates` gave.
     positive, threshold : optional
-        By default the second class, and the tuned threshold, 0.5 for probabilities, 0 for margins.
+        By default the class and the threshold that were tuned, else the second class and what `predict` does.
+    ruling : Ruling, optional
+        How scores are decided, where it was settled already; then `positive` and `threshold` mean nothing.
     views, entity, prediction_time, deployments, personal, gates, owner, description
         As in the definition.
     input : str, default="frame"
@@ -123,6 +126,7 @@ class Parts:
     verdict: Mapping[str, Any] = field(default_factory=lambda: {"verdict": "undecided"})
     positive: Any = None
     threshold: float | None = None
+    ruling: Ruling | None = None
     views: Sequence[View] = ()
     entity: Sequence[str] = ()
     prediction_time: str | None = None
@@ -142,24 +146,18 @@ class Parts:
         if len(classes) < least or (self.task != "multiclass" and len(classes) > least):
             rule = f"{self.task} needs {least} classes"
             raise ScoringError(f"{self.model}: {rule}; got {classes}; check the label column")
+        class_names(classes)
         if not len(self.golden[2]):
             raise ScoringError(f"{self.model}: a version needs golden rows; got none; give some training rows")
         functions = [f if isinstance(f, RowFunction) else RowFunction(f) for f in self.row_functions]
         object.__setattr__(self, "row_functions", functions)
 
 # %% ../../nbs/scoring/36_build.ipynb #4b77364c
-def _rule(parts: Parts) -> dict[str, Any]:
-    """Give positive class and threshold; the tuned ones unless declared."""
-    if parts.task != "binary":
-        return {"positive": None, "threshold": None}
-    tuned, label = tuned_rule(parts.pipeline)
-    label = label.item() if isinstance(label, np.generic) else label
-    positive = next((value for value in (parts.positive, label) if value is not None), parts.classes[1])
-    if positive not in parts.classes:
-        raise ScoringError(f"positive: one of the classes {list(parts.classes)}; got {positive!r}; correct it")
-    middle = 0.5 if response_method(parts.pipeline, "binary") == "predict_proba" else 0.0
-    threshold = next(value for value in (parts.threshold, tuned, middle) if value is not None)
-    return {"positive": positive, "threshold": float(threshold)}
+def _ruling(parts: Parts, pipeline: Estimator) -> Ruling:
+    """Give how scores are decided; settled here unless it was before."""
+    plain = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), None, parts.input)
+    fields = {"threshold": parts.threshold, "positive": parts.positive}
+    return parts.ruling or settle(plain, [parts.training], **fields)
 
 
 def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,9 +196,7 @@ def _measure(parts: Parts, scorers: Sequence[Scorer], declaration: Mapping[str, 
     if off > max(tolerance_of(measured, scale), scale * 1e-9):
         rule = "pipeline: must answer alike after being stored"
         raise ScoringError(f"{rule}; golden scores differ by {off:.3g}; report the estimator")
-    own = [] if parts.task == "regression" else reference.predict(frame).tolist()
-    differs = sum(a != b for a, b in zip(own, decide(scores, declaration).tolist(), strict=False))
-    return {"measured": measured, "scale": scale, "tolerance": tolerance, "predict_differs": differs}
+    return {"measured": measured, "scale": scale, "tolerance": tolerance}
 
 # %% ../../nbs/scoring/36_build.ipynb #fb00ff24
 def fingerprint(frame: FeatureFrame, labels: NDArray[Any] | None = None) -> str:
@@ -247,11 +243,15 @@ def build_version(folder: Path, **fields: Field) -> str:
     modules = {module: f"code/own/{module}.py" for module in own}
     code.update({modules[module]: path.read_bytes() for module, path in own.items()})
     helpers = installed_helpers(named_modules(data))
-    pipeline, rule = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted, modules=own), _rule(parts)
-    scorer = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), rule["positive"], parts.input)
-    compiled, proof = compile_proved(scorer, parts.golden[2], parts.training)
-    declared = _declaration(parts, functions, {**rule, "scorer": (compiled or scorer).kind})
+    pipeline = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted, modules=own)
+    ruling = _ruling(parts, pipeline)
+    scorer = ReferenceScorer(
+        pipeline, parts.frame, parts.task, list(parts.classes), ruling.positive, parts.input, ruling.decision
+    )
+    compiled, proof = compile_proved(scorer, parts.golden[2], parts.training, threshold=ruling.threshold)
+    declared = _declaration(parts, functions, {**ruling.fields, "scorer": (compiled or scorer).kind})
     measured = _measure(parts, [scorer, compiled] if compiled else [scorer], declared)
+    measured["predict_differs"] = ruling.differs
     contracts = _contracts(parts)
     identity = {
         "pipeline": dump_digest(data),

@@ -15,6 +15,7 @@ from .encoders import NoRuleError
 from .encoders import site_of
 from .files import json_text
 from .reference import ReferenceScorer
+from .reference import final_estimator
 from .reference import plain_classes
 from .reference import response_method
 from .steps import class_name
@@ -85,12 +86,18 @@ def _boosted(model: Estimator, method: str) -> Model:
     return spec, _LINKS[link], tree_graph(boosted_trees(model, counts), len(base))
 
 
-def _grown(model: Estimator, wanted: list[int]) -> Model:
+def _grown(model: Estimator, wanted: list[int], link: str) -> Model:
     count = len(getattr(model, "estimators_", [model]))
     one = model.estimators_[0] if hasattr(model, "estimators_") else model
     allowed = "missing float32" if one._support_missing_values(np.zeros((1, 1))) else "finite float32"
     spec: Spec = {"kind": "trees", "allowed": allowed, "divisor": count, "base": [0.0] * len(wanted)}
-    return {**spec, "missing_codes": []}, "identity", tree_graph(grown_trees(model, wanted), len(wanted))
+    return {**spec, "missing_codes": []}, link, tree_graph(grown_trees(model, wanted), len(wanted))
+
+
+def _pure(model: Estimator) -> bool:
+    """Say whether every leaf is of one class: then the shares of two classes sum to 1, whatever the order of sums."""
+    trees = (one.tree_ for one in getattr(model, "estimators_", [model]))
+    return all(np.isin(tree.value[tree.children_left == -1], (0.0, 1.0)).all() for tree in trees)
 
 # %% ../../nbs/scoring/35_compile.ipynb #9d79afa7
 def _opened(pipeline: Estimator) -> tuple[list[Estimator], Estimator]:
@@ -120,16 +127,32 @@ def _wanted(reference: ReferenceScorer) -> list[int]:
     return [own.index(value) for value in reference.classes]
 
 
-def _model(last: Estimator, method: str, wanted: list[int]) -> Model:
+def _model(last: Estimator, method: str, wanted: list[int], *, largest: bool) -> tuple[Model, list[int]]:
+    """Compile the last estimator; give also where the wanted scores stand among its answers."""
     name = class_name(last)
     if name in _BOOSTED:
-        return _boosted(last, method)
+        return _boosted(last, method), wanted
+    if name in _GROWN and largest:  # of all classes, two as well
+        lean = last.n_classes_ == 2 and _pure(last)
+        return _grown(last, [1], "shares") if lean else _grown(last, list(range(last.n_classes_)), "identity"), wanted
     if name in _GROWN:
-        return _grown(last, wanted)
+        return _grown(last, wanted, "identity"), list(range(len(wanted)))
     found = _linear(last, method) if type(last).__module__.startswith("sklearn.") else None
     if found is None:
         raise NoRuleError(f"{name} ({method}) has no rule")
-    return found
+    return found, wanted
+
+
+def _decides(reference: ReferenceScorer) -> dict[str, Any]:
+    """Say of what the largest decides; nothing where scores are held against a threshold."""
+    rule = reference.decision or {}
+    if rule.get("rule") == "predict":
+        name = class_name(final_estimator(reference.pipeline))
+        raise NoRuleError(f"{name} decides by a rule of its own (decision: predict), so the pipeline itself is asked")
+    if rule.get("rule") != "argmax":
+        return {}
+    by = "answers" if rule["of"] == "predict_proba" else "raw"
+    return {"decides": {"by": by, "labels": plain_classes(reference.pipeline)}}
 
 
 def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
@@ -152,14 +175,14 @@ def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
     ScoringError, VersionError
         If the graph cannot be made or loaded here.
     """
+    decides = _decides(reference)
     transformers, last = _opened(reference.pipeline)
     steps, site = steps_of(transformers, site_of(reference.contract, reference.input))
     if site.words:
         raise NoRuleError(f"column {site.words[0]!r} stays text; encode it")
     wanted, method = _wanted(reference), response_method(reference.pipeline, reference.task)
-    spec, link, graph = _model(last, method, wanted)
-    take = list(range(len(wanted))) if class_name(last) in _GROWN else wanted
-    program = {"format": 1, "columns": list(reference.contract.names), "steps": steps, "model": spec}
+    (spec, link, graph), take = _model(last, method, wanted, largest=bool(decides))
+    program = {"format": 2, "columns": list(reference.contract.names), "steps": steps, "model": spec, **decides}
     text = json_text({**program, "link": link, "take": take, "task": reference.task})
     return CompiledScorer(json.loads(text), graph)
 

@@ -52,6 +52,7 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "identity": lambda raw: raw,
     "two sides": lambda raw: np.concatenate([-raw, raw], axis=1),
     "logistic": lambda raw: np.concatenate([1.0 - _expit(raw), _expit(raw)], axis=1),
+    "shares": lambda raw: np.concatenate([1.0 - raw, raw], axis=1),
     "softmax": _softmax,
     "one against rest": _one_against_rest,
     "exp": np.exp,
@@ -133,7 +134,8 @@ class CompiledScorer:
     Parameters
     ----------
     program : dict
-        ``scorer.json``: columns, steps, model, link, take, task.
+        ``scorer.json``: columns, steps, model, link, take, task; where the largest decides, ``decides``: of ``by``
+        (the model's ``raw`` output or the linked ``answers``), by ``labels`` in the estimator's own order.
     graph : bytes, optional
         ``scorer.onnx``, where the model is made of trees.
 
@@ -165,13 +167,17 @@ class CompiledScorer:
     def open(cls, folder: Path) -> CompiledScorer:
         """Open the compiled scorer of a version folder, whose files are verified already."""
         program = json.loads((folder / "scorer.json").read_text(encoding="utf-8"))
-        if program["format"] > 1:
-            raise VersionError(f"scorer.json: format 1; got {program['format']}; upgrade mlworkbench")
+        if program["format"] > 2:
+            raise VersionError(f"scorer.json: format up to 2; got {program['format']}; upgrade mlworkbench")
         graph = (folder / "scorer.onnx").read_bytes() if program["model"]["kind"] == "trees" else None
         return cls(program, graph)
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
-        """Score every row.
+        """Score every row; see `answer`."""
+        return self.answer(frame)[0]
+
+    def answer(self, frame: FeatureFrame) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+        """Score every row, and decide it where the largest of all classes decides.
 
         Parameters
         ----------
@@ -180,7 +186,9 @@ class CompiledScorer:
 
         Returns
         -------
-        ndarray of float64, shape (n,), or (n, classes) for multiclass
+        scores : ndarray of float64, shape (n,), or (n, classes) for multiclass
+        decisions : ndarray of object, shape (n,), or None
+            None where the scores are held against a threshold.
 
         Raises
         ------
@@ -189,9 +197,10 @@ class CompiledScorer:
         """
         several = self.program["task"] == "multiclass"
         if not len(frame):
-            return np.empty((0, len(self.program["take"])) if several else 0)
+            return np.empty((0, len(self.program["take"])) if several else 0), None
         try:
-            scores = self._answers(frame)[:, self.program["take"]]
+            raw, answers = self._answers(frame)
+            scores = answers[:, self.program["take"]]
         except RowError as refusal:
             got = f"the compiled scorer refuses row {refusal.row}: it {refusal.rule}"
             raise ScoringError(f"{got}; correct the row, or let the pipeline handle such values") from None
@@ -199,14 +208,25 @@ class CompiledScorer:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ScoringError(f"score of row {row}: finite; got {scores[row]}; correct the row or the pipeline")
-        return np.ascontiguousarray(scores if several else scores[:, 0])
+        return np.ascontiguousarray(scores if several else scores[:, 0]), self._decided(raw, answers)
 
-    def _answers(self, frame: FeatureFrame) -> Block:
+    def _decided(self, raw: Block, answers: Block) -> NDArray[np.object_] | None:
+        """Take the class of the largest; of equal ones the first."""
+        rule = self.program.get("decides")
+        if rule is None:
+            return None
+        sides = raw if rule["by"] == "raw" else answers
+        places = sides.argmax(axis=1) if sides.shape[1] > 1 else (sides[:, 0] > 0).astype(np.intp)
+        return np.asarray(np.array([*rule["labels"], None], dtype=object)[places])
+
+    def _answers(self, frame: FeatureFrame) -> tuple[Block, Block]:
+        """Give the model's output, and what its link makes of it."""
         columns = [frame.columns[name] for name in self.program["columns"]]
         table: Any = [part for values in columns for part in (values.T if values.ndim == 2 else [values])]
         for step in self._steps:  # type: ignore[attr-defined]
             table = step(table)
-        return np.asarray(self._link(self._model(stack(table))))  # type: ignore[attr-defined]
+        raw = self._model(stack(table))  # type: ignore[attr-defined]
+        return raw, np.asarray(self._link(raw))  # type: ignore[attr-defined]
 
 # %% ../../nbs/scoring/34_compiled.ipynb #24e22d86
 class Scorer(Protocol):
@@ -218,6 +238,9 @@ class Scorer(Protocol):
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Give float64 of shape (n,), or (n, classes) for multiclass."""
+
+    def answer(self, frame: FeatureFrame) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+        """Give scores, and decisions where they are not a matter of the scores alone."""
 
 
 def open_scorer(
@@ -257,5 +280,6 @@ def open_scorer(
     check_helpers(manifest.get("helpers", {}))
     kept = {module: folder / file for module, file in manifest["modules"].items()}
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted, modules=kept)
-    classes, positive = declaration["classes"], declaration["positive"]
-    return ReferenceScorer(pipeline, frame, declaration["task"], classes, positive=positive, input=declaration["input"])
+    fields = {name: declaration.get(name) for name in ("positive", "input", "decision")}
+    return ReferenceScorer(pipeline, frame, declaration["task"], declaration["classes"], **fields)
+

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,51 @@ from ..errors import ScoringError
 Label = Any  # a class: text, number or boolean
 
 # %% auto #0
-__all__ = ['Label', 'decide', 'scale_of', 'tolerance_of']
+__all__ = ['Label', 'class_names', 'score_names', 'decide', 'scale_of', 'tolerance_of']
+
+# %% ../../nbs/scoring/32_decision.ipynb #1791a5d0
+def class_names(classes: Sequence[Label]) -> list[str]:
+    """Give classes as text, as their scores are named.
+
+    Parameters
+    ----------
+    classes : sequence
+        In declared order.
+
+    Returns
+    -------
+    list of str
+        In the same order.
+
+    Raises
+    ------
+    ScoringError
+        If two classes are the same text, as 1 and "1".
+
+    Examples
+    --------
+    >>> class_names([1, 2, 10])
+    ['1', '2', '10']
+    """
+    names = [str(value) for value in classes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        alike = [value for value in classes if str(value) == twice]
+        rule = "classes that differ as text, since their scores are named by them"
+        raise ScoringError(f"label: {rule}; got {', '.join(map(repr, alike))}; rename one and fit again")
+    return names
+
+
+def score_names(declaration: Mapping[str, Any]) -> list[str]:
+    """Name the columns of a version's scores: ``score``, or ``score_<class>`` for each of several classes.
+
+    Examples
+    --------
+    >>> score_names({"task": "multiclass", "classes": ["Adelie", "Gentoo", "Chinstrap"]})
+    ['score_Adelie', 'score_Gentoo', 'score_Chinstrap']
+    """
+    several = declaration["task"] == "multiclass"
+    return [f"score_{name}" for name in class_names(declaration["classes"])] if several else ["score"]
 
 # %% ../../nbs/scoring/32_decision.ipynb #0adc5e68
 def _objects(values: list[Any]) -> NDArray[np.object_]:
@@ -41,7 +86,7 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     scores : ndarray of shape (n,), or (n, classes) for multiclass
         Scores of the positive class, of every class, or predicted values.
     declaration : mapping
-        Reads ``task``, and for classifiers ``classes``, ``positive`` and ``threshold``.
+        Reads ``task``, and for classifiers ``classes``, ``positive``, ``threshold`` and ``decision``.
 
     Returns
     -------
@@ -51,7 +96,7 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     Raises
     ------
     ScoringError
-        If the declaration is incomplete or the scores have another shape.
+        If the declaration is incomplete, the scores have another shape, or the pipeline decides by itself.
 
     Examples
     --------
@@ -64,11 +109,16 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
         raise ScoringError(f"{task} scores have dimension {axes}; got shape {scores.shape}; use the version's score")
     if task == "regression":
         return _objects([None] * len(scores))
+    rule = declaration.get("decision") or {"rule": "threshold", "strict": False}
+    if rule["rule"] == "predict":
+        raise ScoringError("decision: the pipeline's own predict, which needs the rows; got scores; ask the version")
     if task == "multiclass":
         classes = list(declaration["classes"])
         return _objects([classes[k] for k in np.argmax(scores, axis=1)]) if len(scores) else _objects([])
     negative, positive = _other_class(declaration), declaration["positive"]
-    return _objects([positive if hit else negative for hit in scores >= declaration["threshold"]])
+    strict = rule["strict"] if rule["rule"] == "threshold" else positive == declaration["classes"][1]
+    threshold = declaration["threshold"]
+    return _objects([positive if hit else negative for hit in (scores > threshold if strict else scores >= threshold)])
 
 # %% ../../nbs/scoring/32_decision.ipynb #249093a7
 def scale_of(scores: NDArray[np.float64], method: str) -> float:

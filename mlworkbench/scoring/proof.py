@@ -19,6 +19,7 @@ from ..errors import WorkbenchError
 from .compile import compile_scorer
 from .compile import scorer_files
 from .compiled import CompiledScorer
+from .decision import decide
 from .decision import scale_of
 from .decision import tolerance_of
 from .encoders import UNKNOWN
@@ -31,7 +32,8 @@ _all_ = [scorer_files]
 Scorer = Any  # has score(frame)
 
 # %% auto #0
-__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'probes', 'spread', 'prove', 'compile_proved', 'scorer_files']
+__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Answer', 'probes', 'spread', 'of_two_minds', 'prove',
+           'compile_proved', 'scorer_files']
 
 # %% ../../nbs/scoring/35_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe
@@ -81,28 +83,58 @@ def spread(scorer: Scorer, frame: FeatureFrame) -> float:
     return float(np.abs(scorer.score(frame) - singles).max())
 
 # %% ../../nbs/scoring/35_proof.ipynb #c9644084
-def _answer(scorer: Scorer, frame: FeatureFrame) -> NDArray[np.float64] | None:
-    """Score a frame; None where the scorer refuses."""
+Label = Any  # a class: text, number or boolean
+Rule = dict[str, Any]
+Answer = tuple[NDArray[np.float64], NDArray[np.object_] | None]
+
+
+def _answer(scorer: Scorer, frame: FeatureFrame) -> Answer | None:
+    """Score and decide a frame; None where the scorer refuses."""
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(scorer.score(frame))
+            found: Answer = scorer.answer(frame)
+            return found
     except (ScoringError, UserCodeError):
         return None
 
 
-def _difference(compiled: Scorer, reference: Scorer, frame: FeatureFrame, what: str) -> float:
-    """Give the largest difference of scores, relative where they are large; refuse what only one refuses."""
+def _difference(compiled: Scorer, reference: Scorer, frame: FeatureFrame, what: str, rule: Rule) -> float:
+    """Give the largest difference of scores, relative where they are large; refuse what only one refuses or decides."""
     expected, got = _answer(reference, frame), _answer(compiled, frame)
     if expected is None or got is None:
         if (expected is None) != (got is None):
             refusing = "pipeline" if expected is None else "compiled scorer"
             raise ScoringError(f"{what}: only the {refusing} refuses it")
         return 0.0
-    return float(np.max(np.abs(got - expected) / np.maximum(1.0, 1e-3 * np.abs(expected)), initial=0.0))
+    decisions = [_decisions(answer, rule) for answer in (expected, got)]
+    turned = np.flatnonzero(decisions[0] != decisions[1])
+    firm = [row for row in turned if not of_two_minds(reference, frame, int(row), decisions[0][row], rule)]
+    if firm:
+        first, second = (answer[firm[0]] for answer in decisions)
+        raise ScoringError(f"{what}: row {firm[0]} must be decided {first!r}; the compiled scorer says {second!r}")
+    apart = np.abs(got[0] - expected[0]) / np.maximum(1.0, 1e-3 * np.abs(expected[0]))
+    return float(np.max(apart, initial=0.0))
 
 
-def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, training: FeatureFrame) -> dict[str, Any]:
-    """Prove that a compiled scorer gives the pipeline's scores.
+def _decisions(answer: Answer, rule: Rule) -> NDArray[np.object_]:
+    return decide(answer[0], rule) if answer[1] is None else answer[1]
+
+
+def of_two_minds(scorer: Scorer, frame: FeatureFrame, row: int, decision: Label, rule: Rule) -> bool:
+    """Say whether a scorer decides a row otherwise when it is asked for that row alone."""
+    alone = _answer(scorer, frame.take([row]))
+    return alone is None or _decisions(alone, rule)[0] != decision
+
+
+def prove(
+    compiled: Scorer,
+    reference: ReferenceScorer,
+    golden: FeatureFrame,
+    training: FeatureFrame,
+    *,
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """Prove that a compiled scorer gives the pipeline's scores and decisions.
 
     Parameters
     ----------
@@ -112,6 +144,8 @@ def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, tr
         The pipeline.
     golden, training : FeatureFrame
         Rows; of more than `PROOF_ROWS` training rows so many, evenly spaced.
+    threshold : float, optional
+        Edge of a binary decision, where it has one.
 
     Returns
     -------
@@ -123,6 +157,8 @@ def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, tr
     ScoringError
         Naming the rows or the probe that told them apart.
     """
+    fields = {name: getattr(reference, name) for name in ("task", "classes", "positive", "decision")}
+    rule = {**fields, "threshold": 0.0 if threshold is None else threshold}
     scale = scale_of(reference.score(golden), response_method(reference.pipeline, reference.task))
     tolerance = tolerance_of(0.0, scale, compiled=True)
     step = -(-len(training) // PROOF_ROWS) or 1
@@ -130,7 +166,7 @@ def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, tr
     odd = list(probes(golden, reference.contract))
     largest = 0.0
     for what, frame in [*frames, *odd]:
-        difference = _difference(compiled, reference, frame, what)
+        difference = _difference(compiled, reference, frame, what, rule)
         if difference > tolerance:
             raise ScoringError(f"{what}: scores differ by {difference:.3g} (tolerance {tolerance:.3g})")
         largest = max(largest, difference)
@@ -138,7 +174,7 @@ def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, tr
 
 
 def compile_proved(
-    reference: ReferenceScorer, golden: FeatureFrame, training: FeatureFrame
+    reference: ReferenceScorer, golden: FeatureFrame, training: FeatureFrame, *, threshold: float | None = None
 ) -> tuple[CompiledScorer | None, dict[str, Any]]:
     """Compile a pipeline and prove it, or say why not.
 
@@ -148,6 +184,8 @@ def compile_proved(
         The pipeline.
     golden, training : FeatureFrame
         Rows to prove it on.
+    threshold : float, optional
+        Edge of a binary decision, where it has one.
 
     Returns
     -------
@@ -158,7 +196,7 @@ def compile_proved(
     """
     try:
         compiled = compile_scorer(reference)
-        return compiled, prove(compiled, reference, golden, training)
+        return compiled, prove(compiled, reference, golden, training, threshold=threshold)
     except WorkbenchError as error:
         return None, {"reason": str(error)}
     except Exception as error:  # an estimator with insides of another release has no rule either

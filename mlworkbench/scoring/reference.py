@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
@@ -22,6 +23,12 @@ from ..errors import user_frame
 from .dump import canonical_digest
 from .dump import dump_pipeline
 from .dump import load_pipeline
+from .estimator import by_pairs
+from .estimator import final_estimator
+from .estimator import plain_classes
+from .estimator import plain_label
+from .estimator import response_method
+from .estimator import tuned_rule
 from .frame import FeatureFrame
 
 if TYPE_CHECKING:
@@ -29,11 +36,11 @@ if TYPE_CHECKING:
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
-_all_ = [canonical_digest, dump_pipeline, load_pipeline]
+_all_ = [canonical_digest, dump_pipeline, load_pipeline, final_estimator, response_method, tuned_rule]
 
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'Call', 'frame_to_pandas', 'final_estimator', 'response_method', 'tuned_rule', 'plain_classes',
-           'ReferenceScorer', 'canonical_digest', 'dump_pipeline', 'load_pipeline']
+__all__ = ['Estimator', 'Label', 'Call', 'frame_to_pandas', 'ReferenceScorer', 'canonical_digest', 'dump_pipeline',
+           'load_pipeline', 'final_estimator', 'response_method', 'tuned_rule']
 
 # %% ../../nbs/scoring/33_reference.ipynb #eb866a5a
 def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray:
@@ -92,59 +99,6 @@ def frame_to_pandas(frame: FeatureFrame, contract: Contract) -> pd.DataFrame:
             columns[column.name] = _series(values, column)
     return pd.DataFrame(columns, copy=False)
 
-# %% ../../nbs/scoring/33_reference.ipynb #e076000c
-def final_estimator(pipeline: Estimator) -> Estimator:
-    """Give the last estimator of a pipeline, at any depth."""
-    while getattr(pipeline, "steps", None):
-        pipeline = pipeline.steps[-1][1]
-    return pipeline
-
-
-def response_method(pipeline: Estimator, task: str) -> str:
-    """Say which method gives the scores.
-
-    Parameters
-    ----------
-    pipeline : estimator
-        Fitted.
-    task : str
-        ``binary``, ``multiclass`` or ``regression``.
-
-    Returns
-    -------
-    str
-        ``"predict_proba"``, ``"decision_function"`` or ``"predict"``.
-
-    Raises
-    ------
-    ScoringError
-        If a classifier has neither of the first two.
-    """
-    if task == "regression":
-        return "predict"
-    asked = getattr(final_estimator(pipeline), "response_method", "auto")
-    options = ["predict_proba", "decision_function"] if asked == "auto" else [asked]
-    for method in options:
-        if hasattr(pipeline, method):
-            return method
-    name = type(final_estimator(pipeline)).__name__
-    way_out = "wrap it in CalibratedClassifierCV"
-    raise ScoringError(f"estimator: predict_proba or decision_function; {name} has neither; {way_out}")
-
-
-def tuned_rule(pipeline: Estimator) -> tuple[float | None, Label]:
-    """Give the threshold and the positive class that a tuned classifier holds; None where it holds none."""
-    last = final_estimator(pipeline)
-    threshold = getattr(last, "best_threshold_", None)
-    if threshold is None and hasattr(last, "threshold") and isinstance(last.threshold, int | float):
-        threshold = last.threshold
-    return (None if threshold is None else float(threshold)), getattr(last, "pos_label", None)
-
-
-def plain_classes(pipeline: Estimator) -> list[Any]:
-    """Give the classes of a fitted classifier as plain values; none for a regressor."""
-    return [value.item() if isinstance(value, np.generic) else value for value in getattr(pipeline, "classes_", [])]
-
 # %% ../../nbs/scoring/33_reference.ipynb #c321d889
 Call = Callable[[FeatureFrame], object]
 
@@ -195,6 +149,8 @@ class ReferenceScorer:
         The positive class of a binary model; the second by default.
     input : str, default="frame"
         What the pipeline was fitted on: ``"frame"`` (pandas), ``"array"``, or ``"series"`` (one column of text).
+    decision : mapping, optional
+        The rule of decisions, as `scoring.deciding` reads it.
 
     Examples
     --------
@@ -212,6 +168,7 @@ class ReferenceScorer:
     classes: list[Any]
     positive: Label = None
     input: str = "frame"
+    decision: Mapping[str, Any] | None = None
     kind = "reference"
 
     def model_input(self, frame: FeatureFrame) -> pd.DataFrame | pd.Series[Any] | NDArray[Any]:
@@ -222,7 +179,11 @@ class ReferenceScorer:
         return table.to_numpy() if self.input == "array" else table
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
-        """Score every row.
+        """Score every row; see `answer`."""
+        return self.answer(frame)[0]
+
+    def answer(self, frame: FeatureFrame) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+        """Score every row, and decide it where scores alone do not.
 
         Parameters
         ----------
@@ -231,7 +192,9 @@ class ReferenceScorer:
 
         Returns
         -------
-        ndarray of float64, shape (n,), or (n, classes) for multiclass
+        scores : ndarray of float64, shape (n,), or (n, classes) for multiclass
+        decisions : ndarray of object, shape (n,), or None
+            None where the scores are held against a threshold, and where no rule is known.
 
         Raises
         ------
@@ -241,19 +204,33 @@ class ReferenceScorer:
             If the user's own transformer raises; names file, line and row.
         """
         if not len(frame):
-            return np.empty((0, len(self.classes)) if self.task == "multiclass" else 0)
+            return np.empty((0, len(self.classes)) if self.task == "multiclass" else 0), None
         method = response_method(self.pipeline, self.task)
-        raw = self._call(method, frame)
-        scores = self._oriented(np.asarray(raw, dtype=np.float64), method)
+        raw = np.asarray(self._call(method, frame), dtype=np.float64)
+        scores = self._oriented(raw, method)
         bad = ~np.isfinite(scores).reshape(len(frame), -1).all(axis=1)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ScoringError(f"score of row {row}: finite; got {scores[row]}; correct the row or the pipeline")
-        return scores
+        return scores, self._decided(frame, raw, method)
 
-    def predict(self, frame: FeatureFrame) -> NDArray[Any]:
-        """Give the pipeline's own `predict`, to count where it differs from the declared decision."""
-        return np.asarray(self._call("predict", frame)) if len(frame) else np.empty(0, dtype=object)
+    def _decided(self, frame: FeatureFrame, raw: NDArray[np.float64], method: str) -> NDArray[np.object_] | None:
+        """Decide by the largest of what was asked already, or by the pipeline's own `predict`."""
+        rule = self.decision or {}
+        if rule.get("rule") == "predict" or rule.get("of", method) != method:
+            return self.predict(frame)
+        if rule.get("rule") != "argmax":
+            return None
+        places = raw.argmax(axis=1) if raw.ndim == 2 else (raw > 0).astype(np.intp)
+        own = np.array([*plain_classes(self.pipeline), None], dtype=object)  # None, so that no class is taken apart
+        return np.asarray(own[places])
+
+    def predict(self, frame: FeatureFrame) -> NDArray[np.object_]:
+        """Give the pipeline's own `predict`, as the classes that are declared."""
+        labels = np.asarray(self._call("predict", frame)).tolist() if len(frame) else []
+        known, result = {value: value for value in self.classes}, np.empty(len(labels), dtype=object)
+        result[:] = [known.get(value, value) for value in map(plain_label, labels)]
+        return result
 
     def _call(self, method: str, frame: FeatureFrame) -> object:
         def call(rows: FeatureFrame) -> object:
@@ -274,6 +251,10 @@ class ReferenceScorer:
             if method == "predict_proba":
                 return np.ascontiguousarray(scores[:, place])
             return self._one_column(scores if place else -scores)
+        if method == "decision_function" and by_pairs(final_estimator(self.pipeline), len(own)):
+            from sklearn.multiclass import _ovr_decision_function  # as SVC itself makes shape "ovr" of pairs
+
+            scores = np.asarray(_ovr_decision_function(scores < 0, -scores, len(own)))
         if scores.shape[1:] != (len(own),):
             way_out = "set decision_function_shape='ovr' or probability=True"
             raise ScoringError(f"estimator: one score a class; got shape {scores.shape}; {way_out}")

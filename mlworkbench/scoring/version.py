@@ -123,8 +123,13 @@ class Version:
         """Score a feature frame."""
         return self.scorer.score(frame)
 
+    def answer(self, frame: FeatureFrame) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+        """Score and decide a feature frame; ties and rules of the pipeline's own need more than the scores."""
+        scores, decisions = self.scorer.answer(frame)
+        return scores, self.decide(scores) if decisions is None else decisions
+
     def decide(self, scores: NDArray[np.float64]) -> NDArray[np.object_]:
-        """Decide by the declared threshold or the largest score."""
+        """Decide scores whose rows are gone, by the declared threshold or the largest."""
         return decide(scores, self.declaration)
 
 # %% ../../nbs/scoring/35_version.ipynb #9d252d4a
@@ -182,8 +187,8 @@ def predict(
     if severe:
         raise faults_error(severe, "request")
     frame = version.features({**columns, **values})
-    scores = version.score(frame)
-    return Predictions(frame, scores, version.decide(scores), found)
+    scores, decisions = version.answer(frame)
+    return Predictions(frame, scores, decisions, found)
 
 # %% ../../nbs/scoring/35_version.ipynb #b2d6fb9d
 def _golden_scores(version: Version) -> NDArray[np.float64]:

@@ -38,9 +38,44 @@ def test_another_decision_is_a_mismatch_even_when_scores_are_equal():
     assert compare(["a"], [0.9], [1], ["a"], [0.9], [0], tolerance=1e-9, threshold=0.5).mismatches == 1
 
 
-def test_another_decision_at_the_threshold_is_a_tie_and_no_mismatch():
-    found = compare(["a"], [0.5], [1], ["a"], [0.5 - 1e-13], [0], tolerance=1e-12, threshold=0.5)
-    assert (found.ties, found.mismatches, found.verdict) == (1, 0, "equal")
+def of_two_minds(*rows):
+    return lambda asked: np.isin(asked, rows)
+
+
+def test_another_decision_beside_the_threshold_is_excused_where_the_reference_is_of_two_minds():
+    case = (["a", "b"], [0.9, 0.5 + 1e-13], [1, 1], ["b", "a"], [0.5 - 1e-13, 0.9], [0, 1])
+    found = compare(*case, tolerance=1e-12, threshold=0.5, two_minds=of_two_minds(1))
+    assert (found.ties, found.mismatches, found.verdict, found.excused) == (1, 0, "equal", ("b",))
+    for minds in (None, of_two_minds(0)):
+        found = compare(*case, tolerance=1e-12, threshold=0.5, two_minds=minds)
+        assert (found.ties, found.mismatches, found.verdict) == (0, 1, "refused")
+
+
+@pytest.mark.parametrize(
+    ("scores", "decisions", "edge"),
+    [([0.5], ["n"], 0.5), ([[0.4, 0.4, 0.2]], ["a"], None)],
+    ids=["threshold", "largest"],
+)
+def test_an_exact_tie_is_never_excused_since_a_rule_decides_it(scores, decisions, edge):
+    case = (["a"], scores, decisions, ["a"], scores, ["b"])
+    found = compare(*case, tolerance=1e-6, threshold=edge, two_minds=of_two_minds(0))
+    assert (found.ties, found.mismatches, found.verdict) == (0, 1, "refused")
+
+
+def test_two_classes_that_lead_within_the_tolerance_are_excused_as_a_threshold_is():
+    near = [[0.4, 0.4 + 1e-9, 0.2 - 1e-9]]
+    case = (["a"], near, ["b"], ["a"], [[0.4 + 1e-9, 0.4, 0.2 - 1e-9]], ["a"])
+    assert compare(*case, tolerance=1e-8, two_minds=of_two_minds(0)).verdict == "equal"
+    assert compare(*case, tolerance=1e-10, two_minds=of_two_minds(0)).verdict == "refused"
+
+
+def test_the_reference_is_asked_about_turned_decisions_near_the_edge_alone():
+    asked = []
+    compare(
+        ["a", "b", "c"], [0.5 + 1e-13, 0.5 + 1e-13, 0.9], [1, 1, 1], ["a", "b", "c"], [0.5, 0.5, 0.9], [1, 0, 0],
+        tolerance=1e-12, threshold=0.5, two_minds=lambda rows: [asked.extend(rows.tolist()), rows == rows][1],
+    )  # fmt: skip
+    assert asked == [1]
 
 
 def test_a_tie_does_not_excuse_a_score_beyond_tolerance():
@@ -93,7 +128,7 @@ def test_scores_of_another_shape_are_refused():
 
 def test_without_a_threshold_a_single_score_has_no_ties():
     assert tied([0.5, 0.5], tolerance=1.0).tolist() == [False, False]
-    assert tied([[0.6, 0.4], [0.5, 0.5]], tolerance=1e-9).tolist() == [False, True]
+    assert tied([[0.6, 0.4], [0.5 + 1e-10, 0.5]], tolerance=1e-9).tolist() == [False, True]
 
 
 def test_a_comparison_is_json_and_carries_its_verdict():

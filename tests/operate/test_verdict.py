@@ -77,13 +77,16 @@ def test_a_difference_below_tolerance_shows_as_a_difference_and_not_as_a_mismatc
     assert found.max_difference == pytest.approx(1e-10)
 
 
-def test_another_decision_is_a_mismatch_unless_the_row_is_a_tie() -> None:
+def test_another_decision_is_a_mismatch_unless_the_reference_is_of_two_minds() -> None:
     decisions = told().decisions
     flipped = [not decisions[0], *decisions[1:]]
     assert held(told(decisions=flipped)).mismatches == 1
     near = np.concatenate([[0.5 - 1e-10], SCORES[1:]])
-    tied = held(told(decisions=flipped, scores=near), log(near), scores=near)
-    assert (tied.verdict, tied.ties, tied.mismatches) == ("equal", 1, 0)
+    firm = held(told(decisions=flipped, scores=near), log(near), scores=near)
+    assert (firm.verdict, firm.ties, firm.mismatches) == ("refused", 0, 1)
+    minds = {"two_minds": lambda rows: rows == 0}
+    tied = held(told(decisions=flipped, scores=near), log(near), scores=near, **minds)
+    assert (tied.verdict, tied.ties, tied.mismatches, tied.excused) == ("equal", 1, 0, ("0",))
 
 
 def test_a_row_that_was_dropped_is_missing() -> None:
@@ -191,7 +194,7 @@ def test_a_table_and_records_come_into_one_form() -> None:
     table = pl.DataFrame(
         {"prediction_id": ["p"], "row": [4], "score_a": [0.1], "score_b": [0.7], "score_c": [0.2], "decision": ["b"]}
     )
-    record = {"prediction_id": "p", "scores": [0.1, 0.7, 0.2], "classes": ["a", "b", "c"], "decision": "b"}
+    record = {"prediction_id": "p", "scores": {"c": 0.2, "a": 0.1, "b": 0.7}, "decision": "b"}
     one, other = answered_table(table, version), answered_records([record], version, rows=[4])
     assert (one.rows, one.ids, one.decisions) == (other.rows, other.ids, other.decisions) == ([4], ["p"], ["b"])
     assert np.array_equal(one.scores, other.scores)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlworkbench.errors import ScoringError
-from mlworkbench.scoring.decision import decide, scale_of, tolerance_of
+from mlworkbench.scoring.decision import class_names, decide, scale_of, score_names, tolerance_of
 
 BINARY = {"task": "binary", "classes": ["no", "yes"], "positive": "yes", "threshold": 0.5}
 THREE = {"task": "multiclass", "classes": ["a", "b", "c"]}
@@ -65,3 +65,13 @@ def test_scale_is_one_for_probabilities_and_the_largest_score_otherwise() -> Non
     assert scale_of(scores, "predict_proba") == 1
     assert scale_of(scores, "decision_function") == scale_of(scores, "predict") == 3
     assert scale_of(np.zeros(2), "predict") == 1
+
+
+def test_scores_of_several_classes_are_named_by_class() -> None:
+    assert score_names({**THREE, "classes": [1, 2.5, True]}) == ["score_1", "score_2.5", "score_True"]
+    assert score_names(BINARY) == score_names({"task": "regression", "classes": []}) == ["score"]
+
+
+def test_two_classes_of_one_text_are_refused_since_their_scores_could_not_be_told_apart() -> None:
+    with pytest.raises(ScoringError, match=r"differ as text.*got 1, '1'; rename one"):
+        class_names([1, "1", "x"])

@@ -170,7 +170,7 @@ def test_a_tuned_threshold_is_read_from_the_pipeline() -> None:
         FixedThresholdClassifier(LogisticRegression(), threshold=0.2, response_method="decision_function"), TWO
     )
     assert tuned_rule(fixed) == (0.2, None) and response_method(fixed, "binary") == "decision_function"
-    assert tuned_rule(fitted(LogisticRegression(), TWO)) == (None, None)
+    assert tuned_rule(fitted(LogisticRegression(), TWO)) is None
 
 
 def test_a_classifier_without_scores_is_refused_with_the_way_out() -> None:

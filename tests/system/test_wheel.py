@@ -119,7 +119,7 @@ def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, tmp_p
         service.send_signal(signal.SIGINT)
         output, _ = service.communicate(timeout=60)
     assert answer[0]["decision"] in (0, 1, 2)
-    assert abs(sum(answer[0]["scores"]) - 1) < 1e-9
+    assert abs(sum(answer[0]["scores"].values()) - 1) < 1e-9
     assert b"Traceback" not in output
 
 

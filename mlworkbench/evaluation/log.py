@@ -31,7 +31,7 @@ _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
     "ON CONFLICT DO NOTHING"
 )
-_FOUND = ("entity", "prediction_time", "features", "scores", "decision")
+_FOUND = ("entity", "key", "prediction_time", "features", "scores", "decision")
 _FIND = (
     f"SELECT prediction_id, {', '.join(_FOUND)} FROM predictions "
     "WHERE prediction_id IN (SELECT value FROM json_each(?))"
@@ -90,7 +90,7 @@ class PredictionLog:
             return write_all(self._opened(), self.path, _INSERT, rows)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Give what is logged under ids: id to entity, prediction time, features, scores and decision, as written.
+        """Give what is logged under ids: id to entity, key, prediction time, features, scores and decision, as written.
 
         Raises
         ------
@@ -160,19 +160,20 @@ def write_all(connection: sqlite3.Connection, path: Path, insert: str, rows: Seq
 
 # %% ../../nbs/evaluation/40_log.ipynb #4a60dc2c
 class LabelRow(TypedDict, total=False):
-    """A label: `model`, `value`, `available_at` (us), and `entity` with `prediction_time` (us), or `prediction_id`."""
+    """A label: `model`, `value`, `available_at` (us); `prediction_id`, `key`, or `entity` with `prediction_time`."""
 
     model: str
     entity: Mapping[str, Any]
     prediction_time: int
     prediction_id: str
+    key: str | int
     value: Any
     available_at: int
 
 
 _INSERT_LABEL = (
-    "INSERT INTO labels (model, prediction_id, entity, prediction_time, value, available_at) "
-    "VALUES (:model, :prediction_id, :entity, :prediction_time, :value, :available_at) ON CONFLICT DO NOTHING"
+    "INSERT INTO labels (model, prediction_id, entity, prediction_time, key, value, available_at) "
+    "VALUES (:model, :prediction_id, :entity, :prediction_time, :key, :value, :available_at) ON CONFLICT DO NOTHING"
 )
 
 
@@ -216,16 +217,19 @@ def _label(position: int, row: LabelRow) -> dict[str, Any]:
     if to_json(row["value"]) == "null":
         raise LogError(f"label {position}: value must not be missing; got {row['value']!r}; leave out such rows")
     named, entity, at = row.get("prediction_id", ""), row.get("entity"), row.get("prediction_time")
+    key = str(row.get("key", ""))
     if isinstance(at, str) or isinstance(row["available_at"], str):
         raise LogError(f"label {position}: times in microseconds since 1970 UTC; got text; read it with parse_time")
-    if bool(named) == bool(entity) or bool(entity) != (at is not None):
+    if bool(named) + bool(key) + bool(entity) != 1 or bool(entity) != (at is not None):
         got = ", ".join(name for name in LabelRow.__annotations__ if row.get(name))
-        raise LogError(f"label {position}: needs entity and prediction_time, or prediction_id alone; got {got}")
+        rule = "needs prediction_id alone, key alone, or entity and prediction_time"
+        raise LogError(f"label {position}: {rule}; got {got}")
     return {
         "model": row["model"],
         "prediction_id": named,
         "entity": to_json(entity) if entity else "",
         "prediction_time": None if at is None else int(at),
+        "key": key,
         "value": to_json(row["value"]),
         "available_at": int(row["available_at"]),
     }

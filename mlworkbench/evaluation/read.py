@@ -26,7 +26,7 @@ __all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictio
 
 # %% ../../nbs/evaluation/49_read.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
-_LABEL_FIELDS = ("model", "prediction_id", "entity", "prediction_time", "value", "available_at")
+_LABEL_FIELDS = ("model", "prediction_id", "entity", "prediction_time", "key", "value", "available_at")
 _INTEGERS = ("prediction_time", "logged_at", "available_at", "latency_us", "schema_version")
 
 
@@ -193,7 +193,7 @@ def read_labels(path: Path | str) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        `model, prediction_id, entity, prediction_time, value` (JSON text), `available_at`; an absent name is an
+        `model, prediction_id, entity, prediction_time, key, value` (JSON text), `available_at`; an absent name is an
         empty text.
 
     Raises

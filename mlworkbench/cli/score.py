@@ -30,19 +30,16 @@ from .place import choose
 from .place import known_models
 from .place import place
 from .place import rows_from
-from ..errors import IngestError
 from ..errors import Refused
 from ..errors import RunError
-from ..errors import nearest
 
 if TYPE_CHECKING:
-    from mlworkbench.evaluation.log import LabelRow
     from mlworkbench.operate.runs import RunResult
     from mlworkbench.scoring.version import Version
 
 # %% auto #0
 __all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'unmeasured', 'metric_rows', 'run_facts', 'batch',
-           'serve', 'label', 'label_rows', 'text_entity', 'evaluate']
+           'serve', 'label', 'evaluate']
 
 # %% ../../nbs/cli/83_score.ipynb #535a0806
 def opened_version(here: Place, model: str, version: str) -> Version:
@@ -199,74 +196,14 @@ def label(
     json: Json = False,
 ) -> None:
     """Add labels: what came true, and when it was known."""
-    from mlworkbench.evaluation.labels import write_labels
+    from mlworkbench.evaluation.labelling import label_rows
+    from mlworkbench.evaluation.labelling import write_labels
 
     here = place()
     opened = opened_version(here, model, "")
-    rows = label_rows(file, opened)
-    new = write_labels(opened, rows, here.home)
-    facts = {"model": opened.model, "read": len(rows), "new": new}
-    answer(facts, [f"{opened.model}: {len(rows):,} labels read, {new:,} new"], as_json=json)
-
-
-def label_rows(file: str, version: Version) -> list[LabelRow]:
-    """Read a file of labels.
-
-    Parameters
-    ----------
-    file : str
-        Columns: the label, ``available_at``, and ``prediction_id`` or the entity with the prediction time.
-    version : Version
-        Its declaration names label, entity and prediction time.
-
-    Returns
-    -------
-    list of LabelRow
-        One per row that has a label.
-
-    Raises
-    ------
-    IngestError
-        If a column is missing.
-    """
-    from mlworkbench.data.source import open_source
-
-    source = open_source(file, text=text_entity(version))
-    declared, columns = version.declaration, source.columns()
-    by_entity = declared.get("prediction_time") and declared["entity"] and "prediction_id" not in columns
-    named = [*declared["entity"], declared["prediction_time"]] if by_entity else ["prediction_id"]
-    for name in (declared["label"], "available_at", *named):
-        if name not in columns:
-            raise IngestError(f"{file}: a column {name!r}; got {', '.join(columns)}; {nearest(name, columns)}")
-    found: list[LabelRow] = []
-    for part in source.batches():
-        found += [_label_row(row, version) for row in part.to_pylist() if row[declared["label"]] is not None]
-    return found
-
-
-def text_entity(version: Version) -> list[str]:
-    """Name the columns of an entity that are text by contract, which a CSV file is not asked about."""
-    kinds = {column.name: column.kind for column in version.request.columns}
-    return [name for name in version.declaration["entity"] if kinds.get(name) in ("text", "category")]
-
-
-def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
-    """Name the prediction that a row is the label of."""
-    declared = version.declaration
-    given = row[declared["label"]]
-    known = next((name for name in declared.get("classes") or () if name == given), given)
-    value: LabelRow = {"model": version.model, "value": known, "available_at": _us(row["available_at"])}
-    if row.get("prediction_id"):
-        return {**value, "prediction_id": row["prediction_id"]}
-    entity = {name: row[name] for name in declared["entity"]}
-    return {**value, "entity": entity, "prediction_time": _us(row[declared["prediction_time"]])}
-
-
-def _us(moment: Any) -> int:  # noqa: ANN401, RUF100 - text or a time, as the file's format has it
-    """Microseconds since 1970 UTC of a time; a naive one is refused."""
-    from mlworkbench.contract import parse_time
-
-    return parse_time(moment if isinstance(moment, str) else moment.isoformat())
+    told = write_labels(opened, label_rows(file, opened), here.home, source=Path(file).name)
+    first, *more = told.lines()
+    answer({"model": opened.model, **asdict(told)}, [f"{opened.model}: {first}", *more], as_json=json)
 
 # %% ../../nbs/cli/83_score.ipynb #7eb39180
 def evaluate(

@@ -160,7 +160,10 @@ def write_all(connection: sqlite3.Connection, path: Path, insert: str, rows: Seq
 
 # %% ../../nbs/evaluation/40_log.ipynb #4a60dc2c
 class LabelRow(TypedDict, total=False):
-    """A label: `model`, `value`, `available_at` (us); `prediction_id`, `key`, or `entity` with `prediction_time`."""
+    """A label: `model`, `value`, `available_at` (us); `prediction_id`, `key`, or `entity` with `prediction_time`.
+
+    `row` may say where it stands in its file; it is not kept.
+    """
 
     model: str
     entity: Mapping[str, Any]
@@ -169,6 +172,7 @@ class LabelRow(TypedDict, total=False):
     key: str | int
     value: Any
     available_at: int
+    row: int
 
 
 _INSERT_LABEL = (
@@ -199,7 +203,7 @@ def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
 
     See Also
     --------
-    mlworkbench.evaluation.labels.write_labels : Puts pseudonyms in the place of persons first.
+    mlworkbench.evaluation.labelling.write_labels : Reads what a label means, and puts pseudonyms in first.
     """
     ready = [_label(position, row) for position, row in enumerate(rows)]
     connection = connect(Path(path))

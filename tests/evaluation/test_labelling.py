@@ -239,7 +239,8 @@ def test_a_changed_label_is_a_row_of_its_own_and_the_later_counts(home, tmp_path
 def test_bad_labels_of_an_older_package_are_skipped_and_named_and_stop_nothing(home):
     ids = predicted(home, [7, 8, 9])
     values = [101, "bar", "12"]
-    rows = [{"model": "m", "prediction_id": name, "value": v, "available_at": 1} for name, v in zip(ids, values, strict=True)]
+    pairs = zip(ids, values, strict=True)
+    rows = [{"model": "m", "prediction_id": name, "value": value, "available_at": 1} for name, value in pairs]
     append_labels(home.log("m"), [*rows, {**rows[2], "value": "spam", "available_at": 2}])
     usable, skipped = usable_labels(read_labels(home.log("m")), CODES)
     assert [(row["row"], row["name"], row["value"]) for row in skipped] == [

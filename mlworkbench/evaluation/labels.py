@@ -147,7 +147,7 @@ def evaluate_log(
     Returns
     -------
     dict of str to dict
-        As `evaluate` returns it.
+        As `evaluate` returns it, with `served`: how many rows were answered; `n` of them are labelled.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def evaluate_log(
     if task == "binary":
         positive = declaration.get("positive")
         classes.sort(key=lambda item: positive is not None and item == positive)
-    return evaluate(
+    found = evaluate(
         rows["scores"],
         rows["labels"],
         task,
@@ -169,3 +169,4 @@ def evaluate_log(
         repeats=repeats,
         seed=seed,
     )
+    return {name: {**metric, "served": len(joined)} for name, metric in found.items()}

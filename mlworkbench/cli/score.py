@@ -96,7 +96,8 @@ def conclude(result: RunResult, *, as_json: bool) -> None:
     plain = [f"{name}: {value}" for name, value in metrics.items() if not isinstance(value, dict | list)]
     reports = [f"{name}: {path}" for name, path in (result.result.get("reports") or {}).items()]
     table = [*text_table(metric_rows(metrics)), *unmeasured(metrics)]
-    lines = [f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
+    said = [str(line) for line in result.result.get("said") or ()]
+    lines = [*said, f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
     answer(run_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
     if result.verdict in ("fail", "refused"):
         raise Refused(f"run {result.run_id}: its verdict must not be {result.verdict}; see {result.output}")
@@ -127,15 +128,20 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``deployment, metric, value, low, high, n``.
+        ``deployment, metric, value, low, high, labelled``; the last as ``155 of 1,291`` where rows served are known.
 
     Examples
     --------
     >>> metric_rows({"batch": {"mae": {"value": 0.5, "n": 9}}, "scored": 9})
-    [{'deployment': 'batch', 'metric': 'mae', 'value': 0.5, 'low': None, 'high': None, 'n': 9}]
+    [{'deployment': 'batch', 'metric': 'mae', 'value': 0.5, 'low': None, 'high': None, 'labelled': '9'}]
     """
     return [
-        {"deployment": deployment, "metric": name, **{key: found.get(key) for key in ("value", "low", "high", "n")}}
+        {
+            "deployment": deployment,
+            "metric": name,
+            **{key: found.get(key) for key in ("value", "low", "high")},
+            "labelled": f"{found.get('n', 0):,}{f' of {served:,}' if (served := found.get('served')) else ''}",
+        }
         for deployment, named in metrics.items()
         if isinstance(named, dict)
         for name, found in named.items()
@@ -145,7 +151,8 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def run_facts(result: RunResult) -> dict[str, Any]:
     """Gather what a run found, for JSON."""
     facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
-    return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}}
+    found = {key: result.result[key] for key in ("said", "gates", "drift", "labels") if key in result.result}
+    return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
 
 
 def batch(
@@ -211,10 +218,14 @@ def evaluate(
     version: VersionOption = "",
     start: Start = "",
     end: End = "",
+    known_at: Annotated[
+        str, typer.Option("--known-at", help="Only labels and predictions that were there at this time; default: now.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Hold predictions against labels: metrics, drift, quality."""
     here = place()
     need("evidently", extra="reports")
     name = choose(model, known_models(here))
-    conclude(run_page(here, "evaluate", {"model": name, "version": version, "start": start, "end": end}), as_json=json)
+    values = {"model": name, "version": version, "start": start, "end": end, "known_at": known_at}
+    conclude(run_page(here, "evaluate", values), as_json=json)

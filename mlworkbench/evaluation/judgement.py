@@ -81,7 +81,7 @@ def column_finding(
     far, index = bool(distance and distance["drift"]), found["psi"]
     moved = index > max(LARGE, chance) or (far and index > max(SMALL, chance))
     why = f"stability index {show(index)}, by chance up to {show(chance)}"
-    if distance:
+    if distance and distance["distance"] is not None:
         why += f"; distance {show(distance['distance'])}, training's own stretches up to {show(distance['threshold'])}"
     return {"finding": "moved" if moved else "as before", "why": why}
 
@@ -167,7 +167,8 @@ def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     held.sort(key=lambda pair: order[pair[0]["verdict"]])
     lines = []
     for gate, name in held:
-        labelled = f", {gate['n']:,} of {gate['served']:,} rows labelled" if "served" in gate else ""
+        told = "served" in gate and not gate["reason"]
+        labelled = f", {gate['n']:,} of {gate['served']:,} rows labelled" if told else ""
         why = f"; {gate['reason']}" if gate["reason"] else ""
         value = f", {show(gate['value'])}" if gate["value"] is not None else ""
         rule = f"{gate['metric']} {gate['rule']} {show(gate['bound'])}"

@@ -221,5 +221,5 @@ def _thin(metric: Mapping[str, Any]) -> str:
     labelled, served = metric["n"], metric["served"]
     if labelled >= MINIMUM_LABELLED and labelled >= MINIMUM_COVERAGE * served:
         return ""
-    least = f"{MINIMUM_LABELLED}" if labelled < MINIMUM_LABELLED else f"{MINIMUM_COVERAGE:.0%} of them"
+    least = f"{MINIMUM_LABELLED}" if labelled < MINIMUM_LABELLED else f"{100 * MINIMUM_COVERAGE:.0f} % of them"
     return f"{labelled:,} of {served:,} rows labelled; a gate needs {least}"

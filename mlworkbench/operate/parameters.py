@@ -141,6 +141,7 @@ def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
         if not isinstance(value, str) or not re.fullmatch(pattern, value) or ".." in value:
             raise RunError(f"parameter {name!r}: must be {rule}; got {value!r}; choose another")
     start, end = _time("start", values.get("start")), _time("end", values.get("end"))
+    _time("known_at", values.get("known_at"))
     if start is not None and end is not None and start >= end:
         rule = f"must be after start {values['start']}"
         raise RunError(f"parameter 'end': {rule}; got {values['end']}; swap or widen the interval")

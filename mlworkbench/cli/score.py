@@ -151,7 +151,8 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def run_facts(result: RunResult) -> dict[str, Any]:
     """Gather what a run found, for JSON."""
     facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
-    found = {key: result.result[key] for key in ("said", "gates", "drift", "labels") if key in result.result}
+    names = [name for name in ("said", "gates", "drift", "labels") if name in result.result]
+    found: dict[str, Any] = {name: result.result[name] for name in names}
     return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
 
 

@@ -5,50 +5,20 @@
 # %% ../../nbs/evaluation/47_judgement.ipynb #6dae8165
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from .card import show
 
 # %% auto #0
-__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'chance_index', 'column_finding', 'show_share', 'judge_drift',
-           'gate_lines', 'verdict_lines']
+__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'column_finding', 'show_share', 'judge_drift', 'gate_lines',
+           'verdict_lines']
 
 # %% ../../nbs/evaluation/47_judgement.ipynb #d00a613e
 SMALL, LARGE = 0.1, 0.25
 FEWEST = 30
 GAP = 0.1
 NAMED = 5
-
-
-def chance_index(bins: int, reference: int, rows: int) -> float:
-    """Give the stability index that equal distributions exceed once in a thousand times.
-
-    Parameters
-    ----------
-    bins : int
-        Bins that are compared, at least 2.
-    reference, rows : int
-        Rows of training and of the live sample, at least 1 each.
-
-    Returns
-    -------
-    float
-        At least 0.
-
-    References
-    ----------
-    Yurdakul (2018), Statistical properties of population stability index.
-
-    Examples
-    --------
-    >>> round(chance_index(11, 4000, 20), 2), round(chance_index(11, 4000, 2000), 3)
-    (1.49, 0.022)
-    """
-    from scipy.stats import chi2
-
-    return float(chi2.ppf(0.999, bins - 1)) * (1 / reference + 1 / rows)
 
 # %% ../../nbs/evaluation/47_judgement.ipynb #1b028cbd
 def column_finding(
@@ -59,7 +29,7 @@ def column_finding(
     Parameters
     ----------
     found : mapping
-        As `compare_column` gives it.
+        As `compare_profile` gives it.
     distance : mapping or None
         As `drift_table` gives it; None where the column was not measured.
     reference, rows : int
@@ -72,18 +42,25 @@ def column_finding(
     """
     before, now = found["missing_reference"], found["missing"]
     shares = f"{show_share(now)} missing, training {show_share(before)}"
-    if now == 1 and before < 1:
-        return {"finding": "empty", "why": shares}
-    pooled = (before * reference + now * rows) / (reference + rows)
-    if now - before > max(GAP, 3 * math.sqrt(pooled * (1 - pooled) * (1 / reference + 1 / rows))):
-        return {"finding": "missing", "why": shares}
-    chance = chance_index(len(found["shares"]) + 1, reference, rows)
+    if now > before and _rarely(round(now * rows), rows, (before * reference + 1) / (reference + 2)):
+        if now == 1:
+            return {"finding": "empty", "why": shares}
+        if now - before > GAP:
+            return {"finding": "missing", "why": shares}
+    chance = found["chance"]
     far, index = bool(distance and distance["drift"]), found["psi"]
     moved = index > max(LARGE, chance) or (far and index > max(SMALL, chance))
     why = f"stability index {show(index)}, by chance up to {show(chance)}"
     if distance and distance["distance"] is not None:
         why += f"; distance {show(distance['distance'])}, training's own stretches up to {show(distance['threshold'])}"
     return {"finding": "moved" if moved else "as before", "why": why}
+
+
+def _rarely(count: int, rows: int, share: float) -> bool:
+    """Say whether so many of the rows, or more, come less than once in a thousand times."""
+    from scipy.stats import binom
+
+    return bool(binom.sf(count - 1, rows, share) < 0.001)
 
 
 def show_share(share: float) -> str:

@@ -148,6 +148,7 @@ def register(
     data: Annotated[str, typer.Option("--data", help="Rows the pipeline was fitted on: csv, jsonl or parquet.")],
     label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")],
     query: Query = "",
+    key: Annotated[str, typer.Option("--key", help="Column by which you know a row, such as order_id.")] = "",
     personal: Personal = None,
     json: Json = False,
 ) -> None:
@@ -161,7 +162,8 @@ def register(
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
-    result = make_version(pipeline, table, table.pop(label), name=name, personal=persons, home=here.home)
+    labels = table.pop(label)
+    result = make_version(pipeline, table, labels, name=name, key=key or None, personal=persons, home=here.home)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 

@@ -30,19 +30,16 @@ from .place import choose
 from .place import known_models
 from .place import place
 from .place import rows_from
-from ..errors import IngestError
 from ..errors import Refused
 from ..errors import RunError
-from ..errors import nearest
 
 if TYPE_CHECKING:
-    from mlworkbench.evaluation.log import LabelRow
     from mlworkbench.operate.runs import RunResult
     from mlworkbench.scoring.version import Version
 
 # %% auto #0
 __all__ = ['opened_version', 'score', 'score_lines', 'run_page', 'conclude', 'unmeasured', 'metric_rows', 'run_facts', 'batch',
-           'serve', 'label', 'label_rows', 'text_entity', 'evaluate']
+           'serve', 'label', 'evaluate']
 
 # %% ../../nbs/cli/83_score.ipynb #535a0806
 def opened_version(here: Place, model: str, version: str) -> Version:
@@ -99,7 +96,8 @@ def conclude(result: RunResult, *, as_json: bool) -> None:
     plain = [f"{name}: {value}" for name, value in metrics.items() if not isinstance(value, dict | list)]
     reports = [f"{name}: {path}" for name, path in (result.result.get("reports") or {}).items()]
     table = [*text_table(metric_rows(metrics)), *unmeasured(metrics)]
-    lines = [f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
+    said = [str(line) for line in result.result.get("said") or ()]
+    lines = [*said, f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
     answer(run_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
     if result.verdict in ("fail", "refused"):
         raise Refused(f"run {result.run_id}: its verdict must not be {result.verdict}; see {result.output}")
@@ -130,15 +128,20 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``deployment, metric, value, low, high, n``.
+        ``deployment, metric, value, low, high, labelled``; the last as ``155 of 1,291`` where rows served are known.
 
     Examples
     --------
     >>> metric_rows({"batch": {"mae": {"value": 0.5, "n": 9}}, "scored": 9})
-    [{'deployment': 'batch', 'metric': 'mae', 'value': 0.5, 'low': None, 'high': None, 'n': 9}]
+    [{'deployment': 'batch', 'metric': 'mae', 'value': 0.5, 'low': None, 'high': None, 'labelled': '9'}]
     """
     return [
-        {"deployment": deployment, "metric": name, **{key: found.get(key) for key in ("value", "low", "high", "n")}}
+        {
+            "deployment": deployment,
+            "metric": name,
+            **{key: found.get(key) for key in ("value", "low", "high")},
+            "labelled": f"{found.get('n', 0):,}{f' of {served:,}' if (served := found.get('served')) else ''}",
+        }
         for deployment, named in metrics.items()
         if isinstance(named, dict)
         for name, found in named.items()
@@ -148,7 +151,9 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def run_facts(result: RunResult) -> dict[str, Any]:
     """Gather what a run found, for JSON."""
     facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
-    return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}}
+    names = [name for name in ("said", "gates", "drift", "labels") if name in result.result]
+    found: dict[str, Any] = {name: result.result[name] for name in names}
+    return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
 
 
 def batch(
@@ -199,74 +204,14 @@ def label(
     json: Json = False,
 ) -> None:
     """Add labels: what came true, and when it was known."""
-    from mlworkbench.evaluation.labels import write_labels
+    from mlworkbench.evaluation.labelling import label_rows
+    from mlworkbench.evaluation.labelling import write_labels
 
     here = place()
     opened = opened_version(here, model, "")
-    rows = label_rows(file, opened)
-    new = write_labels(opened, rows, here.home)
-    facts = {"model": opened.model, "read": len(rows), "new": new}
-    answer(facts, [f"{opened.model}: {len(rows):,} labels read, {new:,} new"], as_json=json)
-
-
-def label_rows(file: str, version: Version) -> list[LabelRow]:
-    """Read a file of labels.
-
-    Parameters
-    ----------
-    file : str
-        Columns: the label, ``available_at``, and ``prediction_id`` or the entity with the prediction time.
-    version : Version
-        Its declaration names label, entity and prediction time.
-
-    Returns
-    -------
-    list of LabelRow
-        One per row that has a label.
-
-    Raises
-    ------
-    IngestError
-        If a column is missing.
-    """
-    from mlworkbench.data.source import open_source
-
-    source = open_source(file, text=text_entity(version))
-    declared, columns = version.declaration, source.columns()
-    by_entity = declared.get("prediction_time") and declared["entity"] and "prediction_id" not in columns
-    named = [*declared["entity"], declared["prediction_time"]] if by_entity else ["prediction_id"]
-    for name in (declared["label"], "available_at", *named):
-        if name not in columns:
-            raise IngestError(f"{file}: a column {name!r}; got {', '.join(columns)}; {nearest(name, columns)}")
-    found: list[LabelRow] = []
-    for part in source.batches():
-        found += [_label_row(row, version) for row in part.to_pylist() if row[declared["label"]] is not None]
-    return found
-
-
-def text_entity(version: Version) -> list[str]:
-    """Name the columns of an entity that are text by contract, which a CSV file is not asked about."""
-    kinds = {column.name: column.kind for column in version.request.columns}
-    return [name for name in version.declaration["entity"] if kinds.get(name) in ("text", "category")]
-
-
-def _label_row(row: dict[str, Any], version: Version) -> LabelRow:
-    """Name the prediction that a row is the label of."""
-    declared = version.declaration
-    given = row[declared["label"]]
-    known = next((name for name in declared.get("classes") or () if name == given), given)
-    value: LabelRow = {"model": version.model, "value": known, "available_at": _us(row["available_at"])}
-    if row.get("prediction_id"):
-        return {**value, "prediction_id": row["prediction_id"]}
-    entity = {name: row[name] for name in declared["entity"]}
-    return {**value, "entity": entity, "prediction_time": _us(row[declared["prediction_time"]])}
-
-
-def _us(moment: Any) -> int:  # noqa: ANN401, RUF100 - text or a time, as the file's format has it
-    """Microseconds since 1970 UTC of a time; a naive one is refused."""
-    from mlworkbench.contract import parse_time
-
-    return parse_time(moment if isinstance(moment, str) else moment.isoformat())
+    told = write_labels(opened, label_rows(file, opened), here.home, source=Path(file).name)
+    first, *more = told.lines()
+    answer({"model": opened.model, **asdict(told)}, [f"{opened.model}: {first}", *more], as_json=json)
 
 # %% ../../nbs/cli/83_score.ipynb #7eb39180
 def evaluate(
@@ -274,10 +219,14 @@ def evaluate(
     version: VersionOption = "",
     start: Start = "",
     end: End = "",
+    known_at: Annotated[
+        str, typer.Option("--known-at", help="Only labels and predictions that were there at this time; default: now.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Hold predictions against labels: metrics, drift, quality."""
     here = place()
     need("evidently", extra="reports")
     name = choose(model, known_models(here))
-    conclude(run_page(here, "evaluate", {"model": name, "version": version, "start": start, "end": end}), as_json=json)
+    values = {"model": name, "version": version, "start": start, "end": end, "known_at": known_at}
+    conclude(run_page(here, "evaluate", values), as_json=json)

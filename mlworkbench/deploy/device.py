@@ -28,6 +28,7 @@ from .path import Entry
 from .path import answers
 from .path import now_us
 from .path import prediction_rows
+from .path import row_keys
 from .stream_append import Appender
 from .stream_ask import CARRIED
 from .stream_ask import Part
@@ -142,7 +143,8 @@ def _lines(version: Version, part: Part, predictions: Predictions, origin: tuple
     carried = part.values if part.watermark == CARRIED else {}
     entry = Entry("edge", ids, source, now_us(), part.watermark, latency, carried)
     rows = prediction_rows(version, predictions, part.request, entry)
-    told = answers(version, predictions, [row["prediction_id"] for row in rows])
+    keys = row_keys(part.request.columns, version)
+    told = answers(version, predictions, [row["prediction_id"] for row in rows], keys)
     return [
         {**answer, "line": event.line, "log": {name: value for name, value in row.items() if name not in NAMED}}
         for event, answer, row in zip(part.events, told, rows, strict=True)

@@ -81,6 +81,8 @@ class Shape:
         Largest difference at which two scores count as equal.
     timed : bool
         Whether the prediction time comes from the request.
+    key : str
+        Column of the request that is the user's own key; empty where there is none.
     """
 
     scores: int
@@ -88,6 +90,7 @@ class Shape:
     columns: dict[str, dict[str, Column]]
     tolerance: float
     timed: bool
+    key: str = ""
 
     @classmethod
     def of(cls, declaration: Mapping[str, Any], contracts: Mapping[str, Any]) -> Shape:
@@ -103,6 +106,7 @@ class Shape:
             columns={"features": {c.name: c for c in frame.columns}, "entity": entity, "request": asked},
             tolerance=float(declaration["tolerance"]),
             timed=bool(declaration.get("prediction_time")),
+            key=declaration.get("key") or "",
         )
 
     def misfit(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -119,6 +123,9 @@ class Shape:
             for name, value in values.items():
                 if not fits(value, columns[name]):
                     return field, f"{name} of kind {columns[name].kind}"
+        asked = {**json.loads(row["entity"]), **json.loads(row["request"] or "{}")}
+        if row["key"] != (str(asked.get(self.key)) if self.key else ""):
+            return "key", f"the {self.key or 'key'} of the request, as text"
         return None
 
 # %% ../../nbs/deploy/54_edge_collect.ipynb #08c455c5
@@ -208,7 +215,7 @@ def _logged(path: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any], shape: Shape) -> bool:
     """Say whether two rows of one id tell the same prediction."""
-    told = ("decision", "entity", "features", "request", *(["prediction_time"] if shape.timed else []))
+    told = ("decision", "entity", "key", "features", "request", *(["prediction_time"] if shape.timed else []))
     pairs = zip(json.loads(one["scores"]), json.loads(other["scores"]), strict=False)
     return all(one[field] == other[field] for field in told) and all(abs(a - b) <= shape.tolerance for a, b in pairs)
 

@@ -120,6 +120,7 @@ RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "latency_us": ("a whole number from 0, of 64 bits", whole_number(0, 2**63 - 1)),
     "features": OBJECT,
     "faults": ("a JSON list of objects", _holds(lambda v: isinstance(v, list) and all(type(f) is dict for f in v))),
+    "key": ("text, or nothing", lambda value: isinstance(value, str)),
     "request": ("a JSON object, or nothing", lambda value: value == "" or OBJECT[1](value)),
     "schema_version": (f"from 1 to {SCHEMA_VERSION}, else a newer mlworkbench", whole_number(1, SCHEMA_VERSION)),
 }
@@ -138,7 +139,7 @@ def refused(place: str, column: str, rule: str, value: object, way_out: str = AG
 def _row(place: str, line: Mapping[str, Any]) -> dict[str, Any]:
     """Make a row of the log of a line of a device's file."""
     kept = line.get("log")
-    row = {"request": "", **(kept if isinstance(kept, dict) else {})}
+    row = {"request": "", "key": "", **(kept if isinstance(kept, dict) else {})}
     row |= {field: line.get(field) for field in ("prediction_id", "model", "version", "line")}
     for column, (rule, holds) in RULES.items():
         if not holds(row.get(column)):

@@ -28,7 +28,7 @@ from ..scoring.version import Predictions
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns',
+__all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns', 'row_keys',
            'require_deployment', 'Entry', 'now_us', 'prediction_rows', 'answers']
 
 # %% ../../nbs/deploy/48_path.ipynb #403ff92e
@@ -137,6 +137,12 @@ def personal_columns(version: Version) -> set[str]:
     return {c.name for c in version.request.columns if c.personal} | {*(version.declaration.get("personal") or ())}
 
 
+def row_keys(columns: Mapping[str, NDArray[Any]], version: Version) -> list[Any] | None:
+    """Give the user's own key of each row, texts or whole numbers; None where the version declares none."""
+    name = version.declaration.get("key")
+    return listed(columns[name]) if name else None
+
+
 def require_deployment(version: Version, deployment: str) -> None:
     """Refuse a deployment that the version's definition does not name.
 
@@ -227,6 +233,7 @@ def prediction_rows(version: Version, predictions: Predictions, request: Request
         input_ids=entry.input_ids,
         request_id=entry.request_id,
         entity=entity,
+        key=row_keys(request.columns, version),
         prediction_times=prediction_times(request.columns, version),
         logged_at=entry.logged_at,
         watermark=entry.watermark,
@@ -243,7 +250,9 @@ def _remainder(version: Version, predictions: Predictions, asked: Columns) -> Co
     return {name: values for name, values in asked.items() if name not in told}
 
 # %% ../../nbs/deploy/48_path.ipynb #c398b9e5
-def answers(version: Version, predictions: Predictions, ids: Sequence[str]) -> list[dict[str, Any]]:
+def answers(
+    version: Version, predictions: Predictions, ids: Sequence[str], keys: Sequence[Any] | None = None
+) -> list[dict[str, Any]]:
     """Make the answers a caller gets, ready for JSON.
 
     Parameters
@@ -254,12 +263,14 @@ def answers(version: Version, predictions: Predictions, ids: Sequence[str]) -> l
         Of n rows.
     ids : sequence of str
         The n prediction ids.
+    keys : sequence, optional
+        The n keys of the user's own, where the version declares one; see `row_keys`.
 
     Returns
     -------
     list of dict
-        ``prediction_id, model, version``, then ``score`` or ``scores`` (a number by class), then ``decision`` unless
-        the task is regression.
+        ``prediction_id``, ``key`` where declared, ``model, version``, then ``score`` or ``scores`` (a number by
+        class), then ``decision`` unless the task is regression.
     """
     whole = {"model": version.model, "version": version.version}
     task = version.declaration["task"]
@@ -268,7 +279,8 @@ def answers(version: Version, predictions: Predictions, ids: Sequence[str]) -> l
     if task == "multiclass":
         names = class_names(version.declaration["classes"])
         scores = [{"scores": dict(zip(names, row["score"], strict=True))} for row in scores]
+    named = [{}] * len(ids) if keys is None else [{"key": key} for key in keys]
     return [
-        {"prediction_id": i, **whole, **score, **decision}
-        for i, score, decision in zip(ids, scores, decided, strict=True)
+        {"prediction_id": i, **key, **whole, **score, **decision}
+        for i, key, score, decision in zip(ids, named, scores, decided, strict=True)
     ]

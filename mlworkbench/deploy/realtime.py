@@ -29,6 +29,7 @@ from .path import prediction_rows
 from .path import prediction_times
 from .path import request_columns
 from .path import require_deployment
+from .path import row_keys
 from .path import time_views
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
@@ -168,7 +169,8 @@ class Realtime:
         entry = Entry("realtime", identities, request_id, self.clock(), watermark, microseconds)
         rows = prediction_rows(self.version, predictions, request, entry)
         self._write(rows, request_id, repeated)
-        told = answers(self.version, predictions, [row["prediction_id"] for row in rows])
+        ids, keys = [row["prediction_id"] for row in rows], row_keys(request.columns, self.version)
+        told = answers(self.version, predictions, ids, keys)
         return 200, told[0] if single else told
 
     def _predict(self, request: Request) -> tuple[Predictions, Json]:

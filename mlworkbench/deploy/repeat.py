@@ -20,13 +20,13 @@ __all__ = ['answered_otherwise']
 
 # %% ../../nbs/deploy/44_repeat.ipynb #48a861ee
 _ASKED = """
-SELECT p.prediction_id, p.entity, p.features FROM predictions p
+SELECT p.prediction_id, p.entity, p.key, p.features FROM predictions p
 JOIN json_each(?) AS wanted ON p.prediction_id = wanted.value
 """
 
 
 def answered_otherwise(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Say whether the log holds one of these predictions for another entity or other features.
+    """Say whether the log holds one of these predictions for another entity, key or other features.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def answered_otherwise(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
     LogError
         If the log cannot be read.
     """
-    wanted = {row["prediction_id"]: (row["entity"], row["features"]) for row in rows}
+    wanted = {row["prediction_id"]: (row["entity"], row["key"], row["features"]) for row in rows}
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
             found = connection.execute(_ASKED, [json.dumps(list(wanted))]).fetchall()
     except sqlite3.Error as error:
         raise LogError(f"{path}: {error}; the request was not scored; check the file and repeat") from error
-    return any((entity, features) != wanted[name] for name, entity, features in found)
+    return any(tuple(asked) != wanted[name] for name, *asked in found)

@@ -139,6 +139,8 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
         OpenAPI 3.0 schema.
     """
     properties: dict[str, Any] = {name: {"type": "string"} for name in ("prediction_id", "model", "version")}
+    if declaration.get("key"):
+        properties["key"] = {"description": f"the {declaration['key']} of the record"}
     if declaration["task"] == "multiclass":
         names = class_names(declaration["classes"])
         by_class = {"properties": {name: {"type": "number"} for name in names}, "required": names}

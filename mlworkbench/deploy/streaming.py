@@ -20,6 +20,7 @@ from .path import now_us
 from .path import personal_columns
 from .path import prediction_rows
 from .path import require_deployment
+from .path import row_keys
 from .path import time_views
 from .stream_ask import CARRIED
 from .stream_ask import Part
@@ -206,11 +207,12 @@ class Streaming:
     def _same(self) -> list[str]:
         """Name the fields in which an event that was logged before must agree."""
         timed = ["prediction_time"] if self.version.declaration.get("prediction_time") else []
-        return ["entity", *timed, *([] if time_views(self.version) else ["features"])]
+        return ["entity", "key", *timed, *([] if time_views(self.version) else ["features"])]
 
     def _published(self, part: Part, predictions: Predictions, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         """Make the lines of the output."""
-        told = answers(self.version, predictions, [row["prediction_id"] for row in rows])
+        ids, keys = [row["prediction_id"] for row in rows], row_keys(part.request.columns, self.version)
+        told = answers(self.version, predictions, ids, keys)
         return [
             Outcome(event, {**answer, "line": event.line, "offset": event.offset, **self._asked(row)}, True)
             for event, answer, row in zip(part.events, told, rows, strict=True)

@@ -129,8 +129,8 @@ class Scored:
     Attributes
     ----------
     table : polars.DataFrame
-        ``prediction_id, row``, the entity and the prediction time where declared, ``score`` (or ``score_<class>``
-        for several classes), ``decision`` (unless regression); one row per row that was scored.
+        ``prediction_id, row``, key, entity and prediction time where declared, ``score`` (or ``score_<class>`` for
+        several classes), ``decision`` (unless regression); one row per row that was scored.
     faults : tuple of Fault
         Severe faults of the rows that were not; `row` counts from `Origin.first`.
     """
@@ -213,7 +213,8 @@ def _output(
         "prediction_id": pl.Series(ids, dtype=pl.String),
         "row": pl.Series(rows, dtype=pl.Int64),
     }
-    named |= {name: pl.Series(listed(request.columns[name])) for name in declared.get("entity") or ()}
+    key = [declared["key"]] if declared.get("key") else []
+    named |= {name: pl.Series(listed(request.columns[name])) for name in (*key, *(declared.get("entity") or ()))}
     if declared.get("prediction_time"):
         named[declared["prediction_time"]] = pl.Series(request.columns[declared["prediction_time"]]).cast(TIME)
     by_name = predictions.scores.reshape(len(rows), -1).T

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,65 +14,20 @@ from numpy.typing import NDArray
 
 from ..contract import Contract
 from ..errors import LogError
-from ..errors import WorkbenchError
-from .log import LabelRow
-from .log import append_labels
+from .label_value import usable_labels as usable_labels
+from .labelling import write_labels as write_labels
 from .metrics import evaluate
 from .read import TIME
 from .read import decoded
 from .read import moment_us
 from .read import read_labels as read_labels
 from .read import read_log as read_log
-from ..home import Home
-from ..pseudonym import pseudonym_names
-from ..pseudonym import pseudonymised_record
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['DAY', 'write_labels', 'join_labels', 'logged', 'logged_frame', 'evaluate_log']
+__all__ = ['DAY', 'join_labels', 'logged', 'logged_frame', 'evaluate_log']
 
 # %% ../../nbs/evaluation/49_labels.ipynb #a93980f8
-def write_labels(version: Version, rows: Sequence[LabelRow], home: Home) -> int:
-    """Write what came true for the predictions of a version's model, persons by pseudonym.
-
-    Parameters
-    ----------
-    version : Version
-        As the registry opens it; its request contract says what names a person.
-    rows : sequence of LabelRow
-        Labels; `model` may be left out.
-    home : Home
-        Holds the log.
-
-    Returns
-    -------
-    int
-        Labels that are new.
-
-    Raises
-    ------
-    LogError
-        If a row is of another model, names no prediction, or a person by anything but text; then none was written.
-    """
-    persons = pseudonym_names(version.request)
-    ready = [_nameless(position, row, version, persons) for position, row in enumerate(rows)]
-    return append_labels(home.log(version.model), ready)
-
-
-def _nameless(position: int, row: LabelRow, version: Version, persons: Sequence[str]) -> LabelRow:
-    """Put pseudonyms into the entity of a label."""
-    if (model := row.get("model", version.model)) != version.model:
-        raise LogError(
-            f"label {position}: a label of {version.model}; got one of {model}; open a version of that model"
-        )
-    try:
-        entity = pseudonymised_record(row.get("entity") or {}, persons, version.pseudonyms)
-    except WorkbenchError as error:
-        raise LogError(f"label {position}: {error}") from None
-    return {**row, "model": version.model, "entity": entity}
-
-# %% ../../nbs/evaluation/49_labels.ipynb #b36a7c5e
 _NAMED = ("entity", "prediction_time")
 _VALUE = ("value", "available_at", "written")
 
@@ -99,9 +53,11 @@ def join_labels(log: pl.DataFrame, labels: pl.DataFrame, *, known_at: str | int 
     if known_at is not None:
         labels = labels.filter(pl.col("available_at") <= pl.lit(moment_us(known_at)).cast(TIME))
     by_id = labels.filter(pl.col("prediction_id") != "").select("model", "prediction_id", *_VALUE)
-    by_entity = labels.filter(pl.col("prediction_id") == "").select("model", *_NAMED, *_VALUE)
+    by_key = labels.filter(pl.col("key") != "").select("model", "key", *_VALUE)
+    by_entity = labels.filter(pl.col("entity") != "").select("model", *_NAMED, *_VALUE)
     found = [
         log.select("model", "prediction_id").join(by_id, on=["model", "prediction_id"]),
+        log.select("model", "prediction_id", "key").join(by_key, on=["model", "key"]).drop("key"),
         log.select("model", "prediction_id", *_NAMED).join(by_entity, on=["model", *_NAMED]).drop(_NAMED),
     ]
     newest = pl.concat(found).sort("available_at", "written").group_by("prediction_id", maintain_order=True).last()
@@ -191,7 +147,7 @@ def evaluate_log(
     Returns
     -------
     dict of str to dict
-        As `evaluate` returns it.
+        As `evaluate` returns it, with `served`: how many rows were answered; `n` of them are labelled.
 
     Raises
     ------
@@ -203,7 +159,7 @@ def evaluate_log(
     if task == "binary":
         positive = declaration.get("positive")
         classes.sort(key=lambda item: positive is not None and item == positive)
-    return evaluate(
+    found = evaluate(
         rows["scores"],
         rows["labels"],
         task,
@@ -213,3 +169,4 @@ def evaluate_log(
         repeats=repeats,
         seed=seed,
     )
+    return {name: {**metric, "served": len(joined)} for name, metric in found.items()}

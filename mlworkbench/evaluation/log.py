@@ -35,7 +35,7 @@ _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
     "ON CONFLICT DO NOTHING"
 )
-_FOUND = ("entity", "prediction_time", "features", "scores", "decision")
+_FOUND = ("entity", "key", "prediction_time", "features", "scores", "decision")
 _FIND = (
     f"SELECT prediction_id, {', '.join(_FOUND)} FROM predictions "
     "WHERE prediction_id IN (SELECT value FROM json_each(?))"
@@ -94,7 +94,7 @@ class PredictionLog:
             return write_all(self._opened(), self.path, _INSERT, rows)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Give what is logged under ids: id to entity, prediction time, features, scores and decision, as written.
+        """Give what is logged under ids: id to entity, key, prediction time, features, scores and decision, as written.
 
         Raises
         ------
@@ -164,19 +164,24 @@ def write_all(connection: sqlite3.Connection, path: Path, insert: str, rows: Seq
 
 # %% ../../nbs/evaluation/40_log.ipynb #4a60dc2c
 class LabelRow(TypedDict, total=False):
-    """A label: `model`, `value`, `available_at` (us), and `entity` with `prediction_time` (us), or `prediction_id`."""
+    """A label: `model`, `value`, `available_at` (us); `prediction_id`, `key`, or `entity` with `prediction_time`.
+
+    `row` may say where it stands in its file; it is not kept.
+    """
 
     model: str
     entity: Mapping[str, Any]
     prediction_time: int
     prediction_id: str
+    key: str | int
     value: Any
     available_at: int
+    row: int
 
 
 _INSERT_LABEL = (
-    "INSERT INTO labels (model, prediction_id, entity, prediction_time, value, available_at) "
-    "VALUES (:model, :prediction_id, :entity, :prediction_time, :value, :available_at) ON CONFLICT DO NOTHING"
+    "INSERT INTO labels (model, prediction_id, entity, prediction_time, key, value, available_at) "
+    "VALUES (:model, :prediction_id, :entity, :prediction_time, :key, :value, :available_at) ON CONFLICT DO NOTHING"
 )
 
 
@@ -202,7 +207,7 @@ def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
 
     See Also
     --------
-    mlworkbench.evaluation.labels.write_labels : Puts pseudonyms in the place of persons first.
+    mlworkbench.evaluation.labelling.write_labels : Reads what a label means, and puts pseudonyms in first.
     """
     ready = [_label(position, row) for position, row in enumerate(rows)]
     connection = connect(Path(path))
@@ -220,14 +225,18 @@ def _label(position: int, row: LabelRow) -> dict[str, Any]:
     if to_json(row["value"]) == "null":
         raise LogError(f"label {position}: value must not be missing; got {row['value']!r}; leave out such rows")
     named, entity, at = row.get("prediction_id", ""), row.get("entity"), row.get("prediction_time")
+    key = str(row.get("key", ""))
     if isinstance(at, str) or isinstance(row["available_at"], str):
         raise LogError(f"label {position}: times in microseconds since 1970 UTC; got text; read it with parse_time")
-    if bool(named) == bool(entity) or bool(entity) != (at is not None):
+    if bool(named) + bool(key) + bool(entity) != 1 or bool(entity) != (at is not None):
         got = ", ".join(name for name in LabelRow.__annotations__ if row.get(name))
-        raise LogError(f"label {position}: needs entity and prediction_time, or prediction_id alone; got {got}")
-    texts = {"prediction_id": named, "entity": to_json(entity) if entity else "", "value": to_json(row["value"])}
+        rule = "needs prediction_id alone, key alone, or entity and prediction_time"
+        raise LogError(f"label {position}: {rule}; got {got}")
+    texts = {"prediction_id": named, "key": key, "entity": to_json(entity) if entity else ""}
+    texts["value"] = to_json(row["value"])
     wrong = next((name for name, text in texts.items() if holds_half(text) or not is_readable(text)), None)
     if wrong is not None:
         raise LogError(f"label {position}: {wrong} is {HALF}; got something else; {HALF_HINT}")
     times = {"prediction_time": None if at is None else int(at), "available_at": int(row["available_at"])}
     return {"model": row["model"], **texts, **times}
+

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from .sample import Sample, make_sample, measure, undefined
 from .sample import metric_names as metric_names
 
 # %% auto #0
-__all__ = ['MINIMUM_BLOCKS', 'intervals', 'evaluate', 'check_gates']
+__all__ = ['MINIMUM_BLOCKS', 'REACH', 'MINIMUM_COVERAGE', 'MINIMUM_LABELLED', 'intervals', 'evaluate', 'check_gates']
 
 # %% ../../nbs/evaluation/44_metrics.ipynb #0ae8d879
 MINIMUM_BLOCKS = 5
+REACH = 1.959964  # standard deviations on either side that hold 95 %
 _CELLS = 4_000_000  # of one array of weights: 32 MB
 
 
@@ -49,7 +51,7 @@ def intervals(
 
     References
     ----------
-    Efron and Tibshirani (1993), An introduction to the bootstrap, chapters 8 and 13.
+    Efron and Tibshirani (1993), An introduction to the bootstrap, chapters 8, 13 and 14 (without acceleration).
     """
     blocks = np.unique(sample.blocks, return_inverse=True)[1]
     count = int(blocks.max(initial=-1)) + 1
@@ -62,15 +64,22 @@ def intervals(
         weights = np.stack([np.bincount(draw, minlength=count)[blocks] for draw in drawn]).astype(np.float64)
         for name in names:
             values[name] += measure(name, sample, weights).tolist()
-    return {name: _middle(values[name]) for name in names}
+    whole = np.ones((1, len(sample)))
+    return {name: _middle(values[name], float(measure(name, sample, whole)[0])) for name in names}
 
 
-def _middle(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Cut the middle 95 % out of the values that are defined."""
-    there = np.array([value for value in values if not math.isnan(value)])
+_NORMAL = NormalDist()
+
+
+def _middle(values: Sequence[float], value: float) -> tuple[float | None, float | None]:
+    """Cut the middle 95 % out of the values that are defined, corrected for how many of them lie below the value."""
+    there = np.array([one for one in values if not math.isnan(one)])
     if 2 * len(there) <= len(values):
         return None, None
-    low, high = np.quantile(there, [0.025, 0.975])
+    below = float(np.mean(there < value) + np.mean(there == value) / 2)
+    bias = _NORMAL.inv_cdf(below) if 0 < below < 1 else math.inf
+    shift = 2 * bias if abs(bias) <= REACH else 0.0
+    low, high = np.quantile(there, [_NORMAL.cdf(shift - REACH), _NORMAL.cdf(shift + REACH)])
     return float(low), float(high)
 
 # %% ../../nbs/evaluation/44_metrics.ipynb #1e58c873
@@ -109,7 +118,8 @@ def evaluate(
     Returns
     -------
     dict of str to dict
-        By metric: `value`, `low`, `high` (95 %), `n` (labelled rows); and `reason` where one of them is None.
+        By metric: `value`, `low`, `high` (95 %), `n` (labelled rows); `reason` where one of them is None, and
+        `interval_note` where the value lies outside its interval.
 
     Raises
     ------
@@ -140,10 +150,17 @@ def _metric(
         return {"value": None, "low": None, "high": None, "n": len(sample), "reason": reason}
     value = float(measure(name, sample, np.ones((1, len(sample))))[0])
     result = {"value": value, "low": span[0], "high": span[1], "n": len(sample)}
-    few = f"an interval needs {MINIMUM_BLOCKS} blocks of rows"
-    return result if span[0] is not None else {**result, "reason": few}
+    if span[0] is None or span[1] is None:
+        return {**result, "reason": f"an interval needs {MINIMUM_BLOCKS} blocks of rows"}
+    if not span[0] <= value <= span[1]:
+        way = "larger" if value < span[0] else "smaller"
+        note = f"nearly every draw is {way} than the value: rows drawn twice are no new evidence, most on few rows"
+        return {**result, "interval_note": note}
+    return result
 
 # %% ../../nbs/evaluation/44_metrics.ipynb #998f79b7
+MINIMUM_COVERAGE = 0.5
+MINIMUM_LABELLED = 30
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     ">": operator.gt,
@@ -166,7 +183,8 @@ def check_gates(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Se
     -------
     dict
         `verdict` (pass, fail, undecided) and `gates`, a list of `metric`, `rule`, `bound`, `value`, `verdict`,
-        `reason`.
+        `reason`, and `n` labelled of `served` rows. Where a metric says how many rows were served, a gate on fewer
+        than `MINIMUM_LABELLED` labelled rows, or on less than `MINIMUM_COVERAGE` of those served, is undecided.
 
     Raises
     ------
@@ -190,5 +208,18 @@ def _gate(name: str, rule: str, bound: float, metric: Mapping[str, Any] | None) 
         raise ProfileError(f"gate {name}: operator must be one of {', '.join(_OPERATORS)}; got {rule!r}; correct it")
     value = None if metric is None else metric["value"]
     reason = "not measured" if metric is None else metric.get("reason", "") if value is None else ""
-    verdict = "undecided" if value is None else "pass" if _OPERATORS[rule](value, bound) else "fail"
-    return {"metric": name, "rule": rule, "bound": float(bound), "value": value, "verdict": verdict, "reason": reason}
+    reason = reason or _thin(metric or {})
+    verdict = "undecided" if reason or value is None else "pass" if _OPERATORS[rule](value, bound) else "fail"
+    told = {"metric": name, "rule": rule, "bound": float(bound), "value": value, "verdict": verdict, "reason": reason}
+    return {**told, **{key: metric[key] for key in ("n", "served") if metric and "served" in metric}}
+
+
+def _thin(metric: Mapping[str, Any]) -> str:
+    """Say why too little is labelled to decide; nothing where it is enough, or nobody said how much was served."""
+    if "served" not in metric:
+        return ""
+    labelled, served = metric["n"], metric["served"]
+    if labelled >= MINIMUM_LABELLED and labelled >= MINIMUM_COVERAGE * served:
+        return ""
+    least = f"{MINIMUM_LABELLED}" if labelled < MINIMUM_LABELLED else f"{100 * MINIMUM_COVERAGE:.0f} % of them"
+    return f"{labelled:,} of {served:,} rows labelled; a gate needs {least}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,16 @@ from ..contract import parse_time
 from ..errors import LogError
 from .record import FIELDS
 from .schema import log_error
+from .text import to_json
 from ..jsontext import holds_half
 
 # %% auto #0
 __all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictions', 'read_call', 'logged_scores', 'read_labels',
-           'decoded', 'readable']
+           'count_unpredicted', 'decoded', 'readable']
 
 # %% ../../nbs/evaluation/49_read.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
-_LABEL_FIELDS = ("model", "prediction_id", "entity", "prediction_time", "value", "available_at")
+_LABEL_FIELDS = ("model", "prediction_id", "entity", "prediction_time", "key", "value", "available_at")
 _INTEGERS = ("prediction_time", "logged_at", "available_at", "latency_us", "schema_version")
 
 
@@ -233,7 +236,7 @@ def read_labels(path: Path | str) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        `model, prediction_id, entity, prediction_time, value` (JSON text), `available_at`; an absent name is an
+        `model, prediction_id, entity, prediction_time, key, value` (JSON text), `available_at`; an absent name is an
         empty text.
 
     Raises
@@ -242,6 +245,44 @@ def read_labels(path: Path | str) -> pl.DataFrame:
         If there is no log or it cannot be read.
     """
     return _read(path, "labels", (), _LABEL_FIELDS)
+
+
+def count_unpredicted(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Count the names of labels that no prediction of the log has.
+
+    Parameters
+    ----------
+    path : Path or str
+        File of the log.
+    rows : sequence of mapping
+        Labels, as `append_labels` takes them.
+
+    Returns
+    -------
+    int
+        Of ids, keys, and entities with their time, each name once.
+
+    Raises
+    ------
+    LogError
+        If there is no log or it cannot be read.
+    """
+    ids = {row["prediction_id"] for row in rows if row.get("prediction_id")}
+    keys = {str(row["key"]) for row in rows if row.get("key")}
+    pairs = {(to_json(row["entity"]), int(row["prediction_time"])) for row in rows if row.get("entity")}
+    missing = {(name,) for name in ids} - _predicted(path, ids, "prediction_id")
+    missing |= {(name,) for name in keys} - _predicted(path, keys, "key")
+    return len(missing) + len(pairs - _predicted(path, {at for _, at in pairs}, "entity", "prediction_time"))
+
+
+def _predicted(path: Path | str, names: Collection[Any], *fields: str) -> set[tuple[Any, ...]]:
+    """Give these fields of the predictions whose last one is among the names."""
+    if not names:
+        return set()
+    where = f"predictions WHERE {fields[-1]} IN (SELECT value FROM json_each(?))"
+    found = _read(path, where, [json.dumps(list(names))], fields)
+    times = [pl.col(name).cast(pl.Int64) for name in fields if name in _INTEGERS]
+    return set(found.with_columns(times).rows())
 
 
 def decoded(texts: pl.Series) -> list[Any]:

@@ -96,11 +96,11 @@ def prediction_id(model: str, version: str, deployment: str, input_identity: str
     return prediction_ids(model, version, deployment, [input_identity])[0]
 
 # %% ../../nbs/evaluation/39_record.ipynb #a0b66e98
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIELDS = (
     "prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "entity", "prediction_time",
     "logged_at", "watermark", "scores", "decision", "latency_us", "features", "faults", "request",
-    "schema_version",
+    "schema_version", "key",
 )  # fmt: skip
 
 
@@ -143,6 +143,7 @@ class LogContext(TypedDict, total=False):
     input_ids: Sequence[str]
     request_id: str | Sequence[str]
     entity: Mapping[str, NDArray[Any]]
+    key: Sequence[Any] | None
     prediction_times: NDArray[np.int64] | None
     logged_at: int
     watermark: Any
@@ -159,9 +160,9 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
         Feature frame, scores of shape (n,) or (n, classes), decisions and faults of n rows.
     **context
         `model`, `version`, `scorer`, `deployment`, `input_ids` (n texts), `logged_at` (us) are needed; `role`
-        (default served), `request_id` (one or n), `entity` (columns of n), `prediction_times` (n, us; default
-        `logged_at`), `watermark` (any JSON), `latency_us`, `request` (columns of n rows that were asked and are
-        nowhere else in the row) are not.
+        (default served), `request_id` (one or n), `entity` (columns of n), `key` (n, the user's own),
+        `prediction_times` (n, us; default `logged_at`), `watermark` (any JSON), `latency_us`, `request` (columns of
+        n rows that were asked and are nowhere else in the row) are not.
 
     Returns
     -------
@@ -178,7 +179,7 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
     whole = _whole(context)
     times = context.get("prediction_times")
     asked = [context["logged_at"]] * count if times is None else np.asarray(times, dtype=np.int64).tolist()
-    name, rest = context.get("request_id", ""), context.get("request")
+    name, rest, keys = context.get("request_id", ""), context.get("request"), context.get("key")
     parts = zip(
         prediction_ids(whole["model"], whole["version"], whole["deployment"], context["input_ids"]),
         [name] * count if isinstance(name, str) else name,
@@ -189,6 +190,7 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
         row_values(predictions.frame.columns, count),
         _fault_texts(predictions.faults, count),
         [""] * count if rest is None else row_values(rest, count),
+        [""] * count if keys is None else map(str, keys),
         strict=True,
     )
     return [{**whole, **dict(zip(_OF_A_ROW, part, strict=True))} for part in parts]
@@ -196,6 +198,7 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
 
 _OF_A_ROW = (
     "prediction_id", "request_id", "entity", "prediction_time", "scores", "decision", "features", "faults", "request",
+    "key",
 )  # fmt: skip
 
 
@@ -205,7 +208,7 @@ def _check_context(context: LogContext, count: int) -> None:
         if name not in context:
             raise LogError(f"log_rows: {name} is needed and was not given")
     times, request = context.get("prediction_times"), context.get("request_id", "")
-    given = {"input_ids": context["input_ids"], "prediction_times": times}
+    given = {"input_ids": context["input_ids"], "prediction_times": times, "key": context.get("key")}
     given["request_id"] = None if isinstance(request, str) else request
     for name, values in given.items():
         if values is not None and len(values) != count:

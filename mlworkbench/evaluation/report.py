@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from ..errors import ProfileError
 from .distance import drift_plan
 from .profile import comparable
+from .text import to_json
 from ..scoring.frame import FeatureFrame
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def evidently_reports(
         for ending, save in (("json", snapshot.save_json), ("html", snapshot.save_html)):
             part, whole = folder / f".{name}.{ending}.{os.getpid()}", folder / f"{name}.{ending}"
             save(str(part))
+            if ending == "json":  # Evidently writes NaN and Infinity, which are no JSON
+                part.write_text(to_json(json.loads(part.read_text(encoding="utf-8"))), encoding="utf-8")
             written[f"{name}_{ending}"] = part.replace(whole)
     return written
 
@@ -135,18 +138,14 @@ def _snapshots(
     before: pd.DataFrame, after: pd.DataFrame, plan: dict[str, dict[str, Any]], kinds: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Run Evidently's two reports; its warnings about its own parts are no concern of the reader."""
-    make_definition, dataset, report, drift_preset, summary_preset = _evidently()
+    make_definition, dataset, report, drift, summary = _evidently()
     definition = make_definition(numerical_columns=kinds["numeric"], categorical_columns=kinds["categorical"])
     sides = [dataset.from_pandas(table, data_definition=definition) for table in (after, before)]
-    drift = drift_preset(
-        columns=list(plan),
-        per_column_method={name: rule["method"] for name, rule in plan.items()},
-        per_column_threshold={name: rule["threshold"] for name, rule in plan.items()},
-    )
-    presets = {"drift": [drift] if plan else [], "quality": [summary_preset()]}
+    each = [drift(column=name, method=rule["method"], threshold=rule["threshold"]) for name, rule in plan.items()]
+    parts = {"drift": each, "quality": [summary()]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {name: report(preset, include_tests=True).run(*sides) for name, preset in presets.items()}
+        return {name: report(metrics, include_tests=True).run(*sides) for name, metrics in parts.items()}
 
 
 def _evidently() -> tuple[Any, ...]:
@@ -156,10 +155,11 @@ def _evidently() -> tuple[Any, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from evidently import DataDefinition, Dataset, Report
-            from evidently.presets import DataDriftPreset, DataSummaryPreset
+            from evidently.metrics import ValueDrift
+            from evidently.presets import DataSummaryPreset
     except ImportError as error:
         raise ProfileError(f"reports need the extra [reports]; {error}; pip install 'mlworkbench[reports]'") from error
-    return DataDefinition, Dataset, Report, DataDriftPreset, DataSummaryPreset
+    return DataDefinition, Dataset, Report, ValueDrift, DataSummaryPreset
 
 # %% ../../nbs/evaluation/46_report.ipynb #63ec8621
 def drift_table(path: Path) -> dict[str, dict[str, Any]]:
@@ -182,7 +182,7 @@ def drift_table(path: Path) -> dict[str, dict[str, Any]]:
             "distance": metric["value"],
             "method": metric["config"]["method"],
             "threshold": metric["config"]["threshold"],
-            "drift": metric["value"] >= metric["config"]["threshold"],
+            "drift": metric["value"] is not None and metric["value"] >= metric["config"]["threshold"],
         }
         for metric in found
     }

@@ -23,14 +23,16 @@ CREATE TABLE IF NOT EXISTS predictions (
     scorer TEXT NOT NULL, deployment TEXT NOT NULL, role TEXT NOT NULL, entity TEXT NOT NULL,
     prediction_time INTEGER NOT NULL, logged_at INTEGER NOT NULL, watermark TEXT NOT NULL, scores TEXT NOT NULL,
     decision TEXT NOT NULL, latency_us INTEGER NOT NULL, features TEXT NOT NULL, faults TEXT NOT NULL,
-    schema_version INTEGER NOT NULL, request TEXT NOT NULL DEFAULT '');
+    schema_version INTEGER NOT NULL, request TEXT NOT NULL DEFAULT '', key TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS predictions_by_time ON predictions (prediction_time);
+CREATE INDEX IF NOT EXISTS predictions_by_key ON predictions (key) WHERE key != '';
 CREATE TABLE IF NOT EXISTS labels (
     model TEXT NOT NULL, prediction_id TEXT NOT NULL, entity TEXT NOT NULL, prediction_time INTEGER,
-    value TEXT NOT NULL, available_at INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS labels_once
-    ON labels (model, prediction_id, entity, coalesce(prediction_time, 0), available_at, value);
+    value TEXT NOT NULL, available_at INTEGER NOT NULL, key TEXT NOT NULL DEFAULT '');
+CREATE UNIQUE INDEX IF NOT EXISTS labels_by_name
+    ON labels (model, prediction_id, entity, coalesce(prediction_time, 0), key, available_at, value);
 """
+_LATER = (("predictions", "request"), ("predictions", "key"), ("labels", "key"))  # columns of schema 2, 3, 3
 
 
 def log_error(path: Path, error: Exception) -> LogError:
@@ -105,8 +107,11 @@ def _bring_up(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         found = connection.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
-        if found == 1:
-            connection.execute("ALTER TABLE predictions ADD COLUMN request TEXT NOT NULL DEFAULT ''")
+        connection.execute("DROP INDEX IF EXISTS labels_once")  # of schema 2, which had no key
+        for table, column in _LATER:
+            held = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            if held and column not in held:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
         for statement in SCHEMA.split(";")[:-1]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={max(found, SCHEMA_VERSION)}")

@@ -17,7 +17,7 @@ from .profile import REST, as_numbers, bin_shares, comparable
 from ..scoring.frame import FeatureFrame
 
 # %% auto #0
-__all__ = ['FLOOR', 'stability_index', 'compare_column', 'compare_profile']
+__all__ = ['FLOOR', 'DRAWS', 'stability_index', 'chance_index', 'compare_column', 'compare_profile']
 
 # %% ../../nbs/evaluation/43_shift.ipynb #faca3b8f
 FLOOR = 1e-4
@@ -50,8 +50,43 @@ def stability_index(reference: ArrayLike, current: ArrayLike) -> float:
     after = np.maximum(np.asarray(current, dtype=np.float64), FLOOR)
     return float(np.sum((after - before) * np.log(after / before)))
 
+# %% ../../nbs/evaluation/43_shift.ipynb #cbabec37
+DRAWS = 2000
+
+
+def chance_index(shares: ArrayLike, reference: int, rows: int) -> float:
+    """Give the stability index that samples of one distribution exceed once in a thousand times.
+
+    Parameters
+    ----------
+    shares : array-like of shape (k,)
+        Shares of the bins; they are brought to a sum of 1.
+    reference, rows : int
+        Rows of training and of the live sample, at least 1 each.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    References
+    ----------
+    Yurdakul (2018), Statistical properties of population stability index, has the limit for many rows: (1/m + 1/n)
+    times a chi-square of k - 1 degrees of freedom.
+
+    Examples
+    --------
+    >>> chance_index([0.1] * 10, 4000, 40) > 0.25 > chance_index([0.1] * 10, 4000, 400)
+    True
+    """
+    weights = np.clip(np.asarray(shares, dtype=np.float64), 0, None)
+    draws, weights = np.random.default_rng(0), weights / max(float(weights.sum()), FLOOR)
+    before = np.maximum(draws.multinomial(reference, weights, size=DRAWS) / reference, FLOOR)
+    after = np.maximum(draws.multinomial(rows, weights, size=DRAWS) / rows, FLOOR)
+    return float(np.quantile(np.sum((after - before) * np.log(after / before), axis=1), 0.999))
+
 # %% ../../nbs/evaluation/43_shift.ipynb #02bc4044
-def compare_column(values: NDArray[Any], column: Mapping[str, Any]) -> dict[str, Any]:
+def compare_column(values: NDArray[Any], column: Mapping[str, Any], *, reference: int = 0) -> dict[str, Any]:
     """Hold live values of one column against its profile.
 
     Parameters
@@ -60,17 +95,20 @@ def compare_column(values: NDArray[Any], column: Mapping[str, Any]) -> dict[str,
         Live values, at least one.
     column : mapping
         The column's profile.
+    reference : int, default=0
+        Rows of the profile; with it `chance` is given, too.
 
     Returns
     -------
     dict
-        `psi`, `missing_reference`, `missing`, `unseen` (shares of all live rows), `shares` (live, of the present ones).
+        `psi`, `missing_reference`, `missing`, `unseen` (shares of all live rows), `shares` (live, of the present ones),
+        `chance` (see `chance_index`).
     """
     number = column["kind"] == "number"
     missing, unseen, shares = _number_shares(values, column) if number else _category_shares(values, column)
-    reference = column["shares"] if number else [*column["shares"].values(), column["rest"]]
+    trained = column["shares"] if number else [*column["shares"].values(), column["rest"]]
     known = column["missing"]
-    before = np.append(np.asarray(reference, dtype=np.float64) * (1 - known), known)
+    before = np.append(np.asarray(trained, dtype=np.float64) * (1 - known), known)
     after = np.append(shares * (1 - missing), missing)
     return {
         "psi": stability_index(before, after),
@@ -78,6 +116,7 @@ def compare_column(values: NDArray[Any], column: Mapping[str, Any]) -> dict[str,
         "missing": missing,
         "unseen": unseen,
         "shares": shares.tolist(),
+        **({"chance": chance_index(before, reference, len(values))} if reference else {}),
     }
 
 
@@ -131,13 +170,18 @@ def compare_profile(
     if len(frame) == 0 or absent:
         found = f"no column {absent[0]!r}" if absent else "no rows"
         raise ProfileError(f"live rows must hold every profiled column; got {found}; check interval and version")
-    columns = {name: compare_column(frame.columns[name], column) for name, column in profile["columns"].items()}
+    trained = profile["rows"]
+    columns = {
+        name: compare_column(frame.columns[name], column, reference=trained)
+        for name, column in profile["columns"].items()
+    }
     by_class: list[NDArray[Any]] = []
     if scores is not None:
         by_class = list(np.atleast_2d(np.asarray(scores, dtype=np.float64).T))
+    scored = zip(by_class, profile["scores"], strict=False)
     return {
-        "rows_reference": profile["rows"],
+        "rows_reference": trained,
         "rows": len(frame),
         "columns": columns,
-        "scores": [compare_column(live, known) for live, known in zip(by_class, profile["scores"], strict=False)],
+        "scores": [compare_column(live, known, reference=trained) for live, known in scored],
     }

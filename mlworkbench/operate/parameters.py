@@ -176,6 +176,7 @@ def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
     if isinstance(rows := values.get("rows"), int) and rows < 0:
         raise RunError(f"parameter 'rows': must be at least 1, or 0 for all; got {rows}; leave it out for all")
     start, end = _time("start", values.get("start")), _time("end", values.get("end"))
+    _time("known_at", values.get("known_at"))
     if start is not None and end is not None and start >= end:
         rule = f"must be after start {values['start']}"
         raise RunError(f"parameter 'end': {rule}; got {values['end']}; swap or widen the interval")

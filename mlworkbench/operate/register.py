@@ -168,6 +168,7 @@ def register(
     y: Rows,
     *,
     name: str,
+    key: str | None = None,
     personal: tuple[str, ...] = (),
     home: Home | Path | str | None = None,
 ) -> TrainResult:
@@ -183,6 +184,9 @@ def register(
         None or NaN where there is none.
     name : str
         Name of the model.
+    key : str, optional
+        Column of `X` by which the user knows a row, as an order's number: the pipeline is asked without it, requests
+        have it, it stands in every output and in the log, and joins labels.
     personal : tuple of str, default=()
         Columns of `X` that name persons: the pipeline is asked without them, requests have them, and everything that
         is kept knows them by pseudonym.
@@ -209,7 +213,7 @@ def register(
     place = home if isinstance(home, Home) else Home.open(home)
     table, data, label, takes = _labelled(X, y)
     model, trials = unwrap_search(pipeline)
-    named = ModelDefinition(name, model, data, label, personal=personal)
+    named = ModelDefinition(name, model, data, label, personal=personal, key=key)
     definition, lake = replace(named, entity=named.personal), Lake(place.lake)
     with place.lock(f"train/{name}"):
         kept = Table(
@@ -229,9 +233,10 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
     task = infer_task(definition, definition.estimator, assembled.labels)
     labels, present = clean_labels(assembled.labels, task)
     fitted = read_rule(single_threaded(definition.estimator), assembled.contract, task, input=takes)
-    _check_apart(fitted, assembled, definition.personal)
+    hidden = tuple(dict.fromkeys((*definition.personal, *definition.named)))
+    _check_apart(fitted, assembled, hidden)
     fitted = fitted.settled(assembled.frame)
-    asked = {name: values for name, values in assembled.columns.items() if name not in definition.personal}
+    asked = {name: values for name, values in assembled.columns.items() if name not in hidden}
     fields = {
         **_judged(fitted, assembled, labels, present),
         "model": definition.name,
@@ -250,22 +255,22 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
         "entity": definition.entity,
         "personal": definition.personal,
         "verdict": {"verdict": "undecided", "gates": []},
-        "extras": {"origin": "registered", "label": definition.label, "metrics": "as given"},
+        "extras": {"origin": "registered", "label": definition.label, "metrics": "as given", "key": definition.key},
         "trusted": load_settings().trusted_types,
     }
     return {**fields, "card": write_card(fields, {"given": len(assembled)})}
 
 
-def _check_apart(fitted: Fitted, assembled: Assembled, personal: Sequence[str]) -> None:
-    """Refuse a pipeline that needs columns which name persons: what it learned of names no pseudonym hides."""
+def _check_apart(fitted: Fitted, assembled: Assembled, hidden: Sequence[str]) -> None:
+    """Refuse a pipeline that needs columns which name rows or persons: what it learned of names no pseudonym hides."""
     try:
         fitted.scorer.score(assembled.frame.take(np.arange(1)))
     except WorkbenchError:
-        if not personal:
+        if not hidden:
             raise
         rule = "a pipeline that answers without them, since it keeps the names that it learned"
-        got = f"one that refuses rows without {', '.join(map(repr, personal))}"
-        raise DefinitionError(f"personal: {rule}; got {got}; fit it on the other columns") from None
+        got = f"one that refuses rows without {', '.join(map(repr, hidden))}"
+        raise DefinitionError(f"key, personal: {rule}; got {got}; fit it on the other columns") from None
 
 
 def _judged(fitted: Fitted, assembled: Assembled, labels: NDArray[Any], present: NDArray[np.bool_]) -> dict[str, Any]:

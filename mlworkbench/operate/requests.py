@@ -90,9 +90,9 @@ def source_contract(definition: ModelDefinition) -> Contract | None:
 
 
 def naming_columns(definition: ModelDefinition, table: pl.DataFrame) -> set[str]:
-    """Give the columns that name something: the entity, and the views' keys that are numbers."""
+    """Give the columns that name something: the entity, the key, and the views' keys that are numbers."""
     keys = {key for view in definition.time_views for key in view.key_columns if table[key].dtype.is_numeric()}
-    return {*definition.entity, *keys}
+    return {*definition.named, *keys}
 
 
 def request_contract(definition: ModelDefinition, table: pl.DataFrame, dtypes: dict[str, str]) -> Contract:
@@ -188,7 +188,7 @@ def frame_names(definition: ModelDefinition, request: Contract, made: Iterable[s
 
 def _free(definition: ModelDefinition, request: Contract) -> list[str]:
     """Give the request columns that may be features."""
-    kept = {*definition.entity, *definition.personal, definition.prediction_time}
+    kept = {*definition.named, *definition.personal, definition.prediction_time}
     return [c.name for c in request.columns if c.name not in kept and c.kind != "time" and not c.personal]
 
 # %% ../../nbs/operate/59_requests.ipynb #babf0bc8

@@ -142,7 +142,7 @@ def _described(
     if assembled.times is not None:
         rows = rows[np.argsort(assembled.times[rows], kind="stable")]
     frame = assembled.frame.take(rows)
-    hidden = {*definition.entity, *personal_names(definition, assembled.request)}
+    hidden = {*definition.named, *personal_names(definition, assembled.request)}
     asked = {name: array[rows] for name, array in assembled.columns.items() if name not in hidden}
     values = {name: array[rows] for name, array in assembled.values.items()}
     profile = profile_frame(frame, fitted.scorer.score(frame), labels[rows], skip=sorted(hidden))
@@ -163,7 +163,7 @@ def _declared(definition: ModelDefinition, request: Contract) -> dict[str, Any]:
         "gates": definition.gates,
         "owner": definition.owner,
         "description": definition.description,
-        "extras": {**extras, "groups": list(definition.groups), "seed": definition.seed},
+        "extras": {**extras, "groups": list(definition.groups), "seed": definition.seed, "key": definition.key},
     }
 
 

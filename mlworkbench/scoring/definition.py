@@ -84,6 +84,9 @@ class ModelDefinition:
         For the card.
     seed : int, default=0
         For the split and for every `random_state` left open.
+    key : str, optional
+        Column by which the user knows a row, as an order's number: text or whole numbers, in every row. No feature; it
+        passes through every deployment, stands in output and log, and joins labels.
 
     Raises
     ------
@@ -119,6 +122,7 @@ class ModelDefinition:
     owner: str = ""
     description: str = ""
     seed: int = 0
+    key: str | None = None
 
     def __post_init__(self) -> None:
         for argument in _TUPLES:
@@ -133,11 +137,16 @@ class ModelDefinition:
     @property
     def pseudonym_columns(self) -> tuple[str, ...]:
         """Columns that name a person: personal ones among entity and keys of views, and what a table declares so."""
-        keys = {*self.entity, *(key for view in self.time_views for key in view.key_columns)}
+        keys = {*self.named, *(key for view in self.time_views for key in view.key_columns)}
         declared = {(table.name, c.name) for table in self.tables for c in table.contract.columns if c.pseudonym}
         looked_up = ((name, (v.table, column)) for v in self.time_views for name, column in v.key_columns.items())
         asked = {name for name, stored in looked_up if stored in declared}
         return tuple(sorted((keys & {*self.personal}) | {name for _, name in declared} | asked))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Columns that name a row: the entity and the key."""
+        return (*self.entity, *([self.key] if self.key else []))
 
     @property
     def row_functions(self) -> tuple[RowFunction, ...]:

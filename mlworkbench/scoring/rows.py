@@ -108,15 +108,27 @@ def request_frame(definition: ModelDefinition, lake: object = None) -> pl.DataFr
         raise DefinitionError(f"{definition.name}: data must have rows; got none; ingest first, or check its filter")
     times = [name for name in (definition.prediction_time, definition.label_available_at) if name]
     keys = [key for view in definition.time_views for key in view.key_columns]
-    for column in [definition.label, *definition.entity, *times, *definition.personal, *keys]:
-        if column not in frame.columns:
+    for column in [definition.label, *definition.entity, *times, *definition.personal, *keys, definition.key]:
+        if column is not None and column not in frame.columns:
             hint = nearest(column, frame.columns)
             raise DefinitionError(f"{definition.name}: a column of the data; got {column!r}; {hint}")
     for column in times:
         frame = _utc(frame, column)
     if definition.prediction_time and (missing := frame[definition.prediction_time].null_count()):
         raise DefinitionError(f"{definition.name}: a prediction time in every row; got {missing:,} without; drop them")
+    if definition.key is not None:
+        _check_key(definition.name, frame[definition.key])
     return frame
+
+
+def _check_key(model: str, values: pl.Series) -> None:
+    named = values.dtype.is_integer() or isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum)
+    if not named:
+        rule = "text or whole numbers"
+        raise DefinitionError(f"{model}: key {values.name!r}: {rule}; got {values.dtype}; convert it in the data")
+    if missing := values.null_count():
+        rule = "a key in every row"
+        raise DefinitionError(f"{model}: key {values.name!r}: {rule}; got {missing:,} without; drop them")
 
 # %% ../../nbs/scoring/34_rows.ipynb #ea52aaec
 def dtypes_of(data: Data) -> dict[str, str]:

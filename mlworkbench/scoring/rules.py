@@ -23,13 +23,15 @@ from ..times import parse_time
 Definition = Any  # a ModelDefinition, which the next notebook defines
 
 # %% auto #0
-__all__ = ['Definition', 'NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OPERATORS', 'METRICS', 'check_name', 'check_definition']
+__all__ = ['Definition', 'NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OPERATORS', 'OUTPUT', 'METRICS', 'check_name',
+           'check_definition']
 
 # %% ../../nbs/scoring/30_rules.ipynb #3d5783c1
 NAME_PATTERN = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
 TASKS = ("binary", "multiclass", "regression")
 DEPLOYMENTS = ("one_off", "batch", "realtime", "streaming", "edge")
 OPERATORS = (">=", "<=", ">", "<")
+OUTPUT = ("prediction_id", "row", "model", "version", "score", "decision", "flags", "available_at")
 _CLASSIFIER_METRICS = ("log_loss", "expected_calibration_error", "accuracy", "f1_macro", "roc_auc")
 METRICS: dict[str, tuple[str, ...]] = {
     "binary": (*_CLASSIFIER_METRICS, "average_precision", "brier"),
@@ -75,6 +77,7 @@ def _check_columns(definition: Definition) -> None:
     times = {definition.prediction_time, definition.label_available_at}
     for argument, names in [
         ("entity", set(definition.entity)),
+        ("key", {definition.key}),
         ("personal", {*definition.personal, *definition.pseudonym_columns}),
         ("label", {definition.label}),
         ("times", times),
@@ -87,6 +90,19 @@ def _check_columns(definition: Definition) -> None:
         raise DefinitionError(f"label: not an entity or time; got {definition.label!r}; name the column to predict")
     if definition.prediction_time is None and (definition.time_views or definition.label_available_at):
         raise DefinitionError("prediction_time: views and label_available_at need it; got None; name its column")
+
+
+def _check_key(definition: Definition) -> None:
+    key, times = definition.key, (definition.prediction_time, definition.label_available_at)
+    if key is None:
+        return
+    if not key or not isinstance(key, str):
+        raise DefinitionError(f"key: the name of a column; got {key!r}; name the column, or leave it out")
+    taken = {definition.label: "the label", **dict.fromkeys(times, "a time")}
+    taken |= dict.fromkeys(OUTPUT, "a column of every output")
+    if key in taken or key.startswith("score_"):
+        got = f"{key!r}, {taken.get(key, 'a score')}"
+        raise DefinitionError(f"key: a column of its own; got {got}; name the column of the user's own number")
 
 
 def _check_gates(definition: Definition) -> None:
@@ -173,5 +189,5 @@ def check_definition(definition: Definition) -> None:
         _known("task", definition.task, TASKS)
     for deployment in definition.deployments:
         _known("deployments", deployment, DEPLOYMENTS)
-    for check in (_check_parts, _check_columns, _check_gates, _check_threshold, _check_times):
+    for check in (_check_key, _check_parts, _check_columns, _check_gates, _check_threshold, _check_times):
         check(definition)

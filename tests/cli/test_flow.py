@@ -180,8 +180,9 @@ def test_labels_by_prediction_id_are_added_once(rows, facts):
     labels = ["prediction_id,target,available_at"]
     labels += [f"{line.split(',')[place]},0,2026-01-01T00:00:00+00:00" for line in lines[1:11]]
     Path("labels.csv").write_text("\n".join(labels) + "\n")
-    assert facts("label", "labels.csv") == {"model": "cars", "read": 10, "new": 10}
-    assert facts("label", "labels.csv") == {"model": "cars", "read": 10, "new": 0}
+    told = {"model": "cars", "read": 10, "unpredicted": 0, "held": 0, "held_from": ""}
+    assert facts("label", "labels.csv") == {**told, "new": 10, "known": 0}
+    assert facts("label", "labels.csv") == {**told, "new": 0, "known": 10}
 
 
 def test_a_batch_is_a_run_that_is_listed_and_shown(trained, facts, tell):

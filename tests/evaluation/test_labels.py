@@ -222,15 +222,17 @@ def test_rows_of_two_kinds_of_model_are_not_mixed(path):
 
 def rides_version(**fields):
     request = Contract((Column("rider", "text", nullable=True, pseudonym=True), Column("fare", "number")))
-    return SimpleNamespace(**{"model": "rides", "request": request, "pseudonyms": Pseudonyms(bytes(32)), **fields})
+    declaration = {"task": "binary", "classes": [0, 1]}
+    plain = {"model": "rides", "request": request, "pseudonyms": Pseudonyms(bytes(32)), "declaration": declaration}
+    return SimpleNamespace(**{**plain, **fields})
 
 
 def test_a_person_is_labelled_by_name_or_pseudonym_and_written_by_pseudonym(tmp_path):
     home, of = Home.open(tmp_path / "home"), Pseudonyms(bytes(32)).of
     row = {"prediction_time": DAY, "value": 1, "available_at": DAY}
     rows = [{**row, "entity": {"rider": "Ada"}}, {**row, "entity": {"rider": of("Ada")}}]
-    assert write_labels(rides_version(), rows, home) == 1
-    assert write_labels(rides_version(), [{"prediction_id": "p1", "value": 1, "available_at": DAY}], home) == 1
+    assert write_labels(rides_version(), rows, home).new == 1
+    assert write_labels(rides_version(), [{"prediction_id": "p1", "value": 1, "available_at": DAY}], home).new == 1
     written = read_labels(home.log("rides"))
     assert json.loads(written["entity"][0]) == {"rider": of("Ada")} and written["prediction_id"].to_list() == ["", "p1"]
 
@@ -243,7 +245,7 @@ def test_a_label_that_cannot_be_written_names_nobody(tmp_path):
         (
             rides_version(),
             {**row, "prediction_time": None},
-            "label 1: needs entity and prediction_time.*; got model, entity",
+            "label 1: needs prediction_id alone.*; got model, entity",
         ),
         (rides_version(), {**row, "entity": {"rider": 7731}}, r"label 1: .*'rider': text; got \(withheld: personal\)"),
         (rides_version(), {**row, "prediction_time": "Ada-7731"}, "label 1: times in microseconds.*; got text"),

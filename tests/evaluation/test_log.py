@@ -390,7 +390,7 @@ def test_the_log_of_an_older_package_is_read_as_it_is_and_keeps_its_rows_when_it
     with PredictionLog(path) as log:
         assert log.write(make_rows(1, request={"tailnum": np.array(["N1"], object)})) == 1
     assert read_log(path)["request"].to_list() == ["", '{"tailnum":"N1"}']
-    assert stored(path, "schema_version") == [(1,), (2,)]
+    assert stored(path, "schema_version") == [(1,), (3,)]
 
 
 def test_an_older_log_is_brought_up_once_by_processes_that_start_together(tmp_path):
@@ -398,9 +398,38 @@ def test_an_older_log_is_brought_up_once_by_processes_that_start_together(tmp_pa
     writers = [run_python(WRITER, path, name, 3, 2) for name in "abcd"]
     assert [writer.wait(60) for writer in writers] == [0] * 4
     assert len(stored(path)) == 1 + 4 * 6
-    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (2,)
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_what_was_asked_beside_the_features_is_kept_and_nothing_is_told_from_unknown(tmp_path):
     assert [row["request"] for row in make_rows(2)] == ["", ""]
     assert [row["request"] for row in make_rows(2, request={})] == ["{}", "{}"]
+
+
+OLD_LABELS = """
+ALTER TABLE predictions ADD COLUMN request TEXT NOT NULL DEFAULT '';
+CREATE TABLE labels (model TEXT NOT NULL, prediction_id TEXT NOT NULL, entity TEXT NOT NULL, prediction_time INTEGER,
+    value TEXT NOT NULL, available_at INTEGER NOT NULL);
+CREATE UNIQUE INDEX labels_once
+    ON labels (model, prediction_id, entity, coalesce(prediction_time, 0), available_at, value);
+INSERT INTO labels VALUES ('m', '1', '', NULL, '1', 9);
+PRAGMA user_version=2;
+"""
+
+
+def test_a_log_of_schema_2_gets_its_keys_and_keeps_its_labels_each_once(tmp_path):
+    from mlworkbench.evaluation.labels import read_labels, read_log
+
+    path = older(tmp_path / "log.sqlite")
+    connection = sqlite3.connect(path)
+    connection.executescript(OLD_LABELS)
+    connection.close()
+    assert (read_log(path)["key"].to_list(), read_labels(path)["key"].to_list()) == ([""], [""])
+    known = {"model": "m", "prediction_id": "1", "value": 1, "available_at": 9}
+    assert append_labels(path, [known, {"model": "m", "key": 17, "value": 0, "available_at": 9}]) == 1
+    assert append_labels(path, [{"model": "m", "key": "17", "value": 0, "available_at": 9}]) == 0
+    assert read_labels(path)["key"].to_list() == ["", "17"]
+    with PredictionLog(path) as log:
+        log.write(make_rows(2, key=[17, 18]))
+    assert read_log(path)["key"].to_list() == ["", "17", "18"]
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (3,)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import VersionError
+from .finite import finite_scores
 from .frame import FeatureFrame
 from .program import Block
 from .program import RowError
@@ -194,11 +195,7 @@ class CompiledScorer:
         except RowError as refusal:
             got = f"the compiled scorer refuses row {refusal.row}: it {refusal.rule}"
             raise ScoringError(f"{got}; correct the row, or let the pipeline handle such values") from None
-        bad = ~np.isfinite(scores).all(axis=1)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ScoringError(f"score of row {row}: finite; got {scores[row]}; correct the row or the pipeline")
-        return np.ascontiguousarray(scores if several else scores[:, 0])
+        return finite_scores(np.ascontiguousarray(scores if several else scores[:, 0]))
 
     def _answers(self, frame: FeatureFrame) -> Block:
         columns = [frame.columns[name] for name in self.program["columns"]]

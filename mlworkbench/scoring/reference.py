@@ -22,6 +22,7 @@ from ..errors import user_frame
 from .dump import canonical_digest
 from .dump import dump_pipeline
 from .dump import load_pipeline
+from .finite import finite_scores
 from .frame import FeatureFrame
 
 if TYPE_CHECKING:
@@ -245,11 +246,7 @@ class ReferenceScorer:
         method = response_method(self.pipeline, self.task)
         raw = self._call(method, frame)
         scores = self._oriented(np.asarray(raw, dtype=np.float64), method)
-        bad = ~np.isfinite(scores).reshape(len(frame), -1).all(axis=1)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ScoringError(f"score of row {row}: finite; got {scores[row]}; correct the row or the pipeline")
-        return scores
+        return finite_scores(scores)
 
     def predict(self, frame: FeatureFrame) -> NDArray[Any]:
         """Give the pipeline's own `predict`, to count where it differs from the declared decision."""

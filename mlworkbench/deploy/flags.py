@@ -50,7 +50,7 @@ def kind_of(fault: Fault, contract: Contract) -> str:
     if column is not None and rule == column.categories_text:
         return f"{name} unknown"
     if column is None or not rule or rule != column.range_text:
-        return f"{name} {rule}" if rule.startswith("given") else f"{name} not {rule}"
+        return f"{name} is {rule}, the value sent was not used" if rule.startswith("given") else f"{name} not {rule}"
     value = fault.value
     if not isinstance(value, int | float) or column.lower is None or column.upper is None:
         return f"{name} not {rule}"

@@ -73,11 +73,12 @@ def span_text(microseconds: int) -> str:
 
     Examples
     --------
-    >>> span_text(7_200_000_000), span_text(505_000_000_000_000), span_text(0)
-    ('2 h', '16 y', '0 s')
+    >>> span_text(3_600_000_000), span_text(5_400_000_000), span_text(505_000_000_000_000), span_text(0)
+    ('1 h', '90 min', '16 y', '0 s')
     """
     seconds = -(-microseconds // 1_000_000)
-    name, size = next(((name, size) for name, size in SPANS if seconds >= 2 * size), ("s", 1))
+    fits = ((name, size) for name, size in SPANS if seconds >= 2 * size or (seconds and seconds % size == 0))
+    name, size = next(fits, ("s", 1))
     return f"{-(-seconds // size) if name in ('s', 'min', 'h') else seconds // size} {name}"
 
 

@@ -110,7 +110,11 @@ class Client:
             time.sleep(0.1)
 
     def score(
-        self, records: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, request_id: str | None = None
+        self,
+        records: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        request_id: str | None = None,
+        partial: bool = False,
     ) -> list[dict[str, Any]]:
         """Ask for predictions.
 
@@ -120,31 +124,37 @@ class Client:
             One record, or a list of them.
         request_id : str, optional
             Identifies this call in the log; default one made at random.
+        partial : bool, default=False
+            Take the answers of the good records where others are refused; by default a refused record refuses all.
 
         Returns
         -------
         list of dict
-            One per record, in order: score (or scores, a number by class), decision, version, prediction_id.
+            One per record, in order: score (or scores, a number by class), decision, version, prediction_id, and
+            ``flags`` where something is unusual; with `partial`, ``index`` and ``faults`` in the place of a record that was refused.
 
         Raises
         ------
         RequestError
-            If the service refuses the request; the message holds the first fault, `faults` all of them.
+            If the service refuses the request, or a record of it and not `partial`; the message holds the first fault,
+            `faults` all of them. Then nothing was predicted.
         DeploymentError
             If the service does not answer, or fails.
         """
         body = _to_json([records] if isinstance(records, Mapping) else list(records))
-        status, answer = self._ask_again(body, request_id or uuid.uuid4().hex)
-        if status == HTTPStatus.OK:
+        path = "/score" if partial else "/score?partial=false"
+        status, answer = self._ask_again(path, body, request_id or uuid.uuid4().hex)
+        in_parts = partial and status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(answer, list)
+        if status == HTTPStatus.OK or in_parts:
             return list(answer)
         raise _error_of(self.url, status, answer)
 
-    def _ask_again(self, body: bytes, request_id: str) -> tuple[int, Any]:
+    def _ask_again(self, path: str, body: bytes, request_id: str) -> tuple[int, Any]:
         """Ask; after a broken connection or a 503 ask again, with the same id."""
         asked = 0
         while True:
             try:
-                status, answer = self._ask("POST", "/score", body, request_id)
+                status, answer = self._ask("POST", path, body, request_id)
                 if status != HTTPStatus.SERVICE_UNAVAILABLE or asked == self.retries:
                     return status, answer
             except (OSError, http.client.HTTPException) as error:

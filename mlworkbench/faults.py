@@ -15,11 +15,17 @@ from .errors import ContractError
 from .jsontext import is_readable
 
 # %% auto #0
-__all__ = ['WITHHELD', 'NOTHING', 'shorten', 'Fault', 'error_text', 'faults_error']
+__all__ = ['WITHHELD', 'NOTHING', 'Words', 'shorten', 'Fault', 'error_text', 'faults_error']
 
 # %% ../nbs/04_faults.ipynb #c7de965a
 WITHHELD = "(withheld: personal)"
 NOTHING = "nothing"
+
+
+class Words(str):
+    """A value that is told in words, which are shown as they are and whole."""
+
+    __slots__ = ()
 
 
 def shorten(value: object, length: int = 60) -> str:
@@ -73,7 +79,7 @@ class Fault:
         """
         row = f"row {self.row}" if self.row >= 0 else ""
         place = ", ".join(part for part in (row, f"column {self.column!r}" if self.column else "") if part)
-        bare = self.value is WITHHELD or self.value is NOTHING
+        bare = self.value is WITHHELD or self.value is NOTHING or isinstance(self.value, Words)
         got = self.value if bare else shorten(self.value)
         text = f"{place or 'data'}: {self.rule}; got {got}{f'; {self.hint}' if self.hint else ''}"
         return " ".join(text.split())

@@ -20,7 +20,12 @@ __all__ = ['SECTIONS', 'ONLINE', 'SCHEMES', 'LAKE', 'LAKE_URL', 'find_settings',
            'online_environment', 'check_lake', 'lake_url', 'read_ini']
 
 # %% ../nbs/01_ini.ipynb #1a49935d
-SECTIONS = {"workbench": {"home", "port", "run_seconds", "online", "lake"}, "models": None, "trust": {"types"}}
+SECTIONS = {
+    "workbench": {"home", "port", "run_seconds", "online", "lake"},
+    "models": None,
+    "trust": {"types"},
+    "contract": {"flags"},
+}
 
 
 def _read_text(file: Path) -> str:
@@ -181,4 +186,5 @@ def read_ini(file: Path) -> dict[str, Any]:
     if lake := given.get("workbench", {}).get("lake"):
         given["workbench"]["lake"] = check_lake(lake, where=f"{file}, lake")
     types = [name.strip() for name in re.split(r"[,\n]", given.get("trust", {}).get("types", "")) if name.strip()]
-    return {**given.get("workbench", {}), "models": given.get("models", {}), "trusted_types": types}
+    contract = {f"contract_{key}": value for key, value in given.get("contract", {}).items()}
+    return {**given.get("workbench", {}), **contract, "models": given.get("models", {}), "trusted_types": types}

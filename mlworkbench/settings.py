@@ -19,6 +19,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 from pydantic_settings import SettingsConfigDict
 
 from .errors import SettingsError
+from .errors import nearest
 from .home import DEFAULT_HOME
 from .home import Home
 from .home import check_name
@@ -30,9 +31,12 @@ from .ini import read_ini
 _all_ = [Home, check_name, find_settings]
 
 # %% auto #0
-__all__ = ['Settings', 'read_settings', 'import_path', 'load_settings', 'Home', 'check_name', 'find_settings']
+__all__ = ['FLAGS', 'Settings', 'read_settings', 'import_path', 'load_settings', 'Home', 'check_name', 'find_settings']
 
 # %% ../nbs/03_settings.ipynb #54081b37
+FLAGS = ("tell", "refuse", "off")
+
+
 class Settings(BaseSettings):
     """What settings.ini and the environment say.
 
@@ -52,6 +56,8 @@ class Settings(BaseSettings):
         URL of the online store, not shown; empty for a file of the home.
     lake : str
         Address of the lake; empty for a folder of the home.
+    contract_flags : str
+        What becomes of a row that breaks a learned rule: ``tell``, ``refuse`` the row, or ``off`` says nothing.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLWORKBENCH_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -63,6 +69,7 @@ class Settings(BaseSettings):
     run_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
     online: str = Field(default="", repr=False)
     lake: str = Field(default="", repr=False)
+    contract_flags: str = "tell"
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
@@ -93,6 +100,14 @@ class Settings(BaseSettings):
     def _check_lake(cls, lake: str) -> str:
         """Refuse what is no address of a lake, without showing it."""
         return check_lake(lake, where="lake") if lake else lake
+
+    @field_validator("contract_flags")
+    @classmethod
+    def _check_flags(cls, flags: str) -> str:
+        """Refuse a word that is none of the three."""
+        if flags not in FLAGS:
+            raise SettingsError(f"[contract] flags: one of {', '.join(FLAGS)}; got {flags!r}; {nearest(flags, FLAGS)}")
+        return flags
 
     @field_validator("models")
     @classmethod

@@ -134,6 +134,19 @@ def test_faults_come_back_as_the_same_line_with_the_whole_list(service: Service)
     assert len(service.seen) == 1
 
 
+def test_good_records_are_taken_where_others_are_refused_only_if_asked_for(service: Service) -> None:
+    faults = [{"row": 1, "column": "a"}]
+    told = [{"score": 1}, {"index": 1, "faults": faults}]
+    service.plan = [(200, told), (422, told[1:]), (422, {"detail": "request: row 1, column 'a'", "faults": faults})]
+    with Client(service.url) as client:
+        assert client.score([{"a": 1}, {"a": "x"}], partial=True) == told
+        assert client.score([{"a": "x"}], partial=True) == told[1:]
+        with pytest.raises(RequestError, match="row 1") as caught:
+            client.score([{"a": 1}, {"a": "x"}])
+    assert caught.value.faults == faults
+    assert [path for path, _, _ in service.seen] == ["/score", "/score", "/score?partial=false"]
+
+
 @pytest.mark.parametrize("answer", [b"", b"<html>", {"message": "no"}, None])
 def test_an_answer_that_is_no_json_is_still_one_line(service: Service, answer: object) -> None:
     service.plan = [(500, answer)]
@@ -169,7 +182,7 @@ def test_ready_follows_the_service_and_waiting_ends(service: Service) -> None:
 def test_a_path_before_the_service_is_kept(service: Service) -> None:
     with Client(service.url + "/models/") as client:
         client.score({"a": 1})
-    assert service.seen[0][0] == "/models/score"
+    assert service.seen[0][0] == "/models/score?partial=false"
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://host:port", "http://host:99999", ""])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Annotated
@@ -48,7 +49,8 @@ def opened_version(here: Place, model: str, version: str) -> Version:
 
     registry = Registry(here.home)
     name = choose(model, known_models(here))
-    return registry.open(name, version or None, trusted=here.settings.trusted_types)
+    opened = registry.open(name, version or None, trusted=here.settings.trusted_types)
+    return replace(opened, flags=here.settings.contract_flags)
 
 
 def score(
@@ -67,7 +69,8 @@ def score(
     with bar(quiet=json) as report:
         scored = score_file(opened, rows_from(file, query), home=here.home, out=out, progress=report)
     facts = {"model": opened.model, **asdict(scored)}
-    answer(facts, score_lines(scored.version, facts), as_json=json)
+    told = scored.flags.line()
+    answer(facts, [*score_lines(scored.version, facts), *([told] if told else [])], as_json=json)
 
 
 def score_lines(version: str, facts: dict[str, Any]) -> list[str]:

@@ -55,7 +55,8 @@ def stream(
     tag, reason = chosen_version(chosen, here.home, version or None)
     folder = Registry(here.home).folder(chosen, tag)
     places = Places(file, out, dead_letters, once, name)
-    worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, tuple(here.settings.trusted_types)))
+    policy = (tuple(here.settings.trusted_types), here.settings.contract_flags)
+    worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, *policy))
     shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
     with contextlib.closing(worker), bar(quiet=json or shown) as report:
         found = work(worker, here.home, places, progress=report)
@@ -78,6 +79,7 @@ def stream_lines(report: StreamReport) -> list[str]:
     """
     where = "standard output" if report.out == STANDARD else report.out
     lines = [f"{report.version}: {report.events:,} events, {report.scored:,} predictions to {where}"]
+    lines += [report.flags] if report.flags else []
     if report.rejected:
         lines.append(f"{report.rejected:,} bad events, listed with their reasons in {report.dead}")
     if report.unfinished:

@@ -21,6 +21,7 @@ from .commit import statistics
 from .sink import Rows
 from .sink_partition import PARTITION_COLUMN
 from .sink_partition import check_fits
+from .sink_partition import later_columns
 from .sink_partition import part_of
 from .sink_partition import same_rows
 from .storage import below
@@ -74,7 +75,9 @@ class DeltaSink:
             if stored is None:
                 self._commit(self.url, table, mode="error", configuration=statistics(table.schema, table.schema.names))
             elif not self._holds(stored, partition, table):
-                self._commit(stored, table, mode="overwrite", predicate=f"{PARTITION_COLUMN} = '{partition}'")
+                where = {"mode": "overwrite", "predicate": f"{PARTITION_COLUMN} = '{partition}'"}
+                lacking = later_columns(arrow_schema(stored).names, table.schema.names)
+                self._commit(stored, table, **where, **({"schema_mode": "merge"} if lacking else {}))
         except (DeltaError, OSError) as error:
             return self._judged(error, stored)
         return None
@@ -102,11 +105,14 @@ class DeltaSink:
     def _holds(self, stored: deltalake.DeltaTable, partition: str, table: pa.Table) -> bool:
         """Say whether a partition holds these very rows; refuse a table of other columns."""
         kinds = [{field.name: str(field.type) for field in schema} for schema in (arrow_schema(stored), table.schema)]
-        check_fits(f"table {self.name!r}", *kinds)
+        lacking = later_columns(kinds[0], kinds[1])
+        check_fits(f"table {self.name!r}", kinds[0] | {name: kinds[1][name] for name in lacking}, kinds[1])
         if stored.metadata().partition_columns != [PARTITION_COLUMN]:
             rule = f"partitioned by {PARTITION_COLUMN!r}"
             got = ", ".join(stored.metadata().partition_columns) or "no partitions"
             raise IngestError(f"table {self.name!r}: {rule}; got {got}; write to a table of another name")
+        if lacking:
+            return False
         held = stored.to_pyarrow_table(filters=[(PARTITION_COLUMN, "=", partition)], filesystem=below(self.url))
         held = held.select(table.schema.names).cast(table.schema)
         return same_rows(held.combine_chunks().sort_by(self.key), table)

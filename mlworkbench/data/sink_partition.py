@@ -5,9 +5,12 @@
 # %% ../../nbs/data/14_sink_partition.ipynb #16e0061a
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,10 +30,12 @@ from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['PARTITION_COLUMN', 'Sink', 'Part', 'twice', 'same_rows', 'part_of', 'check_fits', 'FolderSink']
+__all__ = ['PARTITION_COLUMN', 'LATER', 'Sink', 'Part', 'twice', 'same_rows', 'part_of', 'later_columns', 'check_fits',
+           'FolderSink']
 
 # %% ../../nbs/data/14_sink_partition.ipynb #676bcf0b
 PARTITION_COLUMN = "partition"
+LATER = ("flags",)  # columns that a table made by an earlier release does not have
 
 
 class Sink(Protocol):
@@ -77,6 +82,12 @@ class Part:
     key: str
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
+
+    def without(self, names: Sequence[str]) -> Part:
+        """Leave out columns."""
+        kept = [name for name in self.schema.names if name not in names]
+        schema = pa.schema([self.schema.field(name) for name in kept])
+        return replace(self, schema=schema, batches=(batch.select(kept) for batch in self.batches))
 
     @property
     def marked_schema(self) -> pa.Schema:
@@ -161,6 +172,17 @@ def _identified(
         yield cast_batch(batch, schema, f"partition {partition!r}")
 
 # %% ../../nbs/data/14_sink_partition.ipynb #f3f21a43
+def later_columns(stored: Collection[str], given: Collection[str]) -> list[str]:
+    """Name the columns of rows that their table does not have and may get: rows of before have no value there.
+
+    Examples
+    --------
+    >>> later_columns(["score"], ["score", "flags"]), later_columns([], ["score", "flags"])
+    (['flags'], [])
+    """
+    return [name for name in LATER if stored and name in given and name not in stored]
+
+
 def check_fits(what: str, stored: Mapping[str, str], given: Mapping[str, str]) -> None:
     """Refuse rows whose columns are not those of the table they go to.
 

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +26,7 @@ from .sink import Rows
 from .sink_partition import PARTITION_COLUMN
 from .sink_partition import Part
 from .sink_partition import check_fits
+from .sink_partition import later_columns
 from .sink_partition import part_of
 from .sink_partition import twice
 from .sink_sql import INCOMING
@@ -100,7 +103,10 @@ class PostgresSink:
         statements = Statements(self.target, kinds, self.key, "IS DISTINCT FROM")
         with self._transaction() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (self.target,))
-            self._settle(cursor, statements)
+            lacking = self._settle(cursor, statements)
+            if lacking:
+                part = part.without(lacking)
+                statements = replace(statements, kinds={n: kind for n, kind in kinds.items() if n not in lacking})
             self._load(cursor, statements, part)
             cursor.execute(statements.remove("$1"), (partition,))
             cursor.execute(statements.upsert())
@@ -118,16 +124,35 @@ class PostgresSink:
             way = "nothing was written; correct the table, the rights or the address"
             raise IngestError(f"{self.name}: a partition can be written; got {said}; {way}") from None
 
-    def _settle(self, cursor: Any, statements: Statements) -> None:  # noqa: ANN401, RUF100 - a driver without types
-        """Make the table, or refuse one that has other columns."""
+    def _settle(self, cursor: Any, statements: Statements) -> list[str]:  # noqa: ANN401, RUF100 - a driver without types
+        """Make the table, or refuse one that has other columns; give the columns that it lacks and must do without."""
         live = "attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"
         columns = f"SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE {live}"
         cursor.execute(columns, (self.target,))
         if stored := dict(cursor.fetchall()):
-            check_fits(self.name, stored, statements.kinds)
-            return
+            lacking = self._lacking(cursor, statements, stored)
+            known = {name: kind for name, kind in statements.kinds.items() if name not in lacking}
+            check_fits(self.name, stored, known)
+            return lacking
         cursor.execute(statements.create())
         cursor.execute(f"CREATE INDEX ON {self.target} ({quoted(PARTITION_COLUMN)})")
+        return []
+
+    def _lacking(self, cursor: Any, statements: Statements, stored: dict[str, str]) -> list[str]:  # noqa: ANN401, RUF100 - as above
+        """Add later columns to an older table that is ours; of another's give their names, and say so."""
+        later = later_columns(stored, statements.kinds)
+        if not later:
+            return []
+        own = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)"
+        cursor.execute(own, (self.target,))
+        if not cursor.fetchone()[0]:
+            rule = "was made without it, and only its owner can add it"
+            warnings.warn(f"{self.name}: column {later[0]!r} is left out; the table {rule}", stacklevel=2)
+            return later
+        for column in later:
+            cursor.execute(statements.add(column))
+            stored[column] = statements.kinds[column]
+        return []
 
     def _load(self, cursor: Any, statements: Statements, part: Part) -> None:  # noqa: ANN401, RUF100 - as above
         """Bring the rows into the temporary table, batch by batch."""

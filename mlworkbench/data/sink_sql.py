@@ -22,6 +22,7 @@ from .sink import as_text
 from .sink_partition import PARTITION_COLUMN
 from .sink_partition import Part
 from .sink_partition import check_fits
+from .sink_partition import later_columns
 from .sink_partition import part_of
 from .sink_partition import twice
 from ..errors import IngestError
@@ -69,6 +70,10 @@ class Statements:
         key = " NOT NULL PRIMARY KEY"
         declared = [f"{quoted(name)} {kind}{key if name == self.key else ''}" for name, kind in self.kinds.items()]
         return f"CREATE TABLE IF NOT EXISTS {self.target} ({', '.join(declared)})"
+
+    def add(self, column: str) -> str:
+        """Give a table that was made earlier a column; it is null in the rows that are there."""
+        return f"ALTER TABLE {self.target} ADD COLUMN {quoted(column)} {self.kinds[column]}"
 
     def incoming(self) -> str:
         """Make the temporary table."""
@@ -197,6 +202,9 @@ class SqliteSink:
     def _settle(self, connection: sqlite3.Connection, statements: Statements) -> None:
         """Make the table, or refuse one that has other columns."""
         stored = {row[1]: row[2].lower() for row in connection.execute(f"PRAGMA main.table_info({quoted(self.table)})")}
+        for column in later_columns(stored, statements.kinds):
+            connection.execute(statements.add(column))
+            stored[column] = statements.kinds[column]
         if stored:
             check_fits(self.name, stored, statements.kinds)
             return

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +18,7 @@ from ..data.lake import Lake
 from ..data.sink import write_partition
 from ..data.sink_partition import Sink
 from ..data.sinks import open_sink
+from .flags import Flagged
 from .interval import Job
 from .interval import gathered
 from .interval import in_interval
@@ -30,6 +31,7 @@ from .table import require_columns
 from .table import without_names
 from .tables import Origin
 from .tables import Progress
+from .tables import Scored
 from .tables import score_table
 from ..errors import DeploymentError
 from ..errors import nearest
@@ -59,6 +61,8 @@ class BatchReport:
         Time it took.
     sink : str
         Name of the sink that got the partitions, too; empty for none.
+    flags : Flagged
+        Rows that were scored and are unusual.
     """
 
     scored: int
@@ -68,6 +72,7 @@ class BatchReport:
     version: str
     seconds: float
     sink: str = ""
+    flags: Flagged = field(default_factory=Flagged)
 
 # %% ../../nbs/deploy/51_batch.ipynb #7ee69148
 KINDS = {"number": pl.Float64, "integer": pl.Int64, "boolean": pl.Boolean}
@@ -81,7 +86,7 @@ def _write_days(folder: Path, scored: pl.DataFrame, column: str | None, job: Job
         old = folder / f"{day}.parquet"
         if column is not None and old.exists():
             kept = outside(pl.read_parquet(old), column, job)
-            table = pl.concat([kept, table], how="vertical_relaxed").sort(column, "row")
+            table = pl.concat([table.clear(), kept, table], how="diagonal_relaxed").sort(column, "row")  # may lack some
         written.append(write_partition(folder, str(day), table.to_arrow()))
     return written
 
@@ -138,10 +143,11 @@ def score_batch(
     sink = open_sink(asked.to, folder=home.model(version.model)) if asked.to else None
     rows = in_interval(with_identities(requests), column, asked)
     folder = home.model(version.model) / "predictions" / version.version.split(":")[-1]
-    written, faults, scored = list[Path](), list[Fault](), 0
+    written, faults, scored, flags = list[Path](), list[Fault](), 0, Flagged()
     with home.lock(f"predictions-{version.version}"), PredictionLog(home.log(version.model)) as log:
         for part, found in _scored(version, rows, Lake(home.lake) if time_views(version) else None, log, asked):
-            faults += found
+            faults += found.faults
+            flags = flags.plus(found.flags)
             days = _write_days(folder, part, column, asked) if part.height else []
             if sink is not None:
                 _deliver(sink, version, days)
@@ -153,20 +159,20 @@ def score_batch(
     if not scored:
         raise DeploymentError(f"batch of {version.model}: no row can be scored; {faults[0].line()}; see {listing}")
     rejected = len({fault.row for fault in faults})
-    told = (listing, version.version, time.perf_counter() - started, sink.name if sink is not None else "")
+    told = (listing, version.version, time.perf_counter() - started, sink.name if sink is not None else "", flags)
     return BatchReport(scored, rejected, tuple(written), *told)
 
 
 def _scored(
     version: Version, requests: pl.DataFrame, lake: Lake | None, log: PredictionLog, job: Job
-) -> Iterator[tuple[pl.DataFrame, Sequence[Fault]]]:
+) -> Iterator[tuple[pl.DataFrame, Scored]]:
     """Score whole days at a time; `row` counts within the interval."""
     first = 0
     for part in gathered(requests):
         origin = Origin("batch", part["__input__"].to_list(), job.run_id, first)
         scored = score_table(version, part, lake=lake, log=log, origin=origin)
         good: pl.Series | list[int] = scored.table["row"] - first if scored.table.height else []
-        yield scored.table.with_columns(part["__day__"].gather(good)), scored.faults
+        yield scored.table.with_columns(part["__day__"].gather(good)), scored
         first += part.height
 
 # %% ../../nbs/deploy/51_batch.ipynb #02d46c39

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DeploymentError
@@ -104,6 +105,8 @@ class Choice:
         Why this version.
     trusted : tuple of str
         Types that settings.ini allows in a model file.
+    flags : str
+        What settings.ini says of rows that break a learned rule.
     """
 
     home: Home
@@ -112,6 +115,7 @@ class Choice:
     folder: Path
     reason: str
     trusted: tuple[str, ...] = ()
+    flags: str = "tell"
 
 
 def choose(environment: MutableMapping[str, str] | None = None) -> Choice:
@@ -143,7 +147,7 @@ def choose(environment: MutableMapping[str, str] | None = None) -> Choice:
     tag, reason = chosen_version(model, home, variables.get("MLWORKBENCH_VERSION"))
     variables.update({"MLWORKBENCH_HOME": str(home.path), "MLWORKBENCH_MODEL": model, "MLWORKBENCH_VERSION": tag})
     folder = registry.folder(model, tag)
-    return Choice(home, model, tag, folder, reason, tuple(settings.trusted_types))
+    return Choice(home, model, tag, folder, reason, tuple(settings.trusted_types), settings.contract_flags)
 
 # %% ../../nbs/deploy/46_choice.ipynb #a36a7697
 def open_model(model: str, home: Home, version: str | None = None) -> Version:
@@ -171,4 +175,6 @@ def open_model(model: str, home: Home, version: str | None = None) -> Version:
     from mlworkbench.scoring.registry import Registry
     from mlworkbench.settings import load_settings
 
-    return Registry(home).open(model, version or None, trusted=load_settings().trusted_types)
+    settings = load_settings()
+    opened = Registry(home).open(model, version or None, trusted=settings.trusted_types)
+    return replace(opened, flags=settings.contract_flags)

@@ -24,6 +24,8 @@ from .device_events import line_events
 from .device_files import fingerprint
 from .device_files import rejected_file
 from .device_files import replace_rejected
+from .flags import Flagged
+from .flags import with_flags
 from .path import Entry
 from .path import answers
 from .path import now_us
@@ -145,6 +147,7 @@ def _lines(version: Version, part: Part, predictions: Predictions, origin: tuple
     rows = prediction_rows(version, predictions, part.request, entry)
     keys = row_keys(part.request.columns, version)
     told = answers(version, predictions, [row["prediction_id"] for row in rows], keys)
+    told = with_flags(told, predictions.faults, version)
     return [
         {**answer, "line": event.line, "log": {name: value for name, value in row.items() if name not in NAMED}}
         for event, answer, row in zip(part.events, told, rows, strict=True)
@@ -169,6 +172,10 @@ class DeviceReport:
         The first reason.
     seconds : float
         Time from the first row to the last.
+    flagged : int
+        Rows that were scored and are unusual, those that were in the file already among them.
+    flags : str
+        How many, beside how many it usually is, and why; empty where there are none.
     """
 
     version: str
@@ -180,6 +187,8 @@ class DeviceReport:
     dead: str = ""
     first: str = ""
     seconds: float = 0.0
+    flagged: int = 0
+    flags: str = ""
 
 
 def _finished(report: DeviceReport, letters: Sequence[Outcome], dead: Path, name: str) -> DeviceReport:
@@ -231,7 +240,7 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "", so
         If the output cannot be written, or the file holds no row.
     """
     source, started = source or fingerprint(data), time.perf_counter()
-    report, letters = DeviceReport(version.version, out=str(out)), list[Outcome]()
+    report, letters, flags = DeviceReport(version.version, out=str(out)), list[Outcome](), Flagged()
     dead = rejected_file(out, name)
     file = Appender(out)
     try:
@@ -239,6 +248,7 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "", so
         events = _events_of(data, name, version)
         while chunk := list(islice(events, CHUNK)):
             lines, refused = score_events(version, chunk, source)
+            flags = flags.plus(Flagged.of_lines(lines, version))
             fresh = [line for line in lines if line["prediction_id"] not in seen]
             file.append(fresh)
             letters += refused
@@ -248,4 +258,5 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "", so
         raise DeploymentError(f"{name}: CSV; {error} after row {report.rows}; correct the file") from None
     finally:
         file.close(keep_empty=False)
-    return _finished(replace(report, seconds=time.perf_counter() - started), letters, dead, name)
+    told = {"flagged": flags.rows, "flags": flags.line()}
+    return _finished(replace(report, seconds=time.perf_counter() - started, **told), letters, dead, name)

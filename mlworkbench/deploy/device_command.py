@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from .device import DeviceReport
@@ -47,7 +48,8 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of text")
     asked = parser.parse_args(list(arguments))
     try:
-        version = open_export(folder / "model")
+        flags = json.loads((folder / "edge.json").read_text(encoding="utf-8")).get("flags", "tell")
+        version = replace(open_export(folder / "model"), flags=flags)
         data, mark = _read(asked.file)
         source = source_name(mark, asked.name)
         report = score_source(version, data, Path(asked.out), name=asked.file, source=source)
@@ -55,6 +57,8 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(asdict(report)) if asked.json else _told(report))
+    if report.flags:
+        print(report.flags, file=sys.stderr)
     if report.first:
         print(f"{report.rejected} rejected, see {report.dead}; first: {report.first}", file=sys.stderr)
     return 0 if report.scored + report.repeated else 2

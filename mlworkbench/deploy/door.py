@@ -10,6 +10,8 @@ import json
 import uuid
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from ..errors import ContractError
@@ -25,8 +27,8 @@ from ..jsontext import is_readable
 from ..jsontext import read_text
 
 # %% auto #0
-__all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'STATUS', 'Message', 'Scope', 'Receive', 'Send', 'RequestError', 'status_of',
-           'read_json', 'read_records', 'request_name', 'Door']
+__all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'STATUS', 'CODES', 'PROBLEM', 'Message', 'Scope', 'Receive', 'Send',
+           'RequestError', 'status_of', 'problem', 'read_json', 'read_records', 'request_name', 'Door']
 
 # %% ../../nbs/deploy/45_door.ipynb #9610f31c
 Json = Any
@@ -40,12 +42,21 @@ STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
 )
 
 
-class RequestError(DeploymentError):
-    """A request that is answered with an error; knows the HTTP status."""
+CODES: tuple[tuple[type[WorkbenchError], str], ...] = (
+    (ContractError, "contract"),
+    (ScoringError, "scoring"),
+    (LogError, "log"),
+    (FeatureError, "features"),
+)
+PROBLEM = "application/problem+json"
 
-    def __init__(self, message: str, status: int = 400) -> None:
+
+class RequestError(DeploymentError):
+    """A request that is answered with an error; knows the HTTP status and a stable code."""
+
+    def __init__(self, message: str, status: int = 400, code: str = "request") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
 
 
 def status_of(error: WorkbenchError) -> int:
@@ -59,6 +70,38 @@ def status_of(error: WorkbenchError) -> int:
     if isinstance(error, RequestError):
         return error.status
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+# %% ../../nbs/deploy/45_door.ipynb #98721ffb
+def problem(error: WorkbenchError, faults: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Describe the error of a whole request, as ``application/problem+json`` has it.
+
+    Parameters
+    ----------
+    error : WorkbenchError
+        What is wrong.
+    faults : sequence of mapping, optional
+        Every fault of every record, where that is what is wrong.
+
+    Returns
+    -------
+    dict
+        ``type, title, status, detail, code``, and ``faults`` where there are any.
+
+    References
+    ----------
+    RFC 9457, Problem Details for HTTP APIs.
+
+    Examples
+    --------
+    >>> problem(LogError("log.sqlite: disk is full; free some space"))["code"]
+    'log'
+    """
+    status = status_of(error)
+    known = next((code for kind, code in CODES if isinstance(error, kind)), "internal")
+    code = error.code if isinstance(error, RequestError) else known
+    told = {"type": f"urn:mlworkbench:{code}", "title": HTTPStatus(status).phrase, "status": status}
+    listed = {"faults": [dict(fault) for fault in faults]} if faults else {}
+    return {**told, "detail": str(error), "code": code, **listed}
 
 # %% ../../nbs/deploy/45_door.ipynb #b262421b
 def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record or a list of records") -> Json:
@@ -145,8 +188,12 @@ def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
     if not isinstance(payload, list) or not payload:
         got = "an empty list" if payload == [] else type(payload).__name__
         raise ContractError(f"body: one record or a list of at least one; got {got}; send a JSON object")
+    if not any(isinstance(record, dict) for record in payload):
+        got = f"a list of {type(payload[0]).__name__}"
+        raise ContractError(f"body: one record or a list of records; got {got}; send JSON objects")
     if len(payload) > MAX_RECORDS:
-        raise RequestError(f"body: at most {MAX_RECORDS} records; got {len(payload)}; send them in parts", 413)
+        rule = f"body: at most {MAX_RECORDS} records"
+        raise RequestError(f"{rule}; got {len(payload)}; send them in parts", 413, "too_large")
     return payload, False
 
 # %% ../../nbs/deploy/45_door.ipynb #e87232f9
@@ -161,7 +208,8 @@ def request_name(header: str | None) -> str:
     if not header:
         return uuid.uuid4().hex
     if len(header) > 128 or not header.isascii() or not header.isprintable():
-        raise RequestError(f"X-Request-Id: up to 128 printable ASCII characters; got {len(header)}; shorten it")
+        rule = "X-Request-Id: up to 128 printable ASCII characters"
+        raise RequestError(f"{rule}; got {len(header)}; shorten it", 400, "request_id")
     return header
 
 # %% ../../nbs/deploy/45_door.ipynb #3c3b6b64
@@ -208,7 +256,8 @@ class Door:
         kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
         if kind != b"application/json":
             rule = "Content-Type: application/json"
-            raise RequestError(f"{rule}; got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'", 415)
+            got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
+            raise RequestError(f"{rule}; {got}", 415, "content_type")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limit:
             raise self._too_large()
@@ -230,7 +279,7 @@ class Door:
             raise RequestError("body: one record or a list of records; got nothing; send a JSON object")
 
     def _too_large(self) -> RequestError:
-        return RequestError(f"body: at most {self.limit} bytes; got more; send the records in parts", 413)
+        return RequestError(f"body: at most {self.limit} bytes; got more; send the records in parts", 413, "too_large")
 
 
 def _replay(messages: list[Any], receive: Receive) -> Receive:
@@ -256,8 +305,8 @@ async def _discard(receive: Receive, left: int) -> None:
 
 async def _refuse(send: Send, error: RequestError) -> None:
     """Answer with one line, and close the connection: what follows of the body is not read."""
-    body = json.dumps({"error": str(error)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    body = json.dumps(problem(error)).encode()
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
     head = {"type": "http.response.start", "status": error.status, "headers": [*headers, (b"connection", b"close")]}
     with contextlib.suppress(OSError):
         await send(head)

@@ -29,7 +29,9 @@ from ..scoring.version import Version
 __all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge']
 
 # %% ../../nbs/deploy/54_edge.ipynb #541c5201
-MODEL_FILES = ("manifest.json", "declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx")
+MODEL_FILES = (
+    "manifest.json", "declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx", "usual.json",
+)  # fmt: skip
 PACKAGE = Path(str(resources.files("mlworkbench"))).resolve()
 DEVICE = "mlworkbench.deploy.device_command"
 
@@ -173,6 +175,7 @@ def export_edge(version: Version, folder: Path) -> EdgeExport:
     files = _contents(version)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     told = {"format": 1, "model": version.model, "version": version.version, "needs": list(_needs(version))}
+    told["flags"] = version.flags
     files["edge.json"] = json_text({**told, "content_id": version.content_id, "files": digests}).encode()
     try:
         _write(files, folder.resolve())

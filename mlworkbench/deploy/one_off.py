@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +21,7 @@ from ..data.lake import Lake
 from ..data.sink import replaced
 from ..data.source import Source
 from ..data.source import open_source
+from .flags import Flagged
 from .output import Parts
 from .output import output_path
 from .output import write_faults
@@ -63,6 +65,8 @@ class ScoreReport:
         The first fault in one line; empty where there is none.
     seconds : float
         Time it took.
+    flags : Flagged
+        Rows that were scored and are unusual.
     """
 
     rows: int
@@ -73,6 +77,7 @@ class ScoreReport:
     version: str
     first_fault: str = ""
     seconds: float = 0.0
+    flags: Flagged = field(default_factory=Flagged)
 
 # %% ../../nbs/deploy/50_one_off.ipynb #8c634bd6
 def score_file(
@@ -115,11 +120,12 @@ def score_file(
     text = [column.name for column in version.request.columns if _is_text(column)]
     opened = open_source(source, text=text)
     require_columns(opened.columns(), version.request, opened.name)
-    faults: list[Fault] = []
+    faults, flags = list[Fault](), Flagged()
     with PredictionLog(home.log(version.model)) as log, replaced(path) as file:
         parts = Parts(file, path.suffix)
         for scored in _scored(version, opened, home, log):
             faults += scored.faults
+            flags = flags.plus(scored.flags)
             if scored.table.height:
                 parts.write(scored.table)
             if progress:
@@ -130,7 +136,8 @@ def score_file(
     listing = write_faults(path.with_name(f"{path.name}.rejected.jsonl"), faults)
     line = faults[0].line() if faults else ""
     seconds = time.perf_counter() - started
-    return ScoreReport(parts.rows + rejected, parts.rows, rejected, path, listing, version.version, line, seconds)
+    told = (path, listing, version.version, line, seconds, flags)
+    return ScoreReport(parts.rows + rejected, parts.rows, rejected, *told)
 
 
 def _is_text(column: Column) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,16 +59,22 @@ class Request:
         """The severe faults."""
         return tuple(fault for fault in self.faults if fault.severe)
 
-    def accepted(self) -> tuple[NDArray[np.intp], Request]:
-        """Give the positions of the rows without severe faults, and the request of these rows alone.
+    def take(self, rows: NDArray[np.intp]) -> Request:
+        """Give some rows, with what was found in them."""
+        place = {row: position for position, row in enumerate(rows.tolist())} if self.faults else {}
+        kept = [replace(f, row=place.get(f.row, -1)) for f in self.faults if f.row in place or f.row < 0]
+        return Request({name: values[rows] for name, values in self.columns.items()}, tuple(kept))
 
-        A severe fault of a whole column (row -1) refuses every row. Flags are left out: `predict` finds them.
+    def accepted(self) -> tuple[NDArray[np.intp], Request]:
+        """Give the positions of the rows without severe faults, and the request of these rows with their flags.
+
+        A severe fault of a whole column (row -1) refuses every row.
         """
         bad = {fault.row for fault in self.refused}
         if not bad:
-            return np.arange(len(self)), Request(self.columns)
+            return np.arange(len(self)), self
         rows = np.array([] if -1 in bad else [row for row in range(len(self)) if row not in bad], dtype=np.intp)
-        return rows, Request({name: values[rows] for name, values in self.columns.items()})
+        return rows, self.take(rows)
 
 
 FEW = 4

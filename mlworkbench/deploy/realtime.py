@@ -11,18 +11,21 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from ..contract import Fault
 from ..contract import faults_error
 from .choice import Choice
+from .door import PROBLEM
 from .door import Json
 from .door import RequestError
+from .door import problem
 from .door import read_json
 from .door import read_records
 from .door import request_name
-from .door import status_of
+from .flags import with_flags
 from .path import Entry
-from .path import Request
 from .path import answers
 from .path import now_us
 from .path import prediction_rows
@@ -36,23 +39,71 @@ from ..errors import WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.log import input_identities
 from .repeat import answered_otherwise
+from .rows import Lookup
+from .rows import Rows
+from .rows import answered
+from .rows import completed
+from .rows import standing
+from .rows import unread_values
 from ..features.online import OnlineStore
 from ..features.online import is_there
-from ..scoring.version import Predictions
+from ..features.view import lag
 from ..scoring.version import Version
-from ..scoring.version import predict
 
 # %% auto #0
-__all__ = ['Reply', 'Realtime']
+__all__ = ['Reply', 'RowsRefusedError', 'read_partial', 'Realtime']
 
 # %% ../../nbs/deploy/52_realtime.ipynb #08a356de
 @dataclass(frozen=True)
 class Reply:
-    """What goes back over HTTP."""
+    """What goes back over HTTP; `refused` counts the records of a list that got no prediction."""
 
     status: int
     body: bytes
     request_id: str
+    refused: int = 0
+    media_type: str = "application/json"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Name of the request, and how many records were refused, where there are any."""
+        named = {"X-Request-Id": self.request_id} if self.request_id else {}
+        return {**named, "X-Refused": str(self.refused)} if self.refused else named
+
+
+class RowsRefusedError(RequestError):
+    """A record is refused, and the caller wants all or nothing; knows every fault."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(str(faults_error(faults, "request")), 422, "rows_refused")
+        self.faults = _plain(faults)
+
+
+def _plain(faults: Sequence[Fault]) -> list[dict[str, Any]]:
+    """Give faults as JSON-ready fields."""
+    return [fault.to_dict() for fault in faults]
+
+
+def _placed(rows: Rows, good: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Put answers in the order of the request, and the faults of the other records in their places."""
+    if len(good) == count:
+        return good
+    told = dict(zip(rows.positions.tolist(), good, strict=True))
+    return [told.get(row) or {"index": row, "faults": _plain(rows.faults_of(row))} for row in range(count)]
+
+
+def read_partial(text: str | None) -> bool:
+    """Read the parameter ``partial`` of a request: whether the good records of a list are answered.
+
+    Examples
+    --------
+    >>> read_partial(None), read_partial("false")
+    (True, False)
+    """
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if text and text.lower() not in known:
+        raise RequestError(f"partial: true or false; got {text[:40]!r}; leave it out for true", 400, "partial")
+    return known[text.lower()] if text else True
 
 
 class Realtime:
@@ -94,7 +145,8 @@ class Realtime:
         """Open version, store and log as chosen; the version reproduces its golden rows here."""
         from mlworkbench.scoring.registry import Registry
 
-        version = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
+        opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
+        version = replace(opened, flags=choice.flags)
         require_deployment(version, "realtime")
         store = None
         if time_views(version):
@@ -110,7 +162,7 @@ class Realtime:
         if self.store is not None:
             self.store.close()
 
-    def respond(self, body: bytes, request_id: str | None = None) -> Reply:
+    def respond(self, body: bytes, request_id: str | None = None, partial: str | None = None) -> Reply:
         """Answer the body of a request.
 
         Parameters
@@ -119,6 +171,8 @@ class Realtime:
             JSON text.
         request_id : str, optional
             What the caller named it.
+        partial : str, optional
+            ``"false"`` answers a list as a whole or not at all; by default its good records are answered.
 
         Returns
         -------
@@ -127,66 +181,85 @@ class Realtime:
         """
         name = ""
         try:
-            name = request_name(request_id)
-            status, answer = self.answer(read_json(body), name, repeated=bool(request_id))
+            name, in_parts = request_name(request_id), read_partial(partial)
+            records, single = read_records(read_json(body))
+            told = self.answer(records, name, repeated=bool(request_id), whole=single or not in_parts)
         except WorkbenchError as error:
-            status, answer = status_of(error), {"error": str(error)}
-        return Reply(status, json.dumps(answer, allow_nan=False).encode(), name)
+            found = problem(error, error.faults if isinstance(error, RowsRefusedError) else ())
+            return Reply(found["status"], json.dumps(found).encode(), name, media_type=PROBLEM)
+        refused = sum("faults" in answer for answer in told)
+        text = json.dumps(told[0] if single else told, allow_nan=False).encode()
+        return Reply(200 if refused < len(told) else 422, text, name, refused)
 
-    def answer(self, payload: Json, request_id: str, *, repeated: bool = False) -> tuple[int, Json]:
-        """Score one record or a list, and log before answering.
+    def answer(
+        self, records: Sequence[Mapping[str, Json]], request_id: str, *, repeated: bool = False, whole: bool = False
+    ) -> list[dict[str, Any]]:
+        """Score what can be scored of a list, and log before answering.
 
         Parameters
         ----------
-        payload : object
-            A record or a list of records, as JSON gives them.
+        records : sequence of mapping
+            As JSON gives them.
         request_id : str
             Name of the request.
         repeated : bool, default=False
             Whether the name may have been used before.
+        whole : bool, default=False
+            Refuse all records where one is refused.
 
         Returns
         -------
-        status : int
-            200, or 400 with every fault.
-        answer : dict or list of dict
-            In the shape of the request.
+        list of dict
+            One for each record: an answer, or ``index`` and ``faults`` of one that was refused.
 
         Raises
         ------
+        RowsRefusedError
+            If a record is refused, and `whole` asked for all of them; then nothing is logged.
         WorkbenchError
-            If it cannot be scored or logged; see `status_of`.
+            If nothing can be scored or logged now; see `status_of`.
         """
         started = time.perf_counter()
-        records, single = read_records(payload)
         request = request_columns(records, self.version)
-        if request.refused:
-            found = [fault.to_dict() for fault in request.refused]
-            return 400, {"error": str(faults_error(request.refused, "request")), "faults": found}
-        predictions, watermark = self._predict(request)
-        microseconds = (time.perf_counter() - started) * 1e6
-        identities = input_identities(request_id, len(records))
-        entry = Entry("realtime", identities, request_id, self.clock(), watermark, microseconds)
-        rows = prediction_rows(self.version, predictions, request, entry)
-        self._write(rows, request_id, repeated)
-        ids, keys = [row["prediction_id"] for row in rows], row_keys(request.columns, self.version)
-        told = answers(self.version, predictions, ids, keys)
-        return 200, told[0] if single else told
+        if sent := unread_values(records, self.version):
+            request = replace(request, faults=(*request.faults, *sent))
+        rows, watermark = self._completed(standing(request, self.version))
+        rows = answered(rows, self.version)
+        if rows.refused and whole:
+            raise RowsRefusedError(rows.refused)
+        if rows.predictions is None:
+            return _placed(rows, [], len(records))
+        entry = self._entry(request_id, rows, len(records), watermark, (time.perf_counter() - started) * 1e6)
+        logged = prediction_rows(self.version, rows.predictions, rows.request, entry)
+        self._write(logged, request_id, repeated)
+        ids, keys = [row["prediction_id"] for row in logged], row_keys(rows.request.columns, self.version)
+        good = answers(self.version, rows.predictions, ids, keys)
+        return _placed(rows, with_flags(good, rows.predictions.faults, self.version), len(records))
 
-    def _predict(self, request: Request) -> tuple[Predictions, Json]:
-        """Complete the request from the store, and score it."""
-        views = time_views(self.version)
-        times = prediction_times(request.columns, self.version)
-        if self.store is None or not views or times is None:
-            return predict(self.version, request.columns, {}, faults=request.faults), None
-        with self.store.transaction(write=False):
-            watermark = self.store.watermark(views)
-            values = self.store.lookup(views, request.columns, times)
-        return predict(self.version, request.columns, values, faults=request.faults), watermark
+    def _entry(self, request_id: str, rows: Rows, count: int, watermark: Json, microseconds: float) -> Entry:
+        """Say what the log is told; a record is called by its place in the request, whichever others were refused."""
+        names = input_identities(request_id, count)
+        if len(rows) < count:
+            names = [names[row] for row in rows.positions.tolist()]
+        return Entry("realtime", names, request_id, self.clock(), watermark, microseconds)
+
+    def _completed(self, rows: Rows) -> tuple[Rows, Json]:
+        """Look up what the views knew; a store that is too far behind for every record answers none."""
+        store, views = self.store, time_views(self.version)
+        times = prediction_times(rows.request.columns, self.version)
+        if store is None or not views or times is None or not len(rows):
+            return rows, None
+        with store.transaction(write=False):
+            watermark = store.watermark(views)
+            for view in views:
+                lag(view, watermark, int(times.min()))
+            newest = {name: mark["newest"] for name, mark in watermark.items()}
+            lookup = Lookup(lambda columns, at: store.lookup(views, columns, at), newest)
+            return completed(rows, self.version, lookup), watermark
 
     def _write(self, rows: Sequence[Mapping[str, Any]], request_id: str, repeated: bool) -> None:
         """Log the rows; refuse a name that was used for another request."""
         if repeated and answered_otherwise(self.log.path, rows):
             rule = f"request id {request_id!r} was used before for another record"
-            raise RequestError(f"{rule}; nothing was scored; name each request once", 409)
+            raise RequestError(f"{rule}; nothing was scored; name each request once", 409, "request_id")
         self.log.write(rows)

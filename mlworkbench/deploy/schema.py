@@ -18,7 +18,8 @@ from .door import Json
 from ..scoring.decision import class_names
 
 # %% auto #0
-__all__ = ['KINDS', 'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'schemas_of']
+__all__ = ['KINDS', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'column_schema', 'fill', 'example_record', 'records_schema',
+           'answers_schema', 'schemas_of']
 
 # %% ../../nbs/deploy/46_schema.ipynb #084605bb
 KINDS: dict[str, dict[str, Any]] = {
@@ -125,6 +126,37 @@ def records_schema(contract: Contract, example: Mapping[str, Any]) -> dict[str, 
     return {**words, "oneOf": [record, many], "example": dict(example)}
 
 
+_TEXTS = {name: {"type": "string"} for name in ("column", "rule", "hint")}
+FLAGS: dict[str, Any] = {
+    "type": "array",
+    "description": "what is unusual in the record, measured by the training; absent where nothing is",
+    "items": {"type": "object", "properties": {"text": {"type": "string"}, **_TEXTS, "value": {}}},
+}
+FAULTS: dict[str, Any] = {
+    "type": "array",
+    "description": "every rule that the record breaks",
+    "items": {
+        "type": "object",
+        "properties": {"row": {"type": "integer"}, **_TEXTS, "value": {}, "severe": {"type": "boolean"}},
+    },
+}
+REFUSED: dict[str, Any] = {
+    "type": "object",
+    "description": "in the place of a record that was refused: it is no prediction",
+    "properties": {"index": {"type": "integer"}, "faults": FAULTS},
+    "required": ["index", "faults"],
+}
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string"} for name in ("type", "title", "detail", "code")},
+        "status": {"type": "integer"},
+        "faults": FAULTS,
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+}
+
+
 def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
     """Describe an answer.
 
@@ -149,9 +181,10 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
         properties["score"] = {"type": "number"}
     if declaration["task"] != "regression":
         properties["decision"] = {"enum": list(declaration["classes"])}
-    answer = {"type": "object", "properties": properties, "required": list(properties)}
-    words = {"title": "Answers", "description": "As many as were asked."}
-    return {**words, "oneOf": [answer, {"type": "array", "items": answer}]}
+    answer = {"type": "object", "properties": {**properties, "flags": FLAGS}, "required": list(properties)}
+    many = {"type": "array", "items": {"oneOf": [answer, REFUSED]}}
+    words = {"title": "Answers", "description": "As many as were asked, in their order."}
+    return {**words, "oneOf": [answer, many]}
 
 
 def schemas_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

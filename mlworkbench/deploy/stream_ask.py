@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..check import check_records
 from ..contract import Contract
@@ -23,24 +24,28 @@ from .path import Request
 from .path import prediction_times
 from .path import request_columns
 from .path import time_views
+from .rows import Lookup
+from .rows import Rows
+from .rows import answered
+from .rows import completed
+from .rows import standing
 from .stream_events import Event
 from .stream_events import Outcome
 from .stream_events import dead_letter
 from .stream_events import read_event
 from ..errors import ContractError
 from ..errors import DeploymentError
-from ..errors import ScoringError
-from ..errors import UserCodeError
 from ..features.online import OnlineStore
+from ..features.usual import empty_faults
 from ..features.view import View
+from ..features.view import lag
 from ..scoring.golden import view_contract
 from ..scoring.version import Predictions
 from ..scoring.version import Version
-from ..scoring.version import predict
 from ..times import MICROSECOND
 
 # %% auto #0
-__all__ = ['CARRIED', 'FOREVER', 'EVENT_ERRORS', 'Part', 'carries', 'buried', 'sort_events', 'predicted']
+__all__ = ['CARRIED', 'FOREVER', 'Part', 'carries', 'buried', 'sort_events', 'predicted']
 
 # %% ../../nbs/deploy/53_stream_ask.ipynb #11face4f
 CARRIED = "carried by the event"
@@ -54,24 +59,34 @@ class Part:
     ----------
     events : list of Event
         n events.
-    request : Request
-        Their n rows.
-    values : dict of str to ndarray
-        What the views gave for them; empty without views.
+    rows : Rows
+        Their n rows, with the values of the views where there are any.
     watermark : object
         State of the store, or that the events carried the values.
     """
 
     events: list[Event]
-    request: Request
-    values: Columns
+    rows: Rows
     watermark: Any = None
 
-    def take(self, rows: Sequence[int]) -> Part:
-        """Give some of the rows."""
-        request = Request({name: column[rows] for name, column in self.request.columns.items()})
-        values = {name: column[rows] for name, column in self.values.items()}
-        return Part([self.events[row] for row in rows], request, values, self.watermark)
+    @property
+    def request(self) -> Request:
+        """The n rows as they were asked."""
+        return self.rows.request
+
+    @property
+    def values(self) -> Columns:
+        """What the views gave for them."""
+        return self.rows.values
+
+    def of(self, rows: Rows) -> tuple[Part, list[Outcome]]:
+        """Keep the events of the rows that still stand, and make dead letters of those that were refused meanwhile."""
+        gone: dict[int, list[Fault]] = {}
+        for fault in rows.refused:
+            gone.setdefault(fault.row, []).append(replace(fault, row=-1))
+        letters = [buried(self.events[row], str(faults_error(own, "event")), own) for row, own in sorted(gone.items())]
+        kept = [self.events[row] for row in rows.positions.tolist()]
+        return Part(kept, replace(rows, positions=np.arange(len(kept)), refused=()), self.watermark), letters
 
 
 def carries(record: Mapping[str, Any], views: Sequence[View]) -> bool:
@@ -167,12 +182,10 @@ def _checked(
     records = [record for _, record in pairs]
     request = request_columns(records, version)
     values, found = check_records(records, carried)
-    faults: dict[int, list[Fault]] = {}
-    for fault in (*request.refused, *(fault for fault in found if fault.severe)):
-        faults.setdefault(fault.row, []).append(replace(fault, row=-1))
-    refused = [buried(pairs[row][0], str(faults_error(own, "event")), own) for row, own in sorted(faults.items())]
-    part = Part([event for event, _ in pairs], request, values, CARRIED if values else None)
-    return part.take([row for row in range(len(pairs)) if row not in faults]), refused
+    empty = empty_faults(version.views, version.usual.get("views", {}), values) if values else []
+    rows = standing(replace(request, faults=(*request.faults, *found, *empty)), version)
+    part = Part([event for event, _ in pairs], rows, CARRIED if values else None)
+    return part.of(replace(rows, values={name: array[rows.positions] for name, array in values.items()}))
 
 
 def _looked_up(
@@ -190,9 +203,21 @@ def _looked_up(
         watermark = store.watermark(views)
         ahead = times > max(now, _reach(views, watermark))
         letters = [_dated_ahead(event) for event, late in zip(part.events, ahead.tolist(), strict=True) if late]
-        part = part.take(np.flatnonzero(~ahead).tolist())
-        values = store.lookup(views, part.request.columns, times[~ahead]) if part.events else {}
-    return Part(part.events, part.request, values, watermark), letters
+        kept = np.flatnonzero(~ahead)
+        events = [part.events[row] for row in kept.tolist()]
+        rows = replace(part.rows.take(kept), positions=np.arange(len(events)))
+        _check_reach(views, watermark, times[~ahead])
+        newest = {name: mark["newest"] for name, mark in watermark.items()}
+        lookup = Lookup(lambda columns, at: store.lookup(views, columns, at), newest)
+        rows = completed(rows, version, lookup)
+    found, refused = Part(events, rows, watermark).of(rows)
+    return found, [*letters, *refused]
+
+
+def _check_reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any]], times: NDArray[np.int64]) -> None:
+    """Refuse to go on where the store is too far behind for an event: it waits, and is asked again."""
+    for view in views if len(times) else ():
+        lag(view, watermark, int(times.max()))
 
 
 def _reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any]]) -> int:
@@ -211,9 +236,6 @@ def _dated_ahead(event: Event) -> Outcome:
     return buried(event, f"event: {rule}; got one for which the store holds nothing yet; correct the sender's clock")
 
 # %% ../../nbs/deploy/53_stream_ask.ipynb #d1e817d3
-EVENT_ERRORS = (ContractError, ScoringError, UserCodeError)
-
-
 def predicted(version: Version, part: Part, letters: list[Outcome]) -> Iterator[tuple[Part, Predictions]]:
     """Predict rows; those that cannot be scored become dead letters.
 
@@ -231,12 +253,8 @@ def predicted(version: Version, part: Part, letters: list[Outcome]) -> Iterator[
     (Part, Predictions)
         The rows that can be scored, in order; together with the dead letters all of them.
     """
-    try:
-        yield part, predict(version, part.request.columns, part.values)
-    except EVENT_ERRORS as error:
-        count = len(part.events)
-        if count == 1:
-            letters.append(buried(part.events[0], str(error)))
-            return
-        for half in (range(count // 2), range(count // 2, count)):
-            yield from predicted(version, part.take(list(half)), letters)
+    rows = answered(part.rows, version)
+    kept, refused = part.of(rows)
+    letters += refused
+    if rows.predictions is not None:
+        yield kept, rows.predictions

@@ -181,7 +181,9 @@ def main() -> None:
     print(json.dumps(asdict(report)), file=sys.stderr, flush=True)
 
 # %% ../../nbs/deploy/56_stream_worker.ipynb #3d29f3ad
-def run_worker(model: str, places: Places, *, home: Home, version: str | None = None) -> StreamReport:
+def run_worker(
+    model: str, places: Places, *, home: Home, version: str | None = None, env: Mapping[str, str] | None = None
+) -> StreamReport:
     """Run a worker in a process of its own until it ends.
 
     Parameters
@@ -194,6 +196,8 @@ def run_worker(model: str, places: Places, *, home: Home, version: str | None = 
         Where versions, store and log live.
     version : str, optional
         Alias, tag or beginning of a content id; by default the champion, else the newest that passed its gates.
+    env : mapping of str to str, optional
+        More variables of its environment.
 
     Returns
     -------
@@ -208,7 +212,8 @@ def run_worker(model: str, places: Places, *, home: Home, version: str | None = 
     tag, _ = chosen_version(model, home, version)
     given = {"source": places.source, "out": places.out, "dead": places.dead, "name": places.name}
     named = {PREFIX + name.upper(): value for name, value in given.items()}
-    environment = service_environment(model, home, tag, {**named, f"{PREFIX}ONCE": str(int(places.once))})
+    variables = {**(env or {}), **named, f"{PREFIX}ONCE": str(int(places.once))}
+    environment = service_environment(model, home, tag, variables)
     command = [sys.executable, str(service_folder("streaming") / "worker.py")]
     ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     lines = [line for line in ended.stderr.decode(errors="replace").splitlines() if line.strip()]

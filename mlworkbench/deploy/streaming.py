@@ -11,9 +11,14 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .choice import Choice
+from .flags import Flagged
+from .flags import with_flags
 from .path import Entry
 from .path import answers
 from .path import now_us
@@ -62,6 +67,10 @@ class StreamReport:
         Where predictions and dead letters went; filled in by who opened them.
     unfinished : int
         Bytes of a last line that is still being written; they are left for the next time.
+    flagged : int
+        Predictions in whose rows something is unusual.
+    flags : str
+        How many, beside how many it usually is, and why; empty where there are none.
     """
 
     version: str
@@ -72,6 +81,8 @@ class StreamReport:
     out: str = ""
     dead: str = ""
     unfinished: int = 0
+    flagged: int = 0
+    flags: str = ""
 
 
 class Streaming:
@@ -104,13 +115,15 @@ class Streaming:
     ) -> None:
         require_deployment(version, "streaming")
         self.version, self.log, self.store, self.clock = version, log, store, clock
+        self.flagged = Flagged()
 
     @classmethod
     def open(cls, choice: Choice) -> Streaming:
         """Open version, store and log as chosen; the version reproduces its golden rows here."""
         from mlworkbench.scoring.registry import Registry
 
-        version = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
+        opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
+        version = replace(opened, flags=choice.flags)
         require_deployment(version, "streaming")
         needed = bool(time_views(version)) and is_there(choice.home.online_place)
         store = OnlineStore(choice.home.online_place, read_only=True) if needed else None
@@ -151,7 +164,8 @@ class Streaming:
             if progress:
                 progress("events", scored + rejected, None)
         seconds = 0.0 if started is None else time.perf_counter() - started
-        return StreamReport(self.version.version, scored + rejected, scored, rejected, seconds)
+        told = {"flagged": self.flagged.rows, "flags": self.flagged.line()}
+        return StreamReport(self.version.version, scored + rejected, scored, rejected, seconds, **told)
 
     def outcomes(self, events: Sequence[Event], source: str) -> list[Outcome]:
         """Score a micro-batch, and log it.
@@ -213,6 +227,9 @@ class Streaming:
         """Make the lines of the output."""
         ids, keys = [row["prediction_id"] for row in rows], row_keys(part.request.columns, self.version)
         told = answers(self.version, predictions, ids, keys)
+        told = with_flags(told, predictions.faults, self.version)
+        lines = np.array([event.line for event in part.events])
+        self.flagged = self.flagged.plus(Flagged.of(predictions.faults, lines, self.version))
         return [
             Outcome(event, {**answer, "line": event.line, "offset": event.offset, **self._asked(row)}, True)
             for event, answer, row in zip(part.events, told, rows, strict=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,20 @@ import polars as pl
 
 from ..contract import Fault
 from ..data.lake import Lake
+from .flags import Flagged
+from .flags import flag_texts
 from .path import Columns
 from .path import Entry
 from .path import Request
 from .path import now_us
 from .path import prediction_rows
-from .path import prediction_times
 from .path import time_views
+from .rows import Lookup
+from .rows import Rows
+from .rows import answered
+from .rows import completed
+from .rows import standing
+from .rows import unread
 from .table import request_of_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
@@ -35,12 +43,11 @@ from ..features.view import View
 from ..scoring.decision import score_names
 from ..scoring.version import Predictions
 from ..scoring.version import Version
-from ..scoring.version import predict
 
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'view_values', 'array_of', 'watermark_of', 'Origin', 'Scored', 'score_table']
+__all__ = ['Progress', 'view_values', 'array_of', 'watermark_of', 'newest_row', 'Origin', 'Scored', 'score_table']
 
 # %% ../../nbs/deploy/49_tables.ipynb #d151c797
 def view_values(
@@ -93,6 +100,13 @@ def watermark_of(views: Sequence[View], lake: Lake | None) -> dict[str, Any] | N
         return None
     return {view.name: {"lake_version": lake.version(view.table)} for view in views}
 
+
+def newest_row(view: View, lake: Lake, version: int | None = None) -> int | None:
+    """Give the availability time of the newest row of a view's table, in microseconds since 1970 UTC; None without."""
+    rows = lake.scan(view.table, version=version)
+    newest = rows.select(pl.col("available_at").max().cast(TIME).cast(pl.Int64)).collect().item()
+    return None if newest is None else int(newest)
+
 # %% ../../nbs/deploy/49_tables.ipynb #579cefda
 @dataclass(frozen=True)
 class Origin:
@@ -129,14 +143,18 @@ class Scored:
     Attributes
     ----------
     table : polars.DataFrame
-        ``prediction_id, row``, key, entity and prediction time where declared, ``score`` (or ``score_<class>`` for
-        several classes), ``decision`` (unless regression); one row per row that was scored.
+        ``prediction_id, row``, key, entity and prediction time where declared, ``score`` (or ``score_<class>``
+        for several classes), ``decision`` (unless regression), ``flags`` (text, null where there are none); one row
+        per row that was scored.
     faults : tuple of Fault
         Severe faults of the rows that were not; `row` counts from `Origin.first`.
+    flags : Flagged
+        How many of the rows that were scored are unusual, and why.
     """
 
     table: pl.DataFrame
     faults: tuple[Fault, ...]
+    flags: Flagged = field(default_factory=Flagged)
 
 
 def score_table(
@@ -168,40 +186,48 @@ def score_table(
         If a column is missing, a table of the lake is missing, or the log cannot be written.
     """
     started = time.perf_counter()
-    request = request_of_table(requests, version.request, typed=origin.typed, pseudonyms=version.pseudonyms)
-    faults = tuple(Fault(f.row + origin.first, f.column, f.rule, f.value, f.hint) for f in request.refused)
-    rows, good = request.accepted()
-    if not len(rows):
-        return Scored(pl.DataFrame(), faults)
     watermark = watermark_of(time_views(version), lake)
-    predictions = _predictions(version, good, lake, watermark)
+    rows = answered(_completed(version, _asked(version, requests, origin), lake, watermark), version)
+    faults = tuple(replace(fault, row=fault.row + origin.first) for fault in rows.refused)
+    if rows.predictions is None:
+        return Scored(pl.DataFrame(), faults)
     entry = Entry(
         deployment=origin.deployment,
-        input_ids=[origin.input_ids[row] for row in rows],
+        input_ids=[origin.input_ids[row] for row in rows.positions],
         request_id=origin.request_id,
         logged_at=origin.clock(),
         watermark=watermark,
         latency_us=(time.perf_counter() - started) * 1e6,
     )
-    logged = prediction_rows(version, predictions, good, entry)
+    logged = prediction_rows(version, rows.predictions, rows.request, entry)
     log.write(logged)
-    ids = [row["prediction_id"] for row in logged]
-    return Scored(_output(version, good, predictions, ids, rows + origin.first), faults)
+    ids, flags = [row["prediction_id"] for row in logged], rows.predictions.faults
+    table = _output(version, rows.request, rows.predictions, ids, rows.positions + origin.first)
+    last = pl.Series("flags", flag_texts(flags, len(rows), version), dtype=pl.String)
+    counted = Flagged.of(flags, rows.positions + origin.first, version)
+    return Scored(table.with_columns(last), faults, counted)
 
 
-def _predictions(
-    version: Version, request: Request, lake: Lake | None, watermark: Mapping[str, Any] | None
-) -> Predictions:
-    """Complete a request from the lake as the watermark has it, and score it."""
+def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> Rows:
+    """Read and check the rows; a value of a view that stands beside them is not read, and flagged."""
+    request = request_of_table(requests, version.request, typed=origin.typed, pseudonyms=version.pseudonyms)
+    names = [name for view in version.views for name in view.outputs if name in requests.columns]
+    sent = {name: requests[name].is_not_null().arg_true().to_list() for name in names}
+    return standing(replace(request, faults=(*request.faults, *unread(sent, version))), version)
+
+
+def _completed(version: Version, rows: Rows, lake: Lake | None, watermark: Mapping[str, Any] | None) -> Rows:
+    """Complete rows from the lake as the watermark has it."""
     views = time_views(version)
-    times = prediction_times(request.columns, version)
-    if not views or times is None:
-        return predict(version, request.columns, {})
+    if not views or version.declaration.get("prediction_time") is None or not len(rows):
+        return rows
     if lake is None:
         rule = "a model with views needs the lake"
         raise DeploymentError(f"model {version.model!r}: {rule}; got none; ingest its tables")
     versions = {name: mark["lake_version"] for name, mark in (watermark or {}).items()}
-    return predict(version, request.columns, view_values(request.columns, views, lake, times, versions=versions))
+    newest = {view.name: newest_row(view, lake, versions[view.name]) for view in views}
+    lookup = Lookup(lambda columns, times: view_values(columns, views, lake, times, versions=versions), newest)
+    return completed(rows, version, lookup)
 
 # %% ../../nbs/deploy/49_tables.ipynb #3f1123e8
 def _output(

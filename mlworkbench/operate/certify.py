@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from ..contract import faults_error
 from ..data.lake import Lake
 from ..deploy.path import prediction_times
+from ..deploy.rows import answered
+from ..deploy.rows import standing
 from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
 from ..evaluation.equivalence import TwoMinds
@@ -35,7 +38,6 @@ from .run_table import now_text
 from .run_worker import write_json
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version
-from ..scoring.version import predict
 from ..scoring.version import with_reference
 from ..settings import load_settings
 
@@ -117,16 +119,16 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
         If no row can be predicted.
     """
     lake = lake_versions(version, home)
-    whole = request_of_table(asked, version.request, pseudonyms=version.pseudonyms)
-    good, request = whole.accepted()
-    if not len(good):
-        raise faults_error(list(whole.refused), "requests: no row can be predicted")
-    times = prediction_times(request.columns, version)
-    values = {}
-    if version.views and times is not None:
-        values = view_values(request.columns, version.views, Lake(home.lake), times)
+    rows = standing(request_of_table(asked, version.request, pseudonyms=version.pseudonyms), version)
+    times = prediction_times(rows.request.columns, version)
+    if version.views and times is not None and len(rows):
+        rows = replace(rows, values=view_values(rows.request.columns, version.views, Lake(home.lake), times))
     pipeline = with_reference(version, trusted=load_settings().trusted_types)
-    found = predict(pipeline, request.columns, values)
+    rows = answered(rows, pipeline)
+    good, request, found = rows.positions, rows.request, rows.predictions
+    if found is None:
+        raise faults_error(list(rows.refused), "requests: no row can be predicted")
+    times = prediction_times(request.columns, version)
     entity = {name: request.columns[name] for name in version.declaration["entity"]}
     features = row_values(found.frame.columns, len(good))
     texts = row_values(entity, len(good)) if entity else features

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import polars as pl
 
 from ..data.lake import Lake
+from ..contract import Contract
+from ..contract import Fault
+from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError
 from ..errors import WorkbenchError
@@ -41,7 +45,8 @@ from ..times import format_time
 Facts = dict[str, Any]
 
 # %% auto #0
-__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'passport', 'plain_facts', 'passport_lines']
+__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'passport', 'flag_lines', 'plain_facts',
+           'passport_lines']
 
 # %% ../../nbs/operate/62_passport.ipynb #54e99d5e
 def find_prediction(prediction_id: str, home: Home, *, model: str = "") -> tuple[str, pl.DataFrame]:
@@ -145,6 +150,7 @@ def _function(function: RowFunction, entry: Mapping[str, Any], version: Version)
     return {"name": function.name, "module": entry["module"], "inputs": list(function.inputs), **code}
 
 # %% ../../nbs/operate/62_passport.ipynb #f70e9bdb
+_FAULT = ("row", "column", "rule", "value", "hint", "severe")
 _JSON = ("entity", "decision", "watermark", "faults", "request")
 _TOLD = ("prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "latency_us")
 
@@ -178,9 +184,17 @@ def passport(prediction_id: str, home: Home, *, model: str = "") -> Facts:
     facts = {field: row[field] for field in _TOLD}
     facts |= {field: format_time(row[field]) for field in ("prediction_time", "logged_at")}
     facts |= {field: json.loads(row[field] or "null") for field in _JSON}
-    facts |= {"scores": row["scores"], **_made_of(row, log, version, home)}
+    facts |= {"scores": row["scores"], "flags": flag_lines(facts["faults"] or [], version)}
+    facts |= _made_of(row, log, version, home)
     found = replay_log(log, name, home).rows[0]
     return facts | {key: plain(value) for key, value in asdict(found).items()}
+
+
+def flag_lines(faults: Sequence[Mapping[str, Any]], version: Version | None) -> list[str]:
+    """Say in few words what was unusual, of the faults that a log row keeps."""
+    found = [Fault(**{name: value for name, value in fault.items() if name in _FAULT}) for fault in faults]
+    known = Contract(()) if version is None else version.request
+    return [short(fault, known) for fault in found if not fault.severe]
 
 
 def _made_of(row: Mapping[str, Any], log: pl.DataFrame, version: Version | None, home: Home) -> Facts:
@@ -244,6 +258,7 @@ def passport_lines(facts: Mapping[str, Any]) -> list[str]:
         f"asked for {facts['prediction_time']}, logged {facts['logged_at']}",
         f"scores {facts['scores']}, decision {facts['decision']}",
     ]
+    lines += [f"unusual: {'; '.join(facts['flags'])}"] if facts["flags"] else []
     lines += ["", "features"]
     lines += [f"  {one['name']} = {shown(one['value'])}   ({one['from']})" for one in facts["features"]]
     lines += ["", "views"] if facts["views"] else []

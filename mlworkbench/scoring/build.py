@@ -105,6 +105,8 @@ class Parts:
         More fields of the declaration.
     trusted : sequence of str, default=()
         As in ``settings.ini [trust] types``.
+    usual : mapping, default={}
+        What was usual in the training rows, see `Version.usual`; JSON-ready.
     """
 
     model: str
@@ -138,6 +140,7 @@ class Parts:
     input: str = "frame"
     extras: Mapping[str, Any] = field(default_factory=dict)
     trusted: Sequence[str] = ()
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         classes = [value.item() if isinstance(value, np.generic) else value for value in self.classes]
@@ -280,8 +283,9 @@ def _contracts(parts: Parts) -> dict[str, Any]:
 
 
 def _write_parts(folder: Path, parts: Parts, documents: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    trials = {} if parts.trials is None else {"trials.json": parts.trials}
-    for name, value in {**documents, "profile.json": dict(parts.profile), **trials}.items():
+    more = {} if parts.trials is None else {"trials.json": parts.trials}
+    more |= {"usual.json": dict(parts.usual)} if parts.usual else {}
+    for name, value in {**documents, "profile.json": dict(parts.profile), **more}.items():
         write_bytes(folder / name, json_text(value).encode())
     for name, data in {**files, "card.md": parts.card.encode()}.items():
         write_bytes(folder / name, data)

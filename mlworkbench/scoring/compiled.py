@@ -22,6 +22,7 @@ from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import VersionError
 from .files import read_manifest
+from .finite import finite_scores
 from .frame import FeatureFrame
 from .program import Block
 from .program import RowError
@@ -204,11 +205,8 @@ class CompiledScorer:
         except RowError as refusal:
             got = f"the compiled scorer refuses row {refusal.row}: it {refusal.rule}"
             raise ScoringError(f"{got}; correct the row, or let the pipeline handle such values") from None
-        bad = ~np.isfinite(scores).all(axis=1)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ScoringError(f"score of row {row}: finite; got {scores[row]}; correct the row or the pipeline")
-        return np.ascontiguousarray(scores if several else scores[:, 0]), self._decided(raw, answers)
+        scores = finite_scores(np.ascontiguousarray(scores if several else scores[:, 0]))
+        return scores, self._decided(raw, answers)
 
     def _decided(self, raw: Block, answers: Block) -> NDArray[np.object_] | None:
         """Take the class of the largest; of equal ones the first."""

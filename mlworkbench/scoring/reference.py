@@ -29,6 +29,7 @@ from .estimator import plain_classes
 from .estimator import plain_label
 from .estimator import response_method
 from .estimator import tuned_rule
+from .finite import finite_scores
 from .frame import FeatureFrame
 
 if TYPE_CHECKING:
@@ -207,11 +208,7 @@ class ReferenceScorer:
             return np.empty((0, len(self.classes)) if self.task == "multiclass" else 0), None
         method = response_method(self.pipeline, self.task)
         raw = np.asarray(self._call(method, frame), dtype=np.float64)
-        scores = self._oriented(raw, method)
-        bad = ~np.isfinite(scores).reshape(len(frame), -1).all(axis=1)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ScoringError(f"score of row {row}: finite; got {scores[row]}; correct the row or the pipeline")
+        scores = finite_scores(self._oriented(raw, method))
         return scores, self._decided(frame, raw, method)
 
     def _decided(self, frame: FeatureFrame, raw: NDArray[np.float64], method: str) -> NDArray[np.object_] | None:

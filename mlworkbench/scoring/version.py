@@ -71,6 +71,9 @@ class Version:
         Content id, digests, environment, verdict of the gates, metrics.
     pseudonyms : Pseudonyms, optional
         By which it is asked about persons; None where it names none, or nobody gave the key.
+    flags : str
+        What becomes of a row that breaks a learned rule: ``"tell"``, ``"refuse"`` or ``"off"``, as whoever asks has it
+        in ``settings.ini [contract] flags``.
     """
 
     folder: Path
@@ -82,6 +85,7 @@ class Version:
     scorer: Scorer
     manifest: dict[str, Any]
     pseudonyms: Pseudonyms | None = None
+    flags: str = "tell"
 
     @property
     def model(self) -> str:
@@ -108,6 +112,12 @@ class Version:
         """Some training rows: request, values of the views, frame row, score."""
         lines = (self.folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
+
+    @cached_property
+    def usual(self) -> dict[str, Any]:
+        """What was usual in training: rows, how many of them were flagged, and what each view gave; may be empty."""
+        path = self.folder / "usual.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
     @cached_property
     def row_check(self) -> RowCheck:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent
 NEEDED = ("score.py", "requirements.txt", "lib/mlworkbench/deploy/device_command.py", "model/manifest.json")
-MODEL = ("declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx")
+MODEL = ("declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx", "usual.json")
 IMPORTED = (".py", ".pyc", ".pyd", ".so")
 
 

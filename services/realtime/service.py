@@ -66,11 +66,14 @@ class Scoring:
     @bentoml.api(route="/score")
     def score(self, records: Records, /, ctx: bentoml.Context) -> Answers:
         """Score one record or a list; every prediction is logged before it is answered."""
-        reply = self.realtime.respond(records.root, ctx.request.headers.get("x-request-id"))
+        asked = ctx.request
+        reply = self.realtime.respond(
+            records.root, asked.headers.get("x-request-id"), asked.query_params.get("partial")
+        )
         ctx.response.status_code = reply.status
-        if reply.request_id:
-            ctx.response.headers["X-Request-Id"] = reply.request_id
-        return Response(reply.body, media_type="application/json")  # type: ignore[return-value]
+        for name, value in reply.headers.items():
+            ctx.response.headers[name] = value
+        return Response(reply.body, media_type=reply.media_type)  # type: ignore[return-value]
 
     @bentoml.on_shutdown
     def close(self) -> None:

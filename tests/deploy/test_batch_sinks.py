@@ -40,7 +40,7 @@ def test_what_is_logged_what_lies_at_home_and_what_arrives_are_the_same(workshop
         report = score_batch(version, workshop.home, requests=workshop.trips(), job=job)
     rows = arrived(tmp_path / "shop.db")
     assert report.sink == "table 'p' in shop.db" and rows.height == 50
-    assert rows.columns == ["prediction_id", "version", "trip", "asked", "score", "decision", "partition"]
+    assert rows.columns == ["prediction_id", "version", "trip", "asked", "score", "decision", "flags", "partition"]
     assert rows["score"].to_list() == at_home(report)["score"].to_list()
     assert set(rows["version"]) == {version.version}
     name = version.version.replace(":", "-")

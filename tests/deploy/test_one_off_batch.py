@@ -48,7 +48,7 @@ def test_every_format_gives_the_same_answers(workshop, elsewhere: Home, tmp_path
     readers = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}
     options = {"schema_overrides": {"ring": pl.String}} if out.endswith("csv") else {}
     table = readers[Path(out).suffix](report.out, **options)
-    assert table.columns == ["prediction_id", "row", "ring", "score", "decision"]
+    assert table.columns == ["prediction_id", "row", "ring", "score", "decision", "flags"]
     assert table["ring"].to_list()[3] == "007"  # text stays text, also in CSV
     logged = read_log(elsewhere.log("birds"))
     assert sorted(logged["prediction_id"].to_list()) == sorted(table["prediction_id"].to_list())

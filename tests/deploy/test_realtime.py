@@ -71,7 +71,7 @@ def test_a_request_is_not_answered_when_it_cannot_be_logged(birds: Realtime, mon
 
     monkeypatch.setattr(birds.log, "write", full)
     reply = birds.respond(body(BIRD))
-    assert reply.status == 503 and "disk is full" in json.loads(reply.body)["error"]
+    assert reply.status == 503 and "disk is full" in json.loads(reply.body)["detail"]
 
 
 def test_the_score_is_that_of_the_version(birds: Realtime) -> None:
@@ -81,13 +81,40 @@ def test_the_score_is_that_of_the_version(birds: Realtime) -> None:
     assert np.abs(np.array(got) - [row["score"] for row in golden]).max() <= birds.version.tolerance
 
 
-def test_every_fault_of_every_record_is_listed(birds: Realtime) -> None:
-    reply = birds.respond(body([{**BIRD, "bill": 391}, BIRD, {"bill": "39.1", "island": "dream"}]))
+WRONG = [{**BIRD, "bill": 391}, BIRD, {"bill": "39.1", "island": "dream"}]
+
+
+def test_all_or_nothing_lists_every_fault_of_every_record(birds: Realtime) -> None:
+    reply = birds.respond(body(WRONG), partial="false")
     told = json.loads(reply.body)
-    assert reply.status == 400
+    assert (reply.status, reply.media_type) == (422, "application/problem+json")
     assert {(f["row"], f["column"]) for f in told["faults"]} == {(0, "bill"), (2, "bill"), (2, "island"), (2, "ring")}
     assert all(set(fault) >= {"row", "column", "rule", "value", "hint"} for fault in told["faults"])
-    assert "(and 3 more)" in told["error"]
+    assert "(and 3 more)" in told["detail"] and told["code"] == "rows_refused"
+    assert set(told) == {"type", "title", "status", "detail", "code", "faults"}
+    assert read_log(birds.log.path).is_empty()
+
+
+def test_bad_records_of_a_list_cost_themselves_alone(birds: Realtime) -> None:
+    reply = birds.respond(body(WRONG), "order-17")
+    told = json.loads(reply.body)
+    assert (reply.status, reply.headers) == (200, {"X-Request-Id": "order-17", "X-Refused": "2"})
+    assert [sorted(one) for one in (told[0], told[2])] == [["faults", "index"]] * 2
+    assert [one.get("index") for one in told] == [0, None, 2]
+    assert {fault["column"] for fault in told[2]["faults"]} == {"bill", "island", "ring"}
+    log = read_log(birds.log.path)
+    assert log["prediction_id"].to_list() == [told[1]["prediction_id"]]
+    alone = json.loads(birds.respond(body([{}, BIRD]), "order-17").body)
+    assert alone[1] == told[1]  # called by its place in the request, and asked again the same prediction
+    assert birds.respond(body([{}, {**BIRD, "bill": 50}]), "order-17").status == 409
+
+
+def test_a_single_record_and_a_list_without_a_good_one_are_422(birds: Realtime) -> None:
+    one, many = birds.respond(body(WRONG[0])), birds.respond(body([WRONG[0], WRONG[2], 3]))
+    assert (one.status, many.status) == (422, 422)
+    assert json.loads(one.body)["faults"][0]["column"] == "bill"
+    assert [told["index"] for told in json.loads(many.body)] == [0, 1, 2] and many.refused == 3
+    assert birds.respond(body(BIRD), partial="maybe").status == 400
     assert read_log(birds.log.path).is_empty()
 
 
@@ -101,7 +128,7 @@ def test_every_fault_of_every_record_is_listed(birds: Realtime) -> None:
         (b"[3]", 400),
         (b'{"bill": NaN, "island": "Dream", "ring": "R1"}', 400),
         (b'{"bill": 39.1, "bill": 41.0, "island": "Dream", "ring": "R1"}', 400),
-        (b'{"bill": 1e999, "island": "Dream", "ring": "R1"}', 400),
+        (b'{"bill": 1e999, "island": "Dream", "ring": "R1"}', 422),
         (b'{"bill": ' + b"9" * 5000 + b"}", 400),
         (b"[" * 100_000, 400),
         (b"\xff\xfe", 400),
@@ -111,7 +138,8 @@ def test_every_fault_of_every_record_is_listed(birds: Realtime) -> None:
 def test_what_is_no_request_is_refused_in_one_line(birds: Realtime, sent: bytes, status: int) -> None:
     reply = birds.respond(sent)
     assert reply.status == status
-    assert "\n" not in json.loads(reply.body)["error"]
+    told = json.loads(reply.body)
+    assert "\n" not in told["detail"] and told["status"] == status
     assert read_log(birds.log.path).is_empty()
 
 

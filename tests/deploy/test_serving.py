@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mlworkbench.client import Client, RequestError
 from mlworkbench.deploy.serving import Service, free_port, is_ready, service_folder, start_service
 from mlworkbench.errors import DeploymentError, VersionError, WorkbenchError
 from mlworkbench.evaluation.labels import read_log
@@ -63,8 +64,23 @@ def test_a_service_answers_one_record_and_a_list(service: Service, workshop) -> 
 
 
 def test_a_service_lists_every_fault(service: Service) -> None:
-    status, _, told = ask(service, "/score", json.dumps([{"bill": "x"}, {**BIRD, "bill": 391}]).encode())
-    assert status == 400 and len(json.loads(told)["faults"]) == 4
+    wrong = [{"bill": "x"}, {**BIRD, "bill": 391}]
+    status, headers, told = ask(service, "/score?partial=false", json.dumps([*wrong, BIRD]).encode())
+    assert status == 422 and len(json.loads(told)["faults"]) == 4
+    assert headers["content-type"] == "application/problem+json"
+
+
+def test_a_service_answers_the_good_records_of_a_list(service: Service) -> None:
+    wrong = [{"bill": "x"}, {**BIRD, "bill": 391}]
+    status, headers, told = ask(service, "/score", json.dumps([*wrong, BIRD]).encode())
+    assert (status, headers["x-refused"]) == (200, "2")
+    assert ["score" in one for one in json.loads(told)] == [False, False, True]
+    with Client(service.url) as client:
+        assert client.score([*wrong, BIRD], partial=True)[2]["decision"] == json.loads(told)[2]["decision"]
+        assert [one["index"] for one in client.score(wrong, partial=True)] == [0, 1]
+        with pytest.raises(RequestError, match="bill") as refused:
+            client.score([*wrong, BIRD])
+    assert len(refused.value.faults) == 4
 
 
 @pytest.mark.parametrize(
@@ -79,7 +95,7 @@ def test_a_service_lists_every_fault(service: Service) -> None:
 )
 def test_a_service_refuses_in_one_line(service: Service, body: bytes, headers: dict[str, str], status: int) -> None:
     got, _, told = ask(service, "/score", body, **headers)
-    assert got == status and "\n" not in json.loads(told)["error"]
+    assert got == status and "\n" not in json.loads(told)["detail"]
 
 
 def test_the_documentation_shows_an_example_that_works(service: Service) -> None:

@@ -171,19 +171,21 @@ def test_a_line_beyond_all_bounds_is_laid_aside_by_its_head(worker, tmp_path, wo
 
 
 def test_one_event_that_cannot_be_scored_costs_its_neighbours_nothing(worker, tmp_path, workshop, monkeypatch) -> None:
-    from mlworkbench.deploy import stream_ask
+    from mlworkbench.deploy import rows
     from mlworkbench.errors import UserCodeError
 
-    def fussy(version, columns, values):
+    def fussy(version, columns, values, *, faults):
         if 317.0 in columns["distance"].tolist():
             raise UserCodeError("features.py, line 3: row 0: no such distance")
-        return predict(version, columns, values)
+        return predict(version, columns, values, faults=faults)
 
-    predict = stream_ask.predict
-    monkeypatch.setattr(stream_ask, "predict", fussy)
+    predict = rows.predict
+    monkeypatch.setattr(rows, "predict", fussy)
     places = run(worker, write(tmp_path / "trips.jsonl", events_of(workshop.trips(40))))
     assert [line["line"] for line in read(places.out)] == [1, *range(3, 41)]
-    assert [letter["reason"] for letter in read(places.dead_path)] == ["features.py, line 3: row 0: no such distance"]
+    (letter,) = read(places.dead_path)
+    assert letter["reason"].endswith("got features.py, line 3: it: no such distance")
+    assert letter["faults"][0]["value"] == "features.py, line 3: it: no such distance"
 
 
 class Broker:

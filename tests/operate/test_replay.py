@@ -142,9 +142,8 @@ def in_real_time(version: Version, home: Home) -> None:
         materialize(version.views, Lake(home.lake), store)
         service = Realtime(version, log, store=store)
         for first in range(0, 40, 8):
-            status, _ = service.answer(records()[first : first + 8], f"list-{first}")
-            assert status == 200
-        assert service.answer(records()[3], "single")[0] == 200
+            assert len(service.answer(records()[first : first + 8], f"list-{first}")) == 8
+        assert len(service.answer([records()[3]], "single")) == 1
 
 
 def in_a_stream(version: Version, home: Home, carried: dict[str, object] | None = None) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic import PrivateAttr
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
         URL of the online store, not shown; empty for a file of the home.
     lake : str
         Address of the lake; empty for a folder of the home.
+    ingest_future : str
+        What ingest does with rows that become available in the future: hold or take.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLWORKBENCH_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -63,6 +66,7 @@ class Settings(BaseSettings):
     run_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
     online: str = Field(default="", repr=False)
     lake: str = Field(default="", repr=False)
+    ingest_future: Literal["hold", "take"] = "hold"
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod

@@ -69,12 +69,8 @@ def chosen_tables(definition: ModelDefinition, names: list[str] | None) -> list[
 
 
 def report_line(report: IngestReport) -> str:
-    """One line about one table: read, new, skipped, in quarantine, and what a stated rule allows."""
-    counts = f"{report.read:,} read, {report.appended:,} new, {report.skipped:,} already there"
-    allowed = "".join(f"; allowed: {count:,} - {rule}" for rule, count in report.allowed.items())
-    warning = f"; warning: {report.warning}" if report.warning else ""
-    added = f"; new columns: {', '.join(report.new_columns)}" if report.new_columns else ""
-    return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}{added}{warning}"
+    """One line about one table: read, new, changed, held, in quarantine, and what a stated rule allows."""
+    return report.line()
 
 
 def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json: Json = False) -> None:

@@ -37,7 +37,8 @@ def _hash(table: Table, present: Collection[str]) -> pl.Expr:
     """Give one number for the values of a row; a column that its table did not have yet is missing."""
     kinds = pl.DataFrame(table.schema.empty_table()).schema
     values = [pl.col(n) if n in present else pl.lit(None, kinds[n]).alias(n) for n in value_names(table)]
-    return pl.struct(values or [pl.lit(0)]).hash().alias("_hash")
+    same = pl.repeat(0, pl.len(), dtype=pl.UInt64)
+    return (pl.struct(values).hash() if values else same).alias("_hash")
 
 
 def _known(gathered: Gathered, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:

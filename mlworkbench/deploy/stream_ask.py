@@ -32,6 +32,8 @@ from ..errors import DeploymentError
 from ..errors import ScoringError
 from ..errors import UserCodeError
 from ..features.online import OnlineStore
+from ..features.store import RowStore
+from ..features.store import newest_at
 from ..features.view import View
 from ..scoring.golden import view_contract
 from ..scoring.version import Predictions
@@ -188,19 +190,20 @@ def _looked_up(
         raise DeploymentError(f"model {version.model!r}: {rule}; run `mlworkbench features materialize`")
     with store.transaction(write=False):
         watermark = store.watermark(views)
-        ahead = times > max(now, _reach(views, watermark))
+        ahead = times > max(now, _reach(views, store, watermark, now))
         letters = [_dated_ahead(event) for event, late in zip(part.events, ahead.tolist(), strict=True) if late]
         part = part.take(np.flatnonzero(~ahead).tolist())
         values = store.lookup(views, part.request.columns, times[~ahead]) if part.events else {}
     return Part(part.events, part.request, values, watermark), letters
 
 
-def _reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any]]) -> int:
-    """Give the time up to which the store is young enough for all views."""
+def _reach(views: Sequence[View], store: RowStore, watermark: Mapping[str, Mapping[str, Any]], now: int) -> int:
+    """Give the time up to which the store is young enough for all views; rows of the future make it no younger."""
     reach = FOREVER
     for view in views:
         if view.max_lag is not None:
             newest = watermark.get(view.name, {}).get("newest")
+            newest = newest_at(store.times(view), now) if newest is not None and newest > now else newest
             reach = -FOREVER if newest is None else min(reach, int(newest) + view.max_lag // MICROSECOND)
     return reach
 

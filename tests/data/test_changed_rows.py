@@ -216,3 +216,36 @@ def test_any_history_cut_into_files_comes_to_the_same_versions(tmp_path):
             ingest(events(*some), homes[1], now=NOW)
     assert kept(homes[0]) == kept(homes[1])
     assert set(kept(homes[0])) == expected
+
+
+def test_rows_that_say_nothing_but_their_key_are_known(home):
+    contract = Contract(EVENTS.columns[:2], key=("event",))
+    table = events((7, 1, 10), (8, 1, 10))
+    table = replace(table, source=table.source.select("event", "at"), contract=contract)
+    assert told(ingest(table, home, now=NOW)) == (2, 0, 0, 0)
+    assert told(ingest(table, home, now=NOW)) == (0, 2, 0, 0)
+
+
+def test_two_processes_at_once_make_one_version(home, tmp_path):
+    """Another machine commits between the decision and the commit: the decision is made again."""
+    from mlworkbench.data import ingest as module
+
+    ingest(events((7, 1, 10)), home, now=NOW)
+    decide, raced = module.decide, []
+
+    def slow(gathered, lake):
+        found = decide(gathered, lake)
+        if not raced:
+            raced.append(True)
+            other = Home(tmp_path / "another_machine")
+            other.path.mkdir()
+            (other.path / "locks").mkdir()
+            for name in ("lake", "quarantine"):
+                (other.path / name).symlink_to(home.path / name)
+            assert told(ingest(events((7, 3, 11)), other, now=NOW)) == (0, 0, 1, 1)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "decide", slow)
+        assert told(ingest(events((7, 3, 11)), home, now=NOW)) == (0, 1, 0, 0)
+    assert kept(home) == [(7, 10.0), (7, 11.0)]

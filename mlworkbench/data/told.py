@@ -48,7 +48,7 @@ class Told:
             if column.categories is not None and fault.rule == column.categories_text:
                 self.values.setdefault(column.name, Counter())[fault.value] += 1
                 continue
-            rule = f"{fault.column}: {fault.rule}"
+            rule = fault.rule if fault.rule.startswith(f"{fault.column} ") else f"{fault.column}: {fault.rule}"
             self.flagged[rule] += 1
             self.first.setdefault(rule, fault)
 
@@ -72,7 +72,7 @@ def new_values_text(found: dict[str, dict[str, Any]]) -> str:
     """
     parts = []
     for name, facts in found.items():
-        values, share = facts["values"], f"in {100 * facts['share']:.2g} % of rows"
+        values, share = facts["values"], f"in {100 * facts['share']:.3g} % of rows"
         shown = ", ".join(shorten(value) for value in values[:3]) + (", ..." if len(values) > 3 else "")
         count = f"{len(values):,} new value{'s' * (len(values) != 1)}" if values else "new values"
         parts.append(f"; {name}: {count} {share}: {shown or WITHHELD}")
@@ -80,14 +80,16 @@ def new_values_text(found: dict[str, dict[str, Any]]) -> str:
 
 
 def flagged_text(flagged: dict[str, int], first: dict[str, str], rows: int) -> str:
-    """Say which rules were broken by rows that were taken, as part of a line.
+    """Say which rules were broken by rows that were taken, as part of a line; the three that most rows break.
 
     Examples
     --------
     >>> flagged_text({"delay: at most 60": 12}, {"delay: at most 60": "row 3"}, 400)
     '; flagged: 12 rows (3 %) - delay: at most 60 (row 3)'
     """
-    return "".join(
-        f"; flagged: {count:,} row{'s' * (count != 1)} ({100 * count / max(rows, 1):.2g} %) - {rule} ({first[rule]})"
-        for rule, count in flagged.items()
+    most = sorted(flagged.items(), key=lambda item: -item[1])
+    more = f"; {len(most) - 3} more rules flag" if len(most) > 3 else ""
+    return more + "".join(
+        f"; flagged: {count:,} row{'s' * (count != 1)} ({100 * count / max(rows, 1):.3g} %) - {rule} ({first[rule]})"
+        for rule, count in most[:3]
     )

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from .contract import NO_TIME
 from .contract import Contract
 from .faults import Fault
+from .offset import MINUTE as MINUTE
+from .offset import offset
 from .relation import Relation
 from .units import unit_hint
 
-MINUTE = 60_000_000
+_all_ = ["MINUTE"]
 
 # %% auto #0
-__all__ = ['MINUTE', 'absent', 'compared', 'broken', 'check_relations']
+__all__ = ['absent', 'compared', 'broken', 'check_relations', 'MINUTE']
 
 # %% ../nbs/08_across.ipynb #2c49a969
 def absent(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -101,6 +103,11 @@ def broken(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Co
     if relation.rule == "depends":
         bounds, values = _expected(columns, relation), columns[relation.columns[0]].astype(np.float64)
         return np.asarray((values < bounds[:, 0]) | (values > bounds[:, 1]))
+    if relation.rule == "offset":
+        first, second = (columns[name] for name in relation.columns)
+        with np.errstate(all="ignore"):
+            strange = ~np.isin(offset(first, second, relation.clock), relation.known)
+        return np.asarray(strange & ~absent(first) & ~absent(second))
     values = compared(columns, relation, contract)
     lower = -np.inf if relation.lower is None else relation.lower
     upper = np.inf if relation.upper is None else relation.upper
@@ -127,6 +134,17 @@ def _hint(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Con
     usual = [bound * other if ratio else bound + other for bound in (seen[0], seen[-1])] if seen else [None, None]
     cause = unit_hint(float(value), unit, lower=usual[0], upper=usual[1])
     return cause or f"the row has {told}"
+
+
+def _offset(
+    columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Contract, row: int
+) -> tuple[float | None, str]:
+    """Give the offset of a row, and what would explain it."""
+    if any(contract.column(name).personal for name in relation.columns):
+        return None, ""
+    first, second = (columns[name][row].item() for name in relation.columns)
+    found = float(offset(first, second, relation.clock))
+    return found, "it looks like local time marked as UTC" if found == 0 else ""
 
 
 def check_relations(columns: Mapping[str, NDArray[Any]], contract: Contract) -> list[Fault]:
@@ -161,6 +179,8 @@ def check_relations(columns: Mapping[str, NDArray[Any]], contract: Contract) -> 
         for place, row in enumerate(np.flatnonzero(broken(columns, relation, contract)).tolist()):
             value = None if column.kind == "time" else columns[column.name][row : row + 1].tolist()[0]
             hint = _hint(columns, relation, contract, row) if place < 100 else ""
+            if relation.rule == "offset":
+                value, hint = _offset(columns, relation, contract, row)
             faults.append(column.fault(row, relation.text, value, hint, severe=not relation.learned))
     return faults
 

@@ -189,7 +189,8 @@ def _check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
     for name in relation.columns:
         if name not in kinds:
             raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
-    numbers = {"number", "integer", "time"} if relation.rule == "difference" else {"number", "integer"}
+    timed = relation.rule in ("difference", "offset")
+    numbers = {"number", "integer", "time"} if timed else {"number", "integer"}
     for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
         if kinds[name] not in numbers:
             got = f"{name!r} of kind {kinds[name]}"
@@ -197,6 +198,9 @@ def _check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
     if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
         got = f"{kinds[first]} and {kinds[others[0]]}"
         raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
+    if relation.rule == "offset" and (kinds[first], kinds[others[0]] == "time") != ("time", not relation.clock):
+        got = f"{kinds[first]} and {kinds[others[0]]}"
+        raise ContractError(f"contract: an offset is of a time, and a time or a clock; got {got}; drop it")
     for name in others if relation.rule == "depends" else ():
         if kinds[name] not in ("category", "text"):
             raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")

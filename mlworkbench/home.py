@@ -199,6 +199,12 @@ class Home:
         return f"{url}-quarantine" if url else self.path / "quarantine"
 
     @property
+    def held(self) -> Path | str:
+        """Where the rows are whose time has not come: beside the lake, under a name that no model can have."""
+        url = lake_url()
+        return f"{url}-held" if url else self.path / "quarantine.held"
+
+    @property
     def online(self) -> Path:
         """File of the online store."""
         return self.path / "online.sqlite"

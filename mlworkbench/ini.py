@@ -16,8 +16,8 @@ from .errors import SettingsError
 from .errors import nearest
 
 # %% auto #0
-__all__ = ['SECTIONS', 'ONLINE', 'SCHEMES', 'LAKE', 'LAKE_URL', 'find_settings', 'check_online', 'online_url',
-           'online_environment', 'check_lake', 'lake_url', 'read_ini']
+__all__ = ['SECTIONS', 'ONLINE', 'SCHEMES', 'LAKE', 'LAKE_URL', 'FUTURE', 'find_settings', 'check_online', 'online_url',
+           'online_environment', 'check_lake', 'lake_url', 'check_future', 'future_rows', 'read_ini']
 
 # %% ../nbs/01_ini.ipynb #1a49935d
 SECTIONS = {
@@ -25,6 +25,7 @@ SECTIONS = {
     "models": None,
     "trust": {"types"},
     "contract": {"flags"},
+    "ingest": {"future"},
 }
 
 
@@ -164,6 +165,30 @@ def lake_url(start: Path | None = None) -> str | None:
     file = find_settings(start)
     return (read_ini(file).get("lake") or None) if file else None
 
+# %% ../nbs/01_ini.ipynb #7b89a3d2
+FUTURE = "MLWORKBENCH_INGEST_FUTURE"
+
+
+def check_future(word: str, *, where: str) -> str:
+    """Accept what is done with rows of the future, or refuse it in one line.
+
+    Examples
+    --------
+    >>> check_future("hold", where="settings.ini, future")
+    'hold'
+    """
+    if word not in ("hold", "take"):
+        raise SettingsError(f"{where}: hold or take; got {word!r}; correct it, or leave it out for hold")
+    return word
+
+
+def future_rows(start: Path | None = None) -> str:
+    """Say what ingest does with rows of the future, by environment or settings.ini: ``hold`` or ``take``."""
+    if given := os.environ.get(FUTURE):
+        return check_future(given, where=f"environment {FUTURE}")
+    file = find_settings(start)
+    return str(read_ini(file).get("ingest_future", "hold")) if file else "hold"
+
 # %% ../nbs/01_ini.ipynb #5f251cfa
 def read_ini(file: Path) -> dict[str, Any]:
     """Read the sections of a settings file into fields."""
@@ -187,4 +212,7 @@ def read_ini(file: Path) -> dict[str, Any]:
         given["workbench"]["lake"] = check_lake(lake, where=f"{file}, lake")
     types = [name.strip() for name in re.split(r"[,\n]", given.get("trust", {}).get("types", "")) if name.strip()]
     contract = {f"contract_{key}": value for key, value in given.get("contract", {}).items()}
+    if future := given.get("ingest", {}).get("future"):
+        contract["ingest_future"] = check_future(future, where=f"{file}, future")
     return {**given.get("workbench", {}), **contract, "models": given.get("models", {}), "trusted_types": types}
+

@@ -19,9 +19,14 @@ from .across import absent
 from .across import broken
 from .across import compared
 from .check import check_columns
+from .contract import Column
 from .contract import Contract
 from .learn import OUTER
 from .learn import QUARTILES
+from .offset import MINUTE
+from .offset import clock_of
+from .offset import offset
+from .offset import usual_offsets
 from .relation import Relation
 
 Columns = Mapping[str, NDArray[Any]]
@@ -58,7 +63,10 @@ def _pairs(columns: Columns, contract: Contract, draws: np.random.Generator) -> 
     numbers = [c for c in contract.columns if c.kind in ("number", "integer", "time") and not c.personal]
     for one, other in combinations([c for c in numbers if c.name in columns], 2):
         times = (one.kind == "time") + (other.kind == "time")
-        if times == 1:
+        clocked = _offset(columns, *sorted((one, other), key=lambda c: c.kind != "time"), draws) if times else None
+        if clocked is not None:
+            yield clocked
+        if times == 1 or clocked is not None:
             continue
         alike = times == 2 or one.unit == other.unit != ""
         rule = "difference" if alike else "ratio"
@@ -75,6 +83,20 @@ def _pairs(columns: Columns, contract: Contract, draws: np.random.Generator) -> 
         elif alike and min((values < 0).mean(), (values > 0).mean()) <= EXCEPTIONS < 0.01 < _signs(chance):
             lowest = 0.0 if (values < 0).mean() <= EXCEPTIONS else None
             yield replace(relation, lower=lowest, upper=None if lowest is not None else 0.0)
+
+
+def _offset(columns: Columns, time: Column, other: Column, draws: np.random.Generator) -> Relation | None:
+    """Find the few offsets of a time and a local clock, unless a shuffled clock has them as well."""
+    first, second = columns[time.name], columns[other.name]
+    there = ~absent(first) & ~absent(second)
+    first, second = first[there], second[there]
+    clock = "" if other.kind == "time" else clock_of(second)
+    if len(first) < ENOUGH or (other.kind != "time" and not clock):
+        return None
+    known = usual_offsets(offset(first, second, clock), clock=clock, span=float(np.ptp(first)) / MINUTE)
+    if not known or np.isin(offset(first, draws.permutation(second), clock), known).mean() > TOGETHER:
+        return None
+    return Relation("offset", (time.name, other.name), known=tuple((v,) for v in known), learned=True, clock=clock)
 
 
 def _signs(values: NDArray[np.float64]) -> float:
@@ -170,6 +192,8 @@ def _evidence(columns: Columns, contract: Contract, relation: Relation) -> dict[
     facts["broken"] = int(broken(columns, relation, contract).sum())
     if relation.rule in ("difference", "ratio"):
         return facts | _quantiles(compared(columns, relation, contract))
+    if relation.rule == "offset":
+        return {**facts, "offsets": [value for (value,) in relation.known]}
     if relation.rule == "missing":
         return {**facts, "missing": int(absent(columns[relation.columns[1]]).sum())}
     return {**facts, "combinations": len(relation.known)}

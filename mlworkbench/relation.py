@@ -12,12 +12,14 @@ from typing import Any
 
 from .errors import ContractError
 from .errors import nearest
+from .offset import CLOCKS
+from .offset import offsets_text
 
 # %% auto #0
 __all__ = ['RULES', 'Relation']
 
 # %% ../nbs/05_relation.ipynb #a6958116
-RULES = ("difference", "ratio", "depends", "missing")
+RULES = ("difference", "ratio", "depends", "missing", "offset")
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Relation:
     rule : str
         One of `RULES`.
     columns : tuple of str
-        Two columns; for ``depends`` a column of numbers and its keys.
+        Two columns; for ``depends`` a column of numbers and its keys; for ``offset`` a time, and a time or a clock.
     lower, upper : float, optional
         Inclusive bounds of a difference (of times: minutes) or a ratio.
     known : tuple of tuple
-        For ``depends``: values of the keys, then lower and upper bound, for each combination that is known.
+        For ``depends``: values of the keys, then lower and upper bound, for each combination that is known. For
+        ``offset``: one number of minutes each, see `mlworkbench.offset.offset`.
     learned : bool
         True where it comes from data: it flags and never refuses.
+    clock : str
+        For ``offset``, what the second column shows: ``minutes``, ``hours`` or ``hhmm``; empty for a time.
 
     Examples
     --------
@@ -51,6 +56,7 @@ class Relation:
     upper: float | None = None
     known: tuple[tuple[Any, ...], ...] = ()
     learned: bool = False
+    clock: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a rule that says nothing or contradicts itself."""
@@ -71,6 +77,9 @@ class Relation:
             return f"null where {others[0]} is null"
         if self.rule == "depends":
             return f"as known for {', '.join(others)}"
+        if self.rule == "offset":
+            shown = offsets_text(tuple(value for (value,) in self.known), self.clock)
+            return f"{first} - {others[0]} is {shown} minutes"
         sign = "-" if self.rule == "difference" else "/"
         lower, upper = (None if bound is None else f"{bound:.15g}" for bound in (self.lower, self.upper))
         if self.rule == "difference" and "0" in (lower, upper) and None in (lower, upper):
@@ -107,5 +116,9 @@ def _check(relation: Relation) -> None:
         raise ContractError(f"{what}: two different columns (depends: and more keys); got {count}; correct the list")
     if relation.rule in ("difference", "ratio") and (not bounds or (bounds == 2 and lower > upper)):  # type: ignore[operator] # both are numbers
         raise ContractError(f"{what}: a bound, lower at most upper; got {(lower, upper)}; correct them")
+    if relation.rule == "offset" and not (relation.known and all(len(row) == 1 for row in relation.known)):
+        raise ContractError(f"{what}: offset: one number of minutes in each known row; got others; correct them")
+    if relation.clock not in ("", *CLOCKS) or (relation.clock and relation.rule != "offset"):
+        raise ContractError(f"{what}: clock is {', '.join(CLOCKS)}, of an offset; got {relation.clock!r}; correct it")
     if relation.rule == "depends" and not all(len(row) == count + 1 for row in relation.known):
         raise ContractError(f"{what}: known rows of {count - 1} keys and two bounds; got another length; correct them")

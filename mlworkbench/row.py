@@ -23,6 +23,7 @@ from .contract import Column
 from .contract import Contract
 from .faults import Fault
 from .jsontext import is_readable
+from .offset import offset
 from .records import array_of
 from .relation import Relation
 from .values import MISSING
@@ -108,6 +109,17 @@ def _relation_judge(relation: Relation, contract: Contract) -> Judge:
             return broken if row[first] < low or row[first] > high else GOOD
 
         return depends
+    if relation.rule == "offset":
+        usual = frozenset(value for (value,) in relation.known)
+
+        def shifted(row: Mapping[str, Any]) -> int:
+            one, other = row[first], row[second]
+            if _gone(one) or _gone(other):
+                return GOOD
+            shown = float(other) if relation.clock else other
+            return GOOD if offset(one, shown, relation.clock) in usual else broken
+
+        return shifted
     lower = -math.inf if relation.lower is None else relation.lower
     upper = math.inf if relation.upper is None else relation.upper
     timed, ratio = contract.column(first).kind == "time", relation.rule == "ratio"

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic import PrivateAttr
@@ -58,6 +59,8 @@ class Settings(BaseSettings):
         Address of the lake; empty for a folder of the home.
     contract_flags : str
         What becomes of a row that breaks a learned rule: ``tell``, ``refuse`` the row, or ``off`` says nothing.
+    ingest_future : str
+        What ingest does with rows that become available in the future: hold or take.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLWORKBENCH_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -70,6 +73,7 @@ class Settings(BaseSettings):
     online: str = Field(default="", repr=False)
     lake: str = Field(default="", repr=False)
     contract_flags: str = "tell"
+    ingest_future: Literal["hold", "take"] = "hold"
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod

@@ -70,6 +70,10 @@ def contracts(draw: st.DrawFn) -> Contract:
         Relation("depends", ("a", "w"), known=(("AA", -1.0, 1.0), ("", 0.0, 0.0)), learned=draw(flag)),
         Relation("missing", ("a", "w"), learned=draw(flag)),
         Relation("missing", ("w", "t"), learned=draw(flag)),
+        Relation("offset", ("t", "s"), known=((0.0,), (60.0,)), learned=draw(flag)),
+        Relation("offset", ("t", "a"), known=((0.0,), (1435.0,)), learned=draw(flag), clock="minutes"),
+        Relation("offset", ("t", "n"), known=((0.0,), (60.0,), (300.0,)), learned=draw(flag), clock="hours"),
+        Relation("offset", ("s", "b"), known=((0.0,), (-5.0,)), learned=draw(flag), clock="hhmm"),
     ]
     return Contract(columns, relations=tuple(draw(st.lists(st.sampled_from(relations), max_size=4, unique_by=id))))
 

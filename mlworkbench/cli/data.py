@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from typing import Annotated
 from typing import Any
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TableNames', 'Keys', 'SAMPLE', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys',
-           'get', 'looked_up', 'mark_of', 'show', 'check_lines', 'check', 'leaks']
+           'get', 'looked_up', 'mark_of', 'come_mark', 'show', 'check_lines', 'check', 'leaks']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -69,12 +70,8 @@ def chosen_tables(definition: ModelDefinition, names: list[str] | None) -> list[
 
 
 def report_line(report: IngestReport) -> str:
-    """One line about one table: read, new, skipped, in quarantine, and what a stated rule allows."""
-    counts = f"{report.read:,} read, {report.appended:,} new, {report.skipped:,} already there"
-    allowed = "".join(f"; allowed: {count:,} - {rule}" for rule, count in report.allowed.items())
-    warning = f"; warning: {report.warning}" if report.warning else ""
-    added = f"; new columns: {', '.join(report.new_columns)}" if report.new_columns else ""
-    return f"{report.table}: {counts}, {report.quarantined:,} in quarantine{allowed}{added}{warning}"
+    """One line about one table: read, new, changed, held, in quarantine, and what a stated rule allows."""
+    return report.line()
 
 
 def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json: Json = False) -> None:
@@ -206,6 +203,21 @@ def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
     return {**mark, "newest": format_time(mark["newest"])}
 
 
+def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401, RUF100
+    """Say how far the store is with a view by the clock; a row that becomes available later stands beside it."""
+    import time
+
+    from mlworkbench.contract import format_time
+    from mlworkbench.data.held import AHEAD
+    from mlworkbench.features.store import newest_at
+
+    mark = dict(store.watermark().get(view.name, {}))
+    latest = time.time_ns() // 1_000 + AHEAD // timedelta(microseconds=1)
+    if mark.get("newest") is None or mark["newest"] <= latest:
+        return mark
+    return {**mark, "newest": newest_at(store.times(view), latest), "ahead": format_time(mark["newest"])}
+
+
 def show(model: Model = "", json: Json = False) -> None:
     """List a model's views and how far the store has come."""
     from mlworkbench.features.online import is_there
@@ -215,13 +227,14 @@ def show(model: Model = "", json: Json = False) -> None:
     marks: dict[str, Any] = {}
     if is_there(here.home.online_place):
         store = opened_store(here)
-        marks = dict(store.watermark())
+        marks = {view.name: come_mark(store, view) for view in definition.time_views}
         store.close()
     rows = [
         {"view": view.name, "table": view.table, "keys": ", ".join(view.key_columns), **mark_of(marks, view.name)}
         for view in definition.time_views
     ]
-    lines = text_table(rows, ["view", "table", "keys", "lake_version", "newest"]) or [f"{definition.name}: no views"]
+    columns = ["view", "table", "keys", "lake_version", "newest", *["ahead"] * any("ahead" in row for row in rows)]
+    lines = text_table(rows, columns) or [f"{definition.name}: no views"]
     answer({"model": definition.name, "views": rows}, lines, as_json=json)
 
 # %% ../../nbs/cli/81_data.ipynb #1cc00598

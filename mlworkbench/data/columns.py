@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 
 import deltalake
+import polars as pl
 import pyarrow as pa
 
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['TABLE_NAME', 'check_storable', 'arrow_schema', 'check_same']
+__all__ = ['TABLE_NAME', 'REVISION', 'check_storable', 'arrow_schema', 'check_same', 'row_name', 'as_last_known',
+           'as_first_known']
 
 # %% ../../nbs/data/10_columns.ipynb #488503dd
 TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+REVISION = "revision_of"
 
 
 def check_storable(name: str, schema: pa.Schema) -> None:
@@ -65,5 +68,31 @@ def check_same(name: str, stored: pa.Schema, given: pa.Schema, *, merge: bool = 
         if kind != field.type:
             raise IngestError(f"table {name!r}: column {field.name!r} is {kind}; got {field.type}; {way}")
     for column in stored.names:
-        if column not in given.names:
+        if column not in given.names and column != REVISION:
             raise IngestError(f"table {name!r}: column {column!r} is missing; {way}")
+
+# %% ../../nbs/data/10_columns.ipynb #9d65a0a7
+def row_name() -> pl.Expr:
+    """Give the name of a row of the lake, as a correction has it: its source and its position there."""
+    return pl.format("{}:{}", "source", "source_row")
+
+
+def as_last_known(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Leave out the rows that another row of the frame corrects, and the column that says so.
+
+    Examples
+    --------
+    >>> rows = pl.LazyFrame({"total": [10, 11], "source": ["f00d", "beef"], "source_row": [0, 0]})
+    >>> as_last_known(rows.with_columns(revision_of=pl.Series([None, "f00d:0"]))).collect()["total"].to_list()
+    [11]
+    """
+    if REVISION not in frame.collect_schema().names():
+        return frame
+    gone = frame.select(__row__=REVISION).drop_nulls()
+    named = frame.with_columns(__row__=row_name())
+    return named.join(gone, on="__row__", how="anti", maintain_order="left").drop("__row__", REVISION)
+
+
+def as_first_known(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Leave out the rows that correct another: of what happened once stays one row, as it was first known."""
+    return frame.filter(pl.col(REVISION).is_null()) if REVISION in frame.collect_schema().names() else frame

@@ -5,65 +5,156 @@
 # %% ../../nbs/data/12_decide.ipynb #cb6ed146
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 
 from ..contract import Fault
+from .columns import row_name
 from .gather import Gathered
 from .lake import Lake
 from .quarantine import quarantine_rows
+from .table import Table
 from ..faults import WITHHELD
+from ..faults import shorten
 
 # %% auto #0
-__all__ = ['decide', 'repeats']
+__all__ = ['KNOWN', 'VERDICT', 'value_names', 'decide', 'repeats', 'first_change']
 
 # %% ../../nbs/data/12_decide.ipynb #55ffb459
+KNOWN = {"_part": pl.Int64, "_row": pl.Int64, "_at": pl.Int64, "_name": pl.String, "_hash": pl.UInt64}
+
+
+def value_names(table: Table) -> list[str]:
+    """Name the columns that say what a row tells: neither its key nor when it was known."""
+    apart = {*table.contract.key, "available_at", table.available_at}
+    return [name for name in table.contract.names if name not in apart]
+
+
+def _hash(table: Table, present: Collection[str]) -> pl.Expr:
+    """Give one number for the values of a row; a column that its table did not have yet is missing."""
+    kinds = pl.DataFrame(table.schema.empty_table()).schema
+    values = [pl.col(n) if n in present else pl.lit(None, kinds[n]).alias(n) for n in value_names(table)]
+    same = pl.repeat(0, pl.len(), dtype=pl.UInt64)
+    return (pl.struct(values).hash() if values else same).alias("_hash")
+
+
+def _known(gathered: Gathered, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
+    """Read the rows of the table that have one of the keys: where they came from, when they were known, their hash."""
+    table, key = gathered.table, keys.columns
+    blank = keys.clear().with_columns(pl.lit(None, kind).alias(n) for n, kind in KNOWN.items() if n not in keys.columns)
+    if not lake.exists(table.name):
+        return blank
+    frame = lake.scan(table.name).with_columns(_part=_part(gathered), _row="source_row", _at=_instant())
+    frame = frame.filter(pl.col("source").is_in(gathered.sources)) if not table.contract.key else frame
+    here = frame.join(keys.unique().lazy(), on=key, how="semi", nulls_equal=True)
+    if not table.contract.key or here.select(key[0]).head(1).collect().is_empty():
+        return pl.concat([blank, here.select(key).collect()], how="diagonal")
+    present = frame.collect_schema().names()
+    return here.select(*key, "_part", "_row", "_at", row_name().alias("_name"), _hash(table, present)).collect()
+
+
+def _part(gathered: Gathered) -> pl.Expr:
+    """Say which source of this reading a row of the table came from; -1 for another."""
+    parts = {source: part for part, source in reversed(list(enumerate(gathered.sources)))}
+    return pl.col("source").replace_strict(parts, default=-1, return_dtype=pl.Int64)
+
+
+def _instant() -> pl.Expr:
+    """Give availability as microseconds."""
+    return pl.col("available_at").cast(pl.Int64)
+
+# %% ../../nbs/data/12_decide.ipynb #7eba00aa
 def decide(gathered: Gathered, lake: Lake) -> pl.DataFrame:
-    """Say for each row that waits whether it is new, or repeats a key of its own source.
+    """Say for each row that waits whether it is new, corrects another, or repeats a key of its own source.
 
     Returns
     -------
     polars.DataFrame
-        In the order of the good spool: ``append`` (boolean), ``owner`` (position of the row that has the key already;
-        missing for rows that are new or known), and the ``_allow`` columns.
+        In the order of the good spool: ``append`` and ``changed`` (boolean), ``revision_of`` (name of the row that an
+        appended one corrects), ``owner`` (position of the row of the same source that has the key, where the row
+        repeats it), ``rival`` (name of the row that a changed one differs from), and the ``_allow`` columns.
     """
     key = list(gathered.table.contract.key) or ["_part", "_row"]
-    rows = pl.concat(gathered.identities)
+    rows = pl.concat(gathered.identities).with_row_index("_order")
     known = _known(gathered, lake, rows.select(key))
-    rows = rows.join(known, on=key, how="left", nulls_equal=True, maintain_order="left")
-    part, row = pl.col("_part"), pl.col("_row")
-    first_part, first_row = (part, row) if _once(rows, key) else (part.first().over(key), row.first().over(key))
-    rows = rows.with_columns(
-        there=pl.col("_known_part").is_not_null(),
-        owner_part=pl.coalesce("_known_part", first_part),
-        owner_row=pl.coalesce("_known_row", first_row),
+    more = rows.filter(pl.struct(key).is_duplicated()) if rows.n_unique(key) < rows.height else rows.clear()
+    names = pl.concat([known.select(key), more.select(key)]).unique().with_row_index("_id")
+    rows = rows.join(names, on=key, how="left", nulls_equal=True, maintain_order="left")
+    if gathered.table.contract.key and names.height:
+        met = rows.filter(pl.col("_id").is_not_null()).with_columns(_name=_names(gathered))
+        met = met.with_columns(_hashes(gathered, rows["_id"].is_not_null()))
+        judged = _judged(known.join(names, on=key, nulls_equal=True), met)
+        rows = rows.join(judged, on="_order", how="left", maintain_order="left")
+    else:
+        nothing = {"append": None, "changed": False, "revision_of": None, "owner": None, "rival": None}
+        rows = rows.with_columns(pl.lit(v, VERDICT[n]).alias(n) for n, v in nothing.items())
+        rows = rows.with_columns(append=pl.col("_id").is_null())
+    append = pl.col("append").fill_null(True)
+    return rows.select(append, pl.col("changed").fill_null(False), *list(VERDICT)[2:], pl.col("^_allow .*$"))
+
+
+VERDICT = {"append": pl.Boolean, "changed": pl.Boolean, "revision_of": pl.String, "owner": pl.Int64, "rival": pl.String}
+
+
+def _names(gathered: Gathered) -> pl.Expr:
+    """Give the name that a row will have in the lake."""
+    sources = dict(enumerate(gathered.sources))
+    source = pl.col("_part").replace_strict(sources, return_dtype=pl.String)
+    return pl.format("{}:{}", source, "_row")
+
+
+def _hashes(gathered: Gathered, wanted: pl.Series) -> pl.Series:
+    """Compute the hash of some of the rows that wait."""
+    start, found = 0, [pl.Series("_hash", [], dtype=pl.UInt64)]
+    for batch in gathered.rows():
+        mask = wanted[start : start + len(batch)]
+        start += len(batch)
+        if mask.any():
+            some = pl.DataFrame(batch).filter(mask)
+            found.append(some.select(_hash(gathered.table, some.columns)).to_series())
+    return pl.concat(found)
+
+
+def _judged(known: pl.DataFrame, met: pl.DataFrame) -> pl.DataFrame:
+    """Judge the rows whose key is there or comes more than once; one line for each that waits."""
+    lines = pl.concat([known.with_columns(_there=True), met.with_columns(_there=False)], how="diagonal")
+    lines = lines.sort("_id", "_at", pl.col("_there").not_(), "_order", nulls_last=True)
+    leads = lines.unique(["_id", "_at"], keep="first", maintain_order=True)
+    newest = pl.col("_at").filter("_there").max().over("_id")
+    late, there = newest.is_null() | (pl.col("_at") > newest), pl.col("_there")
+    stored = pl.when("_there").then("_hash")
+    around = stored.forward_fill().over("_id").fill_null(stored.backward_fill().over("_id"))
+    force = pl.when(late).then(pl.col("_hash").shift(1).over("_id")).otherwise(around)
+    leads = leads.with_columns(_new=~there & late & pl.col("_hash").ne_missing(force), _force=force)
+    kept = {name: pl.when(pl.col("_new") | there).then(name) for name in ("_name", "_part", "_row")}
+    before = {n: one.forward_fill().shift(1).over("_id") for n, one in kept.items()}
+    held = {n: pl.coalesce(one.forward_fill().over("_id"), one.backward_fill().over("_id")) for n, one in kept.items()}
+    leads = leads.with_columns(
+        *(one.alias(f"{n} before") for n, one in before.items()), *(one.alias(f"{n} held") for n, one in held.items())
     )
-    own = (pl.col("owner_part") == part) & (pl.col("owner_row") == row)
-    repeat = (pl.col("owner_part") == part) & (pl.col("owner_row") != row)
-    owner = pl.when(repeat).then(pl.col("owner_row")).alias("owner")
-    return rows.select((own & ~pl.col("there")).alias("append"), owner, pl.col("^_allow .*$"))
+    of_lead = leads.select("_id", "_at", pl.col("_hash").alias("_lead"), pl.col("^.* held$"))
+    others = lines.join(leads, on=["_id", "_at", "_name", "_there", "_order"], how="anti", nulls_equal=True)
+    others = others.join(of_lead, on=["_id", "_at"]).with_columns(_new=False, _force="_lead")
+    return _verdicts(pl.concat([leads, others], how="diagonal").filter(~there), known["_name"])
 
 
-def _once(rows: pl.DataFrame, key: list[str]) -> bool:
-    """Say whether each key stands once."""
-    return rows.n_unique(subset=key) == rows.height
-
-
-def _known(gathered: Gathered, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
-    """Read which of the keys the table holds, and where they came from; -1 for another source."""
-    name, key = gathered.table.name, keys.columns
-    if not lake.exists(name):
-        return keys.clear().with_columns(_known_part=pl.lit(None, pl.Int64), _known_row=pl.lit(None, pl.Int64))
-    parts = {source: part for part, source in reversed(list(enumerate(gathered.sources)))}
-    part = pl.col("source").replace_strict(parts, default=-1, return_dtype=pl.Int64).alias("_known_part")
-    frame = lake.scan(name)
-    if not gathered.table.contract.key:
-        mine = frame.filter(pl.col("source").is_in(list(parts))).select(part, _known_row="source_row")
-        return mine.with_columns(_part="_known_part", _row="_known_row").collect()
-    frame = frame.select(*key, "source", _known_row="source_row")
-    known = frame.join(keys.lazy(), on=key, how="semi", nulls_equal=True).collect()
-    return (known if _once(known, key) else known.unique(subset=key, keep="any")).select(*key, part, "_known_row")
+def _verdicts(rows: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """Put what was found into words; what repeats a key of its own source is neither known nor changed."""
+    new, first = pl.col("_new"), pl.col("_name before").is_null()
+    mine = (pl.col("_part held") == pl.col("_part")) & (pl.col("_row held") != pl.col("_row"))
+    repeat = ~new & mine & ~pl.col("_name").is_in(names.implode())
+    other = pl.col("_hash").ne_missing(pl.col("_force"))
+    return rows.select(
+        "_order",
+        append=new,
+        changed=pl.when(new).then(~first).otherwise(other & ~repeat),
+        revision_of=pl.when(new).then("_name before"),
+        owner=pl.when(repeat).then("_row held"),
+        rival=pl.when(new).then("_name before").when(other & ~repeat).then("_name held"),
+    )
 
 # %% ../../nbs/data/12_decide.ipynb #d2d09301
 def repeats(gathered: Gathered, decided: pl.DataFrame) -> None:
@@ -93,3 +184,46 @@ def _key_value(key: dict[str, Any], personal: bool) -> object:
     """Give a key's value for the message."""
     values = list(key.values())
     return WITHHELD if personal else values[0] if len(values) == 1 else ", ".join(str(value) for value in values)
+
+# %% ../../nbs/data/12_decide.ipynb #52a18745
+def first_change(gathered: Gathered, decided: pl.DataFrame, lake: Lake) -> str:
+    """Say which row changed first, what it said and what it says; empty where none did."""
+    place = decided["changed"].arg_max()
+    if place is None or not decided["changed"][place]:
+        return ""
+    table, rival, taken = gathered.table, decided["rival"][place], decided["append"][place]
+    now, before = _at(gathered, place), _named(gathered, rival, lake)
+    words = [f"{name} {_shown(table, name, now)}" for name in table.contract.key]
+    for name in [n for n in value_names(table) if now[n] != before.get(n)][:3]:
+        old, new = _shown(table, name, before), _shown(table, name, now)
+        words.append(f"{name} {old}, now {new}" if taken else f"{name} {old} kept, {new} dropped")
+    return ", ".join(words)
+
+
+def _at(gathered: Gathered, place: int) -> dict[str, Any]:
+    """Give the row at a place of the good spool."""
+    found: list[dict[str, Any]] = []
+    for batch in gathered.rows():
+        found += batch.slice(place, 1).to_pylist() if 0 <= place < len(batch) else []
+        place -= len(batch)
+    return found[0]
+
+
+def _named(gathered: Gathered, name: str, lake: Lake) -> dict[str, Any]:
+    """Give the row of a name, from the table or from among those that wait."""
+    source, _, row = name.rpartition(":")
+    here = (pl.col("source") == source) & (pl.col("source_row") == int(row))
+    found = [lake.scan(gathered.table.name).filter(here).collect()] if lake.exists(gathered.table.name) else []
+    for batch in gathered.rows() if not found or found[0].is_empty() else ():
+        found.append(pl.DataFrame(batch).filter(here))
+    return next((frame.row(0, named=True) for frame in found if frame.height), {})
+
+
+def _shown(table: Table, name: str, row: dict[str, Any]) -> str:
+    """Show one value of a row, short and as a person would write it."""
+    value = row.get(name)
+    if table.contract.column(name).personal:
+        return WITHHELD
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{value:.15g}" if isinstance(value, float) else shorten(value)

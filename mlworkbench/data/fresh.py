@@ -9,6 +9,8 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+import polars as pl
+
 from .gather import Gathered
 from .lake import Lake
 from ..errors import IngestError
@@ -34,10 +36,11 @@ def age_text(age: timedelta) -> str:
 
 
 def newest_known(gathered: Gathered, lake: Lake) -> datetime | None:
-    """Find the newest availability time among the rows that were read and those that the table has."""
+    """Find the newest availability time that has come, of the rows that were read and those that the table has."""
     name, times = gathered.table.name, [gathered.newest]
     if lake.exists(name):
-        times.append(lake.scan(name).select("available_at").max().collect().item())
+        come = lake.scan(name).filter(pl.col("available_at") <= gathered.latest)
+        times.append(come.select("available_at").max().collect().item())
     return max((time for time in times if time is not None), default=None)
 
 

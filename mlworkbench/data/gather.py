@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..contract import Fault
@@ -27,6 +26,7 @@ from .plain import cast_batch
 from .plain import plain_schema
 from .plain import slices
 from .privacy import pseudonymised_rows
+from .held import AHEAD
 from .lake import Lake
 from .quarantine import CONTENT
 from .quarantine import LINE
@@ -41,6 +41,7 @@ from .sql import SqlSource
 from .table import Prepared
 from .table import Table
 from .table import prepare
+from .told import Told
 from ..errors import IngestError
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
@@ -49,9 +50,11 @@ from ..faults import error_text
 from ..pseudonym import Pseudonyms
 
 # %% auto #0
-__all__ = ['Progress', 'Gathered', 'own_source', 'resolve', 'resumed', 'new_gathered', 'gather', 'pieces']
+__all__ = ['PARTS', 'SEEN', 'Progress', 'Gathered', 'own_source', 'resolve', 'resumed', 'new_gathered', 'gather', 'pieces']
 
 # %% ../../nbs/data/12_gather.ipynb #5638163c
+PARTS = {"_part": pl.Int64, "source": pl.String}
+SEEN = pl.DataFrame(schema={"_part": pl.Int64, "source_row": pl.Int64})
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -77,6 +80,15 @@ class Gathered:
     known: int = 0
     newest: datetime | None = None
     pseudonyms: Pseudonyms | None = None
+    told: Told = field(default_factory=Told)
+    ahead: list[pl.DataFrame] = field(default_factory=list)
+    held: int = 0
+    hold: bool = True
+
+    @property
+    def latest(self) -> datetime:
+        """The time up to which a row counts as known: that of the ingest, and what two clocks may differ."""
+        return self.when + AHEAD
 
     def add(self, prepared: Prepared) -> None:
         """Divide a batch between the spools."""
@@ -92,13 +104,48 @@ class Gathered:
             self.bad.write(lines)
         good = np.ones(len(prepared.batch), dtype=bool)
         good[list(bad)] = False
-        batch = prepared.batch.filter(pa.array(good)) if bad else prepared.batch
-        newest = pc.max(batch.column("available_at")).as_py()
-        self.newest = max((time for time in (self.newest, newest) if time is not None), default=None)
+        self.told.add(prepared.faults, bad, self.table.contract)
+        come = self._come(prepared.batch, good)
+        batch = prepared.batch if come.all() else prepared.batch.filter(pa.array(come))
+        self._take(batch, len(self.sources) - 1, self._odd(prepared, come))
+
+    def _come(self, batch: pa.RecordBatch, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Say which of the good rows may come in now; those whose time has not come are held."""
+        times = pl.Series(batch.column("available_at"))
+        late = good & (times > self.latest).fill_null(False).to_numpy()
+        newest = times.filter(pl.Series(good & ~late)).max()
+        self.newest = max((time for time in (self.newest, newest) if isinstance(time, datetime)), default=None)
+        if not self.hold or not late.any():
+            return good
+        rows = pl.DataFrame(batch.filter(pa.array(late))).with_columns(source=pl.lit(self.sources[-1]))
+        self.ahead.append(rows)
+        self.held += rows.height
+        return good & ~late
+
+    def take_up(self, rows: pl.DataFrame) -> int:
+        """Add rows that were held and whose time has come; those that were read again just now count once."""
+        read = [pl.col(name) for name in ("source", "source_row")]
+        parts = pl.DataFrame({"_part": range(len(self.sources)), "source": self.sources}, schema=PARTS).unique("source")
+        seen = pl.concat([frame.select("_part", source_row="_row") for frame in self.identities] or [SEEN.clear()])
+        rows = rows.join(seen.join(parts, on="_part"), on=read, how="anti")
+        for (source,), some in rows.partition_by("source", as_dict=True, maintain_order=True).items():
+            if source not in self.sources:
+                self.sources.append(str(source))
+            kept = some.select(self.good.schema.names).to_arrow().cast(self.good.schema).combine_chunks()
+            odd = {c.name: some[c.name].is_null().to_numpy() for c in self.table.contract.columns if c.allow}
+            for batch in kept.to_batches():
+                self._take(batch, self.sources.index(str(source)), odd)
+        return rows.height
+
+    def _take(self, batch: pa.RecordBatch, part: int, odd: dict[str, NDArray[np.bool_]]) -> None:
+        """Let good rows wait, and note what tells them apart."""
         if len(batch):
             self.good.write(batch)
-            self.spooled.append(len(self.sources) - 1)
-        self.identities.append(self._identity(batch, prepared, good))
+            self.spooled.append(part)
+        columns: dict[str, Any] = {name: batch.column(name) for name in self.table.contract.key}
+        columns |= {"_part": np.full(len(batch), part), "_row": batch.column("source_row")}
+        columns |= {"_at": batch.column("available_at").cast(pa.int64())}
+        self.identities.append(pl.DataFrame(columns | {f"_allow {name}": some for name, some in odd.items()}))
 
     def note(self, severe: list[Fault], positions: pa.Array) -> None:
         """Count the rules that were broken and keep the first fault for the message."""
@@ -127,16 +174,15 @@ class Gathered:
             whole = stamped.append_column("source", sources[place].slice(0, len(batch)))
             yield whole.select(self.table.schema.names)
 
-    def _identity(self, batch: pa.RecordBatch, prepared: Prepared, good: NDArray[np.bool_]) -> pl.DataFrame:
-        """Give what tells rows apart, and which of them a column allows on purpose."""
-        columns: dict[str, Any] = {name: batch.column(name) for name in self.table.contract.key}
-        columns |= {"_part": np.full(len(batch), len(self.sources) - 1), "_row": batch.column("source_row")}
+    def _odd(self, prepared: Prepared, kept: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+        """Say which of the rows that come in a column allows on purpose."""
+        found = {}
         for column in self.table.contract.columns:
             if column.allow:
                 odd = np.asarray(prepared.batch.column(column.name).is_null()).copy()
                 odd[[fault.row for fault in prepared.faults if fault.column == column.name]] = True
-                columns[f"_allow {column.name}"] = odd[good]
-        return pl.DataFrame(columns)
+                found[column.name] = odd[kept]
+        return found
 
 # %% ../../nbs/data/12_gather.ipynb #8797db0e
 @contextmanager
@@ -163,7 +209,7 @@ def resolve(table: Table, stored: pa.Schema | None = None) -> Source:
     return open_source(given, text=text)
 
 # %% ../../nbs/data/12_gather.ipynb #06c36886
-def resumed(source: Source, table: Table, lake: Lake, folder: Path) -> Source:
+def resumed(source: Source, table: Table, lake: Lake, folder: Path, *, latest: datetime | None = None) -> Source:
     """Begin a query at the mark of its table; every other source stays as it is.
 
     Raises
@@ -179,7 +225,7 @@ def resumed(source: Source, table: Table, lake: Lake, folder: Path) -> Source:
     if source.cursor in table.personal:
         rule = f"cursor {source.cursor!r} must not be personal: its highest value stands in the lake's log"
         raise IngestError(f"table {table.name!r}: {rule}; choose a serial number or a time of change")
-    return source.since(lake.note(table.name, MARK) if lake.exists(table.name) else None, folder)
+    return source.since(lake.note(table.name, MARK) if lake.exists(table.name) else None, folder, latest=latest)
 
 # %% ../../nbs/data/12_gather.ipynb #97950f3c
 def new_gathered(table: Table, source: Source, folder: Path, rows: int | None, when: datetime) -> Gathered:

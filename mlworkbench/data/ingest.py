@@ -20,7 +20,10 @@ import polars as pl
 import pyarrow as pa
 
 from .commit import taking_turns
+from .columns import REVISION
+from .decide import VERDICT
 from .decide import decide
+from .decide import first_change
 from .decide import repeats
 from .fresh import staleness
 from .gather import Gathered
@@ -31,6 +34,10 @@ from .gather import resolve
 from .gather import resumed
 from .grow import grown
 from .grow import new_columns
+from .held import AHEAD
+from .held import due
+from .held import hold
+from .held import release
 from .lake import Lake
 from .lake import check_same
 from .privacy import table_pseudonyms
@@ -42,18 +49,24 @@ from .sql import MARK
 from .sql import SqlSource
 from .still import StillLake
 from .table import Table
+from .told import flagged_text
+from .told import new_values_text
 from .user_code import call
+from ..faults import WITHHELD
 from ..home import Home
+from ..ini import future_rows
 
 _all_ = ["Table"]
 
 # %% auto #0
-__all__ = ['IngestReport', 'appended', 'count_allowed', 'ingest', 'Table']
+__all__ = ['NOTHING', 'IngestReport', 'appended', 'count_allowed', 'ingest', 'Table']
 
 # %% ../../nbs/data/12_ingest.ipynb #ecdcd69e
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did; ``read == appended + skipped + quarantined + dropped``.
+    """What an ingest did.
+
+    ``read + taken_up == appended + skipped + changed + quarantined + still_refused + held + dropped``.
 
     Attributes
     ----------
@@ -64,7 +77,7 @@ class IngestReport:
     appended : int
         Rows that are new in the table.
     skipped : int
-        Rows that the table or the quarantine held already.
+        Rows that the table has already, with the same values.
     quarantined : int
         Rows that are new in quarantine.
     dropped : int
@@ -79,6 +92,20 @@ class IngestReport:
         What to look at; empty for a fresh source.
     new_columns : list of str
         Columns that the table got with these rows, with kind; `undeclared` where the contract does not name them.
+    changed, revised : int
+        Rows whose key the table has with other values; those of them that are known later, and so are new versions.
+    first_change : str
+        The first such row, what it said and what it says.
+    still_refused : int
+        Rows that quarantine has already.
+    held, taken_up : int
+        Rows whose availability lies more than ten minutes ahead, and rows held before whose time has come.
+    first_held : str
+        The first row that is held, and until when.
+    new_values : dict of str to dict
+        For each open category ``values``, ``rows`` and ``share`` of what it does not name.
+    flagged, first_flagged : dict of str to int and to str
+        For each rule that flags, the rows that break it, and the first of them.
     """
 
     table: str
@@ -92,19 +119,47 @@ class IngestReport:
     seconds: float
     warning: str = ""
     new_columns: list[str] = field(default_factory=list)
+    changed: int = 0
+    revised: int = 0
+    first_change: str = ""
+    still_refused: int = 0
+    held: int = 0
+    taken_up: int = 0
+    first_held: str = ""
+    new_values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    flagged: dict[str, int] = field(default_factory=dict)
+    first_flagged: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON-ready fields."""
         return asdict(self)
 
+    def line(self) -> str:
+        """Say in one line what was read, what came of it, and what somebody should look at."""
+        kept, new = self.changed > self.revised, f"{self.revised:,} new version{'s' * (self.revised != 1)}"
+        parts = [f"{self.read:,} read, {self.appended:,} new, {self.skipped:,} already there"]
+        if self.changed:
+            what = ", ".join([*["kept the first"] * kept, *[new] * bool(self.revised)])
+            parts.append(f"{self.changed:,} changed ({what}: {self.first_change})")
+        before = f" ({self.still_refused:,} more from before)" if self.still_refused else ""
+        parts.append(f"{self.quarantined:,} in quarantine{before}")
+        if self.held:
+            parts.append(f"{self.held:,} held until their time ({self.first_held})")
+        parts += [f"{self.taken_up:,} taken in whose time has come"] * bool(self.taken_up)
+        said = "".join(f"; allowed: {count:,} - {rule}" for rule, count in self.allowed.items())
+        said += f"; new columns: {', '.join(self.new_columns)}" if self.new_columns else ""
+        said += new_values_text(self.new_values) + flagged_text(self.flagged, self.first_flagged, self.read)
+        return f"{self.table}: {', '.join(parts)}{said}{f'; warning: {self.warning}' if self.warning else ''}"
+
 # %% ../../nbs/data/12_ingest.ipynb #51982f95
-def appended(gathered: Gathered, decided: pl.DataFrame) -> Iterator[pa.RecordBatch]:
-    """Stream the rows that are new."""
-    start = 0
+def appended(gathered: Gathered, decided: pl.DataFrame, *, versions: bool = False) -> Iterator[pa.RecordBatch]:
+    """Stream the rows that are new; where a table has versions, with the name of the row that each corrects."""
+    start, name = 0, pa.field(REVISION, pa.string())
     for batch in gathered.rows():
-        mask = decided["append"][start : start + len(batch)]
+        mask, of = (decided[column][start : start + len(batch)] for column in ("append", REVISION))
         start += len(batch)
-        kept = batch if mask.all() else batch.filter(mask.to_arrow())
+        whole = batch.append_column(name, of.cast(pl.String).to_arrow().cast(pa.string())) if versions else batch
+        kept = whole if mask.all() else whole.filter(mask.to_arrow())
         if len(kept):
             yield kept
 
@@ -161,10 +216,13 @@ def ingest(
         If the table's own functions raise.
     """
     began, when = time.perf_counter(), (now or datetime.now(UTC)).astimezone(UTC)
-    turn = _Turn(table, home, when, rows, progress)
+    turn = _Turn(table, home, when, rows, progress, future_rows())
     with home.lock(f"lake/{table.name}"):
         report = taking_turns(turn.take)
     return replace(report, seconds=time.perf_counter() - began)
+
+
+NOTHING = pl.DataFrame(schema=VERDICT)
 
 
 @dataclass(frozen=True)
@@ -176,6 +234,7 @@ class _Turn:
     when: datetime
     rows: int | None
     progress: Progress | None
+    future: str = "hold"
     quarantined: list[int] = field(default_factory=list)
 
     def take(self) -> IngestReport:
@@ -184,16 +243,22 @@ class _Turn:
         wide, source, stored = self._opened(lake)
         gathered = new_gathered(wide, source, self.home.path, self.rows, self.when)
         gathered.pseudonyms = table_pseudonyms(self.table, self.home, lake)
+        gathered.hold = self.future == "hold"
         gather(gathered, source, rows=self.rows, progress=self.progress)
+        held, latest = StillLake(self.home.held), gathered.latest if gathered.hold else None
+        waiting = due(held, wide, latest)
+        taken = gathered.take_up(waiting) if waiting.height else 0
         warning = staleness(gathered, lake, self.when)
-        mark = source.mark(gathered.read) if isinstance(source, SqlSource) else None
-        new, allowed = self._commit(gathered, lake, {MARK: mark} if mark else {})
+        decided = decide(gathered, lake) if gathered.identities else NOTHING
+        change = first_change(gathered, decided, lake)
+        allowed = self._commit(gathered, decided, (lake, held), _mark(source, gathered))
+        if waiting.height:
+            release(held, wide, latest)
         version = lake.version(name) if lake.exists(name) else None
-        quarantined = sum(self.quarantined)
-        skipped, dropped = gathered.kept - new - quarantined, gathered.read - gathered.kept
-        counted = gathered.read, new, skipped, quarantined, dropped
-        added = new_columns(wide, self.table.contract, stored) if new else []
-        return IngestReport(name, *counted, allowed, version, 0.0, warning, added)
+        added = new_columns(wide, self.table.contract, stored) if decided["append"].any() else []
+        report = _report(gathered, decided, sum(self.quarantined), taken)
+        report = replace(report, allowed=allowed, version=version, first_change=change)
+        return replace(report, warning=warning, new_columns=added)
 
     def _opened(self, lake: Lake) -> tuple[Table, Source, pa.Schema | None]:
         """Open the source, and let the declaration grow where it may; tell the columns of the lake before."""
@@ -201,20 +266,71 @@ class _Turn:
         stored = lake.schema(name) if lake.exists(name) else None
         if stored is not None and table.new_columns == "refuse":
             check_same(name, stored, table.schema)
-        source = resumed(resolve(table, stored), table, lake, self.home.path)
+        source = resumed(resolve(table, stored), table, lake, self.home.path, latest=self.when + AHEAD)
         return grown(table, source, stored), source, stored
 
-    def _commit(self, gathered: Gathered, lake: Lake, note: Mapping[str, str]) -> tuple[int, dict[str, int]]:
-        """Decide, check the limit, and write both tables."""
-        name, quarantine = self.table.name, StillLake(self.home.quarantine)
-        decided = decide(gathered, lake) if gathered.identities else pl.DataFrame({"append": [], "owner": []})
+    def _commit(
+        self, gathered: Gathered, decided: pl.DataFrame, lakes: tuple[Lake, Lake], note: Mapping[str, str]
+    ) -> dict[str, int]:
+        """Check the limit, and write the tables: the lake last, so that what is known of its rows is never behind."""
+        (lake, held), name, quarantine = lakes, self.table.name, StillLake(self.home.quarantine)
         repeats(gathered, decided)
         if gathered.same != LINE:
             unknown = new_lines(quarantine, name, gathered.bad, gathered.same)[1]
             gathered.known = gathered.bad_rows + gathered.repeats - unknown
         gathered.check()
-        allowed = count_allowed(gathered, decided, lake) if gathered.identities else {}
+        table, allowed = gathered.table, count_allowed(gathered, decided, lake) if gathered.identities else {}
         self.quarantined.append(write_quarantine(quarantine, name, gathered.bad, self.when, same=gathered.same))
-        table, merge = gathered.table, gathered.table.new_columns == "merge"
-        new = lake.append(name, appended(gathered, decided), personal=table.personal, note=note, merge=merge)
-        return new, allowed
+        hold(held, table, gathered.ahead, self.when)
+        has = lake.exists(name) and REVISION in lake.schema(name).names
+        first = not has and decided[REVISION].null_count() < decided.height
+        new = appended(gathered, decided, versions=has or first)
+        merge = table.new_columns == "merge" or (first and lake.exists(name))
+        lake.append(name, new, personal=table.personal, note=note, merge=merge)
+        return allowed
+
+
+def _mark(source: Source, gathered: Gathered) -> dict[str, str]:
+    """Say how far a query was read; rows that are held, and times that have not come, move no mark."""
+    if not isinstance(source, SqlSource):
+        return {}
+    ahead = {row for frame in gathered.ahead for row in frame["source_row"].to_list()}
+    mark = source.mark(gathered.read, without=ahead, latest=gathered.latest)
+    return {MARK: mark} if mark else {}
+
+
+def _report(gathered: Gathered, decided: pl.DataFrame, quarantined: int, taken: int) -> IngestReport:
+    """Count what came of the rows."""
+    changed, revised = int(decided["changed"].sum()), int((decided["changed"] & decided["append"]).sum())
+    new, refused = int(decided["append"].sum()) - revised, gathered.bad_rows + gathered.repeats
+    counts = {"changed": changed, "revised": revised, "held": gathered.held, "taken_up": taken}
+    skipped = gathered.kept + taken - new - changed - refused - gathered.held
+    told, first = gathered.told, {rule: fault.line() for rule, fault in gathered.told.first.items()}
+    return IngestReport(
+        gathered.table.name,
+        gathered.read,
+        new,
+        skipped,
+        quarantined,
+        gathered.read - gathered.kept,
+        {},
+        None,
+        0.0,
+        **counts,
+        still_refused=refused - quarantined,
+        first_held=_first_held(gathered),
+        new_values=told.new_values(gathered.kept),
+        flagged=dict(told.flagged),
+        first_flagged=first,
+    )
+
+
+def _first_held(gathered: Gathered) -> str:
+    """Name the first row that is held, and its time."""
+    if not gathered.ahead:
+        return ""
+    row = gathered.ahead[0].row(0, named=True)
+    column, given = gathered.table.contract, gathered.table.available_at
+    personal = isinstance(given, str) and given in column.names and column.column(given).personal
+    shown = WITHHELD if personal else f"{row['available_at']:%Y-%m-%d %H:%M} UTC"
+    return f"row {row['source_row']}, available {shown}"

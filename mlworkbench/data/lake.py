@@ -22,6 +22,7 @@ from deltalake.exceptions import DeltaError
 
 from .columns import TABLE_NAME
 from .columns import arrow_schema
+from .columns import as_last_known
 from .columns import check_same
 from .columns import check_storable
 from .commit import RETRIES
@@ -117,8 +118,13 @@ class Lake:
         return pl.scan_delta(table, storage_options=self.place.options)
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, version: int | None = None) -> pl.DataFrame:
-        """Read a table, or some of its columns, as of a version."""
-        frame = self.scan(name, version=version)
+        """Read a table, or some of its columns, as of a version; of a row that was corrected what it came to.
+
+        See Also
+        --------
+        scan : Every row, with what was known before a correction.
+        """
+        frame = as_last_known(self.scan(name, version=version))
         known = frame.collect_schema().names()
         for column in columns or ():
             if column not in known:

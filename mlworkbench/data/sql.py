@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['CURSORS', 'MARK', 'write_mark', 'read_mark', 'Answer', 'read_answer', 'SqlSource']
+__all__ = ['CURSORS', 'MARK', 'write_mark', 'read_mark', 'is_ahead', 'Answer', 'read_answer', 'SqlSource']
 
 # %% ../../nbs/data/12_sql.ipynb #346255e8
 CURSORS: Mapping[pa.DataType, type] = {
@@ -73,6 +74,24 @@ def read_mark(text: str | None, identity: str) -> Any:  # noqa: ANN401, RUF100 -
         return None
     readers = {"datetime": datetime.fromisoformat, "date": date.fromisoformat}
     return readers.get(mark["kind"], lambda value: value)(mark["value"])
+
+# %% ../../nbs/data/12_sql.ipynb #9bbee990
+def is_ahead(value: object, latest: datetime | None) -> bool:
+    """Say whether a cursor's time has not come; one without a zone may belong to any, a day has come when it is over.
+
+    Examples
+    --------
+    >>> from datetime import UTC
+    >>> noon = datetime(2013, 10, 1, 12, tzinfo=UTC)
+    >>> is_ahead(datetime(9999, 12, 31, tzinfo=UTC), noon), is_ahead(noon, noon), is_ahead(7, noon)
+    (True, False, False)
+    """
+    if latest is None or not isinstance(value, date):
+        return False
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value > latest
+    day = value.date() if isinstance(value, datetime) else value
+    return day > (latest + timedelta(days=1)).date()
 
 # %% ../../nbs/data/12_sql.ipynb #bae6794a
 @dataclass(frozen=True)
@@ -183,17 +202,19 @@ class SqlSource:
         """Stream the rows as they were read."""
         yield from self.answer.spool.batches()
 
-    def since(self, mark: str | None, folder: Path) -> SqlSource:
-        """Give the source that begins at a mark, and keeps its answer in a folder."""
-        return replace(self, after=read_mark(mark, self.identity), folder=folder)
+    def since(self, mark: str | None, folder: Path, *, latest: datetime | None = None) -> SqlSource:
+        """Give the source that begins at a mark, and keeps its answer in a folder; a mark of the future is none."""
+        after = read_mark(mark, self.identity)
+        return replace(self, after=None if is_ahead(after, latest) else after, folder=folder)
 
-    def mark(self, rows: int) -> str | None:
-        """Say how far the first rows reach; None where no row has a value."""
-        highest = self.after
+    def mark(self, rows: int, *, without: Collection[int] = (), latest: datetime | None = None) -> str | None:
+        """Say how far the first rows reach, without some and later times; None where no row has a value."""
+        highest, first = self.after, 0
         for batch in self.batches() if self.cursor else ():
-            values = batch.column(self.cursor).slice(0, rows).drop_null()
-            highest = values[-1].as_py() if len(values) else highest
-            rows = max(rows - len(batch), 0)
+            values = batch.column(self.cursor).slice(0, max(rows - first, 0))
+            read = (values[place].as_py() for place in range(len(values) - 1, -1, -1) if first + place not in without)
+            highest = next((value for value in read if value is not None and not is_ahead(value, latest)), highest)
+            first += len(batch)
         return None if highest is None else write_mark(highest, self.identity)
 
     def _from(self) -> object:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ..contract import Column
 from ..contract import Contract
 from ..contract import Fault
+from .columns import REVISION
 from .conform import conform
 from .convert import convert
 from .convert import stored_schema
@@ -112,7 +113,7 @@ class Table:
         for name, other in (("stale", "warn"), ("new_columns", "merge")):
             if (got := getattr(self, name)) not in ("refuse", other):
                 raise IngestError(f"table {self.name!r}: {name} is 'refuse' or {other!r}; got {got!r}; correct it")
-        for name in ("ingested_at", "source", "source_row"):
+        for name in ("ingested_at", "source", "source_row", REVISION):
             if name in self.contract.names:
                 raise IngestError(f"table {self.name!r}: column {name!r} is written by ingest; rename yours")
         for column in self.contract.columns:

@@ -37,6 +37,8 @@ from ..errors import ContractError
 from ..errors import DeploymentError
 from ..features.online import OnlineStore
 from ..features.usual import empty_faults
+from ..features.store import RowStore
+from ..features.store import newest_at
 from ..features.view import View
 from ..features.view import lag
 from ..scoring.golden import view_contract
@@ -201,7 +203,7 @@ def _looked_up(
         raise DeploymentError(f"model {version.model!r}: {rule}; run `mlworkbench features materialize`")
     with store.transaction(write=False):
         watermark = store.watermark(views)
-        ahead = times > max(now, _reach(views, watermark))
+        ahead = times > max(now, _reach(views, store, watermark, now))
         letters = [_dated_ahead(event) for event, late in zip(part.events, ahead.tolist(), strict=True) if late]
         kept = np.flatnonzero(~ahead)
         events = [part.events[row] for row in kept.tolist()]
@@ -220,12 +222,13 @@ def _check_reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any
         lag(view, watermark, int(times.max()))
 
 
-def _reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any]]) -> int:
-    """Give the time up to which the store is young enough for all views."""
+def _reach(views: Sequence[View], store: RowStore, watermark: Mapping[str, Mapping[str, Any]], now: int) -> int:
+    """Give the time up to which the store is young enough for all views; rows of the future make it no younger."""
     reach = FOREVER
     for view in views:
         if view.max_lag is not None:
             newest = watermark.get(view.name, {}).get("newest")
+            newest = newest_at(store.times(view), now) if newest is not None and newest > now else newest
             reach = -FOREVER if newest is None else min(reach, int(newest) + view.max_lag // MICROSECOND)
     return reach
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/features/22_asking.ipynb #0d1b1d5f
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,14 +22,17 @@ from .store import Asked
 from .store import Known
 from .store import key_parts
 from .store import key_texts
+from .store import newest_at
 from .view import lag
 from ..times import NO_TIME
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]
+Marks = Mapping[str, Mapping[str, int | None]]
+NONE: Times = np.array([], dtype=np.int64)
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'check_times', 'Asking']
+__all__ = ['Array', 'Times', 'Marks', 'NONE', 'check_times', 'Asking']
 
 # %% ../../nbs/features/22_asking.ipynb #dc7d8dcf
 def check_times(times: Times) -> None:
@@ -55,6 +59,9 @@ class Asking:
         The views.
     known : mapping of str to Known
         What the store holds, from `RowStore.known`.
+    times : callable, optional
+        Gives every availability time of a view; asked where the store holds rows later than a request, and a view has a
+        `max_lag`.
 
     Raises
     ------
@@ -70,8 +77,10 @@ class Asking:
     [(['["JFK"]'], [160])]
     """
 
-    def __init__(self, views: tuple[View, ...], known: Mapping[str, Known]) -> None:
-        self.views, self.known = views, known
+    def __init__(
+        self, views: tuple[View, ...], known: Mapping[str, Known], times: Callable[[View], Times] | None = None
+    ) -> None:
+        self.views, self.known, self._times = views, known, times or (lambda view: NONE)
         self.columns = Answering(views).columns
         self._keyed = [(view, tuple(view.key_columns)) for view in views]
         self._keys = list(dict.fromkeys(names for _, names in self._keyed))
@@ -110,10 +119,17 @@ class Asking:
             If a view lags by more than its `max_lag`, or a key column is missing or of another kind.
         """
         for view, watermark in self._limits if len(times) else ():
-            lag(view, watermark, int(times.max()))
+            lag(view, self._come(view, watermark, int(times.max())), int(times.max()))
         parts = {name: self._parts(name, columns) for name in self._kinds}
         texts = {names: key_texts([parts[name] for name in names], len(times)) for names in self._keys}
         return [one for view, names in self._keyed for one in asked_rows(view, texts[names], times)]
+
+    def _come(self, view: View, marks: Marks, at: int) -> Marks:
+        """Give the mark of a view as of a time: rows that come later are no news."""
+        newest = marks[view.name]["newest"]
+        if newest is None or newest <= at:
+            return marks
+        return {view.name: {**marks[view.name], "newest": newest_at(self._times(view), at), "ahead": newest}}
 
     def _parts(self, name: str, columns: Mapping[str, Array]) -> list[str | None]:
         """Give the parts of a key; refuse a column that is missing, or of another kind than the store has."""

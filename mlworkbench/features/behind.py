@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
+from ..data.columns import as_first_known
 from ..data.lake import Lake
 from .declare import MICROSECOND
 from .declare import AsOfView
@@ -30,6 +31,7 @@ def events(view: View, lake: Lake) -> pl.DataFrame:
     """Give the rows of a view's table in the order of key and time, numbered, with where they came from."""
     kinds = view_table(view, lake).schema
     frame = lake.scan(view.table)
+    frame = frame if isinstance(view, AsOfView) else as_first_known(frame)
     names = [name for name in ORIGIN if name in frame.collect_schema().names() and name != "available_at"]
     by = [f"key:{key}" for key in view.key_columns]
     keys = [pl.col(column).cast(kinds[key]).alias(f"key:{key}") for key, column in view.key_columns.items()]

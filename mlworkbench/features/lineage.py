@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..data.columns import as_first_known
 from ..data.lake import Lake
 from .aggregate import LATEST
 from .aggregate import Recent
@@ -58,6 +59,7 @@ def known_rows(view: View, lake: Lake, asked: Mapping[str, Any], *, version: int
         All columns of the table, by availability time; none where a key is missing.
     """
     frame = lake.scan(view.table, version=version)
+    frame = frame if isinstance(view, AsOfView) else as_first_known(frame)
     schema = frame.collect_schema()
     for name, column in view.key_columns.items():
         kind = key_kind(schema[column], f"view {view.name!r}, key {name!r}")

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..data.columns import as_first_known
 from ..data.lake import Lake
 from ..errors import FeatureError
 from ..errors import nearest
@@ -93,6 +94,7 @@ def _events(view: View, lake: Lake, version: int | None, known: int | None) -> p
     frame = lake.scan(view.table, version=version)
     if version is not None:
         frame = _with_later_columns(frame, lake.scan(view.table))
+    frame = frame if isinstance(view, AsOfView) else as_first_known(frame)  # a correction is no second event
     present = frame.collect_schema().names()
     for name in wanted:
         if name not in present:

@@ -81,6 +81,7 @@ class OnlineStore(RowStore):
     def __init__(self, place: Path | str, *, read_only: bool = False) -> None:
         self.rows = open_rows(place, read_only=read_only)
         self._asked: Asking | None = None
+        self._seen_times: dict[tuple[str, str], Times] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +112,13 @@ class OnlineStore(RowStore):
     def stored(self, view: View) -> list[Row]:
         """Give all rows of a view, by key and time; none when it was never written."""
         return self.rows.stored(view)
+
+    def times(self, view: View) -> Times:
+        """Give every time at which a row of a view became available, each once, increasing."""
+        key = (view.storage, str(self.rows.known().get(view.storage)))
+        if key not in self._seen_times:
+            self._seen_times = {key: self.rows.times(view)}
+        return self._seen_times[key]
 
     def known(self) -> Mapping[str, Known]:
         """Give name, kinds of keys, lake version and newest time of what is stored, by storage name."""
@@ -159,7 +167,7 @@ class OnlineStore(RowStore):
         """Check views against what is stored; the same views again only when the store has changed."""
         asking = self._asked
         if asking is None or asking.known is not known or asking.views != views:
-            asking = self._asked = Asking(views, known)
+            asking = self._asked = Asking(views, known, self.times)
         return asking
 
     def get(self, view: View, key: Sequence[str | int | bool | None], at: int) -> dict[str, Any] | None:
@@ -184,7 +192,7 @@ class OnlineStore(RowStore):
             raise FeatureError(f"view {view.name!r}: its keys are {', '.join(names)}; got {len(key)} values; give each")
         columns = {name: np.array([value], dtype=np.object_) for name, value in zip(names, key, strict=True)}
         times = np.array([at], dtype=np.int64)
-        found = self.rows.read(lambda known: Asking((view,), known).rows(columns, times))
+        found = self.rows.read(lambda known: Asking((view,), known, self.times).rows(columns, times))
         row = found[0][0]
         if isinstance(view, AsOfView) and (row is None or expired(times, np.array([row[0]]), view.ttl)[0]):
             return None

@@ -15,6 +15,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import FeatureError
 from .declare import View
 from .sqlite_read import read_asked
@@ -211,6 +214,14 @@ class SqliteRows(RowStore):
             if view.storage not in self.known():
                 return []
             return self._connection.execute(f'SELECT * FROM "{view.storage}"').fetchall()
+
+    def times(self, view: View) -> NDArray[np.int64]:
+        """Give every time at which a row of a view became available, each once, increasing."""
+        with self.transaction(write=False):
+            if view.storage not in self.known():
+                return np.array([], dtype=np.int64)
+            rows = self._connection.execute(f'SELECT DISTINCT available_at FROM "{view.storage}" ORDER BY 1').fetchall()
+            return np.array([time for (time,) in rows], dtype=np.int64)
 
     def known(self) -> Mapping[str, Known]:
         """Give what is stored, by storage name; read again when this or another connection has written."""

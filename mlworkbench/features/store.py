@@ -19,6 +19,7 @@ from dataclasses import field
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
@@ -26,6 +27,7 @@ from .declare import View
 from .spans import AskedBetween
 
 Array = NDArray[Any]
+Times = NDArray[np.int64]
 Known = tuple[str, list[str], int | None, int | None]
 Row = tuple[str, int, str]
 Found = tuple[int, list[Any]] | None
@@ -33,8 +35,8 @@ Asked = tuple[View, Sequence[str | None], Sequence[int]]
 Ask = Callable[[Mapping[str, Known]], list[Asked | AskedBetween]]
 
 # %% auto #0
-__all__ = ['Array', 'Known', 'Row', 'Found', 'Asked', 'Ask', 'KINDS_OF_KEYS', 'key_parts', 'key_texts', 'Seen', 'ConflictError',
-           'RowStore']
+__all__ = ['Array', 'Times', 'Known', 'Row', 'Found', 'Asked', 'Ask', 'KINDS_OF_KEYS', 'key_parts', 'key_texts', 'Seen',
+           'newest_at', 'ConflictError', 'RowStore']
 
 # %% ../../nbs/features/22_store.ipynb #654b07f9
 KINDS_OF_KEYS: dict[type, str] = {str: "text", int: "integer", bool: "boolean"}
@@ -121,6 +123,18 @@ class Seen:
             raise FeatureError(f"view {view.name!r}: {rule} in the online store; got {got}; convert them")
 
 # %% ../../nbs/features/22_store.ipynb #5567f5a8
+def newest_at(times: Times, at: int) -> int | None:
+    """Give the last of some increasing times that is not later than a moment; None where all are.
+
+    Examples
+    --------
+    >>> newest_at(np.array([10, 11]), 10), newest_at(np.array([10, 11]), 9)
+    (10, None)
+    """
+    place = int(np.searchsorted(times, at, side="right"))
+    return int(times[place - 1]) if place else None
+
+
 class ConflictError(FeatureError):
     """Another process wrote meanwhile; nothing was changed, and trying again may succeed."""
 
@@ -193,6 +207,10 @@ class RowStore(ABC):
             For each that was asked: `Found`, availability time and values of each row, None where there is no row or
             no key; of an `AskedBetween` what its `between` gives.
         """
+
+    def times(self, view: View) -> Times:
+        """Give every time at which a row of a view became available, each once, increasing."""
+        return np.array(sorted({row[1] for row in self.stored(view)}), dtype=np.int64)
 
     def watermark(self, views: Sequence[View] | None = None) -> dict[str, dict[str, int | None]]:
         """Say how far the store is: for each view the lake version it was made from, and its newest row.

@@ -23,6 +23,7 @@ from .declare import View as View
 from .declare import WindowView as WindowView
 from .rows import RowFunction as RowFunction
 from .rows import apply_row_functions as apply_row_functions
+from ..times import format_time
 
 _all_ = ["AsOfView", "Recent", "RowFunction", "Total", "View", "WindowView", "apply_row_functions"]
 Array = NDArray[Any]
@@ -105,7 +106,8 @@ def lag(view: View, watermark: Mapping[str, Mapping[str, Any]], at: int) -> int 
     view : AsOfView or WindowView
         The view.
     watermark : mapping of str to mapping
-        View name to ``{"lake_version": int, "newest": int or None}``; `newest` in microseconds since 1970 UTC.
+        View name to ``{"lake_version": int, "newest": int or None}``; `newest` in microseconds since 1970 UTC, of the
+        rows that were available at the time of the request; ``ahead`` is that of a row that was not.
     at : int
         Time of the request, microseconds since 1970 UTC.
 
@@ -125,10 +127,12 @@ def lag(view: View, watermark: Mapping[str, Mapping[str, Any]], at: int) -> int 
     >>> lag(view, {"v": {"lake_version": 3, "newest": 10}}, 12)
     2
     """
-    newest = watermark.get(view.name, {}).get("newest")
+    mark = watermark.get(view.name, {})
+    newest, ahead = mark.get("newest"), mark.get("ahead")
     behind = None if newest is None else max(0, at - int(newest))
     if view.max_lag is not None and (behind is None or behind > view.max_lag // MICROSECOND):
         shown = "without a row" if behind is None else f"{timedelta(microseconds=behind)} behind"
+        shown += f" (a row that is available only from {format_time(ahead)} on does not count)" if ahead else ""
         rule = f"the online store may lie at most {view.max_lag} behind a request"
         raise FeatureError(f"view {view.name!r}: {rule}; it is {shown}; run `mlworkbench features materialize`")
     return behind

@@ -112,7 +112,7 @@ def test_rows_go_from_a_file_through_a_shared_lake_into_the_online_store_and_the
     report = ingest(table, one)
     assert (report.appended, report.quarantined) == (20, 1)
     again = ingest(table, other)  # another machine's home, the same lake
-    assert (again.appended, again.skipped, again.quarantined) == (0, 21, 0)
+    assert (again.appended, again.skipped, again.quarantined) == (0, 20, 0)
     assert not (one.path / "lake").exists()
     view = AsOfView("weather", "weather", ("origin",), {"wind": "number"}, ttl=timedelta(hours=2))
     asked = pl.DataFrame({"origin": ["JFK", "LGA"], "prediction_time": ["2013-10-01T05:30:00+00:00"] * 2})

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -243,7 +243,7 @@ def test_threads_share_one_store(lake, store):
 
 SCRIPT = """
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 import numpy as np
 from mlworkbench.features.online import OnlineStore
@@ -317,7 +317,7 @@ def wait_for_rows(path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
@@ -349,7 +349,7 @@ def test_kill_9_in_the_middle_leaves_the_old_rows_and_the_next_run_succeeds(lake
 
 KILLED_ANYWHERE = """
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
@@ -398,3 +398,34 @@ def test_two_processes_that_materialize_at_once_take_turns(lake, place):
     assert [process.returncode for process in both] == [0, 0]
     with OnlineStore(place, read_only=True) as store:
         assert len(store.stored(VIEW)) == 15_003
+
+
+def hours(*of_day, year=2024):
+    return [int(datetime(year, 6, 1, hour, tzinfo=UTC).timestamp() * 1e6) for hour in of_day]
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_row_of_the_future_does_not_make_a_store_young(tmp_path, store, window):
+    """A lake of before may hold one: the store answers as of the time of the request."""
+    never = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000  # Redis ends in 2255
+    rows = pl.DataFrame({"k": ["a"] * 3, "x": [1.0, 2.0, 3.0], "available_at": [*hours(10, 11), never]})
+    lake = Lake(tmp_path / "young")
+    lake.append("t", rows.with_columns(pl.col("available_at").cast(pl.Datetime("us", "UTC"))).to_arrow())
+    hour = timedelta(hours=1)
+    view = AsOfView("v", "t", ("k",), ("x",), max_lag=hour)
+    if window:
+        view = WindowView("v", "t", ("k",), timedelta(days=1), {"n": Total("count")}, max_lag=hour)
+    materialize([view], lake, store)
+    key = {"k": np.array(["a"], dtype=object)}
+    for at in hours(10, 11, 12):
+        assert store.lookup([view], key, np.array([at]))
+    words = r"at most 1:00:00 behind a request; it is 9:00:00 behind \(a row that is available only from 2200-01-01"
+    for _ in range(2):
+        with pytest.raises(FeatureError, match=words):
+            store.lookup([view], key, np.array(hours(20)))
+    with pytest.raises(FeatureError, match="it is without a row"):
+        store.get(view, ("a",), hours(9)[0])
+    more = rows[:1].with_columns(available_at=pl.Series(hours(19)).cast(pl.Datetime("us", "UTC")))
+    lake.append("t", more.to_arrow())
+    materialize([view], lake, store)
+    assert store.lookup([view], key, np.array(hours(20))), "the next row is noticed"

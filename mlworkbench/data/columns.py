@@ -40,7 +40,10 @@ def check_storable(name: str, schema: pa.Schema) -> None:
     for field in schema:
         if pa.types.is_timestamp(field.type) and field.type != pa.timestamp("us", "UTC"):
             must = "must be timestamp[us, UTC]"
-            way = 'say its zone, turn it into UTC: .dt.replace_time_zone("Europe/Berlin").dt.convert_time_zone("UTC")'
+            zone = '.dt.convert_time_zone("UTC").dt.cast_time_unit("us")'
+            way = f"convert it: {zone}"
+            if field.type.tz is None:
+                way = f'say its zone, then convert it: .dt.replace_time_zone("Europe/Berlin"){zone}'
             raise IngestError(f"table {name!r}: column {field.name!r} {must}; got {field.type}; {way}")
         if pa.types.is_null(field.type):
             raise IngestError(f"table {name!r}: column {field.name!r} has no type; cast it, as .cast(pl.Float64)")

@@ -86,7 +86,9 @@ def open_frame(frame: pd.DataFrame | pl.DataFrame | pa.Table) -> FrameSource:
         table = pa.Table.from_pandas(frame, preserve_index=False) if isinstance(frame, pd.DataFrame) else frame
         table = table.to_arrow() if isinstance(table, pl.DataFrame) else table
     except UnicodeEncodeError:
-        raise IngestError(f"frame: values and names are {HALF}; got something else; correct where it came from") from None
+        raise IngestError(
+            f"frame: values and names are {HALF}; got something else; correct where it came from"
+        ) from None
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise IngestError(f"frame: {error.args[-1]}; make each column one type, each name one text") from None
     names = table.schema.names

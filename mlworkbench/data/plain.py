@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['BATCH', 'plain_type', 'plain_schema', 'cast_batch', 'slices', 'refusals']
+__all__ = ['BATCH', 'plain_type', 'plain_schema', 'cast_batch', 'slices', 'reading_way', 'refusals', 'widest']
 
 # %% ../../nbs/data/08_plain.ipynb #1aa0a6f5
 BATCH = 65_536
@@ -106,6 +107,26 @@ def slices(block: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield block.slice(start, BATCH)
 
 # %% ../../nbs/data/08_plain.ipynb #f794b016
+_WAYS = {
+    r"UTF-?8|codec can't decode": "save it again as UTF-8",
+    r"columns, got": "give each row as many cells as the header; put quotes around a cell that holds a comma",
+    r"JSON": "write one JSON object on each line",
+    r"gzip|header check|zlib|compressed": "it is no whole gzip file; compress or copy it again",
+    r"Parquet|magic bytes|footer": "it is no whole Parquet file; write or copy it again",
+}
+
+
+def reading_way(said: str) -> str:
+    """Give the way out of what a reader said.
+
+    Examples
+    --------
+    >>> reading_way("CSV parse error: Expected 3 columns, got 1")
+    'give each row as many cells as the header; put quotes around a cell that holds a comma'
+    """
+    return next((way for words, way in _WAYS.items() if re.search(words, said, re.IGNORECASE)), "correct the file")
+
+
 class refusals:  # noqa: N801 - reads as a statement: with refusals(name)
     """Turn what Arrow refuses inside a file into one line with the file's name."""
 
@@ -118,6 +139,19 @@ class refusals:  # noqa: N801 - reads as a statement: with refusals(name)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Rename what Arrow, gzip or the system raised."""
         if isinstance(error, pa.ArrowException | OSError | EOFError | UnicodeDecodeError):
-            way = "correct the file or save it again as UTF-8"
             said = re.sub(r"(?s)(columns, got \d+): .*", r"\1", str(error))  # the row itself may name a person
-            raise IngestError(f"{self.name}: cannot be read: {said}; {way}") from None
+            raise IngestError(f"{self.name}: cannot be read: {said}; {reading_way(said)}") from None
+
+# %% ../../nbs/data/08_plain.ipynb #8fee2c7d
+def widest(schemas: Sequence[pa.Schema], what: str) -> pa.Schema:
+    """Find the narrowest schema that holds several; text and number do not mix.
+
+    Examples
+    --------
+    >>> str(widest([pa.schema({"n": pa.int64()}), pa.schema({"n": pa.float64()})], "n.jsonl").field("n").type)
+    'double'
+    """
+    try:
+        return pa.unify_schemas(list(schemas), promote_options="permissive")
+    except pa.ArrowException as error:
+        raise IngestError(f"{what}: a column changes its type on the way: {error}; write it in one type") from error

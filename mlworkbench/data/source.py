@@ -25,7 +25,7 @@ from .delta import open_delta
 from .find import find_files
 from .formats import Format
 from .formats import format_of
-from .formats import widest
+from .plain import widest
 from .frame import FrameSource
 from .frame import open_frame
 from .storage import StoredFile

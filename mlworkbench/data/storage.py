@@ -284,6 +284,7 @@ class StoredFile:
         """Give what opens the file to read it whole; a store is asked once, and the fingerprint is known with it."""
         if isinstance(self.files, LocalFileSystem):
             yield self.stream
+            _ = self.fingerprint  # of what was read, while it is there
         else:
             with self._bytes() as stream, hashed_copy(stream, self.name) as (path, digest):
                 self.check()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors
 from numpy.typing import NDArray
 
 from ..contract import Column
@@ -76,7 +77,7 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     import pandas as pd
 
     if isinstance(X, pl.DataFrame):
-        return X, X, "frame"
+        return _utc(X), X, "frame"
     if isinstance(X, pd.DataFrame):
         _refuse_twice([str(name) for name in X.columns])
         frame, takes = X.rename(columns=str).reset_index(drop=True), "frame"
@@ -95,13 +96,19 @@ def _table(frame: Rows) -> pl.DataFrame:
     from pandas.api.types import infer_dtype
 
     try:
-        return pl.DataFrame(pl.from_pandas(frame))
+        return _utc(pl.DataFrame(pl.from_pandas(frame)))
     except UnicodeEncodeError:
         raise DefinitionError(f"X: names and values are {HALF}; got something else; correct them") from None
     except (TypeError, ValueError):
         mixed = [name for name in frame.columns if "mixed" in infer_dtype(frame[name], skipna=True)]
         got = f"{', '.join(map(repr, mixed)) or 'one'} of several"
         raise DefinitionError(f"X: each column of one kind; got {got}; convert it before fitting") from None
+
+
+def _utc(table: pl.DataFrame) -> pl.DataFrame:
+    """Bring times that have a zone to UTC in microseconds, as the lake keeps them."""
+    zoned = polars.selectors.datetime(time_zone="*")
+    return table.with_columns(zoned.dt.convert_time_zone("UTC").dt.cast_time_unit("us"))
 
 
 def _refuse_twice(names: list[str]) -> None:

@@ -178,10 +178,10 @@ def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
     decides = _decides(reference)
     transformers, last = _opened(reference.pipeline)
     steps, site = steps_of(transformers, site_of(reference.contract, reference.input))
-    if site.words:
-        raise NoRuleError(f"column {site.words[0]!r} stays text; encode it")
     wanted, method = _wanted(reference), response_method(reference.pipeline, reference.task)
     (spec, link, graph), take = _model(last, method, wanted, largest=bool(decides))
+    if site.words:
+        raise NoRuleError(f"column {site.words[0]!r} stays text; encode it")
     program = {"format": 2, "columns": list(reference.contract.names), "steps": steps, "model": spec, **decides}
     text = json_text({**program, "link": link, "take": take, "task": reference.task})
     return CompiledScorer(json.loads(text), graph)

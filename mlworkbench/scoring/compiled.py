@@ -81,7 +81,7 @@ def open_graph(data: bytes) -> Callable[[Block], Block]:
     try:
         import onnxruntime
     except ImportError:
-        way_out = "pip install 'mlworkbench[compile]'"
+        way_out = "pip install onnxruntime"
         raise VersionError(f"scorer.onnx: needs onnxruntime, which is not installed; {way_out}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -280,4 +280,3 @@ def open_scorer(
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted, modules=kept)
     fields = {name: declaration.get(name) for name in ("positive", "input", "decision")}
     return ReferenceScorer(pipeline, frame, declaration["task"], declaration["classes"], **fields)
-

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import types
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 from ..errors import DefinitionError
@@ -190,6 +192,7 @@ def load_definition(spec: str) -> ModelDefinition:
         raise DefinitionError(_main_line(f"definition {attribute!r}"))
     module = _imported(module_name, spec)
     if not hasattr(module, attribute):
+        _refuse_hidden(module, spec)
         hint = nearest(attribute, vars(module))
         raise DefinitionError(f"definition: an attribute of {module_name}; got {attribute!r}; {hint}")
     definition = getattr(module, attribute)
@@ -198,6 +201,16 @@ def load_definition(spec: str) -> ModelDefinition:
         raise DefinitionError(f"definition: a ModelDefinition; {spec!r} is {got}; correct settings.ini [models]")
     refuse_main(definition)
     return definition
+
+
+def _refuse_hidden(module: types.ModuleType, spec: str) -> None:
+    """Refuse a module that stands where another file of its name was meant."""
+    here = Path(str(getattr(module, "__file__", None) or "built in"))
+    for folder in sys.path:
+        for meant in (Path(folder, f"{module.__name__}.py"), Path(folder, module.__name__, "__init__.py")):
+            if meant.is_file() and meant != here and not meant.samefile(here if here.is_file() else sys.executable):
+                got = f"two files of that name: {meant}, and {here}, which Python took"
+                raise DefinitionError(f"definition {spec!r}: a module of its own name; got {got}; rename yours")
 
 
 def _imported(module_name: str, spec: str) -> types.ModuleType:

@@ -80,7 +80,8 @@ def site_of(contract: Contract, input: str) -> Site:
     columns: list[Column | None] = []
     for column in contract.columns:
         if column.kind not in WORDS and column.dtype not in EXACT:
-            raise NoRuleError(f"column {column.name!r} was trained as {column.dtype}; train on 64 bits")
+            rule = f"column {column.name!r} is {column.dtype}: only 64 bits have a rule"
+            raise NoRuleError(f"{rule}; convert it before fitting, as with astype")
         columns += [None] * column.size if column.kind == "vector" else [column]
         if column.kind == "vector" and not column.size:
             raise NoRuleError(f"vector {column.name!r}: its length is not declared; state size")

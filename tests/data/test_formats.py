@@ -1,11 +1,14 @@
 import gzip
+import json
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
 from mlworkbench.data.formats import CSV, PATTERNS, csv_types, format_of
+from mlworkbench.data.source import open_source
 from mlworkbench.data.storage import StoredFile, locate
 from mlworkbench.errors import IngestError
 
@@ -110,10 +113,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
         ("broken.csv.gz", b"no gzip", "broken.csv.gz"),
         ("broken.jsonl", b'{"a": 1}\n{"a": \n', "line 2: one JSON object"),
         ("mixed.jsonl", b'{"a": 1}\n{"a": "x"}\n', "from number to string"),
-        ("list.jsonl", b'[{"a": 1}]\n', "line 1: one JSON object"),
+        ("list.jsonl", b'[{"a": 1}, 1]\n', "element 2: an object"),
         ("cut.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:-20], "cut.jsonl.gz"),
         ("broken.parquet", b"PAR1 no", "broken.parquet"),
-        ("table.xlsx", b"", ".parquet"),
+        ("table.xls", b"", ".parquet"),
         ("no_ending", b"", ".csv"),
     ],
 )
@@ -180,3 +183,59 @@ def test_candidates_only_shrink():
     kinds = csv_types(pa.array(["1"]), list(PATTERNS))
     assert csv_types(pa.array(["1.5"]), kinds) == [pa.float64()]
     assert csv_types(pa.array(["true"]), kinds) == []
+
+
+# --- what people save -----------------------------------------------------------------------------------------------
+
+
+ROWS = [{"flight": "UA1", "delay": 3.5}, {"flight": "AA2", "delay": None}, {"flight": "é;\t|", "delay": -1.0}]
+
+
+@pytest.mark.parametrize("ending", ["tsv", "tsv.gz", "json", "json.gz", "jsonl", "xlsx"])
+def test_what_people_save_is_read(tmp_path, ending):
+    rows = ROWS[:2] if ending.startswith("tsv") else ROWS
+    path = tmp_path / f"a.{ending}"
+    if ending == "xlsx":
+        pytest.importorskip("fastexcel")
+        pl.DataFrame(rows).write_excel(path)
+    else:
+        text = pl.DataFrame(rows).write_csv(separator="\t") if ending.startswith("tsv") else json.dumps(rows)
+        path.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+    source = open_source(path)
+    assert [row for batch in source.batches() for row in batch.to_pylist()] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"flight;delay\nUA1;3,5\n", "a header with semicolons; save it with commas, and points in numbers"),
+        ("a.csv", b"flight\tdelay\nUA1\t3.5\n", "got a header with tabs; let its name end in .tsv"),
+        ("a.csv", b"flight,delay\nUA1,3,5\n", "Expected 2 columns, got 3; give each row as many cells as the header"),
+        ("a.csv", "flight,delay\nMünchen,3\n".encode("latin-1"), "save it again as UTF-8"),
+        ("a.csv.gz", b"no gzip", "it is no whole gzip file"),
+        ("a.jsonl", b'{"a": 1}\n{"a": }\n', "write one JSON object on each line"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "line 2: one JSON object"),
+        ("a.json", b'[{"a": 1}, 2]', "element 2: an object of column names and values; got int"),
+        ("a.json", b'[{"a": NaN}]', "NaN is no JSON; write null"),
+        ("a.json", b'[{"a": 1}', "write one array of objects, or an object on each line"),
+        ("a.json", b"[" * 20_000, "nested at most"),
+        ("a.parquet", b"no parquet", "it is no whole Parquet file"),
+        ("a.xlsx", b"no workbook", "save it again as .xlsx, or as CSV"),
+    ],
+)
+def test_the_way_out_is_that_of_the_mistake(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(IngestError) as caught:
+        [*open_source(tmp_path / name).batches()]
+    assert words in str(caught.value)
+    assert ("UTF-8" in words) == ("save it again as UTF-8" in str(caught.value))
+
+
+def test_a_workbook_of_several_sheets_is_refused_with_their_names(tmp_path):
+    xlsxwriter = pytest.importorskip("xlsxwriter")
+    pytest.importorskip("fastexcel")
+    with xlsxwriter.Workbook(tmp_path / "a.xlsx") as book:
+        for name in ("May", "June"):
+            pl.DataFrame(ROWS).write_excel(book, worksheet=name)
+    with pytest.raises(IngestError, match=r"one sheet; got 'May', 'June'; save the one you mean by itself"):
+        open_source(tmp_path / "a.xlsx")

@@ -9,8 +9,9 @@ import pandas as pd
 import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -227,3 +228,22 @@ def test_a_column_that_mixes_kinds_is_told_without_its_values(home) -> None:
         with pytest.raises(DefinitionError, match="X: each column of one kind; got 'passenger' of several") as failure:
             register(boosting(X[["distance"]], y), X.assign(passenger=mixed), y, name="late", home=home)
         assert PERSON not in "".join(traceback.format_exception(failure.value))
+
+
+def test_times_of_any_zone_and_precision_beside_the_features_are_kept(home) -> None:
+    X, y = rows()
+    zoned = pd.date_range("2026-03-28", periods=len(X), freq="h", tz="Europe/Berlin")
+    pipeline = make_pipeline(ColumnTransformer([("a", StandardScaler(), ["distance"])]), LogisticRegression())
+    register(pipeline.fit(X, y), X.assign(utc=zoned.tz_convert("UTC"), local=zoned), y, name="late", home=home)
+    kept = Lake(home.lake).read("late_rows")
+    assert str(kept.schema["utc"]) == str(kept.schema["local"])
+    assert kept["utc"].to_list() == kept["local"].to_list()
+
+
+@pytest.mark.parametrize("kind", [CalibratedClassifierCV, lambda one: VotingClassifier([("a", one)], voting="soft")])
+def test_what_keeps_a_model_from_compiling_is_named(home, kind) -> None:
+    X, y = rows()
+    encode = ColumnTransformer([("a", StandardScaler(), ["distance"]), ("b", OneHotEncoder(), ["carrier"])])
+    model = kind(make_pipeline(encode, LogisticRegression())).fit(X, y)
+    tag = register(model, X, y, name="late", home=home).tag
+    assert type(model).__name__ in Registry(home).open("late", tag).manifest["compiled"]["reason"]

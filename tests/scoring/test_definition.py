@@ -161,3 +161,14 @@ def test_an_estimator_class_in_main_is_refused_inside_a_pipeline(monkeypatch: py
 def test_a_definition_whose_parts_are_importable_passes() -> None:
     assert calendar.__module__ != "__main__" and __name__ in sys.modules
     refuse_main(ModelDefinition(**FOUR, views=(RowFunction(calendar),)))
+
+
+def test_a_definition_in_a_file_that_the_standard_library_hides_is_told_with_both_files(modules: Path) -> None:
+    (modules / "email.py").write_text("model = 1\n")
+    import email
+
+    with pytest.raises(DefinitionError) as caught:
+        load_definition("email:model")
+    assert str(modules / "email.py") in str(caught.value)
+    assert str(email.__file__) in str(caught.value)
+    assert str(caught.value).endswith("rename yours")

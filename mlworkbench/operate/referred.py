@@ -12,6 +12,9 @@ from ..evaluation.read import logged_watermarks
 from ..features.online import OnlineStore
 from ..features.online import is_there
 from ..home import Home
+from ..scoring.files import forged
+from ..scoring.files import read_document
+from ..scoring.files import read_manifest
 from ..scoring.registry import Registry
 
 # %% auto #0
@@ -45,24 +48,26 @@ def referred_versions(home: Home) -> References:
 def _trained(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what the versions of models were trained from."""
     for file in sorted(Registry(home).store.glob("*/*/manifest.json")):
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        for table, version in manifest.get("origin", {}).get("lake", {}).items():
-            yield table, int(version), f"version {file.parent.parent.name}:{file.parent.name[:12]}"
+        with forged(file.name):
+            for table, version in read_manifest(file.parent).get("origin", {}).get("lake", {}).items():
+                yield table, int(version), f"version {file.parent.parent.name}:{file.parent.name[:12]}"
 
 
 def _certified(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what certificates were made on."""
     for file in sorted(home.path.glob("*/certificates/*/certificate.json")):
-        for table, version in json.loads(file.read_text(encoding="utf-8")).get("lake", {}).items():
-            yield table, int(version), f"certificate {file.parent.name}"
+        with forged(file.name):
+            for table, version in read_document(file.parent, file.name).get("lake", {}).items():
+                yield table, int(version), f"certificate {file.parent.name}"
 
 
 def _tables(home: Home) -> dict[str, set[str]]:
     """Say which tables the views of all versions read, by the name of the view."""
     found: dict[str, set[str]] = {}
     for file in Registry(home).store.glob("*/*/declaration.json"):
-        for view in json.loads(file.read_text(encoding="utf-8"))["views"]:
-            found.setdefault(view["name"], set()).add(view["table"])
+        with forged(file.name):
+            for view in read_document(file.parent, file.name)["views"]:
+                found.setdefault(view["name"], set()).add(view["table"])
     return found
 
 

@@ -260,7 +260,7 @@ def build_version(folder: Path, **fields: Field) -> str:
     documents = {"declaration.json": {**declared, **measured}, "contract.json": contracts}
     files = scorer_files(compiled) if compiled else {}
     _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})
-    write_manifest(folder, {**_manifest(parts, identity, modules), "compiled": proof})
+    write_manifest(folder, {**_manifest(parts, identity, modules), "compiled": proof, "measured": sorted(measured)})
     return content_id(identity)
 
 

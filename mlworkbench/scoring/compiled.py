@@ -5,7 +5,6 @@
 # %% ../../nbs/scoring/34_compiled.ipynb #18f32318
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +20,9 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import VersionError
+from .files import LARGEST
+from .files import forged
+from .files import read_document
 from .frame import FeatureFrame
 from .program import Block
 from .program import RowError
@@ -163,11 +165,12 @@ class CompiledScorer:
     @classmethod
     def open(cls, folder: Path) -> CompiledScorer:
         """Open the compiled scorer of a version folder, whose files are verified already."""
-        program = json.loads((folder / "scorer.json").read_text(encoding="utf-8"))
-        if program["format"] > 1:
-            raise VersionError(f"scorer.json: format 1; got {program['format']}; upgrade mlworkbench")
-        graph = (folder / "scorer.onnx").read_bytes() if program["model"]["kind"] == "trees" else None
-        return cls(program, graph)
+        program = read_document(folder, "scorer.json")
+        with forged("scorer.json"):
+            if program["format"] > 1:
+                raise VersionError(f"scorer.json: format 1; got {program['format']}; upgrade mlworkbench")
+            graph = _graph(folder / "scorer.onnx") if program["model"]["kind"] == "trees" else None
+            return cls(program, graph)
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score every row.
@@ -206,6 +209,15 @@ class CompiledScorer:
         for step in self._steps:  # type: ignore[attr-defined]
             table = step(table)
         return np.asarray(self._link(self._model(stack(table))))  # type: ignore[attr-defined]
+
+# %% ../../nbs/scoring/34_compiled.ipynb #0fc11491
+def _graph(path: Path) -> bytes:
+    """Read a graph; one without end is refused."""
+    with path.open("rb") as file:
+        data = file.read(4 * LARGEST + 1)
+    if len(data) > 4 * LARGEST:
+        raise VersionError(f"{path.name}: at most {4 * LARGEST} bytes; got more; restore it or retrain")
+    return data
 
 # %% ../../nbs/scoring/34_compiled.ipynb #24e22d86
 class Scorer(Protocol):

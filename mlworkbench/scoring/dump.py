@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import ScoringError
 from ..errors import VersionError
+from .archive import check_archive
 from .code import own_source
 
 Estimator = Any  # scikit-learn ships no types
@@ -201,10 +202,14 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Estimator:
     Raises
     ------
     VersionError
-        If the file is no skops file, names a type that is not trusted, or a module that cannot be imported.
+        If the file is no skops file, claims more than it holds, names a type that is not trusted or a module that cannot
+        be imported, or holds a tree that cannot be followed to its end.
     """
     import skops.io as sio
 
+    from mlworkbench.scoring.sound import check_sound
+
+    check_archive(path)
     try:
         untrusted = sio.get_untrusted_types(file=path)
     except Exception as error:
@@ -212,10 +217,12 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = ()) -> Estimator:
         raise VersionError(f"{path.name}: a skops file; got {got}; restore it or retrain") from error
     refuse_untrusted(untrusted, trusted)
     try:
-        return sio.load(path, trusted=untrusted)
+        pipeline = sio.load(path, trusted=untrusted)
     except Exception as error:
         way_out = "put the module beside settings.ini, install the versions in manifest.json, or retrain"
         raise VersionError(f"{path.name}: {type(error).__name__}: {error}; {way_out}") from error
+    check_sound(pipeline)
+    return pipeline
 
 # %% ../../nbs/scoring/33_dump.ipynb #dafa01eb
 _CLOCKS = ("refit_time_", "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time")

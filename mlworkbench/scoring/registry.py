@@ -5,7 +5,6 @@
 # %% ../../nbs/scoring/37_registry.ipynb #46fe814d
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,11 @@ from .aliases import Aliases
 from .certificates import Certificates
 from .evidence import basis_of
 from .files import MANIFEST
+from .files import read_document
 from .files import read_manifest
 from .files import verify_files
 from .keyed import with_pseudonyms
+from .seals import Seals
 from .store import bentoml_home
 from .store import drop_version
 from .store import put_version
@@ -48,6 +49,7 @@ class Registry:
         self.home = home
         self.aliases = Aliases(home.registry)
         self.certificates = Certificates(home.registry)
+        self.seals = Seals(home.registry)
         self.store = bentoml_home() / "models"
 
     def add(self, built: Path, model: str, content_id: str) -> str:
@@ -79,6 +81,7 @@ class Registry:
         with file_lock(self.store.parent / "mlworkbench.lock"):
             if not (target / MANIFEST).is_file():
                 put_version(built, tag, self.store)
+                self.seals.note(tag, manifest, again=True)
         return tag
 
     def models(self) -> list[str]:
@@ -148,9 +151,13 @@ class Registry:
             If it is unknown, altered, answers otherwise than when it was built, or was trained with another key.
         """
         tag = self.find(model, ref)
-        version = open_version(self.store.joinpath(*tag.split(":")), trusted=trusted)
+        folder = self.store.joinpath(*tag.split(":"))
+        sealed = self.seals.hold(tag, read_manifest(folder))
+        version = open_version(folder, trusted=trusted, sealed=sealed)
         if version.version != tag:
             raise VersionError(f"{tag}: the version of that tag; got {version.version}; restore the folder or retrain")
+        if not sealed:
+            self.seals.note(tag, version.manifest)
         return with_pseudonyms(version, self.home) if asked else version
 
     def champion(self, model: str) -> str | None:
@@ -191,8 +198,7 @@ class Registry:
         return dict(self._declared(tag)["gates"])
 
     def _declared(self, tag: str) -> dict[str, Any]:
-        path = self.store.joinpath(*tag.split(":"), "declaration.json")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_document(self.store.joinpath(*tag.split(":")), "declaration.json")
 
     def promote(
         self, model: str, ref: str, *, who: str, why: str, alias: str = "champion", override: str = ""
@@ -240,6 +246,7 @@ class Registry:
         got = f"{manifest['model']}:{manifest['content_id'][:32]}"
         if got != tag:
             raise VersionError(f"{tag}: the version of that tag; got {got}; restore the folder or retrain")
+        self.seals.hold(tag, manifest)
         verify_files(folder, manifest)
         return manifest
 
@@ -289,4 +296,5 @@ class Registry:
             if named:
                 raise Refused(f"{tag}: a version without an alias; it is {named[0]}; promote another one first")
             drop_version(tag, self.store)
+            self.seals.forget(tag)
         return tag

@@ -5,7 +5,7 @@
 # %% ../../nbs/scoring/35_version.ipynb #ea5a6106
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import apply_row_functions
 from ..features.view import view_of
+from ..jsontext import read_text
 from ..pseudonym import Pseudonyms
 from ..row import RowCheck
 from .code import check_modules
@@ -33,7 +34,11 @@ from .code import load_code
 from .compiled import Scorer
 from .compiled import open_scorer
 from .decision import decide
+from .files import MEASURED
 from .files import VERSION_FILES
+from .files import forged
+from .files import json_digest
+from .files import read_document
 from .files import read_manifest
 from .files import verify_files
 from .frame import FeatureFrame
@@ -46,8 +51,8 @@ _all_ = [VERSION_FILES, Scorer, open_scorer]
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
-__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'open_version', 'with_reference', 'VERSION_FILES',
-           'Scorer', 'open_scorer']
+__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'read_declared', 'open_version', 'with_reference',
+           'VERSION_FILES', 'Scorer', 'open_scorer']
 
 # %% ../../nbs/scoring/35_version.ipynb #b5af3f06
 @dataclass(frozen=True, eq=False)
@@ -107,8 +112,11 @@ class Version:
     @cached_property
     def golden(self) -> list[dict[str, Any]]:
         """Some training rows: request, values of the views, frame row, score."""
-        lines = (self.folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        with forged("golden.jsonl"):
+            rows = [read_text(line) for line in (self.folder / "golden.jsonl").read_bytes().splitlines()]
+            if not rows or any(not {"request", "values", "frame", "score"} <= row.keys() for row in rows):
+                raise ValueError("rows of request, values, frame and score")
+            return rows
 
     @cached_property
     def row_check(self) -> RowCheck:
@@ -206,10 +214,15 @@ def reproduce_golden(version: Version) -> None:
     VersionError
         Naming the row and how far it is off.
     """
+    with forged("golden.jsonl or the scorer"):
+        _reproduce(version)
+
+
+def _reproduce(version: Version) -> None:
     rows = version.golden
     frame = FeatureFrame.from_rows([row["frame"] for row in rows], version.frame)
     off = np.abs(version.score(frame) - _golden_scores(version)).reshape(len(rows), -1).max(axis=1)
-    if off.max() > version.tolerance:
+    if not off.max() <= version.tolerance:
         raise _refuse_golden(version, "scores", int(off.argmax()), float(off.max()))
     if version.row_functions and set(version.declaration["golden_request"]) >= _inputs(version):
         _check_features(version, frame)
@@ -234,11 +247,61 @@ def _check_features(version: Version, frame: FeatureFrame) -> None:
             raise VersionError(f"{version.version}: {rule}; got {got[~same][0]!r}; retrain")
 
 # %% ../../nbs/scoring/35_version.ipynb #448e11f2
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Contract]]:
+    """Read declaration and contracts of a version whose files are verified, and hold them against its content id.
+
+    Parameters
+    ----------
+    folder : Path
+        The version.
+    manifest : mapping
+        As `read_manifest` gave it.
+
+    Returns
+    -------
+    declaration : dict
+        Its tolerance is a finite number.
+    contracts : dict of str to Contract
+        ``request`` and ``frame``.
+
+    Raises
+    ------
+    VersionError
+        If one of them is forged.
+    """
+    declaration, contracts = read_document(folder, "declaration.json"), read_document(folder, "contract.json")
+    measured = {*MEASURED, *manifest.get("measured", ())}
+    declared = {name: value for name, value in declaration.items() if name not in measured}
+    for name, value in (("declaration", declared), ("contract", contracts)):
+        if json_digest(value) != manifest["parts"][name]:
+            rule = f"{name}.json was altered: it is not the one of its content id"
+            raise VersionError(f"{rule}; restore it or retrain")
+    tolerance = declaration.get("tolerance")
+    if type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf:
+        raise VersionError(f"declaration.json: tolerance is a finite number; got {tolerance!r}; restore it or retrain")
+    with forged("contract.json"):
+        return declaration, {name: Contract.from_dict(contracts[name]) for name in ("request", "frame")}
 
 
-def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True) -> Version:
+def _check_parts(folder: Path, manifest: Mapping[str, Any], *, sealed: bool) -> None:
+    """Hold code and pipeline against the content id; a pipeline under a seal was held against it before."""
+    code = {name: digest for name, digest in manifest["files"].items() if name.startswith("code/")}
+    found = {"code": json_digest(code)}
+    if not sealed:
+        from mlworkbench.scoring.archive import check_archive
+        from mlworkbench.scoring.dump import dump_digest
+
+        check_archive(folder / "pipeline.skops")
+        with forged("pipeline.skops"):
+            found["pipeline"] = dump_digest((folder / "pipeline.skops").read_bytes())
+    for name, digest in found.items():
+        if digest != manifest["parts"][name]:
+            raise VersionError(f"{name} was altered: it is not the one of its content id; restore it or retrain")
+
+
+def open_version(
+    folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True, sealed: bool = False
+) -> Version:
     """Open a version folder, refusing one that was altered or answers otherwise.
 
     Parameters
@@ -249,6 +312,8 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
         Types of one's own, as in ``settings.ini [trust] types``.
     check_golden : bool, default=True
         Reproduce the golden rows.
+    sealed : bool, default=False
+        Whether the registry's seal fits the manifest: then the digest of the pipeline is not computed again.
 
     Returns
     -------
@@ -261,19 +326,20 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    declaration, contracts = _read_json(folder, "declaration.json"), _read_json(folder, "contract.json")
-    frame = Contract.from_dict(contracts["frame"])
+    declaration, contracts = read_declared(folder, manifest)
+    _check_parts(folder, manifest, sealed=sealed)
     check_modules(folder, manifest["modules"])
-    version = Version(
-        folder=folder,
-        declaration=declaration,
-        request=Contract.from_dict(contracts["request"]),
-        frame=frame,
-        views=tuple(view_of(view) for view in declaration["views"]),
-        row_functions=load_code(folder, declaration["row_functions"]),
-        scorer=open_scorer(folder, frame, declaration, trusted=trusted),
-        manifest=manifest,
-    )
+    with forged("declaration.json"):
+        version = Version(
+            folder=folder,
+            declaration=declaration,
+            request=contracts["request"],
+            frame=contracts["frame"],
+            views=tuple(view_of(view) for view in declaration["views"]),
+            row_functions=load_code(folder, declaration["row_functions"]),
+            scorer=open_scorer(folder, contracts["frame"], declaration, trusted=trusted),
+            manifest=manifest,
+        )
     if check_golden:
         reproduce_golden(version)
     return version

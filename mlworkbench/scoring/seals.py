@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VersionError
+from ..home import private_file
 from .files import json_digest
 
 # %% auto #0
@@ -51,8 +52,7 @@ class Seals:
     def _changed(self) -> Iterator[sqlite3.Connection]:
         """Open the file for writing, inside one transaction that waits for others."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.touch(mode=0o600)
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(private_file(self.path), timeout=30, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_TABLE)

@@ -270,7 +270,7 @@ def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, 
         If one of them is forged.
     """
     declaration, contracts = read_document(folder, "declaration.json"), read_document(folder, "contract.json")
-    measured = {*MEASURED, *manifest.get("measured", ())}
+    measured = {*MEASURED, *(manifest.get("measured") or ())}
     declared = {name: value for name, value in declaration.items() if name not in measured}
     for name, value in (("declaration", declared), ("contract", contracts)):
         if json_digest(value) != manifest["parts"][name]:

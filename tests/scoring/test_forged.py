@@ -1,4 +1,4 @@
-"""A version that somebody forged is one line: trees that never end, files that claim too much, numbers that are none."""
+"""A forged version is one line: trees that never end, files that claim too much, numbers that are none."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_a_home_of_somebody_else_is_refused_and_one_of_root_is_not(tmp_path: Pat
     if owner == 0:
         assert Home.open(home.path) == home
         os.chown(home.path, 4242, -1)
-    with pytest.raises(SettingsError, match="got one of user .*; name a sub-folder of it"):
+    with pytest.raises(SettingsError, match=r"got one of user .*; name a sub-folder of it"):
         Home.open(home.path)
     if owner == 0:
         os.chown(home.path, 0, -1)

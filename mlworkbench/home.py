@@ -11,20 +11,16 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from .errors import SettingsError
-from .ini import find_settings
-from .ini import lake_url
-from .ini import online_url
-from .ini import read_ini
+from .ini import find_settings, lake_url, online_url, read_ini
 
 # %% auto #0
-__all__ = ['MODEL_NAME', 'RESERVED', 'DEFAULT_HOME', 'FORMAT', 'MIGRATIONS', 'check_name', 'private_file', 'file_lock', 'Home']
+__all__ = ['MODEL_NAME', 'RESERVED', 'DEFAULT_HOME', 'FORMAT', 'MIGRATIONS', 'check_name', 'file_lock', 'Home']
 
 # %% ../nbs/02_home.ipynb #df5edc04
 MODEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -99,22 +95,6 @@ def _check_owner(path: Path, *, fresh: bool = False) -> None:
     if foreign or mount or mode & 0o2000:  # a volume belongs to its group or to whoever mounted it
         way_out = f"name a sub-folder of it, {path / 'workbench'}, which is made private"
     raise SettingsError(f"home {path}: a folder that only its owner, you or root, writes; got {got}; {way_out}")
-
-
-def private_file(path: Path) -> Path:
-    """Make a file of a home, if it is missing, and let its owner alone read it; give its path.
-
-    Examples
-    --------
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     oct(private_file(Path(folder, "registry.sqlite")).stat().st_mode & 0o777)
-    '0o600'
-    """
-    with contextlib.suppress(OSError):  # who opens it next says why it cannot be opened
-        path.touch(mode=0o600)
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-    return path
 
 
 def _read_format(path: Path) -> int | None:

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,16 +17,10 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
 from .cell import MISSING
-from .plain import BATCH
-from .plain import cast_batch
-from .plain import plain_schema
-from .plain import refusals
-from .plain import slices
-from .storage import Hashed
-from .storage import StoredFile
+from .plain import BATCH, cast_batch, plain_schema, refusals, slices
+from .storage import Hashed, StoredFile
 from ..errors import IngestError
-from ..jsontext import DEPTH
-from ..jsontext import too_deep
+from ..jsontext import DEPTH, too_deep
 
 # %% auto #0
 __all__ = ['PATTERNS', 'LONGEST', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'unzipped', 'csv_names',

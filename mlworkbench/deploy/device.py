@@ -41,11 +41,11 @@ from ..errors import DeploymentError
 from ..features.view import view_of
 from ..scoring.code import load_code
 from ..scoring.compiled import CompiledScorer
+from ..scoring.declared import read_declared
 from ..scoring.files import forged
 from ..scoring.files import read_manifest
 from ..scoring.version import Predictions
 from ..scoring.version import Version
-from ..scoring.version import read_declared
 from ..scoring.version import reproduce_golden
 
 # %% auto #0

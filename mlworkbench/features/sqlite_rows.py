@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FeatureError
-from ..home import private_file
+from ..keys import private_file
 from .declare import View
 from .sqlite_read import read_asked
 from .store import Ask

@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import RunError
 from ..errors import nearest
 from ..home import Home
-from ..home import private_file
+from ..keys import private_file
 
 # %% auto #0
 __all__ = ['GONE', 'RunRow', 'now_text', 'hold_run', 'run_lives', 'RunTable']

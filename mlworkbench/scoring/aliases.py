@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VersionError
-from ..home import private_file
+from ..keys import private_file
 
 # %% auto #0
 __all__ = ['Aliases']

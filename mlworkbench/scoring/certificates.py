@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import VersionError
 from ..home import Home
-from ..home import private_file
+from ..keys import private_file
 
 # %% auto #0
 __all__ = ['CertificateRecord', 'record_of', 'Certificates']

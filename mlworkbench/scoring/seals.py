@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VersionError
-from ..home import private_file
+from ..keys import private_file
 from .files import json_digest
 
 # %% auto #0

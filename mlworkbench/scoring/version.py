@@ -5,11 +5,8 @@
 # %% ../../nbs/scoring/35_version.ipynb #ea5a6106
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,41 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import Contract
-from ..contract import Fault
-from ..contract import faults_error
+from ..contract import Contract, Fault, faults_error
 from ..errors import VersionError
-from ..features.view import RowFunction
-from ..features.view import View
-from ..features.view import apply_row_functions
-from ..features.view import view_of
+from ..features.view import RowFunction, View, apply_row_functions, view_of
 from ..jsontext import read_text
 from ..pseudonym import Pseudonyms
 from ..row import RowCheck
-from .code import check_modules
-from .code import load_code
-from .compiled import Scorer
-from .compiled import open_scorer
+from .code import check_modules, load_code
+from .compiled import Scorer, open_scorer
 from .decision import decide
-from .files import MEASURED
-from .files import VERSION_FILES
-from .files import forged
-from .files import json_digest
-from .files import read_document
-from .files import read_manifest
-from .files import verify_files
-from .frame import FeatureFrame
-from .frame import frame_from_columns
-from .golden import request_columns
-from .golden import same_rows
-from .golden import view_contract
+from .declared import check_parts, read_declared
+from .files import VERSION_FILES, forged, read_manifest, verify_files
+from .frame import FeatureFrame, frame_from_columns
+from .golden import request_columns, same_rows, view_contract
 
 _all_ = [VERSION_FILES, Scorer, open_scorer]
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
-__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'read_declared', 'open_version', 'with_reference',
-           'VERSION_FILES', 'Scorer', 'open_scorer']
+__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'open_version', 'with_reference', 'VERSION_FILES',
+           'Scorer', 'open_scorer']
 
 # %% ../../nbs/scoring/35_version.ipynb #b5af3f06
 @dataclass(frozen=True, eq=False)
@@ -247,58 +229,6 @@ def _check_features(version: Version, frame: FeatureFrame) -> None:
             raise VersionError(f"{version.version}: {rule}; got {got[~same][0]!r}; retrain")
 
 # %% ../../nbs/scoring/35_version.ipynb #448e11f2
-def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Contract]]:
-    """Read declaration and contracts of a version whose files are verified, and hold them against its content id.
-
-    Parameters
-    ----------
-    folder : Path
-        The version.
-    manifest : mapping
-        As `read_manifest` gave it.
-
-    Returns
-    -------
-    declaration : dict
-        Its tolerance is a finite number.
-    contracts : dict of str to Contract
-        ``request`` and ``frame``.
-
-    Raises
-    ------
-    VersionError
-        If one of them is forged.
-    """
-    declaration, contracts = read_document(folder, "declaration.json"), read_document(folder, "contract.json")
-    measured = {*MEASURED, *(manifest.get("measured") or ())}
-    declared = {name: value for name, value in declaration.items() if name not in measured}
-    for name, value in (("declaration", declared), ("contract", contracts)):
-        if json_digest(value) != manifest["parts"][name]:
-            rule = f"{name}.json was altered: it is not the one of its content id"
-            raise VersionError(f"{rule}; restore it or retrain")
-    tolerance = declaration.get("tolerance")
-    if type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf:
-        raise VersionError(f"declaration.json: tolerance is a finite number; got {tolerance!r}; restore it or retrain")
-    with forged("contract.json"):
-        return declaration, {name: Contract.from_dict(contracts[name]) for name in ("request", "frame")}
-
-
-def _check_parts(folder: Path, manifest: Mapping[str, Any], *, sealed: bool) -> None:
-    """Hold code and pipeline against the content id; a pipeline under a seal was held against it before."""
-    code = {name: digest for name, digest in manifest["files"].items() if name.startswith("code/")}
-    found = {"code": json_digest(code)}
-    if not sealed:
-        from mlworkbench.scoring.archive import check_archive
-        from mlworkbench.scoring.dump import dump_digest
-
-        check_archive(folder / "pipeline.skops")
-        with forged("pipeline.skops"):
-            found["pipeline"] = dump_digest((folder / "pipeline.skops").read_bytes())
-    for name, digest in found.items():
-        if digest != manifest["parts"][name]:
-            raise VersionError(f"{name} was altered: it is not the one of its content id; restore it or retrain")
-
-
 def open_version(
     folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True, sealed: bool = False
 ) -> Version:
@@ -327,7 +257,7 @@ def open_version(
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     declaration, contracts = read_declared(folder, manifest)
-    _check_parts(folder, manifest, sealed=sealed)
+    check_parts(folder, manifest, sealed=sealed)
     check_modules(folder, manifest["modules"])
     with forged("declaration.json"):
         version = Version(

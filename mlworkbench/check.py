@@ -8,29 +8,19 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .across import check_relations
-from .contract import Column
-from .contract import Contract
+from .contract import Column, Contract
 from .errors import nearest
-from .faults import NOTHING
-from .faults import WITHHELD
-from .faults import Fault
-from .jsontext import HALF
-from .jsontext import HALF_HINT
-from .jsontext import all_readable
-from .jsontext import is_readable
-from .records import columns_of
-from .records import read_column
-from .times import NO_TIME
-from .times import format_time
+from .faults import NOTHING, WITHHELD, Fault
+from .jsontext import HALF, HALF_HINT, all_readable, is_readable
+from .records import columns_of, read_column
+from .times import NO_TIME, format_time
 from .units import unit_hint
 
 # %% auto #0

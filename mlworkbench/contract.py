@@ -6,28 +6,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
-from dataclasses import replace
-from typing import Any
-from typing import NoReturn
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NoReturn
 
-from .errors import ContractError
-from .errors import nearest
-from .faults import NOTHING
-from .faults import WITHHELD
-from .faults import Fault
-from .faults import faults_error
-from .faults import shorten
-from .jsontext import HALF
-from .jsontext import all_readable
+from .errors import ContractError, nearest
+from .faults import NOTHING, WITHHELD, Fault, faults_error, shorten
+from .jsontext import HALF, all_readable
 from .relation import Relation
-from .times import NO_TIME
-from .times import format_time
-from .times import parse_time
+from .times import NO_TIME, format_time, parse_time
 
 _all_ = [NO_TIME, Fault, Relation, faults_error, format_time, parse_time]
 

@@ -11,17 +11,13 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from .errors import SettingsError
-from .ini import find_settings
-from .ini import lake_url
-from .ini import online_url
-from .ini import read_ini
+from .ini import find_settings, lake_url, online_url, read_ini
 
 # %% auto #0
 __all__ = ['MODEL_NAME', 'RESERVED', 'DEFAULT_HOME', 'FORMAT', 'MIGRATIONS', 'check_name', 'file_lock', 'Home']
@@ -71,6 +67,7 @@ def _make_private(path: Path) -> None:
     """Make a new or empty folder private; refuse one that others may read and that holds something."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(path, fresh=True)
         filled = any(path.iterdir())  # before the mode: what another process fills it has closed already
         if path.stat().st_mode & 0o077:
             if filled:
@@ -81,6 +78,23 @@ def _make_private(path: Path) -> None:
             (path / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"home {path}: a folder that can be written; got {error.strerror}; name another") from None
+
+
+def _check_owner(path: Path, *, fresh: bool = False) -> None:
+    """Refuse a folder that others may write, or that belongs to somebody else; a `fresh` one of one's own may be closed.
+
+    What stands in a home decides what is served, so whoever writes into it decides, too.
+    """
+    status, mount = path.stat(), path.is_mount()
+    user, mode = os.geteuid(), status.st_mode & 0o7777
+    foreign, shared = status.st_uid not in (user, 0), bool(mode & 0o022)
+    if not foreign and (not shared or (fresh and not mount and not mode & 0o2000 and status.st_uid == user)):
+        return
+    got = f"one of user {status.st_uid}" if foreign else f"mode {mode:o}"
+    way_out = f"chmod go-w {path}"
+    if foreign or mount or mode & 0o2000:  # a volume belongs to its group or to whoever mounted it
+        way_out = f"name a sub-folder of it, {path / 'workbench'}, which is made private"
+    raise SettingsError(f"home {path}: a folder that only its owner, you or root, writes; got {got}; {way_out}")
 
 
 def _read_format(path: Path) -> int | None:
@@ -174,7 +188,7 @@ class Home:
         Raises
         ------
         SettingsError
-            If the folder cannot be a home, or is one of a newer format.
+            If the folder cannot be a home, others may write into it, or it is one of a newer format.
         """
         folder = _home_folder() if path is None else Path(path).expanduser()
         folder = folder.resolve()
@@ -183,6 +197,7 @@ class Home:
             raise SettingsError(f"home {folder}: a home that exists; got none; correct the path or train a model")
         if found is None:
             _make_private(folder)
+        _check_owner(folder)
         if found != FORMAT:
             _bring_up_to_date(folder)
         return cls(folder)

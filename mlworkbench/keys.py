@@ -5,6 +5,7 @@
 # %% ../nbs/03_keys.ipynb #d8f55238
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from .errors import SettingsError
 
 # %% auto #0
-__all__ = ['place_key', 'read_key']
+__all__ = ['place_key', 'read_key', 'private_file']
 
 # %% ../nbs/03_keys.ipynb #a9e3a603
 def place_key(path: Path, content: bytes) -> None:
@@ -65,3 +66,19 @@ def read_key(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path}: a key that can be read; got {error.strerror}; restore it") from None
+
+# %% ../nbs/03_keys.ipynb #6ec404df
+def private_file(path: Path) -> Path:
+    """Make a file of a home, if it is missing, and let its owner alone read it; give its path.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     oct(private_file(Path(folder, "registry.sqlite")).stat().st_mode & 0o777)
+    '0o600'
+    """
+    with contextlib.suppress(OSError):  # who opens it next says why it cannot be opened
+        path.touch(mode=0o600)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    return path

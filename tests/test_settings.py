@@ -209,6 +209,66 @@ def test_a_private_folder_with_files_may_become_a_home(tmp_path: Path) -> None:
     assert Home.open(folder).path == folder.resolve()
 
 
+@pytest.mark.parametrize("open_to", [0o720, 0o702, 0o777, 0o2775])
+def test_a_home_that_others_may_write_is_refused_with_the_way_out(tmp_path: Path, open_to: int) -> None:
+    home = Home.open(tmp_path / "home")
+    home.path.chmod(open_to)
+    way_out = "name a sub-folder of it" if open_to & 0o2000 else "chmod go-w"
+    with pytest.raises(SettingsError, match=f"only its owner, you or root, writes; got mode {open_to:o}; {way_out}"):
+        Home.open(home.path)
+    with pytest.raises(SettingsError, match="only its owner"):
+        Home.open(home.path, create=False)
+    home.path.chmod(0o755)
+    assert Home.open(home.path) == home
+
+
+def test_a_home_of_somebody_else_is_refused_and_one_of_root_is_not(tmp_path: Path, monkeypatch) -> None:
+    home = Home.open(tmp_path / "home")
+    owner = home.path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner == 0:
+        assert Home.open(home.path) == home
+        os.chown(home.path, 4242, -1)
+    with pytest.raises(SettingsError, match=r"got one of user .*; name a sub-folder of it"):
+        Home.open(home.path)
+    if owner == 0:
+        os.chown(home.path, 0, -1)
+
+
+def test_a_mounted_volume_is_no_home_and_a_sub_folder_of_it_is(tmp_path: Path, monkeypatch) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2775)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
+    with pytest.raises(SettingsError, match=f"got mode 2775; name a sub-folder of it, {volume / 'workbench'}"):
+        Home.open(volume)
+    assert mode(volume) == 0o775 and not (volume / "format").exists()
+    assert mode(Home.open(volume / "workbench").path) == 0o700
+
+
+def test_the_files_of_a_home_are_its_owners_alone(tmp_path: Path) -> None:
+    from mlworkbench.evaluation.log import PredictionLog
+    from mlworkbench.features.online import OnlineStore
+    from mlworkbench.operate.run_table import RunTable
+    from mlworkbench.scoring.registry import Registry
+
+    before = os.umask(0)
+    try:
+        home = Home.open(tmp_path / "home")
+        registry = Registry(home)
+        registry.aliases.move("late", "champion", "late:1f", who="me", why="first", basis="")
+        RunTable(home)._connect().close()
+        with PredictionLog(home.log("late")), OnlineStore(home.online):
+            found = [path for path in home.path.rglob("*") if path.is_file()]
+            assert {path.suffix for path in found} >= {".sqlite", ".sqlite-wal"}
+            assert [path for path in found if mode(path) & 0o077] == []
+        home.registry.chmod(0o644)  # as an older package left it
+        registry.aliases.move("late", "champion", "late:2f", who="me", why="better", basis="")
+        assert mode(home.registry) == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_a_home_that_must_exist_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="a home that exists"):
         Home.open(tmp_path / "home", create=False)

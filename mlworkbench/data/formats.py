@@ -5,11 +5,7 @@
 # %% ../../nbs/data/09_formats.ipynb #cbeb130e
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -27,6 +23,7 @@ from .plain import refusals
 from .plain import slices
 from .storage import StoredFile
 from ..errors import IngestError
+
 
 # %% auto #0
 __all__ = ['PATTERNS', 'SIGNS', 'SIGN_WAYS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'unzipped', 'csv_names',

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..contract import Contract
 from .device_events import csv_events
 from .device_events import event_contract
 from .device_events import line_events
@@ -46,6 +44,8 @@ from ..errors import DeploymentError
 from ..features.view import view_of
 from ..scoring.code import load_code
 from ..scoring.compiled import CompiledScorer
+from ..scoring.declared import read_declared
+from ..scoring.files import forged
 from ..scoring.files import read_manifest
 from ..scoring.version import Predictions
 from ..scoring.version import Version
@@ -74,18 +74,18 @@ def open_export(folder: Path) -> Version:
         If the golden rows differ on this machine, or a library is missing.
     """
     manifest = read_manifest(folder)
-    names = ("declaration.json", "contract.json")
-    declaration, contracts = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
-    version = Version(
-        folder=folder,
-        declaration=declaration,
-        request=Contract.from_dict(contracts["request"]),
-        frame=Contract.from_dict(contracts["frame"]),
-        views=tuple(view_of(view) for view in declaration["views"]),
-        row_functions=load_code(folder, declaration["row_functions"]),
-        scorer=CompiledScorer.open(folder),
-        manifest=manifest,
-    )
+    declaration, contracts = read_declared(folder, manifest)
+    with forged("declaration.json"):
+        version = Version(
+            folder=folder,
+            declaration=declaration,
+            request=contracts["request"],
+            frame=contracts["frame"],
+            views=tuple(view_of(view) for view in declaration["views"]),
+            row_functions=load_code(folder, declaration["row_functions"]),
+            scorer=CompiledScorer.open(folder),
+            manifest=manifest,
+        )
     reproduce_golden(version)
     return version
 

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..contract import Column
 from ..contract import Contract
 from .edge_lines import AGAIN
@@ -23,6 +25,7 @@ from .edge_lines import refused
 from .edge_lines import whole_number
 from ..errors import LogError
 from ..errors import VersionError
+from ..errors import WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.log import connect
 from ..evaluation.log import log_error
@@ -33,10 +36,12 @@ from ..features.view import view_of
 from ..home import Home
 from ..home import file_lock
 from ..pseudonym import is_pseudonym
-from ..scoring.files import read_manifest
-from ..scoring.files import verify_files
+from ..scoring.files import forged
+from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract
 from ..scoring.registry import Registry
+from ..scoring.version import Version
+from ..settings import load_settings
 
 # %% auto #0
 __all__ = ['fits', 'Shape', 'check_versions', 'Collected', 'collect']
@@ -129,18 +134,15 @@ class Shape:
         return None
 
 # %% ../../nbs/deploy/54_edge_collect.ipynb #08c455c5
-def _shape(model: str, tag: str, registry: Registry) -> Shape:
-    """Find the version of a tag, verify it, and read its shape."""
+def _version(model: str, tag: str, registry: Registry) -> Version:
+    """Find the version of a tag, and open it: verified, proved by its golden rows, with the scorer of a device."""
     if registry.find(model, tag) != tag:
         raise VersionError(f"{model}: a whole tag; {tag!r} is the alias of another; name the version itself")
-    folder = registry.folder(model, tag)
-    verify_files(folder, read_manifest(folder))
-    read = [json.loads((folder / name).read_text(encoding="utf-8")) for name in ("declaration.json", "contract.json")]
-    return Shape.of(*read)
+    return registry.open(model, tag, trusted=load_settings().trusted_types, asked=False)
 
 
 def check_versions(name: str, rows: Sequence[Mapping[str, Any]], registry: Registry) -> dict[str, Shape]:
-    """Check every row by what its version says.
+    """Check every row by what its version says, and compute it again.
 
     Parameters
     ----------
@@ -162,6 +164,7 @@ def check_versions(name: str, rows: Sequence[Mapping[str, Any]], registry: Regis
         Naming line and column.
     """
     shapes: dict[str, Shape] = {}
+    versions: dict[str, Version] = {}
     for number, row in enumerate(rows, start=1):
         place, model, tag = f"{name}, line {number}", rows[0]["model"], row["version"]
         others = {row["model"], tag.partition(":")[0]} - {model}
@@ -169,13 +172,39 @@ def check_versions(name: str, rows: Sequence[Mapping[str, Any]], registry: Regis
             raise refused(place, "model", f"one model in a file, here {model}", min(others), "collect them apart")
         if tag not in shapes:
             try:
-                shapes[tag] = _shape(model, tag, registry)
+                versions[tag] = _version(model, tag, registry)
+                with forged("declaration.json"):
+                    shapes[tag] = Shape.of(versions[tag].declaration, _contracts(versions[tag]))
             except VersionError as error:
                 raise VersionError(f"{place}, version: {error}; nothing was imported") from None
         misfit = shapes[tag].misfit(row)
         if misfit:
             raise refused(place, *misfit, row[misfit[0]])
+    for tag, version in versions.items():
+        _recompute(name, [(n, row) for n, row in enumerate(rows, start=1) if row["version"] == tag], version)
     return shapes
+
+
+def _contracts(version: Version) -> dict[str, Any]:
+    return {"request": version.request.to_dict(), "frame": version.frame.to_dict()}
+
+
+def _recompute(name: str, rows: Sequence[tuple[int, Mapping[str, Any]]], version: Version) -> None:
+    """Score the logged features again, and refuse the first line whose score or decision is another."""
+    try:
+        frame = FeatureFrame.from_rows([json.loads(row["features"]) for _, row in rows], version.frame)
+        scores = version.score(frame)
+    except (WorkbenchError, ValueError, TypeError, KeyError) as error:
+        rule = f"features that {version.version} scores"
+        raise LogError(f"{name}: {rule}; got {error}; nothing was imported; {AGAIN}") from None
+    told = np.array([json.loads(row["scores"]) for _, row in rows], dtype=np.float64).reshape(scores.shape)
+    off = np.abs(scores - told).reshape(len(rows), -1).max(axis=1) > version.tolerance
+    decided = [to_json(decision) for decision in version.decide(told)]
+    for (number, row), wrong, decision in zip(rows, off.tolist(), decided, strict=True):
+        if wrong or decision != to_json(json.loads(row["decision"])):
+            field = "scores" if wrong else "decision"
+            rule = f"what {version.version} gives for these features"
+            raise refused(f"{name}, line {number}", field, rule, row[field])
 
 # %% ../../nbs/deploy/54_edge_collect.ipynb #f128c5db
 @dataclass(frozen=True)

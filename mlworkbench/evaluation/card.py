@@ -12,7 +12,7 @@ from typing import Any
 from ..contract import Column, Contract
 
 # %% auto #0
-__all__ = ['show', 'table', 'metric_rows', 'column_rows', 'rule_text', 'card']
+__all__ = ['show', 'unmarked', 'table', 'metric_rows', 'column_rows', 'rule_text', 'card']
 
 # %% ../../nbs/evaluation/48_card.ipynb #f43cf281
 def show(value: object) -> str:
@@ -26,7 +26,7 @@ def show(value: object) -> str:
     Returns
     -------
     str
-        Text for one cell of a table; ``|`` is escaped.
+        Text for one cell of a table; ``|`` is escaped, see `unmarked` for what else is.
 
     Examples
     --------
@@ -41,6 +41,17 @@ def show(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(show(item) for item in value)
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def unmarked(text: str) -> str:
+    """Give a text that Markdown neither takes for HTML nor for a link: names and values come from outside.
+
+    Examples
+    --------
+    >>> unmarked("<b>AA</b>"), unmarked("[AA](javascript:x)")
+    ('&lt;b>AA&lt;/b>', '[AA]&#40;javascript:x)')
+    """
+    return text.replace("<", "&lt;").replace("](", "]&#40;").replace("][", "]&#91;").replace("`", "&#96;")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -65,7 +76,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     | --- | --- |
     | mae | 0.25 |
     """
-    lines = [list(head), ["---"] * len(head), *([show(cell) for cell in row] for row in rows)]
+    cells = ([unmarked(show(cell)) for cell in row] for row in rows)
+    lines = [[unmarked(name) for name in head], ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 # %% ../../nbs/evaluation/48_card.ipynb #66e2e482
@@ -195,9 +207,9 @@ def card(
     measured = table(["metric", "value", "95 % interval", "rows", "gate", "verdict"], metric_rows(metrics, gates))
     parts = [
         f"# {name}",
-        declaration.get("description") or "No description was given.",
+        unmarked(declaration.get("description") or "No description was given."),
         table(["", ""], _facts(declaration, profile)),
-        *(["\n".join(f"- {note}" for note in notes)] if notes else []),
+        *(["\n".join(f"- {unmarked(note)}" for note in notes)] if notes else []),
         "## How good it is",
         f"Gates: **{gates.get('verdict', 'undecided')}**.",
         measured if metrics else "Nothing was measured.",
@@ -223,7 +235,7 @@ def _between(request: Contract) -> list[str]:
         told = [f"{known[word]:,} {word}" for word in ("rows", "combinations", "missing", "broken") if word in known]
         origin = f"learned from {', '.join(told)}" if told else "learned"
         what = f"{origin}; flags" if relation.learned else "stated; refuses"
-        lines.append(f"- {relation.name} ({what})")
+        lines.append(f"- {unmarked(relation.name)} ({what})")
     return ["Between the columns of a row:", "\n".join(lines)]
 
 
@@ -264,7 +276,7 @@ def _limits(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
         lines.append("Often missing in training: " + ", ".join(f"{name} ({100 * gaps[name]:.0f} %)" for name in worst))
     if declaration.get("personal"):
         lines.append(f"Personal columns ({show(declaration['personal'])}) are kept out of profile and golden rows.")
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {unmarked(line)}" for line in lines)
 
 
 def _example(name: str, contract: Contract) -> str:

@@ -69,15 +69,8 @@ def _rows(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> 
     except sqlite3.OperationalError as error:
         if "decode to UTF-8" not in str(error):
             raise
-    connection.text_factory = _decoded
+    connection.text_factory = lambda data: data.decode() if data.isascii() else "\ufffd"  # JSON here is ASCII
     return connection.execute(query, values).fetchall()
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "\ufffd"
 
 
 def moment_us(moment: str | int) -> int:
@@ -311,7 +304,6 @@ def readable(log: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     rows : polars.DataFrame
         In their order.
     unreadable : int
-        How many were left out.
 
     Examples
     --------
@@ -338,12 +330,12 @@ def _whole(texts: pl.Series) -> pl.Series:
         suspicious = True
     if not suspicious:
         return texts.is_not_null()
-    return pl.Series(texts.name, [text == "" or _is_whole(text) for text in texts], dtype=pl.Boolean)
+    return pl.Series(texts.name, [text == "" or _is_whole(text or "") for text in texts], dtype=pl.Boolean)
 
 
-def _is_whole(text: str | None) -> bool:
+def _is_whole(text: str) -> bool:
     try:
-        json.loads(text or "")
+        json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return not holds_half(text or "")
+    return not holds_half(text)

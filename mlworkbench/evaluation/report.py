@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['ROWS', 'report_sides', 'evidently_reports', 'drift_table']
+__all__ = ['ROWS', 'report_sides', 'evidently_reports', 'without_tags', 'drift_table']
 
 # %% ../../nbs/evaluation/46_report.ipynb #e1358664
 ROWS = 5000
@@ -130,8 +131,27 @@ def evidently_reports(
             save(str(part))
             if ending == "json":  # Evidently writes NaN and Infinity, which are no JSON
                 part.write_text(to_json(json.loads(part.read_text(encoding="utf-8"))), encoding="utf-8")
+            if ending == "html":
+                part.write_text(without_tags(part.read_text(encoding="utf-8")), encoding="utf-8")
             written[f"{name}_{ending}"] = part.replace(whole)
     return written
+
+
+_DATA = re.compile(r"^ *var (?:additional_graphs_)?metric_[0-9a-f]+ = [{].*$", re.MULTILINE)
+
+
+def without_tags(page: str) -> str:
+    r"""Give a page of Evidently in which no value ends its script: the data hold ``\u003c`` in place of ``<``.
+
+    Names of columns and categories come from outside. Evidently writes them as JSON into a script, where
+    ``</script>`` ends the script and begins whatever follows.
+
+    Examples
+    --------
+    >>> print(without_tags('    var metric_1 = {"name": "</script>"};'))
+        var metric_1 = {"name": "\u003c/script\u003e"};
+    """
+    return _DATA.sub(lambda line: line[0].replace("<", r"\u003c").replace(">", r"\u003e"), page)
 
 
 def _snapshots(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
+from ..keys import private_file
 from .declare import View
 from .sqlite_read import read_asked
 from .store import Ask
@@ -62,6 +63,8 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if read_only and not path.is_file():
         raise FeatureError(f"online store {path}: is not there; run `mlworkbench features materialize`")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not read_only:
+        private_file(path)
     mode = "ro" if read_only else "rwc"
     try:
         address = f"{path.absolute().as_uri()}?mode={mode}"

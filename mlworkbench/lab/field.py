@@ -5,7 +5,6 @@
 # %% ../../nbs/lab/67_field.ipynb #900ca1f4
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ..contract import Column
 from ..errors import ContractError
 from ..errors import nearest
 from ..scoring.golden import view_contract
+from ..scoring.files import read_document
 from ..scoring.version import Version
 
 # %% auto #0
@@ -132,7 +132,7 @@ def fields_of(version: Version) -> tuple[Field, ...]:
     tuple of Field
         Columns of the request in their order, then what each view looks up.
     """
-    profile = json.loads((version.folder / "profile.json").read_text(encoding="utf-8")).get("columns", {})
+    profile = read_document(version.folder, "profile.json").get("columns", {})
     pairs = [(column, "") for column in version.request.columns] + view_columns(version)
     fields = []
     for column, view in pairs:

@@ -13,6 +13,9 @@ from ..evaluation.read import logged_watermarks
 from ..features.online import OnlineStore
 from ..features.online import is_there
 from ..home import Home
+from ..scoring.files import forged
+from ..scoring.files import read_document
+from ..scoring.files import read_manifest
 from ..scoring.registry import Registry
 
 # %% auto #0
@@ -54,24 +57,26 @@ def _folders(home: Home) -> list[Path]:
 def _trained(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what the versions of models were trained from."""
     for folder in _folders(home):
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        for table, version in manifest.get("origin", {}).get("lake", {}).items():
-            yield table, int(version), f"version {folder.parent.name}:{folder.name[:12]}"
+        with forged("manifest.json"):
+            for table, version in read_manifest(folder).get("origin", {}).get("lake", {}).items():
+                yield table, int(version), f"version {folder.parent.name}:{folder.name[:12]}"
 
 
 def _certified(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what certificates were made on."""
     for file in sorted(home.path.glob("*/certificates/*/certificate.json")):
-        for table, version in json.loads(file.read_text(encoding="utf-8")).get("lake", {}).items():
-            yield table, int(version), f"certificate {file.parent.name}"
+        with forged(file.name):
+            for table, version in read_document(file.parent, file.name).get("lake", {}).items():
+                yield table, int(version), f"certificate {file.parent.name}"
 
 
 def _tables(home: Home) -> dict[str, set[str]]:
     """Say which tables the views of all versions read, by the name of the view."""
     found: dict[str, set[str]] = {}
     for folder in _folders(home):
-        for view in json.loads((folder / "declaration.json").read_text(encoding="utf-8"))["views"]:
-            found.setdefault(view["name"], set()).add(view["table"])
+        with forged("declaration.json"):
+            for view in read_document(folder, "declaration.json")["views"]:
+                found.setdefault(view["name"], set()).add(view["table"])
     return found
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from ..errors import RunError
 from ..errors import nearest
 from ..home import Home
+from ..keys import private_file
 
 # %% auto #0
 __all__ = ['GONE', 'RunRow', 'new_run_id', 'now_text', 'hold_run', 'run_lives', 'RunTable']
@@ -180,7 +181,7 @@ class RunTable:
         self.home = home
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.home.run_table, timeout=30)
+        connection = sqlite3.connect(private_file(self.home.run_table), timeout=30)
         connection.execute(_SCHEMA)
         return connection
 

@@ -267,7 +267,8 @@ def build_version(folder: Path, **fields: Field) -> str:
     documents = {"declaration.json": {**declared, **measured}, "contract.json": contracts}
     files = scorer_files(compiled) if compiled else {}
     _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})
-    write_manifest(folder, {**_manifest(parts, identity), "modules": modules, "helpers": helpers, "compiled": proof})
+    facts = {"modules": modules, "helpers": helpers, "compiled": proof, "measured": sorted(measured)}
+    write_manifest(folder, {**_manifest(parts, identity), **facts})
     return content_id(identity)
 
 

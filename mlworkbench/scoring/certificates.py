@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import VersionError
 from ..home import Home
+from ..keys import private_file
 
 # %% auto #0
 __all__ = ['CertificateRecord', 'record_of', 'Certificates']
@@ -102,7 +103,7 @@ class Certificates:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(private_file(self.path), timeout=30, isolation_level=None)
         try:
             yield connection
         except sqlite3.Error as error:

@@ -5,7 +5,6 @@
 # %% ../../nbs/scoring/34_compiled.ipynb #18f32318
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import VersionError
-from .files import read_manifest
+from .files import LARGEST, forged, read_document, read_manifest
 from .finite import finite_scores
 from .frame import FeatureFrame
 from .program import Block
@@ -167,11 +166,12 @@ class CompiledScorer:
     @classmethod
     def open(cls, folder: Path) -> CompiledScorer:
         """Open the compiled scorer of a version folder, whose files are verified already."""
-        program = json.loads((folder / "scorer.json").read_text(encoding="utf-8"))
-        if program["format"] > 2:
-            raise VersionError(f"scorer.json: format up to 2; got {program['format']}; upgrade mlworkbench")
-        graph = (folder / "scorer.onnx").read_bytes() if program["model"]["kind"] == "trees" else None
-        return cls(program, graph)
+        program = read_document(folder, "scorer.json")
+        with forged("scorer.json"):
+            if program["format"] > 2:
+                raise VersionError(f"scorer.json: format up to 2; got {program['format']}; upgrade mlworkbench")
+            graph = _graph(folder / "scorer.onnx") if program["model"]["kind"] == "trees" else None
+            return cls(program, graph)
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score every row; see `answer`."""
@@ -225,6 +225,15 @@ class CompiledScorer:
             table = step(table)
         raw = self._model(stack(table))  # type: ignore[attr-defined]
         return raw, np.asarray(self._link(raw))  # type: ignore[attr-defined]
+
+# %% ../../nbs/scoring/34_compiled.ipynb #0fc11491
+def _graph(path: Path) -> bytes:
+    """Read a graph; one without end is refused."""
+    with path.open("rb") as file:
+        data = file.read(4 * LARGEST + 1)
+    if len(data) > 4 * LARGEST:
+        raise VersionError(f"{path.name}: at most {4 * LARGEST} bytes; got more; restore it or retrain")
+    return data
 
 # %% ../../nbs/scoring/34_compiled.ipynb #24e22d86
 class Scorer(Protocol):

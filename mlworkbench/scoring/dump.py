@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..errors import ScoringError
 from ..errors import VersionError
+from .archive import check_archive
 from .own_modules import LIBRARIES
 from .own_modules import load_modules
 
@@ -239,10 +240,14 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = (), modules: Mapping[s
     Raises
     ------
     VersionError
-        If the file is no skops file, names a type that is not trusted, or a module that cannot be imported.
+        If the file is no skops file, claims more than it holds, names a type that is not trusted or a module that cannot
+        be imported, or holds a tree that cannot be followed to its end.
     """
     import skops.io as sio
 
+    from mlworkbench.scoring.sound import check_sound
+
+    check_archive(path)
     try:
         data = path.read_bytes()
         untrusted = sio.get_untrusted_types(data=data)
@@ -253,12 +258,15 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = (), modules: Mapping[s
     if modules:
         data = _renamed(data, load_modules(modules))
     try:
-        return sio.loads(data, trusted=sio.get_untrusted_types(data=data))
+        pipeline = sio.loads(data, trusted=sio.get_untrusted_types(data=data))
     except Exception as error:
         way_out = "put the module beside settings.ini, install the versions in manifest.json, or retrain"
         if isinstance(error, ImportError) and str(error.name).partition(".")[0] in ("lightgbm", "xgboost", "catboost"):
             way_out = "pip install 'mlworkbench[boosters]'"
         raise VersionError(f"{path.name}: {type(error).__name__}: {error}; {way_out}") from error
+    check_sound(pipeline)
+    return pipeline
+
 
 # %% ../../nbs/scoring/33_dump.ipynb #dafa01eb
 _CLOCKS = ("refit_time_", "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time")

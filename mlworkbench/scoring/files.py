@@ -11,20 +11,32 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
+from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
+from ..errors import ContractError
+from ..errors import DefinitionError
+from ..errors import FeatureError
+from ..errors import ScoringError
 from ..errors import VersionError
+from ..faults import shorten
+from ..jsontext import JsonTextError
+from ..jsontext import read_text
 
 # %% auto #0
-__all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'json_text', 'json_digest', 'content_id', 'write_bytes', 'environment',
-           'file_digests', 'write_manifest', 'read_manifest', 'verify_files']
+__all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'LARGEST', 'json_text', 'json_digest', 'content_id',
+           'write_bytes', 'environment', 'file_digests', 'write_manifest', 'read_document', 'forged', 'read_manifest',
+           'verify_files']
 
 # %% ../../nbs/scoring/35_files.ipynb #aeec583e
 MANIFEST = "manifest.json"
 VERSION_FILES = ("pipeline.skops", "declaration.json", "contract.json", "profile.json", "golden.jsonl", "card.md")
 ID_PARTS = ("pipeline", "declaration", "contract", "code", "training")
+MEASURED = ("measured", "scale", "tolerance", "predict_differs")  # in the declaration, not in the content id
 
 
 def json_text(value: object) -> str:
@@ -94,6 +106,55 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     write_bytes(folder / MANIFEST, json_text({"format": 1, **fields, "files": file_digests(folder)}).encode())
 
 
+LARGEST = 512 << 20
+
+
+def read_document(folder: Path, name: str) -> dict[str, Any]:
+    """Read a JSON object of a version, none larger than `LARGEST` bytes.
+
+    Raises
+    ------
+    VersionError
+        If it cannot be read, or is anything else.
+    """
+    try:
+        with (folder / name).open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise JsonTextError(f"at most {LARGEST} bytes; got more")
+        found = read_text(data)
+    except (OSError, JsonTextError) as error:
+        reason = getattr(error, "strerror", None) or error
+        rule = f"a version folder with its {name}"
+        raise VersionError(f"{folder.name}: {rule}; got {reason}; restore it or retrain") from None
+    if not isinstance(found, dict):
+        raise VersionError(f"{name}: a JSON object; got {type(found).__name__}; restore it or retrain")
+    return found
+
+
+class forged:  # noqa: N801 - reads as a statement: with forged("scorer.json")
+    """Turn what a file with other content than it was written with makes of the code into one line with its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        """Begin to use what the file holds."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Name the file."""
+        if isinstance(error, VersionError):
+            return
+        if isinstance(error, ContractError | ScoringError | DefinitionError | FeatureError):
+            raise VersionError(f"{self.name}: {error}; restore it or retrain") from None
+        if isinstance(error, _FORGED):
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise VersionError(f"{self.name}: not as it was written; got {said}; restore it or retrain") from None
+
+
+_FORGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read a version's manifest.
 
@@ -102,17 +163,45 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     VersionError
         If the folder is not a version, or was written by a newer package.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        newer, whole = manifest["format"] > 1, content_id(manifest["parts"]) == manifest["content_id"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        rule = "a version folder with its manifest.json"
-        raise VersionError(f"{folder.name}: {rule}; got {error!r}; restore it or retrain") from None
-    if newer:
+    manifest = read_document(folder, MANIFEST)
+    if type(manifest.get("format")) is int and manifest["format"] > 1:
         raise VersionError(f"{folder.name}: version format 1; got {manifest['format']}; upgrade mlworkbench")
-    if not whole:
+    for name, (rule, holds) in _MANIFEST_RULES.items():
+        if not holds(manifest.get(name)):
+            got = "nothing" if name not in manifest else shorten(manifest[name])
+            raise VersionError(f"{MANIFEST}: {name} is {rule}; got {got}; restore it or retrain")
+    if content_id(manifest["parts"]) != manifest["content_id"]:
         raise VersionError("manifest.json was altered: its content id is not that of its parts; restore it or retrain")
-    return dict(manifest)
+    return manifest
+
+
+def _texts_by_name(value: object, pattern: str = "") -> bool:
+    """Say whether a value is an object of texts, each like a pattern."""
+    fits = re.compile(pattern or r"(?s).*").fullmatch
+    return isinstance(value, dict) and all(isinstance(text, str) and fits(text) for text in value.values())
+
+
+def _names_inside(value: object) -> bool:
+    """Say whether all names of an object are paths of files inside a folder."""
+    paths = [PurePosixPath(name) for name in value] if isinstance(value, dict) else []
+    return all(not path.is_absolute() and ".." not in path.parts for path in paths)
+
+
+_DIGEST = "[0-9a-f]{64}"
+_MANIFEST_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": ("1", lambda value: type(value) is int and value == 1),
+    "model": ("the name of a model", lambda value: isinstance(value, str) and 0 < len(value) <= 40),
+    "content_id": ("64 hex digits", lambda value: _texts_by_name({"": value}, _DIGEST)),
+    "parts": ("a digest for each part", lambda value: _texts_by_name(value, _DIGEST) and {*ID_PARTS} <= value.keys()),
+    "files": ("a digest for each file", lambda value: _texts_by_name(value, _DIGEST) and _names_inside(value)),
+    "modules": ("a file for each module", lambda v: _texts_by_name(v) and _names_inside(dict.fromkeys(v.values()))),
+    "environment": ("a version for each library", _texts_by_name),
+    "verdict": ("the verdict of its gates", lambda value: isinstance(value, str)),
+    "created_at": ("a time", lambda value: isinstance(value, str)),
+    "training_rows": ("a number of rows", lambda value: type(value) is int),
+    "metrics": ("an object", lambda value: isinstance(value, dict)),
+    "measured": ("a list of names", lambda v: v is None or (isinstance(v, list) and all(isinstance(n, str) for n in v))),
+}
 
 # %% ../../nbs/scoring/35_files.ipynb #a6874ef7
 def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -137,7 +226,8 @@ def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
         path = folder / name
         if name not in expected or not path.is_file():
             raise VersionError(f"{name} is missing: the version was written with it; restore it or retrain")
-        got = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
         if got != expected[name]:
             digests = f"its SHA-256 is {got[:12]}..., not {expected[name][:12]}..."
             raise VersionError(f"{name} was altered: {digests}; restore it or retrain")

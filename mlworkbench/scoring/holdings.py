@@ -73,15 +73,17 @@ class Holdings:
         self.settle()
         return [self.store.joinpath(*tag.split(":")) for tag in self.names.tags() if self.is_there(tag)]
 
-    def put(self, built: Path, tag: str) -> None:
-        """Bring a built version into the store and name it; files that are there already stay as they are."""
+    def put(self, built: Path, tag: str) -> bool:
+        """Bring a built version into the store and name it; say whether its files are new there."""
         self.settle()
         with self.lock():
             self._let_go(tag.partition(":")[0])
-            self._own([tag], whole=not self.is_there(tag))
-            if not self.is_there(tag):
+            new = not self.is_there(tag)
+            self._own([tag], whole=new)
+            if new:
                 put_version(built, tag, self.store)
             self.names.add([tag], self._place)
+        return new
 
     def drop(self, tag: str) -> None:
         """Let go of a version; its files go with the last home that names it. The caller holds the lock."""

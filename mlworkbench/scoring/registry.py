@@ -5,7 +5,6 @@
 # %% ../../nbs/scoring/37_registry.ipynb #46fe814d
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ from ..home import Home
 from .aliases import Aliases
 from .certificates import Certificates
 from .evidence import basis_of
-from .files import read_manifest
-from .files import verify_files
+from .files import read_document, read_manifest, verify_files
 from .holdings import Holdings
 from .keyed import with_pseudonyms
+from .seals import Seals
 from .store import bentoml_home
 from .version import Version
 from .version import open_version
@@ -46,6 +45,7 @@ class Registry:
         self.home = home
         self.aliases = Aliases(home.registry)
         self.certificates = Certificates(home.registry)
+        self.seals = Seals(home.registry)
         self.store = bentoml_home() / "models"
         self.holdings = Holdings(home, self.store)
 
@@ -75,7 +75,8 @@ class Registry:
             got = f"{manifest['model']}:{manifest['content_id'][:32]}"
             raise VersionError(f"{tag}: the folder of that version; got {got}; build it again")
         verify_files(built, manifest)
-        self.holdings.put(built, tag)
+        written = self.holdings.put(built, tag)
+        self.seals.note(tag, read_manifest(self.folder(model, tag)), again=written)
         return tag
 
     def models(self) -> list[str]:
@@ -145,9 +146,13 @@ class Registry:
         """
         tag = self.find(model, ref)
         types = load_settings().trusted_types if trusted is None else trusted
-        version = open_version(self.store.joinpath(*tag.split(":")), trusted=types)
+        folder = self.store.joinpath(*tag.split(":"))
+        sealed = self.seals.hold(tag, read_manifest(folder))
+        version = open_version(folder, trusted=types, sealed=sealed)
         if version.version != tag:
             raise VersionError(f"{tag}: the version of that tag; got {version.version}; restore the folder or retrain")
+        if not sealed:
+            self.seals.note(tag, version.manifest)
         return with_pseudonyms(version, self.home) if asked else version
 
     def champion(self, model: str) -> str | None:
@@ -188,8 +193,7 @@ class Registry:
         return dict(self._declared(tag)["gates"])
 
     def _declared(self, tag: str) -> dict[str, Any]:
-        path = self.store.joinpath(*tag.split(":"), "declaration.json")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_document(self.store.joinpath(*tag.split(":")), "declaration.json")
 
     def promote(
         self, model: str, ref: str, *, who: str, why: str, alias: str = "champion", override: str = ""
@@ -237,6 +241,7 @@ class Registry:
         got = f"{manifest['model']}:{manifest['content_id'][:32]}"
         if got != tag:
             raise VersionError(f"{tag}: the version of that tag; got {got}; restore the folder or retrain")
+        self.seals.hold(tag, manifest)
         verify_files(folder, manifest)
         return manifest
 
@@ -286,4 +291,5 @@ class Registry:
             if named:
                 raise Refused(f"{tag}: a version without an alias; it is {named[0]}; promote another one first")
             self.holdings.drop(tag)
+            self.seals.forget(tag)
         return tag

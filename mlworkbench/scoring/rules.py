@@ -86,6 +86,10 @@ def _check_columns(definition: Definition) -> None:
             column = sorted(features & names)[0]
             rule = f"no {argument} column among the features"
             raise DefinitionError(f"features: {rule}; got {column!r}; leave it out, or derive a feature in a view")
+    named = sorted({*definition.personal, *definition.pseudonym_columns})
+    if "edge" in definition.deployments and named:
+        rule = "a device has no key to make pseudonyms with, so no column names a person"
+        raise DefinitionError(f"deployments: {rule}; got edge with {', '.join(named)}; leave out edge or these columns")
     if definition.label in {*definition.entity, *times}:
         raise DefinitionError(f"label: not an entity or time; got {definition.label!r}; name the column to predict")
     if definition.prediction_time is None and (definition.time_views or definition.label_available_at):

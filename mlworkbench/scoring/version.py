@@ -5,11 +5,8 @@
 # %% ../../nbs/scoring/35_version.ipynb #ea5a6106
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,28 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import Contract
-from ..contract import Fault
-from ..contract import faults_error
+from ..contract import Contract, Fault, faults_error
 from ..errors import VersionError
-from ..features.view import RowFunction
-from ..features.view import View
-from ..features.view import apply_row_functions
-from ..features.view import view_of
+from ..features.view import RowFunction, View, apply_row_functions, view_of
+from ..jsontext import read_text
 from ..pseudonym import Pseudonyms
 from ..row import RowCheck
 from .code import load_code
-from .compiled import Scorer
-from .compiled import open_scorer
+from .compiled import Scorer, open_scorer
 from .decision import decide
-from .files import VERSION_FILES
-from .files import read_manifest
-from .files import verify_files
-from .frame import FeatureFrame
-from .frame import frame_from_columns
-from .golden import request_columns
-from .golden import same_rows
-from .golden import view_contract
+from .declared import check_parts, read_declared
+from .files import VERSION_FILES, forged, read_document, read_manifest, verify_files
+from .frame import FeatureFrame, frame_from_columns
+from .golden import request_columns, same_rows, view_contract
 
 _all_ = [VERSION_FILES, Scorer, open_scorer]
 Columns = Mapping[str, NDArray[Any]]
@@ -110,14 +98,16 @@ class Version:
     @cached_property
     def golden(self) -> list[dict[str, Any]]:
         """Some training rows: request, values of the views, frame row, score."""
-        lines = (self.folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        with forged("golden.jsonl"):
+            rows = [read_text(line) for line in (self.folder / "golden.jsonl").read_bytes().splitlines()]
+            if not rows or any(not {"request", "values", "frame", "score"} <= row.keys() for row in rows):
+                raise ValueError("rows of request, values, frame and score")
+            return rows
 
     @cached_property
     def usual(self) -> dict[str, Any]:
         """What was usual in training: rows, how many of them were flagged, and what each view gave; may be empty."""
-        path = self.folder / "usual.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return read_document(self.folder, "usual.json") if (self.folder / "usual.json").is_file() else {}
 
     @cached_property
     def row_check(self) -> RowCheck:
@@ -220,10 +210,15 @@ def reproduce_golden(version: Version) -> None:
     VersionError
         Naming the row and how far it is off.
     """
+    with forged("golden.jsonl or the scorer"):
+        _reproduce(version)
+
+
+def _reproduce(version: Version) -> None:
     rows = version.golden
     frame = FeatureFrame.from_rows([row["frame"] for row in rows], version.frame)
     off = np.abs(version.score(frame) - _golden_scores(version)).reshape(len(rows), -1).max(axis=1)
-    if off.max() > version.tolerance:
+    if not off.max() <= version.tolerance:
         raise _refuse_golden(version, "scores", int(off.argmax()), float(off.max()))
     if version.row_functions and set(version.declaration["golden_request"]) >= _inputs(version):
         _check_features(version, frame)
@@ -248,11 +243,9 @@ def _check_features(version: Version, frame: FeatureFrame) -> None:
             raise VersionError(f"{version.version}: {rule}; got {got[~same][0]!r}; retrain")
 
 # %% ../../nbs/scoring/35_version.ipynb #448e11f2
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((folder / name).read_text(encoding="utf-8")))
-
-
-def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True) -> Version:
+def open_version(
+    folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True, sealed: bool = False
+) -> Version:
     """Open a version folder, refusing one that was altered or answers otherwise.
 
     Parameters
@@ -263,6 +256,8 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
         Types of one's own, as in ``settings.ini [trust] types``.
     check_golden : bool, default=True
         Reproduce the golden rows.
+    sealed : bool, default=False
+        Whether the registry's seal fits the manifest: then the digest of the pipeline is not computed again.
 
     Returns
     -------
@@ -275,18 +270,19 @@ def open_version(folder: Path, *, trusted: Sequence[str] = (), check_golden: boo
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    declaration, contracts = _read_json(folder, "declaration.json"), _read_json(folder, "contract.json")
-    frame = Contract.from_dict(contracts["frame"])
-    version = Version(
-        folder=folder,
-        declaration=declaration,
-        request=Contract.from_dict(contracts["request"]),
-        frame=frame,
-        views=tuple(view_of(view) for view in declaration["views"]),
-        row_functions=load_code(folder, declaration["row_functions"]),
-        scorer=open_scorer(folder, frame, declaration, trusted=trusted),
-        manifest=manifest,
-    )
+    declaration, contracts = read_declared(folder, manifest)
+    check_parts(folder, manifest, sealed=sealed)
+    with forged("declaration.json"):
+        version = Version(
+            folder=folder,
+            declaration=declaration,
+            request=contracts["request"],
+            frame=contracts["frame"],
+            views=tuple(view_of(view) for view in declaration["views"]),
+            row_functions=load_code(folder, declaration["row_functions"]),
+            scorer=open_scorer(folder, contracts["frame"], declaration, trusted=trusted),
+            manifest=manifest,
+        )
     if check_golden:
         reproduce_golden(version)
     return version

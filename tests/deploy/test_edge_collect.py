@@ -224,14 +224,13 @@ ANOTHER = {
 
 
 @pytest.mark.parametrize("name", ANOTHER)
-def test_a_known_prediction_with_another_answer_is_refused_by_its_id(
+def test_a_known_prediction_with_another_answer_is_refused(
     till: Till, file: Path, home: Home, name: str
 ) -> None:
     collect(file, home)
     before = read_log(home.log("birds"))
     rewritten(file, ANOTHER[name])
-    known = json.loads(file.read_text().splitlines()[1])["prediction_id"]
-    with pytest.raises(LogError, match=rf"line 2, prediction_id: .*{known}"):
+    with pytest.raises(LogError, match=rf"line 2, (scores|decision): what {till.tag} gives for these features"):
         collect(file, home)
     assert read_log(home.log("birds")).equals(before)
 
@@ -240,7 +239,7 @@ def test_two_lines_of_one_id_in_a_file_say_the_same(till: Till, file: Path, home
     file.write_text(file.read_text() * 2)
     assert (collect(file, home).rows, len(read_log(home.log("birds")))) == (6, 3)
     rewritten(file, ANOTHER["other scores"], line=4)
-    with pytest.raises(LogError, match="line 4, prediction_id"):
+    with pytest.raises(LogError, match="line 4, scores: what"):
         collect(file, home)
 
 
@@ -258,3 +257,22 @@ def test_what_a_device_wrote_is_imported_and_can_be_read(till: Till, file: Path,
     found = read_log(home.log("birds"))
     assert [len(scores) for scores in found["scores"]] == [3, 3, 3]
     assert set(found["version"]) == {till.tag}
+
+
+INVENTED = {
+    "another score": ("scores", log(scores="[0.2,0.3,0.5]")),
+    "another decision": ("decision", lambda line: log(decision=str((int(line["log"]["decision"]) + 1) % 3))(line)),
+    "the score of other features": ("scores", text(features={"length": 8.5})),
+}
+
+
+@pytest.mark.parametrize("name", INVENTED)
+def test_a_forged_file_is_refused_and_the_honest_one_that_comes_later_is_not(
+    file: Path, home: Home, tmp_path: Path, name: str
+) -> None:
+    column, change = INVENTED[name]
+    honest = tmp_path / "honest" / "p.jsonl"
+    honest.parent.mkdir()
+    honest.write_bytes(file.read_bytes())
+    assert ":" in refused(rewritten(file, change), home, column)
+    assert collect(honest, home).new == 3

@@ -109,7 +109,7 @@ _WORDS = {"empty": "is empty now", "missing": "is missing more often", "moved": 
 def _summary(columns: Mapping[str, Mapping[str, str]], rows: int) -> dict[str, str]:
     """Say of all columns whether any is not as before; the gravest come first, and five of them are named."""
     told = [
-        f"{name} {_WORDS[word]} ({found['why']})"
+        f"{name} {_WORDS[word]} ({found['why'].partition(', by chance')[0]})"
         for word in _WORDS
         for name, found in columns.items()
         if found["finding"] == word

@@ -1,6 +1,7 @@
 """The run notebook evaluate, on a registered model, with a real kernel."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ def test_the_notebook_has_one_parameters_cell_and_no_stored_outputs():
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
     source = "".join(tagged[0]["source"])
-    for name in ("home", "model", "run_id", "start", "end", "version"):
+    for name in ("home", "model", "run_id", "start", "end", "version", "known_at"):
         assert f"{name} = " in source
     assert not any(cell.get("outputs") for cell in cells)
 
@@ -51,9 +52,24 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
                 for row, name in zip(logged, names, strict=True)
             ]
             append_labels(home.log("iris"), known[:140])
+    future = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+    append_labels(home.log("iris"), [{**row, "value": "virginica", "available_at": future} for row in known])
+    append_labels(home.log("iris"), [{**known[0], "value": "bar", "available_at": 2}])
     ran = run_notebook(NOTEBOOK, {"model": "iris", "version": made.content_id[:12]}, home, seconds=300)
     assert (ran.state, ran.error) == ("done", "")
-    result = json.loads(ran.result_path.read_text(encoding="utf-8"))
+    result = json.loads(ran.result_path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert result["said"][0].startswith("verdict: undecided") and "judgement: " in result["said"][3]
+    printed = [
+        "".join(output["text"])
+        for cell in json.loads(Path(ran.output).read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "stream"
+    ]
+    assert printed[0].startswith("verdict: undecided"), "the verdict is the first thing that the page says"
+    assert result["labels"]["skipped"] == 1 and "row 430 (prediction" in result["said"][4]
+    assert (result["labels"]["held"], result["drift"]["verdict"]) == (150, "none")
+    for name in ("drift_json", "quality_json"):
+        json.loads(Path(result["reports"][name]).read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert result["verdict"] == "undecided", "a registered model has no gates"
     assert result["metrics"]["one_off"] == result["metrics"]["batch"]
     assert result["metrics"]["batch"]["accuracy"]["value"] > 0.9
@@ -61,6 +77,9 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     assert max(result["shift"].values()) < 1e-9, "the rows are those it was trained on"
     for path in result["reports"].values():
         assert Path(path).stat().st_size > 1000
+    then = {"known_at": "2030-01-02T00:00:00Z", "model": "iris", "version": made.content_id[:12]}
+    later = run_notebook(NOTEBOOK, then, home, seconds=300)
+    assert later.result["metrics"]["batch"]["accuracy"]["value"] < 0.4, "then all are said to be virginica"
     nothing = run_notebook(
         NOTEBOOK, {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}, home, seconds=300
     )

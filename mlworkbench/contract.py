@@ -23,6 +23,7 @@ from .faults import Fault
 from .faults import faults_error
 from .faults import shorten
 from .relation import Relation
+from .relation import check_kinds
 from .times import NO_TIME
 from .times import format_time
 from .times import parse_time
@@ -178,29 +179,6 @@ def _check_rules(column: Column) -> None:
     if column.closed and known is None:
         _refuse(column, "closed needs categories", None, "list them")
 
-# %% ../nbs/06_contract.ipynb #21e30a53
-def _check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
-    """Refuse a relation of columns that are not there, or of kinds that it cannot compare."""
-    first, *others = relation.columns
-    for name in relation.columns:
-        if name not in kinds:
-            raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
-    timed = relation.rule in ("difference", "offset")
-    numbers = {"number", "integer", "time"} if timed else {"number", "integer"}
-    for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
-        if kinds[name] not in numbers:
-            got = f"{name!r} of kind {kinds[name]}"
-            raise ContractError(f"contract: a {relation.rule} compares numbers; got {got}; drop it")
-    if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
-        got = f"{kinds[first]} and {kinds[others[0]]}"
-        raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
-    if relation.rule == "offset" and (kinds[first], kinds[others[0]] == "time") != ("time", not relation.clock):
-        got = f"{kinds[first]} and {kinds[others[0]]}"
-        raise ContractError(f"contract: an offset is of a time, and a time or a clock; got {got}; drop it")
-    for name in others if relation.rule == "depends" else ():
-        if kinds[name] not in ("category", "text"):
-            raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")
-
 # %% ../nbs/06_contract.ipynb #76819a3d
 @dataclass(frozen=True)
 class Contract:
@@ -245,7 +223,7 @@ class Contract:
             if name not in names:
                 raise ContractError(f"contract: a key names columns; got {name!r}; {nearest(name, names)}")
         for relation in self.relations:
-            _check_relation(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
+            check_kinds(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -57,11 +57,11 @@ def report(tmp_path, sold, daily, *, label="sold", **more):
     ingest(Table("daily", daily, contract), home := Home.open(tmp_path / "home"), now=NOW)
     ingest(table := Table("sales", sold, _contract(sold), available_at="known", limit=0.0), home, now=NOW)
     lake = Lake(home.lake)
-    estimator = LinearRegression() if label == "sold" else LogisticRegression()
+    names, estimator = sold.columns, LinearRegression() if label == "sold" else LogisticRegression()
     model = ModelDefinition(
-        name="shops", estimator=estimator, data=lambda lake: lake.read("sales", columns=sold.columns), label=label,
-        entity=("shop",), prediction_time="at", label_available_at="known", tables=(table,), features=("visitors", "usual"),
-        views=(AsOfView("daily", "daily", ("shop",), ("usual",)),),
+        name="shops", estimator=estimator, data=lambda lake: lake.read("sales")[names], label=label,
+        entity=("shop",), prediction_time="at", label_available_at="known", tables=(table,),
+        features=("visitors", "usual"), views=(AsOfView("daily", "daily", ("shop",), ("usual",)),),
     )  # fmt: skip
     return find_leaks(model, lake, **more)
 

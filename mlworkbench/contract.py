@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from .errors import ContractError, nearest
 from .faults import NOTHING, WITHHELD, Fault, faults_error, shorten
 from .jsontext import HALF, all_readable
-from .relation import Relation
+from .relation import Relation, check_kinds
 from .times import NO_TIME, format_time, parse_time
 
 _all_ = [NO_TIME, Fault, Relation, faults_error, format_time, parse_time]
@@ -236,7 +236,7 @@ class Contract:
             if name not in names:
                 raise ContractError(f"contract: a key names columns; got {name!r}; {nearest(name, names)}")
         for relation in self.relations:
-            _check_relation(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
+            check_kinds(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ def _pairs(columns: Columns, contract: Contract, draws: np.random.Generator) -> 
     numbers = [c for c in contract.columns if c.kind in ("number", "integer", "time") and not c.personal]
     for one, other in combinations([c for c in numbers if c.name in columns], 2):
         times = (one.kind == "time") + (other.kind == "time")
-        clocked = _offset(columns, *sorted((one, other), key=lambda c: c.kind != "time"), draws) if times else None
+        first, second = (one, other) if one.kind == "time" else (other, one)
+        clocked = _offset(columns, first, second, draws) if times else None
         if clocked is not None:
             yield clocked
         if times == 1 or clocked is not None:

@@ -16,7 +16,7 @@ from .offset import CLOCKS
 from .offset import offsets_text
 
 # %% auto #0
-__all__ = ['RULES', 'Relation']
+__all__ = ['RULES', 'Relation', 'check_kinds']
 
 # %% ../nbs/05_relation.ipynb #a6958116
 RULES = ("difference", "ratio", "depends", "missing", "offset")
@@ -122,3 +122,26 @@ def _check(relation: Relation) -> None:
         raise ContractError(f"{what}: clock is {', '.join(CLOCKS)}, of an offset; got {relation.clock!r}; correct it")
     if relation.rule == "depends" and not all(len(row) == count + 1 for row in relation.known):
         raise ContractError(f"{what}: known rows of {count - 1} keys and two bounds; got another length; correct them")
+
+# %% ../nbs/05_relation.ipynb #71771eab
+def check_kinds(relation: Relation, kinds: Mapping[str, str]) -> None:
+    """Refuse a relation of columns that are not there, or of kinds that it cannot compare."""
+    first, *others = relation.columns
+    for name in relation.columns:
+        if name not in kinds:
+            raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
+    timed = relation.rule in ("difference", "offset")
+    numbers = {"number", "integer", "time"} if timed else {"number", "integer"}
+    for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
+        if kinds[name] not in numbers:
+            got = f"{name!r} of kind {kinds[name]}"
+            raise ContractError(f"contract: a {relation.rule} compares numbers; got {got}; drop it")
+    if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
+        got = f"{kinds[first]} and {kinds[others[0]]}"
+        raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
+    if relation.rule == "offset" and (kinds[first], kinds[others[0]] == "time") != ("time", not relation.clock):
+        got = f"{kinds[first]} and {kinds[others[0]]}"
+        raise ContractError(f"contract: an offset is of a time, and a time or a clock; got {got}; drop it")
+    for name in others if relation.rule == "depends" else ():
+        if kinds[name] not in ("category", "text"):
+            raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['TableNames', 'Keys', 'SAMPLE', 'chosen_tables', 'report_line', 'ingest', 'opened_store', 'materialize', 'parsed_keys',
-           'get', 'looked_up', 'mark_of', 'come_mark', 'show', 'check_lines', 'check', 'leaks']
+__all__ = ['TableNames', 'Keys', 'SAMPLE', 'chosen_tables', 'ingest', 'opened_store', 'materialize', 'parsed_keys', 'get',
+           'looked_up', 'mark_of', 'come_mark', 'show', 'check_lines', 'check', 'leaks']
 
 # %% ../../nbs/cli/81_data.ipynb #e1a9e8dc
 TableNames = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -69,11 +69,6 @@ def chosen_tables(definition: ModelDefinition, names: list[str] | None) -> list[
     return [table for name, table in tables.items() if not names or name in names]
 
 
-def report_line(report: IngestReport) -> str:
-    """One line about one table: read, new, changed, held, in quarantine, and what a stated rule allows."""
-    return report.line()
-
-
 def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json: Json = False) -> None:
     """Take the tables of a model into the lake, exactly once."""
     from mlworkbench.data.ingest import ingest as take
@@ -84,7 +79,7 @@ def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json:
     with bar(quiet=json) as report:
         for wanted in chosen_tables(definition, table):
             reports.append(take(wanted, here.home, rows=rows, progress=report))
-    lines = [report_line(one) for one in reports] or [f"{definition.name}: no tables; its data come with it"]
+    lines = [one.line() for one in reports] or [f"{definition.name}: no tables; its data come with it"]
     answer({"model": definition.name, "tables": [asdict(one) for one in reports]}, lines, as_json=json)
 
 # %% ../../nbs/cli/81_data.ipynb #f9ddeeec
@@ -211,7 +206,7 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
     from mlworkbench.data.held import AHEAD
     from mlworkbench.features.store import newest_at
 
-    mark = dict(store.watermark().get(view.name, {}))
+    mark: dict[str, Any] = dict(store.watermark().get(view.name, {}))
     latest = time.time_ns() // 1_000 + AHEAD // timedelta(microseconds=1)
     if mark.get("newest") is None or mark["newest"] <= latest:
         return mark

@@ -120,7 +120,7 @@ class Gathered:
         rows = pl.DataFrame(batch.filter(pa.array(late))).with_columns(source=pl.lit(self.sources[-1]))
         self.ahead.append(rows)
         self.held += rows.height
-        return good & ~late
+        return np.asarray(good & ~late, dtype=np.bool_)
 
     def take_up(self, rows: pl.DataFrame) -> int:
         """Add rows that were held and whose time has come; those that were read again just now count once."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from collections.abc import Mapping
-from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -44,112 +42,21 @@ from .privacy import table_pseudonyms
 from .quarantine import LINE
 from .quarantine import new_lines
 from .quarantine import write_quarantine
+from .report import IngestReport
 from .source import Source
 from .sql import MARK
 from .sql import SqlSource
 from .still import StillLake
 from .table import Table
-from .told import flagged_text
-from .told import new_values_text
 from .user_code import call
 from ..faults import WITHHELD
 from ..home import Home
 from ..ini import future_rows
 
-_all_ = ["Table"]
+_all_ = ["IngestReport", "Table"]
 
 # %% auto #0
-__all__ = ['NOTHING', 'IngestReport', 'appended', 'count_allowed', 'ingest', 'Table']
-
-# %% ../../nbs/data/12_ingest.ipynb #ecdcd69e
-@dataclass(frozen=True)
-class IngestReport:
-    """What an ingest did.
-
-    ``read + taken_up == appended + skipped + changed + quarantined + still_refused + held + dropped``.
-
-    Attributes
-    ----------
-    table : str
-        Table of the lake.
-    read : int
-        Rows read from the source.
-    appended : int
-        Rows that are new in the table.
-    skipped : int
-        Rows that the table has already, with the same values.
-    quarantined : int
-        Rows that are new in quarantine.
-    dropped : int
-        Rows that the transform left out.
-    allowed : dict of str to int
-        For each rule that allows something on purpose, the number of appended rows it let through.
-    version : int or None
-        Version of the table afterwards; None where it was never written.
-    seconds : float
-        How long it took.
-    warning : str
-        What to look at; empty for a fresh source.
-    new_columns : list of str
-        Columns that the table got with these rows, with kind; `undeclared` where the contract does not name them.
-    changed, revised : int
-        Rows whose key the table has with other values; those of them that are known later, and so are new versions.
-    first_change : str
-        The first such row, what it said and what it says.
-    still_refused : int
-        Rows that quarantine has already.
-    held, taken_up : int
-        Rows whose availability lies more than ten minutes ahead, and rows held before whose time has come.
-    first_held : str
-        The first row that is held, and until when.
-    new_values : dict of str to dict
-        For each open category ``values``, ``rows`` and ``share`` of what it does not name.
-    flagged, first_flagged : dict of str to int and to str
-        For each rule that flags, the rows that break it, and the first of them.
-    """
-
-    table: str
-    read: int
-    appended: int
-    skipped: int
-    quarantined: int
-    dropped: int
-    allowed: dict[str, int]
-    version: int | None
-    seconds: float
-    warning: str = ""
-    new_columns: list[str] = field(default_factory=list)
-    changed: int = 0
-    revised: int = 0
-    first_change: str = ""
-    still_refused: int = 0
-    held: int = 0
-    taken_up: int = 0
-    first_held: str = ""
-    new_values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    flagged: dict[str, int] = field(default_factory=dict)
-    first_flagged: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the report as JSON-ready fields."""
-        return asdict(self)
-
-    def line(self) -> str:
-        """Say in one line what was read, what came of it, and what somebody should look at."""
-        kept, new = self.changed > self.revised, f"{self.revised:,} new version{'s' * (self.revised != 1)}"
-        parts = [f"{self.read:,} read, {self.appended:,} new, {self.skipped:,} already there"]
-        if self.changed:
-            what = ", ".join([*["kept the first"] * kept, *[new] * bool(self.revised)])
-            parts.append(f"{self.changed:,} changed ({what}: {self.first_change})")
-        before = f" ({self.still_refused:,} more from before)" if self.still_refused else ""
-        parts.append(f"{self.quarantined:,} in quarantine{before}")
-        if self.held:
-            parts.append(f"{self.held:,} held until their time ({self.first_held})")
-        parts += [f"{self.taken_up:,} taken in whose time has come"] * bool(self.taken_up)
-        said = "".join(f"; allowed: {count:,} - {rule}" for rule, count in self.allowed.items())
-        said += f"; new columns: {', '.join(self.new_columns)}" if self.new_columns else ""
-        said += new_values_text(self.new_values) + flagged_text(self.flagged, self.first_flagged, self.read)
-        return f"{self.table}: {', '.join(parts)}{said}{f'; warning: {self.warning}' if self.warning else ''}"
+__all__ = ['NOTHING', 'appended', 'count_allowed', 'ingest', 'IngestReport', 'Table']
 
 # %% ../../nbs/data/12_ingest.ipynb #51982f95
 def appended(gathered: Gathered, decided: pl.DataFrame, *, versions: bool = False) -> Iterator[pa.RecordBatch]:
@@ -303,7 +210,6 @@ def _report(gathered: Gathered, decided: pl.DataFrame, quarantined: int, taken: 
     """Count what came of the rows."""
     changed, revised = int(decided["changed"].sum()), int((decided["changed"] & decided["append"]).sum())
     new, refused = int(decided["append"].sum()) - revised, gathered.bad_rows + gathered.repeats
-    counts = {"changed": changed, "revised": revised, "held": gathered.held, "taken_up": taken}
     skipped = gathered.kept + taken - new - changed - refused - gathered.held
     told, first = gathered.told, {rule: fault.line() for rule, fault in gathered.told.first.items()}
     return IngestReport(
@@ -316,7 +222,10 @@ def _report(gathered: Gathered, decided: pl.DataFrame, quarantined: int, taken: 
         {},
         None,
         0.0,
-        **counts,
+        changed=changed,
+        revised=revised,
+        held=gathered.held,
+        taken_up=taken,
         still_refused=refused - quarantined,
         first_held=_first_held(gathered),
         new_values=told.new_values(gathered.kept),

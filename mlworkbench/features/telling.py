@@ -58,7 +58,13 @@ CHANCE = 1e-9
 PERFECT = 0.995
 
 
-def label_told(columns: Mapping[str, Array], labels: Array, *, origins: Mapping[str, str]) -> list[Leak]:
+def label_told(
+    columns: Mapping[str, Array],
+    labels: Array,
+    *,
+    origins: Mapping[str, str],
+    early: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> list[Leak]:
     """Find columns that give the label away by being missing, or by their value alone.
 
     Parameters
@@ -69,6 +75,8 @@ def label_told(columns: Mapping[str, Array], labels: Array, *, origins: Mapping[
         float64 (missing NaN) or object (missing None); rows without label are left out.
     origins : mapping of str to str
         Where each column comes from.
+    early : mapping of str to ndarray of bool, shape (n,), optional
+        For a column the rows where nothing could be known yet; they are left out.
 
     Returns
     -------
@@ -83,7 +91,10 @@ def label_told(columns: Mapping[str, Array], labels: Array, *, origins: Mapping[
     for name, values in columns.items():
         if values.ndim != 1:
             continue
-        for rows, evidence in _telling(values[present], codes, classes):
+        later = ~(early or {}).get(name, np.zeros(len(labels), dtype=np.bool_))
+        if not (later & present).any():
+            continue
+        for rows, evidence in _telling(values[present & later], codes[later[present]], classes):
             found.append(Leak(name, origins.get(name, "request"), rows, int(present.sum()), evidence))
             break
     return found

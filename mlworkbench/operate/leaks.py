@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ..data.lake import Lake
@@ -17,6 +18,8 @@ from ..errors import DefinitionError
 from ..features.clock import Leak
 from ..features.clock import RightedLake
 from ..features.clock import early_columns
+from ..features.periods import too_early
+from ..features.periods import unfinished
 from ..features.telling import future_changes
 from ..features.telling import known_later
 from ..features.telling import label_told
@@ -81,7 +84,15 @@ class LeakReport:
         """Say the report in lines."""
         count = f"leaks: {len(self.leaks)}" if self.leaks else "no leak found"
         believed = f"; not witnessed, so believed: {', '.join(self.unwitnessed)}" if self.unwitnessed else ""
-        return [f"{self.model}: {count} in {self.rows:,} rows{believed}", *(leak.line() for leak in self.leaks)]
+        head = f"{self.model}: {count} in {self.rows:,} rows{believed}"
+        return [head, *(leak.line() for leak in self.leaks), *map(_sharper, self.unwitnessed)]
+
+
+def _sharper(table: str) -> str:
+    """Say which time fields of a table would make the answer sharper."""
+    rows = "Table.happened_at, the time at which the last thing that a row tells of had happened"
+    columns = "Column.known_at for a column that is filled in later than its row"
+    return f"table {table}: for a sharper answer declare {rows}; and {columns}"
 
 
 def find_leaks(
@@ -117,7 +128,12 @@ def find_leaks(
     requests, used = _requests(definition, lake, assembled), used_columns(definition, assembled)
     found = early_columns(requests, definition.time_views, lake, tables=definition.tables, time=time)
     found += known_later(requests, used, definition.tables, time=time)
-    found += label_told(_judged(assembled, used), assembled.labels, origins=_origins(definition, used))
+    early = {name: too_early(requests, v, lake, time=time) for v in definition.time_views for name in v.outputs}
+    origins = _origins(definition, used)
+    found += label_told(_judged(assembled, used), assembled.labels, origins=origins, early=early)
+    whole = assembled if rows is None else assemble(definition, lake, pseudonyms=pseudonyms)
+    asked = requests if rows is None else _requests(definition, lake, whole)
+    found += unfinished(asked, _numbers(definition, whole), definition.time_views, lake, time=time)
     found += _future(definition, lake, used, time)
     read = {view.table for view in definition.time_views}
     witnessed = {table.name for table in definition.tables if table.happened_at is not None}
@@ -136,6 +152,20 @@ def _requests(definition: ModelDefinition, lake: Lake, assembled: Assembled) -> 
 def _judged(assembled: Assembled, used: list[str]) -> Mapping[str, Any]:
     """Give the columns that the label is held against: what is used of the request, and what the views gave."""
     return {**{name: assembled.columns[name] for name in used}, **assembled.values}
+
+
+def _numbers(definition: ModelDefinition, assembled: Assembled) -> dict[str, Any]:
+    """Give what a period may come to: numbers of the request, and the label; of one in words each class as 0 and 1."""
+    labels = assembled.labels
+    found = {n: v.astype(float) for n, v in assembled.columns.items() if v.ndim == 1 and v.dtype.kind in "fiub"}
+    found = {n: v for n, v in found.items() if n != definition.prediction_time}
+    if labels.dtype.kind != "O":
+        return {f"label {definition.label!r}": labels.astype(float), **found}
+    gone = np.array([value is None or value != value for value in labels.tolist()])
+    classes = sorted({str(value) for value in labels[~gone].tolist()})
+    words = labels.astype(str)
+    told = {f"label {definition.label!r} = {one}": np.where(gone, np.nan, words == one) for one in classes[:9]}
+    return {**told, **found}
 
 
 def _origins(definition: ModelDefinition, used: list[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from mlworkbench.cli.data import report_line
 from mlworkbench.contract import Column, Contract
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
@@ -47,7 +46,7 @@ def test_a_warning_takes_the_rows_and_stands_in_report_and_line(home):
     report = ingest(table, home, now=NOON + timedelta(days=2))
     assert report.appended == 1
     assert report.warning == "table 'landings': newest row at most 1 h old; got 2 d (2013-10-01 12:00 UTC)"
-    assert report_line(report).endswith(f"; warning: {report.warning}")
+    assert report.line().endswith(f"; warning: {report.warning}")
     assert report.to_dict()["warning"] == report.warning
 
 

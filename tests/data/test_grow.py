@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from mlworkbench.cli.data import report_line
 from mlworkbench.contract import Column, Contract
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
@@ -62,7 +61,7 @@ def test_a_merged_column_comes_in_the_commit_of_its_rows_and_older_rows_lack_it(
     ingest(landings(rows("A")), home)
     report = ingest(landings(rows("BC", gate=["B12", None]), contract), home)
     assert report.new_columns == ["gate (text)" if "gate" in contract.names else "gate (text, undeclared)"]
-    assert f"; new columns: {report.new_columns[0]}" in report_line(report)
+    assert f"; new columns: {report.new_columns[0]}" in report.line()
     assert (report.appended, report.version) == (2, 1)
     assert read(home, "flight", "gate") == [("A", None), ("B", "B12"), ("C", None)]
     again = ingest(landings(rows("BC", gate=["B12", None]), contract), home)

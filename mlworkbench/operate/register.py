@@ -25,6 +25,8 @@ from ..evaluation.profile import profile_frame
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .deployable import deployments_for
+from .deployable import notes_of
 from .persons import rows_without_names
 from .publish import Fitted
 from .publish import TrainResult
@@ -163,6 +165,7 @@ def register(
     *,
     name: str,
     personal: tuple[str, ...] = (),
+    deployments: tuple[str, ...] | None = None,
     home: Home | Path | str | None = None,
 ) -> TrainResult:
     """Make a version of a fitted pipeline.
@@ -180,6 +183,8 @@ def register(
     personal : tuple of str, default=()
         Columns of `X` that name persons: the pipeline is asked without them, requests have them, and everything that
         is kept knows them by pseudonym.
+    deployments : tuple of str, optional
+        Those to declare; by default all that are possible: a device only where the pipeline compiles.
     home : Home or path, optional
         The workbench's state; by default as settings.ini says.
 
@@ -192,7 +197,7 @@ def register(
     ------
     DefinitionError
         If the pipeline is not fitted, or rows and labels do not fit each other or the pipeline, or it needs a column
-        that names persons.
+        that names persons, or cannot take a deployment that is asked for.
     IngestError
         If such a column is no text, or the lake holds its rows in clear or under another key.
     VersionError
@@ -203,7 +208,7 @@ def register(
     place = home if isinstance(home, Home) else Home.open(home)
     table, data, label, takes = _labelled(X, y)
     model, trials = unwrap_search(pipeline)
-    named = ModelDefinition(name, model, data, label, personal=personal)
+    named = ModelDefinition(name, model, data, label, personal=personal, deployments=deployments or ())
     definition, lake = replace(named, entity=named.personal), Lake(place.lake)
     with place.lock(f"train/{name}"):
         kept = Table(
@@ -211,14 +216,17 @@ def register(
         )
         pseudonyms = table_pseudonyms(kept, place, lake)
         assembled = assemble(definition, lake, pseudonyms=pseudonyms)
-        fields = {**_registered(definition, assembled, takes), "trials": trials}
+        wanted = None if deployments is None else definition.deployments
+        fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         result = publish(place, fields, rows={"given": len(assembled)})
         lake.overwrite(kept.name, rows_without_names(definition, table, lake, pseudonyms).to_arrow())
         return result
 
 
-def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -> dict[str, Any]:
+def _registered(
+    definition: ModelDefinition, assembled: Assembled, takes: str, wanted: Sequence[str] | None
+) -> dict[str, Any]:
     """Give all that the version is built from."""
     task = infer_task(definition, definition.estimator, assembled.labels)
     labels, present = clean_labels(assembled.labels, task)
@@ -226,6 +234,10 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
     _check_apart(fitted, assembled, definition.personal)
     fitted = fitted.settled(assembled.frame)
     asked = {name: values for name, values in assembled.columns.items() if name not in definition.personal}
+    golden = golden_rows(asked, {}, assembled.frame)
+    declared, reason, proved = deployments_for(
+        fitted, assembled.frame, golden[2], personal=definition.personal, wanted=wanted
+    )
     fields = {
         **_judged(fitted, assembled, labels, present),
         "model": definition.name,
@@ -238,7 +250,10 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
         "input": takes,
         "request": assembled.request,
         "frame": assembled.contract,
-        "golden": golden_rows(asked, {}, assembled.frame),
+        "golden": golden,
+        "deployments": declared,
+        "notes": notes_of(fitted, reason),
+        "proved": proved,
         "training": assembled.frame,
         "labels": assembled.labels,
         "entity": definition.entity,

@@ -150,6 +150,20 @@ def _check_parts(definition: Definition) -> None:
         raise DefinitionError(f"views, tables: each name once; got {double!r} twice; rename one")
 
 # %% ../../nbs/scoring/30_rules.ipynb #fe705678
+def _check_device(definition: Definition) -> None:
+    """Refuse a device for what it cannot do whatever is trained: make pseudonyms, run pandas."""
+    if "edge" not in definition.deployments:
+        return
+    way_out, persons = "leave edge out of deployments", sorted({*definition.personal, *definition.pseudonym_columns})
+    if persons:
+        rule = "a device has no key to make pseudonyms with"
+        raise DefinitionError(f"deployments: edge: {rule}; got personal {', '.join(persons)}; {way_out}")
+    for function in definition.row_functions:
+        if function.pandas:
+            rule = "row functions take numpy arrays on a device"
+            raise DefinitionError(f"deployments: edge: {rule}; {function.name} takes pandas; rewrite it, or {way_out}")
+
+
 def check_definition(definition: Definition) -> None:
     """Refuse a definition that breaks a rule.
 
@@ -168,5 +182,5 @@ def check_definition(definition: Definition) -> None:
         _known("task", definition.task, TASKS)
     for deployment in definition.deployments:
         _known("deployments", deployment, DEPLOYMENTS)
-    for check in (_check_parts, _check_columns, _check_gates, _check_threshold, _check_times):
+    for check in (_check_parts, _check_columns, _check_gates, _check_threshold, _check_times, _check_device):
         check(definition)

@@ -227,9 +227,10 @@ class ReferenceScorer:
 
     def predict(self, frame: FeatureFrame) -> NDArray[np.object_]:
         """Give the pipeline's own `predict`, as the classes that are declared."""
-        labels = np.asarray(self._call("predict", frame)).tolist() if len(frame) else []
-        known, result = {value: value for value in self.classes}, np.empty(len(labels), dtype=object)
-        result[:] = [known.get(value, value) for value in map(plain_label, labels)]
+        labels = np.asarray(self._call("predict", frame)).reshape(-1).tolist() if len(frame) else []
+        known = {name: value for value in self.classes for name in (str(value), value)}  # some give True as text
+        result = np.empty(len(labels), dtype=object)
+        result[:] = [known.get(value, known.get(str(value), value)) for value in map(plain_label, labels)]
         return result
 
     def _call(self, method: str, frame: FeatureFrame) -> object:

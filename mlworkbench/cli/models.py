@@ -156,8 +156,10 @@ def register(
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
-    fields = {"name": name, "personal": persons, "deployments": listed_names(deployments), "home": here.home}
-    result = make_version(pipeline, table, table.pop(label), **fields)
+    labels, wanted = table.pop(label), listed_names(deployments)
+    result = make_version(
+        pipeline, table, labels, name=name, personal=persons, deployments=wanted, home=here.home
+    )
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 

@@ -275,5 +275,5 @@ def open_scorer(
     from mlworkbench.scoring.reference import ReferenceScorer
 
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted)
-    fields = {name: declaration.get(name) for name in ("positive", "input", "decision")}
+    fields: dict[str, Any] = {name: declaration.get(name) for name in ("positive", "input", "decision")}
     return ReferenceScorer(pipeline, frame, declaration["task"], declaration["classes"], **fields)

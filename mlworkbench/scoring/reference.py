@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
-_all_ = [canonical_digest, dump_pipeline, load_pipeline, final_estimator, response_method, tuned_rule]
+_all_ = [canonical_digest, dump_pipeline, load_pipeline, final_estimator, response_method, tuned_rule, plain_classes]
 
 # %% auto #0
 __all__ = ['Estimator', 'Label', 'Call', 'frame_to_pandas', 'ReferenceScorer', 'canonical_digest', 'dump_pipeline',
-           'load_pipeline', 'final_estimator', 'response_method', 'tuned_rule']
+           'load_pipeline', 'final_estimator', 'response_method', 'tuned_rule', 'plain_classes']
 
 # %% ../../nbs/scoring/33_reference.ipynb #eb866a5a
 def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray:

@@ -22,13 +22,17 @@ import typer
 from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Json', 'Personal', 'Query', 'Model', 'VersionOption', 'Rows', 'Start', 'To', 'End', 'Report', 'plain', 'answer',
-           'text_table', 'bar', 'need']
+__all__ = ['Json', 'Personal', 'Deployments', 'Query', 'Model', 'VersionOption', 'Rows', 'Start', 'To', 'End', 'Report',
+           'listed_names', 'plain', 'answer', 'text_table', 'bar', 'need']
 
 # %% ../../nbs/cli/78_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 Personal = Annotated[
     list[str] | None, typer.Option("--personal", help="Column that names persons; may be repeated.", metavar="COLUMN")
+]
+Deployments = Annotated[
+    list[str] | None,
+    typer.Option("--deployments", help="Names with commas between; by default all that are possible.", metavar="NAMES"),
 ]
 Query = Annotated[
     str, typer.Option("--query", help="One SELECT, where the rows are in a database: its address stands for the file.")
@@ -52,6 +56,18 @@ To = Annotated[
 End = Annotated[str, typer.Option("--end", help="Up to this date or time, which is left out.")]
 
 # %% ../../nbs/cli/78_console.ipynb #5fe6fa3b
+def listed_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Give the names of an option that may be repeated and may hold several with commas between.
+
+    Examples
+    --------
+    >>> listed_names(["one_off, batch", "edge"]), listed_names(None)
+    (('one_off', 'batch', 'edge'), None)
+    """
+    words = [word.strip() for text in texts or () for word in text.split(",")]
+    return None if texts is None else tuple(filter(None, words))
+
+
 def plain(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value becomes a JSON value
     """Turn a value into one that JSON can say.
 

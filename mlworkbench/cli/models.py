@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from .certify import certificate_lines
+from .console import Deployments
 from .console import Json
 from .console import Model
 from .console import Personal
@@ -24,6 +25,7 @@ from .console import Report
 from .console import Rows
 from .console import answer
 from .console import bar
+from .console import listed_names
 from .console import text_table
 from .place import Place
 from .place import choose
@@ -58,13 +60,8 @@ Alias = Annotated[str, typer.Option("--alias", help="Alias to move: champion or 
 
 def result_facts(result: TrainResult) -> dict[str, Any]:
     """Gather what training or registering found, for JSON."""
-    return {
-        "version": str(result.tag),
-        "content_id": result.content_id,
-        "created": result.created,
-        "gates": result.gates,
-        "metrics": result.metrics,
-    }
+    told = {name: getattr(result, name) for name in ("content_id", "created", "gates", "metrics")}
+    return {"version": str(result.tag), **told, "notes": list(result.notes)}
 
 
 def result_lines(result: TrainResult) -> list[str]:
@@ -78,7 +75,8 @@ def result_lines(result: TrainResult) -> list[str]:
     gates = [
         f"gate {gate.get('metric', gate.get('name'))}: {gate.get('verdict')}" for gate in result.gates.get("gates", [])
     ]
-    return [f"{result.tag}: {state}", *text_table(metrics), *gates, f"gates: {result.gates.get('verdict')}"]
+    verdict = f"gates: {result.gates.get('verdict')}"
+    return [f"{result.tag}: {state}", *text_table(metrics), *gates, verdict, *result.notes]
 
 
 def train(
@@ -150,6 +148,7 @@ def register(
     query: Query = "",
     key: Annotated[str, typer.Option("--key", help="Column by which you know a row, such as order_id.")] = "",
     personal: Personal = None,
+    deployments: Deployments = None,
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
@@ -162,8 +161,8 @@ def register(
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
-    labels = table.pop(label)
-    result = make_version(pipeline, table, labels, name=name, key=key or None, personal=persons, home=here.home)
+    labels, told = table.pop(label), {"name": name, "key": key or None, "personal": persons, "home": here.home}
+    result = make_version(pipeline, table, labels, deployments=listed_names(deployments), **told)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 

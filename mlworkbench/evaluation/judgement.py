@@ -74,7 +74,12 @@ def show_share(share: float) -> str:
     return f"{100 * share:.0f} %" if share == 0 or share >= 0.0095 else f"{100 * share:.1g} %"
 
 # %% ../../nbs/evaluation/47_judgement.ipynb #75adc92a
-def judge_drift(shift: Mapping[str, Any], distances: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def judge_drift(
+    shift: Mapping[str, Any],
+    distances: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    names: Sequence[str] = ("score",),
+) -> dict[str, Any]:
     """Judge whether the rows, and the scores, are still those of training.
 
     Parameters
@@ -82,7 +87,9 @@ def judge_drift(shift: Mapping[str, Any], distances: Mapping[str, Mapping[str, A
     shift : mapping
         As `compare_profile` gives it.
     distances : mapping of str to mapping, optional
-        As `drift_table` gives them; scores are called ``score``, or ``score 0``, ``score 1`` ...
+        As `drift_table` gives them.
+    names : sequence of str, default=("score",)
+        What each score is called, see `scoring.decision.score_names`.
 
     Returns
     -------
@@ -93,8 +100,7 @@ def judge_drift(shift: Mapping[str, Any], distances: Mapping[str, Mapping[str, A
     if rows < FEWEST:
         line = f"drift: undecided; {rows:,} row{'s' * (rows != 1)}, at least {FEWEST} are needed"
         return {"verdict": "undecided", "line": line, "columns": {}}
-    scores = shift["scores"]
-    named = {"score" if len(scores) == 1 else f"score {place}": score for place, score in enumerate(scores)}
+    named = dict(zip(names, shift["scores"], strict=True))
     known = distances or {}
     columns = {
         name: column_finding(found, known.get(name), reference=reference, rows=rows)

@@ -51,7 +51,7 @@ def _typed(table: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[st
 
 # %% ../../nbs/evaluation/46_report.ipynb #6f5666ad
 def report_sides(
-    profile: Mapping[str, Any], frame: FeatureFrame, scores: ArrayLike
+    profile: Mapping[str, Any], frame: FeatureFrame, scores: ArrayLike, *, names: Sequence[str] = ("score",)
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[str]]]:
     """Make the two tables of a report out of a profile and live rows.
 
@@ -63,6 +63,8 @@ def report_sides(
         Live rows.
     scores : array-like of shape (n,) or (n, classes)
         Their scores.
+    names : sequence of str, default=("score",)
+        What each is called, see `scoring.decision.score_names`.
 
     Returns
     -------
@@ -75,7 +77,6 @@ def report_sides(
 
     sample, columns = profile["sample"], profile["columns"]
     by_class = np.atleast_2d(np.asarray(scores, dtype=np.float64).T)
-    names = ["score"] if len(by_class) == 1 else [f"score {place}" for place in range(len(by_class))]
     before = {**sample["columns"], **dict(zip(names, sample["scores"], strict=True))}
     after = {name: comparable(frame.columns[name], column) for name, column in columns.items()}
     after |= dict(zip(names, by_class, strict=True))

@@ -214,6 +214,7 @@ def write_card(fields: Mapping[str, Any], rows: Mapping[str, int]) -> str:
         Markdown.
     """
     notes = [f"{what.replace('_', ' ')}: {count:,} rows" for what, count in rows.items() if count]
+    notes += fields.get("notes", ())
     return card(
         {**fields.get("extras", {}), **fields},
         fields["metrics"],
@@ -245,6 +246,8 @@ class TrainResult:
         The version's folder in the model store.
     rows : dict of str to int
         How many rows taught, judged, had no label, were not known at the cut.
+    notes : tuple of str
+        What is out of the ordinary: a deployment that it cannot take, decisions other than `predict` gives.
     """
 
     tag: str
@@ -254,12 +257,13 @@ class TrainResult:
     created: bool
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
         """The result in one line for people."""
         state = "new version" if self.created else "same content as before, nothing written:"
-        return f"{state} {self.tag}, gates {self.gates['verdict']}"
+        return "; ".join([f"{state} {self.tag}, gates {self.gates['verdict']}", *self.notes])
 
 
 def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -> TrainResult:
@@ -270,7 +274,7 @@ def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -
     home : Home
         The workbench's state.
     fields : mapping
-        See `scoring.build.Parts`.
+        See `scoring.build.Parts`; ``notes`` go to result and card.
     rows : mapping of str to int
         Counts for the result.
 
@@ -281,9 +285,9 @@ def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -
     registry, model = Registry(home), str(fields["model"])
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as name:
         folder = Path(name) / "version"
-        content = build_version(folder, **fields)
+        content = build_version(folder, **{name: value for name, value in fields.items() if name != "notes"})
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
     gates = dict(fields["verdict"])
-    place = registry.folder(model, tag)
-    return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, dict(rows))
+    place, notes = registry.folder(model, tag), tuple(fields.get("notes", ()))
+    return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, dict(rows), notes)

@@ -28,6 +28,8 @@ from ..jsontext import HALF
 from ..jsontext import all_readable
 from .assembly import Assembled
 from .assembly import assemble
+from .deployable import deployments_for
+from .deployable import notes_of
 from .persons import rows_without_names
 from .publish import Fitted
 from .publish import TrainResult
@@ -178,6 +180,7 @@ def register(
     name: str,
     key: str | None = None,
     personal: tuple[str, ...] = (),
+    deployments: tuple[str, ...] | None = None,
     home: Home | Path | str | None = None,
 ) -> TrainResult:
     """Make a version of a fitted pipeline.
@@ -198,6 +201,8 @@ def register(
     personal : tuple of str, default=()
         Columns of `X` that name persons: the pipeline is asked without them, requests have them, and everything that
         is kept knows them by pseudonym.
+    deployments : tuple of str, optional
+        Those to declare; by default all that are possible: a device only where the pipeline compiles.
     home : Home or path, optional
         The workbench's state; by default as settings.ini says.
 
@@ -210,7 +215,7 @@ def register(
     ------
     DefinitionError
         If the pipeline is not fitted, or rows and labels do not fit each other or the pipeline, or it needs a column
-        that names persons.
+        that names persons, or cannot take a deployment that is asked for.
     IngestError
         If such a column is no text, or the lake holds its rows in clear or under another key.
     VersionError
@@ -221,7 +226,8 @@ def register(
     place = home if isinstance(home, Home) else Home.open(home)
     table, data, label, takes = _labelled(X, y)
     model, trials = unwrap_search(pipeline)
-    named = ModelDefinition(name, model, data, label, personal=personal, key=key)
+    told = {"personal": personal, "key": key, "deployments": deployments or ()}
+    named = ModelDefinition(name, model, data, label, **told)
     definition, lake = replace(named, entity=named.personal), Lake(place.lake)
     with place.lock(f"train/{name}"):
         kept = Table(
@@ -229,14 +235,17 @@ def register(
         )
         pseudonyms = table_pseudonyms(kept, place, lake)
         assembled = assemble(definition, lake, pseudonyms=pseudonyms)
-        fields = {**_registered(definition, assembled, takes), "trials": trials}
+        wanted = None if deployments is None else definition.deployments
+        fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         result = publish(place, fields, rows={"given": len(assembled)})
         lake.overwrite(kept.name, rows_without_names(definition, table, lake, pseudonyms).to_arrow())
         return result
 
 
-def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -> dict[str, Any]:
+def _registered(
+    definition: ModelDefinition, assembled: Assembled, takes: str, wanted: Sequence[str] | None
+) -> dict[str, Any]:
     """Give all that the version is built from."""
     task = infer_task(definition, definition.estimator, assembled.labels)
     labels, present = clean_labels(assembled.labels, task)
@@ -245,6 +254,10 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
     _check_apart(fitted, assembled, hidden)
     fitted = fitted.settled(assembled.frame)
     asked = {name: values for name, values in assembled.columns.items() if name not in hidden}
+    golden = golden_rows(asked, {}, assembled.frame)
+    declared, reason, proved = deployments_for(
+        fitted, assembled.frame, golden[2], personal=definition.personal, wanted=wanted
+    )
     fields = {
         **_judged(fitted, assembled, labels, present),
         "model": definition.name,
@@ -257,7 +270,10 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
         "input": takes,
         "request": assembled.request,
         "frame": assembled.contract,
-        "golden": golden_rows(asked, {}, assembled.frame),
+        "golden": golden,
+        "deployments": declared,
+        "notes": notes_of(fitted, reason),
+        "proved": proved,
         "training": assembled.frame,
         "labels": assembled.labels,
         "entity": definition.entity,

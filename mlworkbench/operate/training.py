@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from ..evaluation.profile import profile_frame
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .deployable import notes_of
+from .deployable import refuse_device
 from .persons import definition_pseudonyms
 from .publish import Fitted
 from .publish import TrainResult
@@ -68,10 +71,6 @@ def ingest_missing(definition: ModelDefinition, home: Home, *, progress: Progres
 
     Parameters
     ----------
-    definition : ModelDefinition
-        Whose `tables`.
-    home : Home
-        The workbench's state.
     progress : callable, optional
         Called with words, rows done and rows in all.
 
@@ -94,16 +93,12 @@ def fit(
 
     Parameters
     ----------
-    definition : ModelDefinition
-        Its estimator, threshold and seed.
     frame : FeatureFrame of n rows
         The rows that teach.
     labels : ndarray of shape (n,)
         Their labels, none missing.
     assembled : Assembled
         Gives the contract of the frame.
-    task : str
-        ``binary``, ``multiclass`` or ``regression``.
 
     Returns
     -------
@@ -182,10 +177,6 @@ def train(
 
     Parameters
     ----------
-    definition : ModelDefinition
-        What to train.
-    home : Home
-        The workbench's state.
     progress : callable, optional
         Called with words, steps done and steps in all.
     rows : int, optional
@@ -242,9 +233,12 @@ def taught(definition: ModelDefinition, assembled: Assembled) -> tuple[str, NDAr
 
 
 def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[str, Any], dict[str, int]]:
-    """Split, fit and judge; give all that the version is built from, and the counts of rows."""
+    """Split, fit and judge; give what the version is built from, and the counts of rows."""
     task, labels, split = taught(definition, assembled)
     teach, rest = assembled.frame.take(split.train), assembled.frame.take(split.validation)
+    if "edge" in definition.deployments:
+        fitting = partial(_fitted, definition, assembled, task)
+        refuse_device(definition.name, teach, labels[split.train], fitting, seed=definition.seed)
     fitted, trials = fit(definition, teach, labels[split.train], assembled=assembled, task=task)
     fitted = fitted.settled(teach, rest)
     times = None if assembled.times is None else assembled.times[split.validation]
@@ -258,6 +252,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
         "positive": fitted.positive,
         "threshold": fitted.threshold,
         "ruling": fitted.ruling,
+        "notes": notes_of(fitted),
         "request": assembled.request,
         "frame": assembled.contract,
         "source": source_contract(definition),
@@ -271,6 +266,12 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
     return {**fields, "card": write_card(fields, _counts(split))}, _counts(split)
 
 
+def _fitted(
+    definition: ModelDefinition, assembled: Assembled, task: str, frame: FeatureFrame, labels: NDArray[Any]
+) -> Fitted:
+    return fit(definition, frame, labels, assembled=assembled, task=task)[0]
+
+
 def _chosen(definition: ModelDefinition, metrics: dict[str, Any]) -> dict[str, Any]:
     """Keep the metrics that the definition names, and those with a gate; all where it names none."""
     wanted = {*definition.metrics, *definition.gates} if definition.metrics else set(metrics)
@@ -282,12 +283,8 @@ def definition_of(model: str, settings: Settings, home: Home) -> ModelDefinition
 
     Parameters
     ----------
-    model : str
-        Name of the model.
-    settings : Settings
-        Its ``[models]``.
-    home : Home
-        Its registry knows the models that were registered.
+    model, settings, home
+        Name of the model; its ``[models]``; its registry knows the models that were registered.
 
     Returns
     -------

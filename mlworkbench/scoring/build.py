@@ -44,6 +44,7 @@ from .golden import golden_lines
 from .golden import request_rows
 from .own_modules import installed_helpers
 from .own_modules import own_modules
+from .proof import Proved
 from .proof import compile_proved
 from .proof import scorer_files
 from .proof import spread
@@ -95,8 +96,8 @@ class Parts:
         What `check_gates` gave.
     positive, threshold : optional
         By default the class and the threshold that were tuned, else the second class and what `predict` does.
-    ruling : Ruling, optional
-        How scores are decided, where it was settled already; then `positive` and `threshold` mean nothing.
+    ruling, proved : optional
+        How scores are decided, and what `compile_proved` gave, where that is settled; goes before the former two.
     views, entity, prediction_time, deployments, personal, gates, owner, description
         As in the definition.
     input : str, default="frame"
@@ -129,6 +130,7 @@ class Parts:
     positive: Any = None
     threshold: float | None = None
     ruling: Ruling | None = None
+    proved: Proved | None = None
     views: Sequence[View] = ()
     entity: Sequence[str] = ()
     prediction_time: str | None = None
@@ -159,8 +161,7 @@ class Parts:
 def _ruling(parts: Parts, pipeline: Estimator) -> Ruling:
     """Give how scores are decided; settled here unless it was before."""
     plain = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), None, parts.input)
-    fields = {"threshold": parts.threshold, "positive": parts.positive}
-    return parts.ruling or settle(plain, [parts.training], **fields)
+    return parts.ruling or settle(plain, [parts.training], threshold=parts.threshold, positive=parts.positive)
 
 
 def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,13 +249,12 @@ def build_version(folder: Path, **fields: Field) -> str:
     helpers = installed_helpers(named_modules(data))
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted, modules=own)
     ruling = _ruling(parts, pipeline)
-    scorer = ReferenceScorer(
-        pipeline, parts.frame, parts.task, list(parts.classes), ruling.positive, parts.input, ruling.decision
-    )
-    compiled, proof = compile_proved(scorer, parts.golden[2], parts.training, threshold=ruling.threshold)
+    fields = {"positive": ruling.positive, "input": parts.input, "decision": ruling.decision}
+    scorer = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), **fields)
+    asked = (scorer, parts.golden[2], parts.training)
+    compiled, proof = parts.proved or compile_proved(*asked, threshold=ruling.threshold)
     declared = _declaration(parts, functions, {**ruling.fields, "scorer": (compiled or scorer).kind})
     measured = _measure(parts, [scorer, compiled] if compiled else [scorer], declared)
-    measured["predict_differs"] = ruling.differs
     contracts = _contracts(parts)
     identity = {
         "pipeline": dump_digest(data),
@@ -264,7 +264,8 @@ def build_version(folder: Path, **fields: Field) -> str:
         "training": fingerprint(parts.training, parts.labels),
     }
     golden = _golden(parts, declared["golden_request"], scorer)
-    documents = {"declaration.json": {**declared, **measured}, "contract.json": contracts}
+    facts = {**declared, **measured, "predict_differs": ruling.differs}
+    documents = {"declaration.json": facts, "contract.json": contracts}
     files = scorer_files(compiled) if compiled else {}
     _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})
     facts = {"modules": modules, "helpers": helpers, "compiled": proof, "measured": sorted(measured)}

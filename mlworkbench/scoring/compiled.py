@@ -287,5 +287,5 @@ def open_scorer(
     check_helpers(manifest.get("helpers", {}))
     kept = {module: folder / file for module, file in manifest["modules"].items()}
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted, modules=kept)
-    fields = {name: declaration.get(name) for name in ("positive", "input", "decision")}
+    fields: dict[str, Any] = {name: declaration.get(name) for name in ("positive", "input", "decision")}
     return ReferenceScorer(pipeline, frame, declaration["task"], declaration["classes"], **fields)

@@ -81,13 +81,14 @@ def _forged_labels(
     pipeline: Estimator, method: str, scores: NDArray[np.float64], ask: Callable[[Estimator], NDArray[Any]]
 ) -> NDArray[Any] | None:
     """Let a pipeline decide forged scores; None where it does not ask for them."""
-    last, asked = copy.copy(final_estimator(pipeline)), []
+    asked: list[int] = []
 
     def forged(rows: Rows, *_: object, **__: object) -> NDArray[np.float64]:
         asked.append(rows.shape[0] if hasattr(rows, "shape") else len(rows))
         return scores.copy()
 
     try:
+        last = copy.copy(final_estimator(pipeline))
         setattr(last, method, forged)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

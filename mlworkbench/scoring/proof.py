@@ -32,8 +32,8 @@ _all_ = [scorer_files]
 Scorer = Any  # has score(frame)
 
 # %% auto #0
-__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Answer', 'probes', 'spread', 'of_two_minds', 'prove',
-           'compile_proved', 'scorer_files']
+__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Proved', 'Answer', 'probes', 'spread', 'of_two_minds',
+           'prove', 'compile_proved', 'scorer_files']
 
 # %% ../../nbs/scoring/35_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe
@@ -85,6 +85,7 @@ def spread(scorer: Scorer, frame: FeatureFrame) -> float:
 # %% ../../nbs/scoring/35_proof.ipynb #c9644084
 Label = Any  # a class: text, number or boolean
 Rule = dict[str, Any]
+Proved = tuple[CompiledScorer | None, dict[str, Any]]
 Answer = tuple[NDArray[np.float64], NDArray[np.object_] | None]
 
 
@@ -175,7 +176,7 @@ def prove(
 
 def compile_proved(
     reference: ReferenceScorer, golden: FeatureFrame, training: FeatureFrame, *, threshold: float | None = None
-) -> tuple[CompiledScorer | None, dict[str, Any]]:
+) -> Proved:
     """Compile a pipeline and prove it, or say why not.
 
     Parameters

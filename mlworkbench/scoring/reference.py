@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
-_all_ = [canonical_digest, dump_pipeline, load_pipeline, final_estimator, response_method, tuned_rule]
+_all_ = [canonical_digest, dump_pipeline, load_pipeline, final_estimator, response_method, tuned_rule, plain_classes]
 
 # %% auto #0
 __all__ = ['Estimator', 'Label', 'Call', 'frame_to_pandas', 'ReferenceScorer', 'canonical_digest', 'dump_pipeline',
-           'load_pipeline', 'final_estimator', 'response_method', 'tuned_rule']
+           'load_pipeline', 'final_estimator', 'response_method', 'tuned_rule', 'plain_classes']
 
 # %% ../../nbs/scoring/33_reference.ipynb #eb866a5a
 def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray:
@@ -224,9 +224,10 @@ class ReferenceScorer:
 
     def predict(self, frame: FeatureFrame) -> NDArray[np.object_]:
         """Give the pipeline's own `predict`, as the classes that are declared."""
-        labels = np.asarray(self._call("predict", frame)).tolist() if len(frame) else []
-        known, result = {value: value for value in self.classes}, np.empty(len(labels), dtype=object)
-        result[:] = [known.get(value, value) for value in map(plain_label, labels)]
+        labels = np.asarray(self._call("predict", frame)).reshape(-1).tolist() if len(frame) else []
+        known = {name: value for value in self.classes for name in (str(value), value)}  # some give True as text
+        result = np.empty(len(labels), dtype=object)
+        result[:] = [known.get(value, known.get(str(value), value)) for value in map(plain_label, labels)]
         return result
 
     def _call(self, method: str, frame: FeatureFrame) -> object:

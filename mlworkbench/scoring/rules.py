@@ -86,10 +86,6 @@ def _check_columns(definition: Definition) -> None:
             column = sorted(features & names)[0]
             rule = f"no {argument} column among the features"
             raise DefinitionError(f"features: {rule}; got {column!r}; leave it out, or derive a feature in a view")
-    named = sorted({*definition.personal, *definition.pseudonym_columns})
-    if "edge" in definition.deployments and named:
-        rule = "a device has no key to make pseudonyms with, so no column names a person"
-        raise DefinitionError(f"deployments: {rule}; got edge with {', '.join(named)}; leave out edge or these columns")
     if definition.label in {*definition.entity, *times}:
         raise DefinitionError(f"label: not an entity or time; got {definition.label!r}; name the column to predict")
     if definition.prediction_time is None and (definition.time_views or definition.label_available_at):
@@ -172,6 +168,20 @@ def _check_parts(definition: Definition) -> None:
         raise DefinitionError(f"views, tables: each name once; got {double!r} twice; rename one")
 
 # %% ../../nbs/scoring/30_rules.ipynb #fe705678
+def _check_device(definition: Definition) -> None:
+    """Refuse a device for what it cannot do whatever is trained: make pseudonyms, run pandas."""
+    if "edge" not in definition.deployments:
+        return
+    way_out, persons = "leave edge out of deployments", sorted({*definition.personal, *definition.pseudonym_columns})
+    if persons:
+        rule = "a device has no key to make pseudonyms with"
+        raise DefinitionError(f"deployments: edge: {rule}; got personal {', '.join(persons)}; {way_out}")
+    for function in definition.row_functions:
+        if function.pandas:
+            rule = "row functions take numpy arrays on a device"
+            raise DefinitionError(f"deployments: edge: {rule}; {function.name} takes pandas; rewrite it, or {way_out}")
+
+
 def check_definition(definition: Definition) -> None:
     """Refuse a definition that breaks a rule.
 
@@ -193,5 +203,6 @@ def check_definition(definition: Definition) -> None:
         _known("task", definition.task, TASKS)
     for deployment in definition.deployments:
         _known("deployments", deployment, DEPLOYMENTS)
-    for check in (_check_key, _check_parts, _check_columns, _check_gates, _check_threshold, _check_times):
+    checks = (_check_key, _check_parts, _check_columns, _check_gates, _check_threshold, _check_times, _check_device)
+    for check in checks:
         check(definition)

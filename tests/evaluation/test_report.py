@@ -77,8 +77,8 @@ def test_both_sides_come_from_profile_and_log_in_the_same_words():
     pd.testing.assert_frame_equal(before, after, check_dtype=False)
     assert set(after["carrier"]) == {"AA", "UA", "(rest)"}
     several = profile_frame(frame, np.ones((600, 3)) / 3)
-    names = report_sides(several, frame, np.ones((600, 3)) / 3)[2]["numeric"]
-    assert names == ["wind", "score 0", "score 1", "score 2"]
+    names = report_sides(several, frame, np.ones((600, 3)) / 3, names=["score_a", "score_b", "score_c"])[2]["numeric"]
+    assert names == ["wind", "score_a", "score_b", "score_c"]
 
 
 REQUEST = Contract((

@@ -214,3 +214,19 @@ def test_classes_keep_their_types(values: list) -> None:
         _, _, declaration, scorer = settled(model, labels)
         found = decisions(scorer, ASKED, declaration)
         assert {type(value) for value in found} == {type(values[0])} and set(found) == set(values)
+
+
+class Odd(Distant):
+    """Gives its labels as a column, and truths as text, as some boosters do."""
+
+    def predict(self, X):
+        return np.array([[str(value)] for value in super().predict(X)])
+
+    def __copy__(self):
+        raise TypeError("cannot be copied")
+
+
+def test_labels_as_a_column_or_as_text_are_the_classes_that_were_taught() -> None:
+    _, ruling, declaration, scorer = settled(Odd(), TWO)
+    assert ruling.decision == {"rule": "predict"}
+    assert decisions(scorer, ASKED, declaration) == Distant().fit(X, TWO).predict(FRESH).tolist()

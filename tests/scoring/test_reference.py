@@ -183,11 +183,10 @@ def test_a_classifier_without_scores_is_refused_with_the_way_out() -> None:
         response_method(hard, "binary")
 
 
-def test_pairwise_margins_and_several_outputs_are_refused() -> None:
+def test_pairwise_margins_become_class_scores_and_several_outputs_are_refused() -> None:
     four = np.array(["a", "b", "c", "d"])[np.arange(N) % 4]
     pairs = fitted(SVC(decision_function_shape="ovo"), four)
-    with pytest.raises(ScoringError, match="decision_function_shape='ovr'"):
-        ReferenceScorer(pairs, CONTRACT, "multiclass", list("abcd")).score(FRAME)
+    assert ReferenceScorer(pairs, CONTRACT, "multiclass", ["a", "b", "c", "d"]).score(FRAME).shape == (len(FRAME), 4)
     two = fitted(LinearRegression(), np.column_stack([PRICE, PRICE]))
     with pytest.raises(ScoringError, match="one model for each output"):
         ReferenceScorer(two, CONTRACT, "regression", []).score(FRAME)

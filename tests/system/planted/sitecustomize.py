@@ -80,8 +80,12 @@ def scorer():
         carriers = np.array([turn.get(value, value) for value in frame.columns["carrier"].tolist()], dtype=object)
         return right(self, FeatureFrame({**frame.columns, "carrier": carriers}))
 
-    plant("codes", CompiledScorer, "score", shifted)
-    plant("tiny", CompiledScorer, "score", lambda right, self, frame: right(self, frame) + 1e-9)
+    def moved(right, self, frame):
+        scores, decisions = right(self, frame)
+        return scores + 1e-9, decisions
+
+    plant("codes", CompiledScorer, "answer", shifted)
+    plant("tiny", CompiledScorer, "answer", moved)
 
 
 def decision():
@@ -89,10 +93,11 @@ def decision():
     from mlworkbench.scoring.decision import decide
     from mlworkbench.scoring.version import Version
 
-    def faulty(right, self, scores):
-        return decide(scores, {**self.declaration, "threshold": float(planted()[1])})
+    def faulty(right, self, frame):
+        scores = right(self, frame)[0]
+        return scores, decide(scores, {**self.declaration, "threshold": float(planted()[1])})
 
-    plant("threshold", Version, "decide", faulty)
+    plant("threshold", Version, "answer", faulty)
 
 
 def worker():

@@ -104,7 +104,8 @@ class ModelPage:
     """
 
     def __init__(self, home: Home, model: str = "") -> None:
-        self.home, self.what_if = home, None
+        self.home = home
+        self.what_if: WhatIf | None = None
         self._models = {one.model: one for one in explorable(home)}
         if model and model not in self._models:
             Registry(home).find(model)  # says what there is instead

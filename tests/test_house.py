@@ -140,6 +140,15 @@ def test_the_package_is_a_fresh_export_of_the_notebooks(tmp_path: Path) -> None:
     assert not differing, f"not a fresh export: {differing}"
 
 
+def test_every_notebook_names_its_kernel_and_language() -> None:
+    """Papermill's program and Jupyter start nothing without; `nbdev-clean` keeps the kernelspec and drops the rest."""
+    wanted = {"display_name": "python3", "language": "python", "name": "python3"}
+    pages = [*(ROOT / "nbs").rglob("*.ipynb"), *(PACKAGE / "templates").rglob("*.ipynb")]
+    found = {page: json.loads(page.read_text(encoding="utf-8"))["metadata"].get("kernelspec") for page in pages}
+    without = [str(page.relative_to(ROOT)) for page, spec in sorted(found.items()) if spec != wanted]
+    assert not [name for name in without if ".ipynb_checkpoints" not in name]
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs/runs").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_each_run_notebook_has_one_parameters_cell(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

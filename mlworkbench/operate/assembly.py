@@ -130,11 +130,18 @@ def sample_rows(table: pl.DataFrame, rows: int | None, seed: int) -> pl.DataFram
     polars.DataFrame
         At most `rows` rows.
 
+    Raises
+    ------
+    DefinitionError
+        If fewer than one is asked for.
+
     Examples
     --------
     >>> sample_rows(pl.DataFrame({"a": range(100)}), 3, 0)["a"].is_sorted()
     True
     """
+    if rows is not None and rows < 1:
+        raise DefinitionError(f"rows: at least 1; got {rows}; leave it out for all")
     if rows is None or rows >= table.height:
         return table
     if rows < 1:

@@ -147,7 +147,7 @@ _PATTERNS = {
 
 
 def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Check the shared parameters: run id, model, rows, and the half-open interval [start, end).
+    """Check the shared parameters: run id, model, and the half-open interval [start, end).
 
     Parameters
     ----------
@@ -173,8 +173,6 @@ def check_ranges(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
         value = values.get(name) or name
         if not isinstance(value, str) or not re.fullmatch(pattern, value) or ".." in value:
             raise RunError(f"parameter {name!r}: must be {rule}; got {value!r}; choose another")
-    if isinstance(rows := values.get("rows"), int) and rows < 0:
-        raise RunError(f"parameter 'rows': must be at least 1, or 0 for all; got {rows}; leave it out for all")
     start, end = _time("start", values.get("start")), _time("end", values.get("end"))
     _time("known_at", values.get("known_at"))
     if start is not None and end is not None and start >= end:

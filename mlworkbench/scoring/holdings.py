@@ -139,5 +139,5 @@ def _taken_over(tags: Collection[str]) -> str:
     """Say which versions became a home's own."""
     shown = ", ".join(f"{tag[: tag.index(':') + 13]}" for tag in sorted(tags)[:8])
     more = f" and {len(tags) - 8} more" if len(tags) > 8 else ""
-    way_out = "others of the store are not seen here any more; train or register what is missing"
+    way_out = "others of the store are not seen here any more; to see one again, train or register it here"
     return f"took over {len(tags)} of the store's versions as this workbench's own: {shown}{more}; {way_out}"

@@ -173,11 +173,14 @@ class Registry:
         Raises
         ------
         VersionError
-            If there is none; says what to do.
+            If there is none, or the champion's files are gone; says what to do.
         """
         champion = self.champion(model)
         if champion in self.holdings.tags(model):
             return str(champion), "champion"
+        if champion:
+            rule = f"the champion of {model}, with its files in {self.store}"
+            raise VersionError(f"{champion}: {rule}; got none; restore them, or promote another version")
         rows = self.versions(model)
         passed = [row["tag"] for row in rows if row["verdict"] == "pass"]
         if passed:

@@ -223,10 +223,9 @@ def stored(tmp_path: Path, tag: str, manifest: dict[str, object]) -> None:
     (folder / MANIFEST).write_text(json.dumps({"model": tag.split(":")[0], **manifest}))
 
 
-def committed(home: Home, table: str, second: float) -> None:
-    log = Path(home.lake) / table / "_delta_log"
-    log.mkdir(parents=True, exist_ok=True)
-    (log / f"{0:020d}.json").write_text(json.dumps({"commitInfo": {"timestamp": second * 1000}}))
+def began(home: Home, model: str, second: float) -> None:
+    with home.lock(f"train/{model}"):
+        os.utime(home.locks / f"train%2F{model}.lock", (second, second))
 
 
 def at(second: float) -> str:
@@ -267,32 +266,21 @@ def test_an_old_home_takes_over_what_its_files_speak_of_and_says_so_once(tmp_pat
     assert hold(tmp_path, "home").tags("pump") == [TAG]
     assert capsys.readouterr().err.splitlines() == [
         "took over 1 of the store's versions as this workbench's own: pump:aaaaaaaaaaaa; "
-        "others of the store are not seen here any more; train or register what is missing"
+        "others of the store are not seen here any more; to see one again, train or register it here"
     ]
     assert hold(tmp_path, "home").tags("pump") == [TAG]
     assert capsys.readouterr().err == ""
 
 
-def test_an_old_home_takes_over_what_was_trained_from_its_lake(tmp_path: Path) -> None:
-    first, second = old(tmp_path, "first"), old(tmp_path, "second")
-    committed(first, "pumps", 100)
-    committed(second, "pumps", 200)
-    stored(tmp_path, TAG, {"created_at": at(110), "origin": {"lake": {"pumps": 0}}})
-    stored(tmp_path, "cost:" + "c" * 32, {"created_at": at(210), "origin": {"lake": {"pumps": 0, "prices": 3}}})
-    assert hold(tmp_path, "second").tags("pump") == []
-    assert hold(tmp_path, "first").tags("pump") == [TAG]
+def test_an_old_home_takes_over_the_first_version_that_it_trained_and_none_of_another(tmp_path: Path) -> None:
+    homes = {name: old(tmp_path, name) for name in ("first", "second", "third")}
+    for name, second in (("first", 100), ("second", 200), ("third", 90_000)):
+        began(homes[name], "pump", second)
+    for tag, second in ((TAG, 103), (OTHER, 204)):
+        stored(tmp_path, tag, {"created_at": at(second), "origin": {}})
+    seen = {name: hold(tmp_path, name).tags("pump") for name in ("second", "first", "third")}
+    assert seen == {"first": [TAG], "second": [OTHER], "third": []}
     assert hold(tmp_path, "first").models() == hold(tmp_path, "first").models() == ["pump"]
-
-
-def test_an_old_home_takes_over_what_was_registered_there(tmp_path: Path) -> None:
-    first = old(tmp_path, "first")
-    os.utime(first.path / "format", (90, 90))
-    committed(first, "pump_rows", 112)
-    second = old(tmp_path, "second")
-    os.utime(second.path / "format", (115, 115))
-    committed(second, "pump_rows", 130)
-    stored(tmp_path, TAG, {"created_at": at(110), "origin": {}})
-    assert (hold(tmp_path, "second").tags("pump"), hold(tmp_path, "first").tags("pump")) == ([], [TAG])
 
 
 def test_the_files_of_a_version_that_an_old_home_may_name_stay(tmp_path: Path, built: Path) -> None:
@@ -306,15 +294,11 @@ def test_the_files_of_a_version_that_an_old_home_may_name_stay(tmp_path: Path, b
     assert hold(tmp_path, "two").tags("pump") == [TAG]
 
 
-def test_a_new_home_takes_over_nothing_even_where_its_lake_has_a_table_of_that_name(
-    tmp_path: Path, built: Path
-) -> None:
+def test_a_new_home_takes_over_nothing_while_it_trains_a_model_of_that_name(tmp_path: Path, built: Path) -> None:
     hold(tmp_path, "one").put(built, TAG)
-    (tmp_path / "bentoml/models/pump" / ("a" * 32) / MANIFEST).write_text(
-        json.dumps({"model": "pump", "created_at": at(500), "origin": {"lake": {"pumps": 0}}})
-    )
+    (tmp_path / "bentoml/models/pump" / ("a" * 32) / MANIFEST).write_text(json.dumps({"created_at": at(500)}))
     new = hold(tmp_path, "new")
-    committed(new.home, "pumps", 400)
+    began(new.home, "pump", 400)
     assert new.tags("pump") == []
 
 

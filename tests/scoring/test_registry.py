@@ -113,6 +113,16 @@ def test_the_newest_version_that_passed_its_gates_serves_until_there_is_a_champi
     assert {row["tag"]: row["aliases"] for row in registry.versions("price")}[first] == ["champion"]
 
 
+def test_a_champion_whose_files_are_gone_is_named_and_nothing_serves_in_its_place(registry: Registry) -> None:
+    one, two = add(registry, 2.0), add(registry, 3.0, "pass")
+    registry.promote("price", one, who="Ada", why="known to be good", override=BY_HAND)
+    shutil.rmtree(registry.folder("price", one))
+    with pytest.raises(VersionError, match=f"{one}: the champion of price, with its files in .*; got none; restore"):
+        registry.serving("price")
+    registry.promote("price", two, who="Ada", why="the files are lost", override=BY_HAND)
+    assert registry.serving("price") == (two, "champion")
+
+
 @pytest.mark.parametrize("verdict", ["fail", "undecided"])
 def test_a_version_that_has_not_passed_the_gates_it_declares_never_serves_unasked(
     registry: Registry, verdict: str

@@ -10,96 +10,24 @@ import json
 import uuid
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 from typing import NoReturn
 
+from .problem import PROBLEM
+from .problem import RequestError
+from .problem import problem
 from ..errors import ContractError
-from ..errors import DeploymentError
-from ..errors import FeatureError
-from ..errors import LogError
-from ..errors import ScoringError
-from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'STATUS', 'CODES', 'PROBLEM', 'Message', 'Scope', 'Receive', 'Send',
-           'RequestError', 'status_of', 'problem', 'read_json', 'read_records', 'request_name', 'Door']
+__all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'read_json', 'read_records', 'request_name',
+           'Door']
 
 # %% ../../nbs/deploy/45_door.ipynb #9610f31c
 Json = Any
 MAX_RECORDS = 1000
 MAX_BYTES = 16 * 1024 * 1024
-STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
-    (ContractError, 400),
-    (ScoringError, 422),
-    (LogError, 503),
-    (FeatureError, 503),
-)
 
 
-CODES: tuple[tuple[type[WorkbenchError], str], ...] = (
-    (ContractError, "contract"),
-    (ScoringError, "scoring"),
-    (LogError, "log"),
-    (FeatureError, "features"),
-)
-PROBLEM = "application/problem+json"
-
-
-class RequestError(DeploymentError):
-    """A request that is answered with an error; knows the HTTP status and a stable code."""
-
-    def __init__(self, message: str, status: int = 400, code: str = "request") -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
-
-
-def status_of(error: WorkbenchError) -> int:
-    """Give the HTTP status of an error; 500 for those that are not the caller's.
-
-    Examples
-    --------
-    >>> status_of(ContractError("a record")), status_of(LogError("disk full")), status_of(WorkbenchError("?"))
-    (400, 503, 500)
-    """
-    if isinstance(error, RequestError):
-        return error.status
-    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
-
-# %% ../../nbs/deploy/45_door.ipynb #98721ffb
-def problem(error: WorkbenchError, faults: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Describe the error of a whole request, as ``application/problem+json`` has it.
-
-    Parameters
-    ----------
-    error : WorkbenchError
-        What is wrong.
-    faults : sequence of mapping, optional
-        Every fault of every record, where that is what is wrong.
-
-    Returns
-    -------
-    dict
-        ``type, title, status, detail, code``, and ``faults`` where there are any.
-
-    References
-    ----------
-    RFC 9457, Problem Details for HTTP APIs.
-
-    Examples
-    --------
-    >>> problem(LogError("log.sqlite: disk is full; free some space"))["code"]
-    'log'
-    """
-    status = status_of(error)
-    known = next((code for kind, code in CODES if isinstance(error, kind)), "internal")
-    code = error.code if isinstance(error, RequestError) else known
-    told = {"type": f"urn:mlworkbench:{code}", "title": HTTPStatus(status).phrase, "status": status}
-    listed = {"faults": [dict(fault) for fault in faults]} if faults else {}
-    return {**told, "detail": str(error), "code": code, **listed}
-
-# %% ../../nbs/deploy/45_door.ipynb #b262421b
 def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record or a list of records") -> Json:
     """Read the body of a request, or the text of an event.
 

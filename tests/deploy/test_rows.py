@@ -188,6 +188,17 @@ def test_a_file_in_cents_and_one_in_another_case_are_flagged_in_every_row(shop: 
     assert score_lines("v", {"scored": 20, "out": "x", "rejected": 0}) == ["v: 20 rows scored, written to x"]
 
 
+def test_the_few_cents_that_lie_inside_a_wide_range_are_told_with_the_others(shop: Shop, tmp_path: Path) -> None:
+    cents = pl.DataFrame({"price": [1.0] * 2 + [900.0] * 18, "shop": ["North"] * 20})
+    cents.write_csv(tmp_path / "cents.csv")
+    report = score_file(shop.sums, tmp_path / "cents.csv", home=Home.open(tmp_path / "home"))
+    assert report.flags.rows == 20
+    assert pl.read_csv(report.out)["flags"][0] == "price doubtful, 18 of 20 rows here are unusual"
+    cents[:8].write_csv(tmp_path / "few.csv")
+    few = score_file(shop.sums, tmp_path / "few.csv", home=Home.open(tmp_path / "home"))
+    assert (few.scored, few.flags.rows) == (8, 6)
+
+
 UNUSUAL = [{"price": 20.0, "shop": "North"}, {"price": 2000.0, "shop": "NORTH"}]
 
 

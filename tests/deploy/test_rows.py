@@ -23,9 +23,11 @@ from mlworkbench.cli.score import score_lines
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.device import score_source
+from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
+from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.stream_events import Event
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import FeatureError, SettingsError
@@ -212,6 +214,7 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     device = score_source(shop.sums, data, tmp_path / "edge.jsonl")
     assert device.flagged == 1 and device.flags.startswith("1 of 2 rows flagged")
     assert "flags" in json.loads((tmp_path / "edge.jsonl").read_text().splitlines()[1])
+    assert collect(tmp_path / "edge.jsonl", shop.home).flagged == 1
     batch = score_batch(shop.sums, elsewhere, requests=pl.DataFrame(UNUSUAL))
     assert batch.flags.rows == 1 and pl.read_parquet(batch.partitions[0])["flags"].null_count() == 1
     name = read_log(elsewhere.log("sums"))["prediction_id"].to_list()
@@ -219,6 +222,14 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     assert sorted(len(fact["flags"]) for fact in facts) == [0, 2]
     lines = "\n".join(passport_lines(max(facts, key=lambda fact: len(fact["flags"]))))
     assert "unusual: price above" in lines and "shop unknown 'NORTH'" in lines
+
+
+def test_the_schema_of_the_service_knows_flags_refused_records_and_problems(shop: Shop) -> None:
+    _, answer = schemas_of(shop.sums.folder)
+    one, many = answer["oneOf"]
+    assert "flags" in one["properties"] and "flags" not in one["required"]
+    assert many["items"]["oneOf"][1]["required"] == ["index", "faults"]
+    assert "code" in answer["x-problem"]["required"]
 
 
 def test_refuse_concerns_the_row_and_off_says_nothing(shop: Shop, tmp_path: Path) -> None:

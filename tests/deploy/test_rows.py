@@ -254,7 +254,7 @@ def test_the_policy_is_read_from_settings_and_a_wrong_word_is_one_line(
     assert load_settings(tmp_path).contract_flags == "refuse"
     for text in ("[workbench]\n[contract]\nflags = refused\n", "[workbench]\n[contract]\nflag = off\n"):
         file.write_text(text)
-        with pytest.raises(SettingsError, match="did you mean|known"):
+        with pytest.raises(SettingsError, match=r"did you mean|known"):
             load_settings(tmp_path)
     file.write_text("[workbench]\n")
     assert load_settings(tmp_path).contract_flags == "tell"

@@ -75,4 +75,5 @@ def collect(
     here = place()
     done = collect_file(Path(file), here.home)
     torn = ", an unfinished last line left out" if done.unfinished else ""
-    answer(asdict(done), [f"{done.model}: {done.rows:,} predictions read, {done.new:,} new{torn}"], as_json=json)
+    odd = f", {done.flagged:,} flagged on the device" if done.flagged else ""
+    answer(asdict(done), [f"{done.model}: {done.rows:,} predictions read, {done.new:,} new{odd}{torn}"], as_json=json)

@@ -258,5 +258,5 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "", so
         raise DeploymentError(f"{name}: CSV; {error} after row {report.rows}; correct the file") from None
     finally:
         file.close(keep_empty=False)
-    told = {"flagged": flags.rows, "flags": flags.line()}
+    told: dict[str, Any] = {"flagged": flags.rows, "flags": flags.line()}
     return _finished(replace(report, seconds=time.perf_counter() - started, **told), letters, dead, name)

@@ -219,12 +219,15 @@ class Collected:
         Predictions in the file, and how many of them the log did not have.
     unfinished : int
         1 where the last line is torn.
+    flagged : int
+        Predictions in the file in whose rows something was unusual.
     """
 
     model: str
     rows: int
     new: int
     unfinished: int = 0
+    flagged: int = 0
 
 
 def _logged(path: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -275,7 +278,8 @@ def collect(path: Path, home: Home) -> Collected:
     shapes = check_versions(path.name, rows, Registry(home))
     model = rows[0]["model"]
     with file_lock(home.path / "locks" / f"{model}.collect"):
-        return Collected(model, len(rows), _write(path.name, rows, home.log(model), shapes), unfinished)
+        flagged = sum(json.loads(row["faults"]) != [] for row in rows)
+        return Collected(model, len(rows), _write(path.name, rows, home.log(model), shapes), unfinished, flagged)
 
 
 def _write(name: str, rows: Sequence[Mapping[str, Any]], file: Path, shapes: Mapping[str, Shape]) -> int:

@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract, Fault
-from ..faults import NOTHING, WITHHELD, shorten
+from ..faults import NOTHING, WITHHELD, Words, shorten
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['SHOWN', 'kind_of', 'short', 'flags_by_row', 'with_flags', 'flag_texts', 'Flagged']
+__all__ = ['DOUBTFUL', 'MOSTLY', 'FEWEST', 'SHOWN', 'kind_of', 'short', 'doubtful', 'flags_by_row', 'with_flags', 'flag_texts',
+           'Flagged']
 
 # %% ../../nbs/deploy/48_flags.ipynb #f70a2f50
+DOUBTFUL = "a column of which few rows are unusual"
+
+
 def kind_of(fault: Fault, contract: Contract) -> str:
     """Say what a flag is about, without the value: flags of one kind are counted together.
 
@@ -49,6 +53,8 @@ def kind_of(fault: Fault, contract: Contract) -> str:
     column = contract.column(name) if name in contract.names else None
     if column is not None and rule == column.categories_text:
         return f"{name} unknown"
+    if rule == DOUBTFUL:
+        return f"{name} doubtful, {fault.value} rows here are unusual"
     if column is None or not rule or rule != column.range_text:
         return f"{name} is {rule}, the value sent was not used" if rule.startswith("given") else f"{name} not {rule}"
     value = fault.value
@@ -78,6 +84,37 @@ def short(fault: Fault, contract: Contract) -> str:
     kind = kind_of(fault, contract)
     told = kind.endswith(" unknown") and fault.value is not WITHHELD
     return f"{kind} {shorten(fault.value, 40)}" if told else kind
+
+# %% ../../nbs/deploy/48_flags.ipynb #ae3cb324
+MOSTLY, FEWEST = 0.75, 20
+
+
+def doubtful(faults: Sequence[Fault], count: int) -> list[Fault]:
+    """Flag the other rows of a column that is unusual in most of a table's rows.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+        Of a table.
+    count : int
+        Its rows; fewer than `FEWEST` are not judged.
+
+    Returns
+    -------
+    list of Fault
+    """
+    rows: dict[tuple[str, str], set[int]] = {}
+    for fault in faults if count >= FEWEST else ():
+        if not fault.severe and fault.column:
+            rows.setdefault((fault.column, fault.rule), set()).add(fault.row)
+    most = {column: found for (column, _), found in rows.items() if MOSTLY * count <= len(found) < count}
+    told = {(fault.row, fault.column) for fault in faults} if most else set()
+    return [
+        Fault(row, column, DOUBTFUL, Words(f"{len(found):,} of {count:,}"), severe=False)
+        for column, found in most.items()
+        for row in range(count)
+        if (row, column) not in told
+    ]
 
 # %% ../../nbs/deploy/48_flags.ipynb #ceac8a48
 def flags_by_row(faults: Sequence[Fault], version: Version) -> dict[int, list[Fault]]:

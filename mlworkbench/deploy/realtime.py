@@ -17,10 +17,7 @@ from typing import Any
 from ..contract import Fault
 from ..contract import faults_error
 from .choice import Choice
-from .door import PROBLEM
 from .door import Json
-from .door import RequestError
-from .door import problem
 from .door import read_json
 from .door import read_records
 from .door import request_name
@@ -38,6 +35,9 @@ from ..errors import DeploymentError
 from ..errors import WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.log import input_identities
+from .problem import PROBLEM
+from .problem import RequestError
+from .problem import problem
 from .repeat import answered_otherwise
 from .rows import Lookup
 from .rows import Rows

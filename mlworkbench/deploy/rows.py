@@ -208,7 +208,8 @@ def _answer(
     """Predict some rows; part those that cannot be predicted from the others."""
     part = rows if len(at) == len(rows) else rows.take(at)
     try:
-        pieces.append(predict(version, part.request.columns, part.values, faults=part.request.faults))
+        with np.errstate(over="ignore", invalid="ignore"):  # told as a fault of the row
+            pieces.append(predict(version, part.request.columns, part.values, faults=part.request.faults))
         return
     except NotFiniteError as error:
         pairs = zip(at[error.rows].tolist(), error.got, strict=True)

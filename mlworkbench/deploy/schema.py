@@ -183,8 +183,8 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
         properties["decision"] = {"enum": list(declaration["classes"])}
     answer = {"type": "object", "properties": {**properties, "flags": FLAGS}, "required": list(properties)}
     many = {"type": "array", "items": {"oneOf": [answer, REFUSED]}}
-    words = {"title": "Answers", "description": "As many as were asked, in their order."}
-    return {**words, "oneOf": [answer, many]}
+    told = "As many as were asked, in order; an error of the whole request is application/problem+json, see x-problem."
+    return {"title": "Answers", "description": told, "oneOf": [answer, many], "x-problem": PROBLEM_SCHEMA}
 
 
 def schemas_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -164,7 +164,7 @@ class Streaming:
             if progress:
                 progress("events", scored + rejected, None)
         seconds = 0.0 if started is None else time.perf_counter() - started
-        told = {"flagged": self.flagged.rows, "flags": self.flagged.line()}
+        told: dict[str, Any] = {"flagged": self.flagged.rows, "flags": self.flagged.line()}
         return StreamReport(self.version.version, scored + rejected, scored, rejected, seconds, **told)
 
     def outcomes(self, events: Sequence[Event], source: str) -> list[Outcome]:

@@ -20,6 +20,7 @@ import polars as pl
 from ..contract import Fault
 from ..data.lake import Lake
 from .flags import Flagged
+from .flags import doubtful
 from .flags import flag_texts
 from .path import Columns
 from .path import Entry
@@ -213,7 +214,8 @@ def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> Rows:
     request = request_of_table(requests, version.request, typed=origin.typed, pseudonyms=version.pseudonyms)
     names = [name for view in version.views for name in view.outputs if name in requests.columns]
     sent = {name: requests[name].is_not_null().arg_true().to_list() for name in names}
-    return standing(replace(request, faults=(*request.faults, *unread(sent, version))), version)
+    more = [*doubtful(request.faults, len(request)), *unread(sent, version)]
+    return standing(replace(request, faults=(*request.faults, *more)) if more else request, version)
 
 
 def _completed(version: Version, rows: Rows, lake: Lake | None, watermark: Mapping[str, Any] | None) -> Rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,8 @@ from .requests import learnable
 from .requests import naming_columns
 from .requests import request_contract
 from .requests import with_relations
+from .usual import usual_lag
+from .usual import usual_rows
 from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
@@ -97,6 +100,8 @@ class Assembled:
         Of the request and of the frame.
     rows : polars.DataFrame of n rows
         The rows as the definition's data have them.
+    usual : dict
+        How many of them are flagged, and what the views usually gave; see `operate.usual.usual_rows`.
     """
 
     columns: Columns
@@ -108,6 +113,7 @@ class Assembled:
     request: Contract
     contract: Contract
     rows: pl.DataFrame
+    usual: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -202,7 +208,10 @@ def assemble(
     columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)
     request = with_relations(columns, request, keys=naming_columns(definition, table))
-    return _framed(definition, table, request, (columns, values), dtypes)
+    views, times = definition.time_views, columns.get(definition.prediction_time or "")
+    lags = {} if times is None else {view.name: usual_lag(view, lake, times) for view in views}
+    usual = usual_rows(request, columns, values, views=views if values else (), lags=lags)
+    return replace(_framed(definition, table, request, (columns, values), dtypes), usual=usual)
 
 
 def _framed(

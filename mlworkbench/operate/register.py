@@ -40,7 +40,6 @@ from .publish import read_rule
 from .publish import write_card
 from .split import clean_labels
 from .split import infer_task
-from .usual import usual_rows
 from ..scoring.definition import ModelDefinition
 from ..scoring.dump import single_threaded
 from ..scoring.rows import unwrap_search
@@ -279,7 +278,7 @@ def _registered(
         "entity": definition.entity,
         "personal": definition.personal,
         "verdict": {"verdict": "undecided", "gates": []},
-        "usual": usual_rows(assembled.request, assembled.columns, assembled.values),
+        "usual": assembled.usual,
         "extras": {"origin": "registered", "label": definition.label, "metrics": "as given", "key": definition.key},
         "trusted": load_settings().trusted_types,
     }

@@ -45,8 +45,6 @@ from .split import Split
 from .split import clean_labels
 from .split import infer_task
 from .split import split_rows
-from .usual import usual_lag
-from .usual import usual_rows
 from ..scoring.definition import ModelDefinition
 from ..scoring.definition import load_definition
 from ..scoring.dump import single_threaded
@@ -202,17 +200,9 @@ def train(
         with _step(progress, "fit"):
             fields, counts = _trained(definition, assembled)
             fields["origin"] = {"lake": lake.versions, "rows": rows}
-            fields["usual"] = _usual(definition, assembled, lake)
             fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         with _step(progress, "version"):
             return publish(home, fields, rows=counts)
-
-
-def _usual(definition: ModelDefinition, assembled: Assembled, lake: Lake) -> dict[str, Any]:
-    """Say what was usual in the rows: flags, and what the views gave."""
-    views, times = definition.time_views, assembled.times
-    lags = {} if times is None else {view.name: usual_lag(view, lake, times) for view in views}
-    return usual_rows(assembled.request, assembled.columns, assembled.values, views=views, lags=lags)
 
 
 @contextmanager
@@ -263,7 +253,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
         "verdict": check_gates(metrics, definition.gates),
         "trusted": load_settings().trusted_types,
     }
-    return {**fields, "card": write_card(fields, _counts(split))}, _counts(split)
+    return {**fields, "usual": assembled.usual, "card": write_card(fields, _counts(split))}, _counts(split)
 
 
 def _fitted(

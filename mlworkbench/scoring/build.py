@@ -86,7 +86,7 @@ class Parts:
         Labels of the training rows.
     row_functions : sequence of RowFunction or callable, default=()
         In the order they are applied.
-    profile, metrics, origin : mapping, default={}
+    profile, metrics, origin, usual : mapping, default={}
         JSON-ready; `origin` says from which versions of the lake's tables the rows were made, and how many were drawn.
     card : str, default=""
         Markdown.
@@ -106,8 +106,6 @@ class Parts:
         More fields of the declaration.
     trusted : sequence of str, default=()
         As in ``settings.ini [trust] types``.
-    usual : mapping, default={}
-        What was usual in the training rows, see `Version.usual`; JSON-ready.
     """
 
     model: str
@@ -285,8 +283,7 @@ def _contracts(parts: Parts) -> dict[str, Any]:
 
 
 def _write_parts(folder: Path, parts: Parts, documents: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    more = {} if parts.trials is None else {"trials.json": parts.trials}
-    more |= {"usual.json": dict(parts.usual)} if parts.usual else {}
+    more = {name: value for name, value in (("trials.json", parts.trials), ("usual.json", parts.usual)) if value}
     for name, value in {**documents, "profile.json": dict(parts.profile), **more}.items():
         write_bytes(folder / name, json_text(value).encode())
     for name, data in {**files, "card.md": parts.card.encode()}.items():

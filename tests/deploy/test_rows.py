@@ -23,9 +23,11 @@ from mlworkbench.cli.score import score_lines
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.device import score_source
+from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
+from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.stream_events import Event
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import FeatureError, SettingsError
@@ -188,6 +190,17 @@ def test_a_file_in_cents_and_one_in_another_case_are_flagged_in_every_row(shop: 
     assert score_lines("v", {"scored": 20, "out": "x", "rejected": 0}) == ["v: 20 rows scored, written to x"]
 
 
+def test_the_few_cents_that_lie_inside_a_wide_range_are_told_with_the_others(shop: Shop, tmp_path: Path) -> None:
+    cents = pl.DataFrame({"price": [1.0] * 2 + [900.0] * 18, "shop": ["North"] * 20})
+    cents.write_csv(tmp_path / "cents.csv")
+    report = score_file(shop.sums, tmp_path / "cents.csv", home=Home.open(tmp_path / "home"))
+    assert report.flags.rows == 20
+    assert pl.read_csv(report.out)["flags"][0] == "price doubtful, 18 of 20 rows here are unusual"
+    cents[:8].write_csv(tmp_path / "few.csv")
+    few = score_file(shop.sums, tmp_path / "few.csv", home=Home.open(tmp_path / "home"))
+    assert (few.scored, few.flags.rows) == (8, 6)
+
+
 UNUSUAL = [{"price": 20.0, "shop": "North"}, {"price": 2000.0, "shop": "NORTH"}]
 
 
@@ -201,6 +214,7 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     device = score_source(shop.sums, data, tmp_path / "edge.jsonl")
     assert device.flagged == 1 and device.flags.startswith("1 of 2 rows flagged")
     assert "flags" in json.loads((tmp_path / "edge.jsonl").read_text().splitlines()[1])
+    assert collect(tmp_path / "edge.jsonl", shop.home).flagged == 1
     batch = score_batch(shop.sums, elsewhere, requests=pl.DataFrame(UNUSUAL))
     assert batch.flags.rows == 1 and pl.read_parquet(batch.partitions[0])["flags"].null_count() == 1
     name = read_log(elsewhere.log("sums"))["prediction_id"].to_list()
@@ -208,6 +222,14 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     assert sorted(len(fact["flags"]) for fact in facts) == [0, 2]
     lines = "\n".join(passport_lines(max(facts, key=lambda fact: len(fact["flags"]))))
     assert "unusual: price above" in lines and "shop unknown 'NORTH'" in lines
+
+
+def test_the_schema_of_the_service_knows_flags_refused_records_and_problems(shop: Shop) -> None:
+    _, answer = schemas_of(shop.sums.folder)
+    one, many = answer["oneOf"]
+    assert "flags" in one["properties"] and "flags" not in one["required"]
+    assert many["items"]["oneOf"][1]["required"] == ["index", "faults"]
+    assert "code" in answer["x-problem"]["required"]
 
 
 def test_refuse_concerns_the_row_and_off_says_nothing(shop: Shop, tmp_path: Path) -> None:
@@ -232,7 +254,7 @@ def test_the_policy_is_read_from_settings_and_a_wrong_word_is_one_line(
     assert load_settings(tmp_path).contract_flags == "refuse"
     for text in ("[workbench]\n[contract]\nflags = refused\n", "[workbench]\n[contract]\nflag = off\n"):
         file.write_text(text)
-        with pytest.raises(SettingsError, match="did you mean|known"):
+        with pytest.raises(SettingsError, match=r"did you mean|known"):
             load_settings(tmp_path)
     file.write_text("[workbench]\n")
     assert load_settings(tmp_path).contract_flags == "tell"

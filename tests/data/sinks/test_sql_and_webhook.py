@@ -55,6 +55,16 @@ def test_every_type_arrives_and_a_repetition_finds_it_equal(place):
 
 
 @tables
+def test_a_table_made_before_there_were_flags_gets_the_column(place):
+    place.sink().write(FIRST, ROWS)
+    later = ROWS.with_columns(prediction_id=pl.Series(["d", "e", "f"]), flags=pl.lit("temp above 38"))
+    place.sink().write("m-1f3a-2013-10-02", later)
+    place.sink().write(FIRST, ROWS.with_columns(flags=pl.Series(["odd", None, None])))
+    found = place.ask("SELECT prediction_id, flags FROM predictions ORDER BY prediction_id")
+    assert [flags for _, flags in found] == ["odd", None, None, *["temp above 38"] * 3]
+
+
+@tables
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_of_a_column_is_a_name(place, name):
     place.sink().write(FIRST, ROWS)

@@ -23,6 +23,7 @@ from .faults import Fault
 from .faults import faults_error
 from .faults import shorten
 from .relation import Relation
+from .relation import check_relation
 from .times import NO_TIME
 from .times import format_time
 from .times import parse_time
@@ -30,10 +31,11 @@ from .times import parse_time
 _all_ = [NO_TIME, Fault, Relation, faults_error, format_time, parse_time]
 
 # %% auto #0
-__all__ = ['KINDS', 'Column', 'Contract', 'NO_TIME', 'Fault', 'Relation', 'faults_error', 'format_time', 'parse_time']
+__all__ = ['KINDS', 'ABSENT', 'Column', 'Contract', 'NO_TIME', 'Fault', 'Relation', 'faults_error', 'format_time', 'parse_time']
 
 # %% ../nbs/06_contract.ipynb #d27072ca
 KINDS = ("number", "integer", "boolean", "category", "text", "vector", "time")
+ABSENT = ("", "none", "nan", "na", "nat")
 
 # %% ../nbs/06_contract.ipynb #25c35732
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Column:
         True allows infinity, for number and vector.
     personal : bool
         True keeps values out of every message.
+    missing : str
+        What the pipeline is given for a missing value, one of `ABSENT`: None, NaN, ``pandas.NA`` or ``pandas.NaT``.
+        Empty: as the dtype has it, which is NaN for text.
     pseudonym : bool
         True for what identifies a person: a pseudonym is stored and looked up in its place; implies `personal`.
     unit : str
@@ -95,6 +100,7 @@ class Column:
     size: int = 0
     known_at: str = ""
     pseudonym: bool = False
+    missing: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself."""
@@ -151,7 +157,9 @@ def _check_kind(column: Column) -> None:
         _refuse(column, "a name is text of at least one letter", column.name, "name the column")
     if column.kind not in KINDS:
         _refuse(column, f"kind is one of {', '.join(KINDS)}", column.kind, nearest(str(column.kind), KINDS))
-    if column.nullable and column.kind in ("integer", "boolean"):
+    if column.missing not in ABSENT:
+        _refuse(column, f"missing is one of {', '.join(ABSENT[1:])}", column.missing, "leave it out")
+    if column.nullable and (column.kind == "integer" or (column.kind == "boolean" and not column.missing)):
         other = "number" if column.kind == "integer" else "category"
         _refuse(column, f"kind {column.kind} has no missing value", "nullable", f"declare it {other}")
     if column.pseudonym and (column.kind not in ("category", "text") or column.categories is not None):
@@ -177,25 +185,6 @@ def _check_rules(column: Column) -> None:
         _refuse(column, "categories are texts, each once", known, "correct the list")
     if column.closed and known is None:
         _refuse(column, "closed needs categories", None, "list them")
-
-# %% ../nbs/06_contract.ipynb #21e30a53
-def _check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
-    """Refuse a relation of columns that are not there, or of kinds that it cannot compare."""
-    first, *others = relation.columns
-    for name in relation.columns:
-        if name not in kinds:
-            raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
-    numbers = {"number", "integer", "time"} if relation.rule == "difference" else {"number", "integer"}
-    for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
-        if kinds[name] not in numbers:
-            got = f"{name!r} of kind {kinds[name]}"
-            raise ContractError(f"contract: a {relation.rule} compares numbers; got {got}; drop it")
-    if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
-        got = f"{kinds[first]} and {kinds[others[0]]}"
-        raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
-    for name in others if relation.rule == "depends" else ():
-        if kinds[name] not in ("category", "text"):
-            raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")
 
 # %% ../nbs/06_contract.ipynb #76819a3d
 @dataclass(frozen=True)
@@ -241,7 +230,7 @@ class Contract:
             if name not in names:
                 raise ContractError(f"contract: a key names columns; got {name!r}; {nearest(name, names)}")
         for relation in self.relations:
-            _check_relation(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
+            check_relation(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
 
     @property
     def names(self) -> tuple[str, ...]:

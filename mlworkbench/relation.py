@@ -14,7 +14,7 @@ from .errors import ContractError
 from .errors import nearest
 
 # %% auto #0
-__all__ = ['RULES', 'Relation']
+__all__ = ['RULES', 'Relation', 'check_relation']
 
 # %% ../nbs/05_relation.ipynb #a6958116
 RULES = ("difference", "ratio", "depends", "missing")
@@ -109,3 +109,35 @@ def _check(relation: Relation) -> None:
         raise ContractError(f"{what}: a bound, lower at most upper; got {(lower, upper)}; correct them")
     if relation.rule == "depends" and not all(len(row) == count + 1 for row in relation.known):
         raise ContractError(f"{what}: known rows of {count - 1} keys and two bounds; got another length; correct them")
+
+# %% ../nbs/05_relation.ipynb #e5c0155a
+def check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
+    """Refuse a relation of columns that are not there, or of kinds that it cannot compare.
+
+    Parameters
+    ----------
+    relation : Relation
+        Of a contract.
+    kinds : mapping of str to str
+        Kind of each column.
+
+    Raises
+    ------
+    ContractError
+        Naming the column.
+    """
+    first, *others = relation.columns
+    for name in relation.columns:
+        if name not in kinds:
+            raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
+    numbers = {"number", "integer", "time"} if relation.rule == "difference" else {"number", "integer"}
+    for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
+        if kinds[name] not in numbers:
+            got = f"{name!r} of kind {kinds[name]}"
+            raise ContractError(f"contract: a {relation.rule} compares numbers; got {got}; drop it")
+    if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
+        got = f"{kinds[first]} and {kinds[others[0]]}"
+        raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
+    for name in others if relation.rule == "depends" else ():
+        if kinds[name] not in ("category", "text"):
+            raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")

@@ -24,6 +24,7 @@ from ..scoring.build import build_version
 from ..scoring.decision import decide
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import ReferenceScorer
+from ..scoring.reference import global_settings
 from ..scoring.reference import plain_classes
 from ..scoring.reference import response_method
 from ..scoring.reference import tuned_rule
@@ -55,7 +56,7 @@ class Fitted:
     threshold : float or None
         Score from which a row is decided for it.
     input : str
-        What the pipeline takes: ``frame``, ``array`` or ``series``.
+        What the pipeline takes: ``frame``, ``polars``, ``array`` or ``series``.
     """
 
     pipeline: Estimator
@@ -265,7 +266,7 @@ def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -
     registry, model = Registry(home), str(fields["model"])
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as name:
         folder = Path(name) / "version"
-        content = build_version(folder, **fields)
+        content = build_version(folder, **{"config": global_settings(), **fields})
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
     gates = dict(fields["verdict"])

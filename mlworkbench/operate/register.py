@@ -25,6 +25,7 @@ from ..evaluation.profile import profile_frame
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .missing import check_missing
 from .persons import rows_without_names
 from .publish import Fitted
 from .publish import TrainResult
@@ -63,7 +64,7 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     frame : data frame
         The rows as a data frame, with its dtypes.
     input : str
-        ``frame``, ``array`` or ``series``.
+        ``frame``, ``polars``, ``array`` or ``series``.
 
     Raises
     ------
@@ -73,12 +74,14 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     import pandas as pd
 
     if isinstance(X, pl.DataFrame):
-        return X, X, "frame"
+        return X, X, "polars"
     if isinstance(X, pd.DataFrame):
         _refuse_twice([str(name) for name in X.columns])
         frame, takes = X.rename(columns=str).reset_index(drop=True), "frame"
     elif isinstance(X, pd.Series) or np.ndim(X) == 1:
-        frame, takes = pd.DataFrame({str(getattr(X, "name", None) or "text"): list(X)}), "series"
+        name = str(getattr(X, "name", None) or "text")
+        values = X.reset_index(drop=True) if isinstance(X, pd.Series) else list(X)
+        frame, takes = pd.DataFrame({name: values}), "series"
     elif np.asarray(X).ndim == 2:  # a sparse matrix has none
         array = np.asarray(X)
         frame, takes = pd.DataFrame({f"x{k}": array[:, k] for k in range(array.shape[1])}), "array"
@@ -92,7 +95,7 @@ def _table(frame: Rows) -> pl.DataFrame:
     from pandas.api.types import infer_dtype
 
     try:
-        return pl.DataFrame(pl.from_pandas(frame))
+        return pl.DataFrame(pl.from_pandas(frame)).cast({pl.Null: pl.Float64})
     except (TypeError, ValueError):
         mixed = [name for name in frame.columns if "mixed" in infer_dtype(frame[name], skipna=True)]
         got = f"{', '.join(map(repr, mixed)) or 'one'} of several"
@@ -210,7 +213,7 @@ def register(
             f"{name}_rows", None, Contract(tuple(Column(one, "text", pseudonym=True) for one in named.personal))
         )
         pseudonyms = table_pseudonyms(kept, place, lake)
-        assembled = assemble(definition, lake, pseudonyms=pseudonyms)
+        assembled = assemble(definition, lake, pseudonyms=pseudonyms, polars=takes == "polars")
         fields = {**_registered(definition, assembled, takes), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         result = publish(place, fields, rows={"given": len(assembled)})
@@ -224,6 +227,7 @@ def _registered(definition: ModelDefinition, assembled: Assembled, takes: str) -
     labels, present = clean_labels(assembled.labels, task)
     fitted = read_rule(single_threaded(definition.estimator), assembled.contract, task, input=takes)
     _check_apart(fitted, assembled, definition.personal)
+    check_missing(fitted, assembled.frame, assembled.missing)
     asked = {name: values for name, values in assembled.columns.items() if name not in definition.personal}
     fields = {
         **_judged(fitted, assembled, labels, present),

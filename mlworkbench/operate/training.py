@@ -27,6 +27,7 @@ from ..evaluation.profile import profile_frame
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
+from .missing import check_missing
 from .persons import definition_pseudonyms
 from .publish import Fitted
 from .publish import TrainResult
@@ -68,8 +69,6 @@ def ingest_missing(definition: ModelDefinition, home: Home, *, progress: Progres
     ----------
     definition : ModelDefinition
         Whose `tables`.
-    home : Home
-        The workbench's state.
     progress : callable, optional
         Called with words, rows done and rows in all.
 
@@ -182,8 +181,6 @@ def train(
     ----------
     definition : ModelDefinition
         What to train.
-    home : Home
-        The workbench's state.
     progress : callable, optional
         Called with words, steps done and steps in all.
     rows : int, optional
@@ -236,6 +233,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
     task, labels, split = taught(definition, assembled)
     teach, rest = assembled.frame.take(split.train), assembled.frame.take(split.validation)
     fitted, trials = fit(definition, teach, labels[split.train], assembled=assembled, task=task)
+    check_missing(fitted, assembled.frame, assembled.missing)
     times = None if assembled.times is None else assembled.times[split.validation]
     metrics = judge(fitted, rest, labels[split.validation], times=times, seed=definition.seed)
     fields = {

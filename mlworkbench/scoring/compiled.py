@@ -252,5 +252,12 @@ def open_scorer(
     from mlworkbench.scoring.reference import ReferenceScorer
 
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted)
-    classes, positive = declaration["classes"], declaration["positive"]
-    return ReferenceScorer(pipeline, frame, declaration["task"], classes, positive=positive, input=declaration["input"])
+    return ReferenceScorer(
+        pipeline,
+        frame,
+        declaration["task"],
+        declaration["classes"],
+        positive=declaration["positive"],
+        input=declaration["input"],
+        config=declaration.get("sklearn_settings", {}),
+    )

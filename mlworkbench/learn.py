@@ -132,8 +132,8 @@ def _kind_of_objects(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]
     if all(issubclass(kind, str) for kind in present):
         return "text", np.array([None if value != value else value for value in listed], dtype=object)
     if present == {bool}:
-        whole = np.array([None if value != value else value for value in listed], dtype=object)
-        return "boolean", whole if missing else values.astype(np.bool_)
+        flags = np.array([None if value != value else value for value in listed], dtype=object)
+        return "boolean", flags if missing else values.astype(np.bool_)
     column = Column(name, "number", nullable=True, infinite=True)
     numbers, faults = read_column(column, listed)
     if not faults:

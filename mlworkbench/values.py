@@ -70,11 +70,12 @@ def _read_integer(value: object, column: Column) -> int:
     """Read a whole number of 64 bits; 3.0 is one."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise WrongValueError("a whole number", _number_hint(value, column))
-    if isinstance(value, float | np.floating) and not float(value).is_integer():
+    pointed = isinstance(value, float | np.floating)
+    if pointed and not float(value).is_integer():
         raise WrongValueError("a whole number", "declare the column number if it has fractions")
     if not -WHOLE <= value < WHOLE:
         raise WrongValueError("a whole number of 64 bits")
-    if isinstance(value, float | np.floating) and abs(value) >= 2**53:
+    if pointed and abs(float(value)) >= 2**53:
         raise WrongValueError("a whole number, below 2**53 where it is written as a float", "send all of its digits")
     return int(value)
 

@@ -258,7 +258,8 @@ def _times(table: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
 
 def _labels(values: pl.Series) -> NDArray[Any]:
     """Give labels as float64, or as objects of text, boolean, and whole numbers that float64 would merge."""
-    large = values.dtype.is_integer() and any(abs(end or 0) > 2**53 for end in (values.min(), values.max()))
+    ends = (values.min(), values.max()) if values.dtype.is_integer() else ()
+    large = any(isinstance(end, int) and abs(end) > 2**53 for end in ends)
     if values.dtype.is_numeric() and not large:
         return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
     result = np.empty(len(values), dtype=object)

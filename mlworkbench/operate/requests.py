@@ -145,7 +145,8 @@ def _stated(column: Column, stated: Contract) -> Column:
         rule = replace(rule, personal=True)
     if not says or rule.kind != column.kind or column.pseudonym:
         return column
-    return replace(rule, dtype=column.dtype, nullable=rule.nullable or column.nullable)
+    nullable = rule.nullable or column.nullable
+    return replace(rule, dtype=column.dtype, nullable=nullable, missing=column.missing)
 
 # %% ../../nbs/operate/59_requests.ipynb #01bad429
 def personal_names(definition: ModelDefinition, contract: Contract | None) -> tuple[str, ...]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from ..data.source import is_typed
 from ..errors import DefinitionError
 
 Data = Any  # a data frame, a path, a source
@@ -57,7 +59,8 @@ def _dtype_name(values: Data) -> str:
     if values.dtype != object:
         return str(values.dtype)
     kinds = set(map(type, values[values.notna()]))
-    return "object[int]" if kinds == {int} else "object"
+    whole = kinds and all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds)
+    return "object[int]" if whole else "object"
 
 # %% ../../nbs/scoring/34_given.ipynb #af8558d7
 ABSENT = {"NoneType": "none", "NAType": "na", "NaTType": "nat"}
@@ -91,7 +94,7 @@ def missing_of(data: Data, table: pl.DataFrame, *, polars: bool = False) -> dict
     if hasattr(getattr(data, "dtypes", None), "items"):
         objects = [name for place, name in enumerate(data.columns) if data.iloc[:, place].dtype == object]
         return {str(name): _counted(data[name]) for name in objects}
-    kind = "none" if all(getattr(part, "typed", True) for part in getattr(data, "parts", (data,))) else "nan"
+    kind = "none" if is_typed(data) else "nan"
     named = [name for name, dtype in table.schema.items() if not dtype.is_numeric() and not dtype.is_temporal()]
     found = {name: {kind: table[name].null_count()} for name in named}
     floats = [name for name, dtype in table.schema.items() if dtype.is_float()] if polars else []

@@ -18,6 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from mlworkbench.cli.models import frame_of
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import request_columns
@@ -204,6 +205,15 @@ def test_a_definition_reads_missing_texts_as_a_notebook_does(home, tmp_path, end
     assert found.contract.column("t").missing == kind
     given = frame_to_pandas(found.frame, found.contract)["t"].tolist()
     assert [type(value) for value in given] == [type(value) for value in read["t"]]
+
+
+def test_a_file_of_the_command_line_is_read_as_pandas_reads_it(tmp_path) -> None:
+    table = pl.DataFrame({"t": ["x", None], "n": [1, None], "y": [0, 1]})
+    table.write_csv(tmp_path / "rows.csv")
+    table.write_parquet(tmp_path / "rows.parquet")
+    for ending, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        given, wanted = frame_of(str(tmp_path / f"rows.{ending}"), "y"), read(tmp_path / f"rows.{ending}")
+        assert [type(value) for value in given["t"]] == [type(value) for value in wanted["t"]]
 
 
 # --- categories that training did not see ------------------------------------------------------------------------

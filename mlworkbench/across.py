@@ -187,5 +187,5 @@ def check_relations(columns: Mapping[str, NDArray[Any]], contract: Contract) -> 
 
 def _comparable(values: NDArray[Any] | None, kind: str) -> bool:
     """Say whether an array is there, and of its kind's own type."""
-    types = {"category": "O", "text": "O", "boolean": "b", "vector": "f"}
+    types = {"category": "O", "text": "O", "boolean": "bO", "vector": "f"}
     return values is not None and values.dtype.kind in types.get(kind, "fiu")

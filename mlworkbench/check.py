@@ -5,7 +5,6 @@
 # %% ../nbs/08_check.ipynb #86a5b23f
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +16,19 @@ from numpy.typing import NDArray
 from .across import check_relations
 from .contract import Column, Contract
 from .errors import nearest
-from .faults import NOTHING, WITHHELD, Fault
+from .faults import NOTHING, WITHHELD, Fault, category_hint, plain_spelling
 from .jsontext import HALF, HALF_HINT, all_readable, is_readable
+from .narrow import beyond_type, limits_of
 from .records import columns_of, read_column
 from .times import NO_TIME, format_time
 from .units import unit_hint
 
 # %% auto #0
-__all__ = ['Broken', 'DTYPES', 'FEW', 'BROKEN', 'plain_spelling', 'category_hint', 'check_columns', 'check_key', 'check_records']
+__all__ = ['Broken', 'DTYPES', 'FEW', 'BROKEN', 'check_columns', 'check_key', 'check_records']
 
 # %% ../nbs/08_check.ipynb #80b5d8c6
 Broken = tuple[NDArray[np.bool_], str, bool]
-DTYPES = {"number": "fiu", "integer": "iu", "boolean": "b", "category": "O", "text": "O", "vector": "f", "time": "i"}
+DTYPES = {"number": "fiu", "integer": "iu", "boolean": "bO", "category": "O", "text": "O", "vector": "f", "time": "i"}
 FEW = 32
 
 
@@ -42,6 +42,9 @@ def _broken_numbers(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
     if column.upper is not None:
         outside |= values > column.upper
     outside &= ~missing & ~infinite
+    for beyond in beyond_type(column, values):
+        outside &= ~beyond[0]
+        yield beyond
     if not column.nullable:
         yield _by_row(missing), "not null", True
     yield _by_row(infinite), "a finite number", True
@@ -82,47 +85,6 @@ def _unknown_categories(column: Column, listed: list[Any], unknown: NDArray[np.b
     misspelt = np.array([new and plain_spelling(value) in spelt for value, new in pairs], dtype=bool)
     yield unknown & ~misspelt, column.categories_text, False
     yield misspelt, f"spelt as known; {column.categories_text}", True
-
-
-def plain_spelling(value: str) -> str:
-    """Give a text without case and without superfluous blanks.
-
-    Examples
-    --------
-    >>> plain_spelling(" aa  b")
-    'aa b'
-    """
-    return " ".join(value.split()).casefold()
-
-# %% ../nbs/08_check.ipynb #c11a2b6c
-def category_hint(value: str, known: Sequence[str]) -> str:
-    """Say which known category an unknown one was probably meant to be.
-
-    Parameters
-    ----------
-    value : str
-        The unknown category.
-    known : sequence of str
-        The known ones.
-
-    Returns
-    -------
-    str
-        The hint; empty where nothing is close.
-
-    Examples
-    --------
-    >>> category_hint("aa ", ["AA", "UA"])
-    "did you mean 'AA'? (blank, case)"
-    """
-    plain = " ".join(value.split())
-    for category in known:
-        squeezed = " ".join(category.split())
-        if squeezed.casefold() == plain.casefold():
-            differs = {"blank": category.casefold() != value.casefold(), "case": squeezed != plain}
-            return f"did you mean {category!r}? ({', '.join(word for word in differs if differs[word])})"
-    close = difflib.get_close_matches(value, known, n=1) if len(known) <= 64 else []
-    return f"did you mean {close[0]!r}?" if close else ""
 
 # %% ../nbs/08_check.ipynb #ae30877a
 def check_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) -> list[Fault]:
@@ -165,9 +127,9 @@ def _passes(column: Column, values: NDArray[Any]) -> bool:
     """Pass a short column that is certainly right; False only asks for a closer look."""
     if len(values) > FEW or values.ndim != 1 or values.dtype.kind not in DTYPES[column.kind]:
         return False
-    if column.kind == "boolean":
-        return True
     listed = values.tolist()
+    if column.kind == "boolean":
+        return values.dtype.kind == "b" or all(type(v) is bool or (v is None and column.nullable) for v in listed)
     if column.kind in ("category", "text"):
         known = column.categories
         present = [v for v in listed if v is not None] if column.nullable else listed
@@ -177,6 +139,9 @@ def _passes(column: Column, values: NDArray[Any]) -> bool:
     upper = limit if column.upper is None else min(column.upper, limit)
     if column.kind == "time":
         return all(lower <= v <= upper and v != NO_TIME for v in listed)
+    limits = limits_of(column)
+    if limits is not None and not all(map(limits.holds, listed)):
+        return False
     return all(lower <= v <= upper or (v != v and column.nullable) for v in listed)
 
 
@@ -191,7 +156,9 @@ def _check_column(column: Column, values: NDArray[Any]) -> list[Fault]:
         return [Fault(-1, column.name, f"an array for kind {column.kind}", got, "cast the column")]
     if column.kind == "vector" and column.size and values.shape[1] != column.size:
         return [Fault(-1, column.name, f"vectors of {column.size} numbers", values.shape[1], "correct their length")]
-    found = () if column.kind == "boolean" else BROKEN[column.kind](column, values)
+    if column.kind == "boolean":
+        return [] if values.dtype.kind == "b" else read_column(column, values.tolist())[1]
+    found = BROKEN[column.kind](column, values)
     return [fault for broken in found if broken[0].any() for fault in _faults(column, values, broken)]
 
 

@@ -19,10 +19,11 @@ from .times import NO_TIME, format_time, parse_time
 _all_ = [NO_TIME, Fault, Relation, faults_error, format_time, parse_time]
 
 # %% auto #0
-__all__ = ['KINDS', 'Column', 'Contract', 'NO_TIME', 'Fault', 'Relation', 'faults_error', 'format_time', 'parse_time']
+__all__ = ['KINDS', 'ABSENT', 'Column', 'Contract', 'NO_TIME', 'Fault', 'Relation', 'faults_error', 'format_time', 'parse_time']
 
 # %% ../nbs/06_contract.ipynb #d27072ca
 KINDS = ("number", "integer", "boolean", "category", "text", "vector", "time")
+ABSENT = ("", "none", "nan", "na", "nat")
 
 # %% ../nbs/06_contract.ipynb #25c35732
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Column:
         True allows infinity, for number and vector.
     personal : bool
         True keeps values out of every message.
+    missing : str
+        What the pipeline is given for a missing value, one of `ABSENT`: None, NaN, ``pandas.NA`` or ``pandas.NaT``.
+        Empty: as the dtype has it, which is NaN for text.
     pseudonym : bool
         True for what identifies a person: a pseudonym is stored and looked up in its place; implies `personal`.
     unit : str
@@ -84,6 +88,7 @@ class Column:
     size: int = 0
     known_at: str = ""
     pseudonym: bool = False
+    missing: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself."""
@@ -142,7 +147,9 @@ def _check_kind(column: Column) -> None:
         _refuse(column, f"name and categories are {HALF}", "something else", "rename it")
     if column.kind not in KINDS:
         _refuse(column, f"kind is one of {', '.join(KINDS)}", column.kind, nearest(str(column.kind), KINDS))
-    if column.nullable and column.kind in ("integer", "boolean"):
+    if column.missing not in ABSENT:
+        _refuse(column, f"missing is one of {', '.join(ABSENT[1:])}", column.missing, "leave it out")
+    if column.nullable and (column.kind == "integer" or (column.kind == "boolean" and not column.missing)):
         other = "number" if column.kind == "integer" else "category"
         _refuse(column, f"kind {column.kind} has no missing value", "nullable", f"declare it {other}")
     if column.pseudonym and (column.kind not in ("category", "text") or column.categories is not None):
@@ -168,29 +175,6 @@ def _check_rules(column: Column) -> None:
         _refuse(column, "categories are texts, each once", known, "correct the list")
     if column.closed and known is None:
         _refuse(column, "closed needs categories", None, "list them")
-
-# %% ../nbs/06_contract.ipynb #21e30a53
-def _check_relation(relation: Relation, kinds: Mapping[str, str]) -> None:
-    """Refuse a relation of columns that are not there, or of kinds that it cannot compare."""
-    first, *others = relation.columns
-    for name in relation.columns:
-        if name not in kinds:
-            raise ContractError(f"contract: a relation names columns; got {name!r}; {nearest(name, kinds)}")
-    timed = relation.rule in ("difference", "offset")
-    numbers = {"number", "integer", "time"} if timed else {"number", "integer"}
-    for name in {"missing": (), "depends": (first,)}.get(relation.rule, relation.columns):
-        if kinds[name] not in numbers:
-            got = f"{name!r} of kind {kinds[name]}"
-            raise ContractError(f"contract: a {relation.rule} compares numbers; got {got}; drop it")
-    if relation.rule == "difference" and (kinds[first] == "time") != (kinds[others[0]] == "time"):
-        got = f"{kinds[first]} and {kinds[others[0]]}"
-        raise ContractError(f"contract: a difference is of two times or of two numbers; got {got}; drop it")
-    if relation.rule == "offset" and (kinds[first], kinds[others[0]] == "time") != ("time", not relation.clock):
-        got = f"{kinds[first]} and {kinds[others[0]]}"
-        raise ContractError(f"contract: an offset is of a time, and a time or a clock; got {got}; drop it")
-    for name in others if relation.rule == "depends" else ():
-        if kinds[name] not in ("category", "text"):
-            raise ContractError(f"contract: a key is text; got {name!r} of kind {kinds[name]}; drop it")
 
 # %% ../nbs/06_contract.ipynb #76819a3d
 @dataclass(frozen=True)

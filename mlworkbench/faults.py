@@ -5,6 +5,7 @@
 # %% ../nbs/04_faults.ipynb #31fb730c
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .errors import ContractError
 from .jsontext import is_readable
 
 # %% auto #0
-__all__ = ['WITHHELD', 'NOTHING', 'Words', 'shorten', 'Fault', 'error_text', 'faults_error']
+__all__ = ['WITHHELD', 'NOTHING', 'Words', 'shorten', 'Fault', 'error_text', 'faults_error', 'plain_spelling', 'category_hint']
 
 # %% ../nbs/04_faults.ipynb #c7de965a
 WITHHELD = "(withheld: personal)"
@@ -127,3 +128,44 @@ def faults_error(faults: Sequence[Fault], what: str) -> ContractError:
     first = min(faults, key=lambda fault: not fault.severe)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return ContractError(f"{what}: {first.line()}{more}")
+
+# %% ../nbs/04_faults.ipynb #8fa73007
+def plain_spelling(value: str) -> str:
+    """Give a text without case and without superfluous blanks.
+
+    Examples
+    --------
+    >>> plain_spelling(" aa  b")
+    'aa b'
+    """
+    return " ".join(value.split()).casefold()
+
+
+def category_hint(value: str, known: Sequence[str]) -> str:
+    """Say which known category an unknown one was probably meant to be.
+
+    Parameters
+    ----------
+    value : str
+        The unknown category.
+    known : sequence of str
+        The known ones.
+
+    Returns
+    -------
+    str
+        The hint; empty where nothing is close.
+
+    Examples
+    --------
+    >>> category_hint("aa ", ["AA", "UA"])
+    "did you mean 'AA'? (blank, case)"
+    """
+    plain = " ".join(value.split())
+    for category in known:
+        squeezed = " ".join(category.split())
+        if squeezed.casefold() == plain.casefold():
+            differs = {"blank": category.casefold() != value.casefold(), "case": squeezed != plain}
+            return f"did you mean {category!r}? ({', '.join(word for word in differs if differs[word])})"
+    close = difflib.get_close_matches(value, known, n=1) if len(known) <= 64 else []
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -91,9 +91,12 @@ def learn_column(name: str, values: NDArray[Any], *, dtype: str = "", bounded: b
     ('f', 'm')
     """
     kind, values = _kind_of(name, values)
-    if kind in ("boolean", "time"):
-        missing = kind == "time" and bool((values == np.iinfo(np.int64).min).any())
+    if kind == "time":
+        missing = bool((values == np.iinfo(np.int64).min).any())
         return Column(name, kind, nullable=missing, learned=True, dtype=dtype)
+    if kind == "boolean":
+        missing = values.dtype == object
+        return Column(name, kind, nullable=missing, missing="none" if missing else "", learned=True, dtype=dtype)
     if kind == "text":
         return _learn_text(name, values, dtype=dtype, bounded=bounded)
     size = values.shape[1] if values.ndim == 2 else 0
@@ -128,8 +131,9 @@ def _kind_of_objects(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]
     missing = any(value is None or value != value for value in listed)
     if all(issubclass(kind, str) for kind in present):
         return "text", np.array([None if value != value else value for value in listed], dtype=object)
-    if not missing and present == {bool}:
-        return "boolean", values.astype(np.bool_)
+    if present == {bool}:
+        flags = np.array([None if value != value else value for value in listed], dtype=object)
+        return "boolean", flags if missing else values.astype(np.bool_)
     column = Column(name, "number", nullable=True, infinite=True)
     numbers, faults = read_column(column, listed)
     if not faults:

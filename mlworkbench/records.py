@@ -20,9 +20,9 @@ from .faults import NOTHING
 from .faults import Fault
 from .jsontext import all_readable
 from .values import MISSING
-from .values import PLACEHOLDERS
 from .values import READERS
 from .values import WrongValueError
+from .values import blank_of
 from .values import is_null
 
 # %% auto #0
@@ -41,11 +41,13 @@ PLAIN: dict[str, tuple[frozenset[type], Any]] = {
 def _plain_column(column: Column, raw: list[Any]) -> NDArray[Any] | None:
     """Make a column whose values all have the kind's own type; None where a closer look is needed."""
     kinds, dtype = PLAIN.get(column.kind, (frozenset(), None))
+    if column.kind == "boolean" and column.nullable:
+        dtype = object
     found = set(map(type, raw))
     if dtype is None:
         return None
     if not found <= kinds:
-        if not (column.nullable and dtype is object and found <= {str, type(None)}):
+        if not (column.nullable and dtype is object and found <= {*kinds, type(None)}):
             return None
     elif dtype is np.float64 and not _is_finite(raw):
         return None
@@ -92,7 +94,7 @@ def read_column(column: Column, raw: Sequence[Any]) -> tuple[NDArray[Any], list[
     values = _plain_column(column, raw)
     if values is not None:
         return values, []
-    read, blank = READERS[column.kind], PLACEHOLDERS.get(column.kind)
+    read, blank = READERS[column.kind], blank_of(column)
     found: list[Any] = []
     faults: list[Fault] = []
     for row, value in enumerate(raw):
@@ -106,6 +108,8 @@ def read_column(column: Column, raw: Sequence[Any]) -> tuple[NDArray[Any], list[
 
 def array_of(column: Column, found: list[Any]) -> NDArray[Any]:
     """Make the array of a kind, other than a vector's, from values that were read."""
+    if column.kind == "boolean" and column.nullable:
+        return np.array(found, dtype=object)
     return np.array(found, dtype=np.int64 if column.kind == "time" else PLAIN[column.kind][1])
 
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from .across import MINUTE
 from .check import check_records
-from .check import plain_spelling
 from .contract import NO_TIME
 from .contract import Column
 from .contract import Contract
 from .faults import Fault
+from .faults import plain_spelling
 from .jsontext import is_readable
+from .narrow import limits_of
 from .offset import offset
 from .records import array_of
 from .relation import Relation
@@ -50,7 +51,8 @@ def _number_judge(column: Column) -> Judge:
             return REFUSED
         return GOOD if lower <= value <= upper else outside
 
-    return judge
+    held = limits_of(column)
+    return judge if held is None else lambda value: judge(value) if held.holds(value) else REFUSED
 
 
 def _text_judge(column: Column) -> Judge:

@@ -26,7 +26,7 @@ from .times import TIME_RULE
 from .times import parse_time
 
 # %% auto #0
-__all__ = ['WHOLE', 'MISSING', 'Reader', 'READERS', 'PLACEHOLDERS', 'WrongValueError', 'is_null', 'read_value']
+__all__ = ['WHOLE', 'MISSING', 'Reader', 'READERS', 'PLACEHOLDERS', 'WrongValueError', 'blank_of', 'is_null', 'read_value']
 
 # %% ../nbs/07_values.ipynb #51a7e281
 WHOLE = 2**63
@@ -73,10 +73,13 @@ def _read_integer(value: object, column: Column) -> int:
     """Read a whole number of 64 bits; 3.0 is one."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise WrongValueError("a whole number", _number_hint(value, column))
-    if isinstance(value, float | np.floating) and not float(value).is_integer():
+    pointed = isinstance(value, float | np.floating)
+    if pointed and not float(value).is_integer():
         raise WrongValueError("a whole number", "declare the column number if it has fractions")
     if not -WHOLE <= value < WHOLE:
         raise WrongValueError("a whole number of 64 bits")
+    if pointed and abs(float(value)) >= 2**53:
+        raise WrongValueError("a whole number, below 2**53 where it is written as a float", "send all of its digits")
     return int(value)
 
 
@@ -131,6 +134,11 @@ READERS: dict[str, Reader] = {
 PLACEHOLDERS: dict[str, Any] = {"number": math.nan, "integer": 0, "boolean": False, "time": NO_TIME}
 
 
+def blank_of(column: Column) -> Any:  # noqa: ANN401, RUF100 - of the column's kind
+    """Give what stands where a value is missing: the placeholder of the kind, None for a boolean that may be."""
+    return None if column.nullable and column.kind == "boolean" else PLACEHOLDERS.get(column.kind)
+
+
 def is_null(value: object, column: Column) -> bool:
     """Say whether a value is missing; refuse it where it must not be."""
     if value is MISSING:
@@ -145,6 +153,6 @@ def is_null(value: object, column: Column) -> bool:
 def read_value(value: object, column: Column) -> Any:  # noqa: ANN401, RUF100 - of the column's kind
     """Read one value: `MISSING` where the column refuses it, its kind's placeholder where it is null."""
     try:
-        return PLACEHOLDERS.get(column.kind) if is_null(value, column) else READERS[column.kind](value, column)
+        return blank_of(column) if is_null(value, column) else READERS[column.kind](value, column)
     except WrongValueError:
         return MISSING

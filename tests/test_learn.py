@@ -71,6 +71,7 @@ def test_a_column_that_was_negative_may_go_lower() -> None:
         (objects([1, None]), "number", True),
         (objects([1.5, 2]), "number", False),
         (objects([True, False]), "boolean", False),
+        (objects([True, None]), "boolean", True),
         (np.array(["2013-01-01"], dtype="datetime64[ns]"), "time", False),
         (np.array(["2013-01-01", "NaT"], dtype="datetime64[ns]"), "time", True),
         (np.zeros((2, 3)), "vector", False),
@@ -83,7 +84,7 @@ def test_the_kind_is_seen_from_the_values(values: np.ndarray, kind: str, nullabl
 
 
 @pytest.mark.parametrize(
-    "values", [objects([1, "a"]), objects([True, 1.5]), objects([True, None]), objects([[1], [2]]), np.array([1j])]
+    "values", [objects([1, "a"]), objects([True, 1.5]), objects([[1], [2]]), np.array([1j])]
 )
 def test_a_column_of_no_kind_is_refused_in_one_line(values: np.ndarray) -> None:
     with pytest.raises(ContractError, match=r"column 'a': .*; got .*; convert or drop it"):

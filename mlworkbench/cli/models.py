@@ -167,16 +167,17 @@ def register(
 
 
 def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read rows as a frame and see that the label is there; of a CSV file, `text` columns stay text."""
+    """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa
 
+    from mlworkbench.data.source import is_typed
     from mlworkbench.data.source import open_source
 
     source = open_source(rows_from(data, query), text=text)
     if label not in source.columns():
         raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
-    return frame
+    return frame if is_typed(source) else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
 
 # %% ../../nbs/cli/82_models.ipynb #77620e30
 Reference = Annotated[

@@ -128,8 +128,12 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
     arrays, faults = [], []
     for column in contract.columns:
         values, misfits = convert(batch.column(column.name), column, what, typed=typed)
+        sent = batch.column(column.name)
+        faults += _misfit_faults(sent, values, misfits, column)
+        if column.kind == "number" and column.name in contract.key:
+            values, found = _distinct(sent, values, column)
+            faults += found
         arrays.append(values)
-        faults += _misfit_faults(batch.column(column.name), values, misfits, column)
     told = {(fault.row, fault.column) for fault in faults}
     stored = pa.RecordBatch.from_arrays(arrays, schema=stored_schema(contract))
     check_table(stored, contract, what)
@@ -154,6 +158,15 @@ def _at(values: pa.Array, column: Column, rows: NDArray[np.int64]) -> NDArray[An
     if column.kind == "vector":
         return checkable(values, column)[rows]
     return checkable(values.take(pa.array(rows)), column)
+
+
+def _distinct(sent: pa.Array, values: pa.Array, column: Column) -> tuple[pa.Array, list[Fault]]:
+    """Refuse numbers of a key that a double may not tell from their neighbours, else two rows would be one."""
+    alike = pc.greater_equal(pc.abs(values), 2.0**53).fill_null(False)
+    rule = "a number below 2**53, since it is a key and a double may not tell it from its neighbours"
+    rows, hint = np.flatnonzero(alike).tolist(), "declare the column integer or text"
+    kept = pc.if_else(alike, pa.scalar(None, values.type), values) if rows else values
+    return kept, [column.fault(row, rule, sent[row].as_py(), hint) for row in rows]
 
 
 def _misfit_faults(sent: pa.Array, values: pa.Array, misfits: pa.Array, column: Column) -> list[Fault]:

@@ -77,7 +77,7 @@ def _integer(values: pa.Array) -> Converted:
     if values.type == WHOLE:
         return values, _none(values)
     numbers, misfits = _number(values)
-    exact = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less_equal(pc.abs(numbers), 2.0**53))
+    exact = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**53))
     kept, broken = _fitting(numbers, exact.fill_null(False))
     return kept.cast(WHOLE), pc.or_(misfits, broken)
 

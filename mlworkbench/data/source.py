@@ -34,7 +34,7 @@ from ..errors import IngestError
 _all_ = [FrameSource]
 
 # %% auto #0
-__all__ = ['Source', 'is_source', 'FileSource', 'FolderSource', 'open_files', 'open_source', 'FrameSource']
+__all__ = ['Source', 'is_source', 'is_typed', 'FileSource', 'FolderSource', 'open_files', 'open_source', 'FrameSource']
 
 # %% ../../nbs/data/10_source.ipynb #1366eeea
 @runtime_checkable
@@ -65,6 +65,11 @@ def is_source(given: object) -> bool:
     (False, True)
     """
     return all(getattr_static(given, name, None) is not None for name in ("name", "fingerprint", "columns", "batches"))
+
+
+def is_typed(source: object) -> bool:
+    """Say whether rows know what their values are; CSV does not, and to pandas its empty cells are NaN."""
+    return all(getattr(part, "typed", True) for part in getattr(source, "parts", (source,)))
 
 # %% ../../nbs/data/10_source.ipynb #e4d539a5
 @dataclass(frozen=True)

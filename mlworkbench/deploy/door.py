@@ -16,16 +16,11 @@ from .problem import PROBLEM
 from .problem import RequestError
 from .problem import problem
 from ..errors import ContractError
-from ..jsontext import HALF
-from ..jsontext import HALF_HINT
-from ..jsontext import JsonTextError
-from ..jsontext import is_readable
-from ..jsontext import read_text
-
+from ..jsontext import HALF, HALF_HINT, JsonTextError, is_readable, read_text
 
 # %% auto #0
-__all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'read_json', 'read_records', 'problem',
-           'request_name', 'Door']
+__all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'read_json', 'read_records', 'request_name',
+           'Door']
 
 # %% ../../nbs/deploy/45_door.ipynb #9610f31c
 Json = Any
@@ -51,7 +46,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     Raises
     ------
     ContractError
-        If it is not JSON, holds NaN or Infinity, or names a column twice in a record.
+        If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, or names a column twice in a record.
 
     Examples
     --------
@@ -59,19 +54,12 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     {'distance': None}
     """
     try:
-        return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_each_name_once)
+        escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
+        return read_text(body, pairs=_readable_names if escaped else _each_name_once)
     except ContractError as error:
         raise ContractError(f"{what}: {error}") from None
-    except RecursionError:
-        raise ContractError(f"{what}: {shape}; got values nested too deeply; flatten it") from None
-    except ValueError as error:
-        said = str(error).partition(";")[0]  # what follows is advice to the programmer
-        raise ContractError(f"{what}: must be JSON; {said}; send {shape}") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which JSON does not have."""
-    raise ContractError(f"JSON has no {name}; got {name}; send null for a missing value")
+    except JsonTextError as error:
+        raise ContractError(f"{what}: {error.rule}; {error.hint or f'send {shape}'}") from None
 
 
 def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -82,6 +70,14 @@ def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ContractError(f"each name once in a record; got {twice!r} twice; send the one that is meant")
     return made
+
+
+def _readable_names(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Make an object of text that writes characters as escapes; refuse a name that is half of one."""
+    wrong = next((name for name, _ in pairs if not is_readable(name)), None)
+    if wrong is not None:
+        raise ContractError(f"each name {HALF}; got {wrong!r}; {HALF_HINT}")
+    return _each_name_once(pairs)
 
 
 def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
@@ -123,38 +119,6 @@ def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
         rule = f"body: at most {MAX_RECORDS} records"
         raise RequestError(f"{rule}; got {len(payload)}; send them in parts", 413, "too_large")
     return payload, False
-
-# %% ../../nbs/deploy/45_door.ipynb #98721ffb
-def problem(error: WorkbenchError, faults: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Describe the error of a whole request, as ``application/problem+json`` has it.
-
-    Parameters
-    ----------
-    error : WorkbenchError
-        What is wrong.
-    faults : sequence of mapping, optional
-        Every fault of every record, where that is what is wrong.
-
-    Returns
-    -------
-    dict
-        ``type, title, status, detail, code``, and ``faults`` where there are any.
-
-    References
-    ----------
-    RFC 9457, Problem Details for HTTP APIs.
-
-    Examples
-    --------
-    >>> problem(LogError("log.sqlite: disk is full; free some space"))["code"]
-    'log'
-    """
-    status = status_of(error)
-    known = next((code for kind, code in CODES if isinstance(error, kind)), "internal")
-    code = error.code if isinstance(error, RequestError) else known
-    told = {"type": f"urn:mlworkbench:{code}", "title": HTTPStatus(status).phrase, "status": status}
-    listed = {"faults": [dict(fault) for fault in faults]} if faults else {}
-    return {**told, "detail": str(error), "code": code, **listed}
 
 # %% ../../nbs/deploy/45_door.ipynb #e87232f9
 def request_name(header: str | None) -> str:

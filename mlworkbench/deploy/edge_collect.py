@@ -62,7 +62,7 @@ def fits(value: object, column: Column) -> bool:
     if column.kind in ("category", "text"):
         return value is None or isinstance(value, str)
     if column.kind == "boolean":
-        return isinstance(value, bool)
+        return isinstance(value, bool) or (value is None and column.nullable)
     if column.kind == "vector":
         number = replace(column, kind="number", size=0)
         return isinstance(value, list) and all(fits(part, number) for part in value)

@@ -42,7 +42,7 @@ def _ready(values: pl.Series, column: Column) -> NDArray[Any] | None:
         return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
     if kind == "integer" and values.dtype.is_integer() and values.dtype != pl.UInt64 and whole:
         return values.cast(pl.Int64).to_numpy()
-    if kind == "boolean" and values.dtype == pl.Boolean and whole:
+    if kind == "boolean" and values.dtype == pl.Boolean and whole and not column.nullable:
         return values.to_numpy()
     if kind in ("category", "text") and isinstance(values.dtype, (pl.String, pl.Categorical, pl.Enum)):
         found = np.empty(len(values), dtype=object)

@@ -5,7 +5,7 @@
 # %% ../../nbs/evaluation/47_judgement.ipynb #6dae8165
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .card import show

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..contract import Column
 from ..contract import Contract
 from ..data.lake import Lake
+from ..data.source import open_source
 from ..deploy.table import columns_of_table
 from ..errors import DefinitionError
 from ..features.offline import join_views
@@ -29,6 +31,7 @@ from .requests import frame_names
 from .requests import learnable
 from .requests import naming_columns
 from .requests import request_contract
+from .requests import with_missing
 from .requests import with_relations
 from .usual import usual_lag
 from .usual import usual_rows
@@ -36,7 +39,8 @@ from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
 from ..scoring.frame import frame_from_columns
-from ..scoring.rows import dtypes_of
+from ..scoring.given import dtypes_of
+from ..scoring.given import missing_of
 from ..scoring.rows import request_frame
 from ..scoring.rows import resolve_data
 from ..times import parse_time
@@ -77,7 +81,8 @@ def view_columns(definition: ModelDefinition, table: pl.DataFrame, lake: Lake) -
     keys = dict.fromkeys(key for view in definition.time_views for key in view.key_columns)
     asked = table.select([*keys, pl.col(definition.prediction_time).alias("__time__")])
     joined = join_views(asked, definition.time_views, lake, time="__time__")
-    return {name: learnable(joined[name]) for name in outputs}
+    flags = pl.selectors.boolean()
+    return {name: learnable(joined.with_columns(flags.cast(pl.Float64))[name]) for name in outputs}
 
 # %% ../../nbs/operate/60_assembly.ipynb #419936f7
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,8 @@ class Assembled:
         The rows as the definition's data have them.
     usual : dict
         How many of them are flagged, and what the views usually gave; see `operate.usual.usual_rows`.
+    missing : dict of str to dict of str to int
+        How many rows have which kind of missing, by column, see `scoring.rows.missing_of`.
     """
 
     columns: Columns
@@ -114,6 +121,7 @@ class Assembled:
     contract: Contract
     rows: pl.DataFrame
     usual: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -174,7 +182,12 @@ def drawn_rows(definition: ModelDefinition, table: pl.DataFrame, rows: int | Non
 
 
 def assemble(
-    definition: ModelDefinition, lake: Lake, *, rows: int | None = None, pseudonyms: Pseudonyms | None = None
+    definition: ModelDefinition,
+    lake: Lake,
+    *,
+    rows: int | None = None,
+    pseudonyms: Pseudonyms | None = None,
+    polars: bool = False,
 ) -> Assembled:
     """Assemble all rows of a definition, features computed the training way.
 
@@ -188,6 +201,8 @@ def assemble(
         Draw this many rows by the definition's seed.
     pseudonyms : Pseudonyms, optional
         Needed where the definition names persons, see `operate.persons.definition_pseudonyms`.
+    polars : bool, default=False
+        Whether the pipeline was fitted on the polars frame that is the definition's data; its types are kept then.
 
     Returns
     -------
@@ -202,16 +217,19 @@ def assemble(
         If the user's data function or a row function raises.
     """
     data = resolve_data(definition, lake)
-    table, dtypes = request_frame(replace(definition, data=data), lake), dtypes_of(data)
+    if isinstance(data, str | Path):
+        data = open_source(data, text=definition.pseudonym_columns)
+    table, dtypes = request_frame(replace(definition, data=data), lake), dtypes_of(data, polars=polars)
+    missing = missing_of(data, table, polars=polars)
     table = rows_without_names(definition, drawn_rows(definition, table, rows), lake, pseudonyms)
-    request = request_contract(definition, table, dtypes)
+    request = with_missing(request_contract(definition, table, dtypes), missing)
     columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)
     request = with_relations(columns, request, keys=naming_columns(definition, table))
     views, times = definition.time_views, columns.get(definition.prediction_time or "")
     lags = {} if times is None else {view.name: usual_lag(view, lake, times) for view in views}
     usual = usual_rows(request, columns, values, views=views if values else (), lags=lags)
-    return replace(_framed(definition, table, request, (columns, values), dtypes), usual=usual)
+    return replace(_framed(definition, table, request, (columns, values), dtypes), usual=usual, missing=missing)
 
 
 def _framed(
@@ -254,8 +272,10 @@ def _times(table: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
 
 
 def _labels(values: pl.Series) -> NDArray[Any]:
-    """Give labels as float64, or as objects of text and boolean."""
-    if values.dtype.is_numeric():
+    """Give labels as float64, or as objects of text, boolean, and whole numbers that float64 would merge."""
+    ends = (values.min(), values.max()) if values.dtype.is_integer() else ()
+    large = any(isinstance(end, int) and abs(end) > 2**53 for end in ends)
+    if values.dtype.is_numeric() and not large:
         return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
     result = np.empty(len(values), dtype=object)
     coded = isinstance(values.dtype, pl.Categorical | pl.Enum)

@@ -27,6 +27,7 @@ from ..scoring.deciding import settle
 from ..scoring.decision import decide
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import ReferenceScorer
+from ..scoring.reference import global_settings
 from ..scoring.reference import plain_classes
 from ..scoring.reference import response_method
 from ..scoring.reference import tuned_rule
@@ -58,7 +59,7 @@ class Fitted:
     threshold : float or None
         Score from which a row is decided for it.
     input : str
-        What the pipeline takes: ``frame``, ``array`` or ``series``.
+        What the pipeline takes: ``frame``, ``polars``, ``array`` or ``series``.
     stated : float or None
         The threshold of the definition.
     ruling : Ruling or None
@@ -285,7 +286,8 @@ def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -
     registry, model = Registry(home), str(fields["model"])
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as name:
         folder = Path(name) / "version"
-        content = build_version(folder, **{name: value for name, value in fields.items() if name != "notes"})
+        parts = {name: value for name, value in fields.items() if name != "notes"}
+        content = build_version(folder, **{"config": global_settings(), **parts})
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
     gates = dict(fields["verdict"])

@@ -30,6 +30,7 @@ from .assembly import Assembled
 from .assembly import assemble
 from .deployable import deployments_for
 from .deployable import notes_of
+from .missing import check_missing
 from .persons import rows_without_names
 from .publish import Fitted
 from .publish import TrainResult
@@ -68,7 +69,7 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     frame : data frame
         The rows as a data frame, with its dtypes.
     input : str
-        ``frame``, ``array`` or ``series``.
+        ``frame``, ``polars``, ``array`` or ``series``.
 
     Raises
     ------
@@ -78,12 +79,14 @@ def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     import pandas as pd
 
     if isinstance(X, pl.DataFrame):
-        return _utc(X), X, "frame"
+        return _utc(X), X, "polars"
     if isinstance(X, pd.DataFrame):
         _refuse_twice([str(name) for name in X.columns])
         frame, takes = X.rename(columns=str).reset_index(drop=True), "frame"
     elif isinstance(X, pd.Series) or np.ndim(X) == 1:
-        frame, takes = pd.DataFrame({str(getattr(X, "name", None) or "text"): list(X)}), "series"
+        name = str(getattr(X, "name", None) or "text")
+        values = X.reset_index(drop=True) if isinstance(X, pd.Series) else list(X)
+        frame, takes = pd.DataFrame({name: values}), "series"
     elif np.asarray(X).ndim == 2:  # a sparse matrix has none
         array = np.asarray(X)
         frame, takes = pd.DataFrame({f"x{k}": array[:, k] for k in range(array.shape[1])}), "array"
@@ -97,7 +100,7 @@ def _table(frame: Rows) -> pl.DataFrame:
     from pandas.api.types import infer_dtype
 
     try:
-        return _utc(pl.DataFrame(pl.from_pandas(frame)))
+        return _utc(pl.DataFrame(pl.from_pandas(frame)).cast({pl.Null: pl.Float64}))
     except UnicodeEncodeError:
         raise DefinitionError(f"X: names and values are {HALF}; got something else; correct them") from None
     except (TypeError, ValueError):
@@ -233,7 +236,7 @@ def register(
             f"{name}_rows", None, Contract(tuple(Column(one, "text", pseudonym=True) for one in named.personal))
         )
         pseudonyms = table_pseudonyms(kept, place, lake)
-        assembled = assemble(definition, lake, pseudonyms=pseudonyms)
+        assembled = assemble(definition, lake, pseudonyms=pseudonyms, polars=takes == "polars")
         wanted = None if deployments is None else definition.deployments
         fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
@@ -251,6 +254,7 @@ def _registered(
     fitted = read_rule(single_threaded(definition.estimator), assembled.contract, task, input=takes)
     hidden = tuple(dict.fromkeys((*definition.personal, *definition.named)))
     _check_apart(fitted, assembled, hidden)
+    check_missing(fitted, assembled.frame, assembled.missing)
     fitted = fitted.settled(assembled.frame)
     asked = {name: values for name, values in assembled.columns.items() if name not in hidden}
     golden = golden_rows(asked, {}, assembled.frame)

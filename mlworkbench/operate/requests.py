@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..scoring.definition import ModelDefinition
 
 # %% auto #0
 __all__ = ['Columns', 'LOOKED', 'learnable', 'source_contract', 'naming_columns', 'request_contract', 'personal_names',
-           'frame_names', 'with_relations']
+           'frame_names', 'with_missing', 'with_relations']
 
 # %% ../../nbs/operate/59_requests.ipynb #d61cc76e
 Columns = dict[str, NDArray[Any]]
@@ -61,6 +62,10 @@ def learnable(values: pl.Series) -> NDArray[Any]:
         texts = np.empty(len(values), dtype=object)
         texts[:] = values.cast(pl.String).to_list()
         return texts
+    if isinstance(dtype, pl.Boolean) and 0 < values.null_count() < len(values):
+        flags = np.empty(len(values), dtype=object)
+        flags[:] = values.to_list()
+        return flags
     if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null):
         number = holes or isinstance(dtype, pl.Decimal | pl.Null)
         return values.cast(pl.Float64).fill_null(np.nan).to_numpy() if number else values.to_numpy()
@@ -140,7 +145,8 @@ def _stated(column: Column, stated: Contract) -> Column:
         rule = replace(rule, personal=True)
     if not says or rule.kind != column.kind or column.pseudonym:
         return column
-    return replace(rule, dtype=column.dtype, nullable=rule.nullable or column.nullable)
+    nullable = rule.nullable or column.nullable
+    return replace(rule, dtype=column.dtype, nullable=nullable, missing=column.missing)
 
 # %% ../../nbs/operate/59_requests.ipynb #01bad429
 def personal_names(definition: ModelDefinition, contract: Contract | None) -> tuple[str, ...]:
@@ -190,6 +196,25 @@ def _free(definition: ModelDefinition, request: Contract) -> list[str]:
     """Give the request columns that may be features."""
     kept = {*definition.named, *definition.personal, definition.prediction_time}
     return [c.name for c in request.columns if c.name not in kept and c.kind != "time" and not c.personal]
+
+# %% ../../nbs/operate/59_requests.ipynb #1856f005
+def with_missing(request: Contract, missing: Mapping[str, Mapping[str, int]]) -> Contract:
+    """Note what stands for missing in each column: the kind that most of its rows have.
+
+    Parameters
+    ----------
+    request : Contract
+        Of a request.
+    missing : mapping of str to mapping
+        Rows by kind, most frequent first, see `scoring.rows.missing_of`.
+
+    Returns
+    -------
+    Contract
+    """
+    kinds = {name: next(iter(counts)) for name, counts in missing.items()}
+    named = (replace(c, missing=kinds.get(c.name, c.missing)) for c in request.columns)
+    return replace(request, columns=tuple(named))
 
 # %% ../../nbs/operate/59_requests.ipynb #babf0bc8
 LOOKED = 20_000

@@ -50,6 +50,9 @@ def clean_labels(labels: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray
     (array([1, 0, 0]), array([ True, False,  True]))
     """
     if labels.dtype == object:
+        whole = all(value is None or type(value) is int for value in labels.tolist())
+        if task == "regression" and whole:
+            return clean_labels(labels.astype(np.float64), task)
         if task == "regression":
             got = labels.tolist()[:3]
             raise DefinitionError(f"label: numbers for a regression; got {got}; convert it, or name the task")

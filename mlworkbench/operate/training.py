@@ -30,6 +30,7 @@ from .assembly import Assembled
 from .assembly import assemble
 from .deployable import notes_of
 from .deployable import refuse_device
+from .missing import check_missing
 from .persons import definition_pseudonyms
 from .publish import Fitted
 from .publish import TrainResult
@@ -230,6 +231,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
         fitting = partial(_fitted, definition, assembled, task)
         refuse_device(definition.name, teach, labels[split.train], fitting, seed=definition.seed)
     fitted, trials = fit(definition, teach, labels[split.train], assembled=assembled, task=task)
+    check_missing(fitted, assembled.frame, assembled.missing)
     fitted = fitted.settled(teach, rest)
     times = None if assembled.times is None else assembled.times[split.validation]
     metrics = judge(fitted, rest, labels[split.validation], times=times, seed=definition.seed)

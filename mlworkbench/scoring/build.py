@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,6 @@ class Parts:
 
     Parameters
     ----------
-    model : str
-        Name of the model.
     pipeline : estimator
         Fitted, without a search around it.
     task : str
@@ -88,8 +87,6 @@ class Parts:
         In the order they are applied.
     profile, metrics, origin, usual : mapping, default={}
         JSON-ready; `origin` says from which versions of the lake's tables the rows were made, and how many were drawn.
-    card : str, default=""
-        Markdown.
     trials : list of dict, optional
         Of a search.
     verdict : mapping, default={"verdict": "undecided"}
@@ -102,6 +99,8 @@ class Parts:
         As in the definition.
     input : str, default="frame"
         What the pipeline was fitted on, see `ReferenceScorer`.
+    config : mapping, default={}
+        Global settings of scikit-learn at the fit, see `scoring.reference.global_settings`.
     extras : mapping, default={}
         More fields of the declaration.
     trusted : sequence of str, default=()
@@ -138,6 +137,7 @@ class Parts:
     owner: str = ""
     description: str = ""
     input: str = "frame"
+    config: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
     trusted: Sequence[str] = ()
     usual: Mapping[str, Any] = field(default_factory=dict)
@@ -172,6 +172,7 @@ def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[st
         **rule,
         "method": response_method(parts.pipeline, parts.task),
         "input": parts.input,
+        **({"sklearn_settings": dict(parts.config)} if parts.config else {}),
         "entity": list(parts.entity),
         "prediction_time": parts.prediction_time,
         "views": [declaration_of(view) for view in parts.views],
@@ -191,9 +192,7 @@ def _measure(parts: Parts, scorers: Sequence[Scorer], declaration: Mapping[str, 
     scale = scale_of(scores, declaration["method"])
     measured = max(spread(scorer, frame) for scorer in scorers) / scale
     tolerance = tolerance_of(measured, scale, compiled=len(scorers) > 1)
-    original = ReferenceScorer(
-        parts.pipeline, parts.frame, parts.task, reference.classes, reference.positive, parts.input
-    )
+    original = replace(reference, pipeline=parts.pipeline)
     off = float(np.abs(scores - original.score(frame)).max())
     if off > max(tolerance_of(measured, scale), scale * 1e-9):
         rule = "pipeline: must answer alike after being stored"
@@ -247,7 +246,7 @@ def build_version(folder: Path, **fields: Field) -> str:
     helpers = installed_helpers(named_modules(data))
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=parts.trusted, modules=own)
     ruling = _ruling(parts, pipeline)
-    fields = {"positive": ruling.positive, "input": parts.input, "decision": ruling.decision}
+    fields = {"positive": ruling.positive, "input": parts.input, "decision": ruling.decision, "config": parts.config}
     scorer = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), **fields)
     asked = (scorer, parts.golden[2], parts.training)
     compiled, proof = parts.proved or compile_proved(*asked, threshold=ruling.threshold)

@@ -288,4 +288,6 @@ def open_scorer(
     kept = {module: folder / file for module, file in manifest["modules"].items()}
     pipeline = load_pipeline(folder / "pipeline.skops", trusted=trusted, modules=kept)
     fields: dict[str, Any] = {name: declaration.get(name) for name in ("positive", "input", "decision")}
+    fields["config"] = declaration.get("sklearn_settings", {})
     return ReferenceScorer(pipeline, frame, declaration["task"], declaration["classes"], **fields)
+

@@ -38,9 +38,20 @@ __all__ = ['Estimator', 'HARMLESS', 'refuse_untrusted', 'single_threaded', 'dump
 
 # %% ../../nbs/scoring/33_dump.ipynb #58e8cf0d
 _PARTS: dict[str, str] = {
+    "builtins": "object",
     "collections": "OrderedDict",
     "functools": "partial",
-    "numpy": "dtype mean median",
+    "numpy": (
+        "dtype mean median generic number integer signedinteger unsignedinteger inexact floating flexible character "
+        "clip nan_to_num round around fix sinc isin digitize searchsorted ravel asarray array column_stack"
+    ),
+    "pandas._libs.missing": "NAType",
+    "pandas.core.arrays.boolean": "BooleanDtype",
+    "pandas.core.arrays.floating": "Float32Dtype Float64Dtype",
+    "pandas.core.arrays.integer": " ".join(f"{sign}Int{bits}Dtype" for sign in ("", "U") for bits in (8, 16, 32, 64)),
+    "pandas.core.arrays.string_": "StringDtype",
+    "pandas.core.dtypes.dtypes": "CategoricalDtype",
+    "scipy.special._logsumexp": "softmax log_softmax",
     "scipy.interpolate._bsplines": "BSpline",
     "scipy.sparse._csr": "csr_matrix csr_array",
     "scipy._lib.array_api_compat.numpy._aliases": "asarray",

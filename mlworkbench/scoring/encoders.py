@@ -21,16 +21,20 @@ from ..contract import Contract
 from ..errors import ScoringError
 from .frame import FeatureFrame
 from .frame import column_array
-from .reference import frame_to_pandas
+from .restore import frame_to_pandas
+from .restore import frame_to_polars
 
 Estimator = Any  # scikit-learn ships no types
 Spec = dict[str, Any]
 
 # %% auto #0
-__all__ = ['Estimator', 'Spec', 'EXACT', 'WORDS', 'UNKNOWN', 'NoRuleError', 'Site', 'site_of', 'lookup_of']
+__all__ = ['Estimator', 'Spec', 'EXACT_NUMBER', 'EXACT', 'WORDS', 'UNKNOWN', 'NoRuleError', 'Site', 'site_of', 'lookup_of']
 
 # %% ../../nbs/scoring/35_encoders.ipynb #9b8f7338
-EXACT = ("", "object", "float64", "int64", "bool", "Int64", "Float64", "boolean")
+_PANDAS = ("", "object", "object[int]", "float64", "int64", "bool", "Int64", "Float64", "boolean")
+_ARROW = ("int64[pyarrow]", "double[pyarrow]", "bool[pyarrow]")
+EXACT_NUMBER = 2**53
+EXACT = (*_PANDAS, *_ARROW, "Boolean", "Null")
 WORDS = ("category", "text")
 
 
@@ -47,7 +51,7 @@ class Site:
     columns : tuple of Column or None
         Columns of the frame contract; None for computed numbers.
     input : str
-        ``"frame"`` or ``"array"``: what the pipeline was fitted on.
+        ``"frame"``, ``"polars"`` or ``"array"``: what the pipeline was fitted on.
     """
 
     columns: tuple[Column | None, ...]
@@ -99,7 +103,8 @@ def _apply(chain: Sequence[Estimator], site: Site, values: list[NDArray[Any]]) -
         table: Any = np.column_stack(values).astype(object if mixed else np.float64)
     else:
         arrays = {c.name: column_array(v, c) for c, v in zip(raw, values, strict=True)}
-        table = frame_to_pandas(FeatureFrame(arrays), Contract(tuple(raw)))
+        restore = frame_to_polars if site.input == "polars" else frame_to_pandas
+        table = restore(FeatureFrame(arrays), Contract(tuple(raw)))
         table = table.to_numpy() if site.input == "array" else table
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -112,9 +117,12 @@ def _values(values: Sequence[Any], column: Column | None) -> NDArray[Any]:
     """Make an array of what the frame would hold."""
     if column is not None and column.kind in WORDS:
         return np.array(values, dtype=object)
+    if column is not None and column.kind == "boolean" and column.nullable:
+        return np.array([None if v is None else bool(v) for v in values], dtype=object)
+    if column is not None and column.kind == "integer":
+        return np.array([0 if v is None else int(v) for v in values], dtype=np.int64)
     numbers = np.array([math.nan if v is None else float(v) for v in values])
-    whole = column is not None and column.kind in ("integer", "boolean")
-    return numbers.astype(np.int64 if column is not None and column.kind == "integer" else bool) if whole else numbers
+    return numbers.astype(bool) if column is not None and column.kind == "boolean" else numbers
 
 
 def _keys(categories: NDArray[Any], column: Column | None) -> tuple[list[Any], list[Any], list[Any]]:
@@ -124,6 +132,8 @@ def _keys(categories: NDArray[Any], column: Column | None) -> tuple[list[Any], l
     if column is not None and column.kind in WORDS:
         more = [v for v in column.categories or () if v not in known]
         return [v for v in known if isinstance(v, str)], more, [UNKNOWN]
+    if any(abs(v) > EXACT_NUMBER for v in known):
+        raise NoRuleError(f"column {column.name!r}: a table of whole numbers up to 2**53" if column else "beyond 2**53")
     numbers = sorted(float(v) for v in known)
     if column is not None and column.kind == "boolean":
         return numbers, [v for v in (0.0, 1.0) if v not in numbers], []

@@ -23,7 +23,7 @@ from ..errors import nearest
 Json = Any  # what json.loads gives
 
 # %% auto #0
-__all__ = ['Json', 'FeatureFrame', 'column_array', 'frame_from_columns']
+__all__ = ['Json', 'EDGE', 'FeatureFrame', 'column_array', 'frame_from_columns']
 
 # %% ../../nbs/scoring/30_frame.ipynb #e82ece13
 def _json_value(value: object) -> Json:
@@ -119,6 +119,9 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
     return f"{values[row]!s} in row {row}"
 
 
+EDGE = 2**63
+
+
 def _number(values: NDArray[Any], column: Column) -> NDArray[np.float64]:
     try:
         result = values.astype(np.float64, copy=False)
@@ -135,6 +138,8 @@ def _number(values: NDArray[Any], column: Column) -> NDArray[np.float64]:
 def _whole(values: NDArray[Any], column: Column) -> NDArray[np.int64]:
     if values.dtype.kind in "iu" and values.dtype != np.uint64:
         return values.astype(np.int64, copy=False)
+    if values.dtype == object and all(type(v) is int and -EDGE <= v < EDGE for v in values.tolist()):
+        return values.astype(np.int64)
     numbers = _number(values, column)
     bad = np.asarray(~(np.abs(numbers) <= 2**53) | (numbers != np.floor(numbers)))
     if bad.any():
@@ -143,13 +148,15 @@ def _whole(values: NDArray[Any], column: Column) -> NDArray[np.int64]:
     return exact.astype(np.int64)
 
 
-def _boolean(values: NDArray[Any], column: Column) -> NDArray[np.bool_]:
+def _boolean(values: NDArray[Any], column: Column) -> NDArray[Any]:
     if values.dtype == np.bool_:
-        return values
-    bad = np.array([not isinstance(v, bool | np.bool_) for v in values.tolist()], dtype=np.bool_)
+        return values.astype(object) if column.nullable else values
+    allowed = (bool, np.bool_, type(None)) if column.nullable else (bool, np.bool_)
+    bad = np.array([not isinstance(v, allowed) for v in values.tolist()], dtype=np.bool_)
     if bad.any():
-        raise _fail(column, "true or false, never missing", _first(values, bad), "or declare it a number")
-    return values.astype(np.bool_)
+        rule = "true, false or missing" if column.nullable else "true or false, never missing"
+        raise _fail(column, rule, _first(values, bad), "or declare it a number")
+    return values if column.nullable else values.astype(np.bool_)
 
 
 def _label_or_none(value: object) -> str | None:

@@ -16,6 +16,7 @@ from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import UserCodeError
 from ..errors import WorkbenchError
+from ..narrow import limits_of
 from .compile import compile_scorer
 from .compile import scorer_files
 from .compiled import CompiledScorer
@@ -27,6 +28,7 @@ from .frame import FeatureFrame
 from .frame import column_array
 from .reference import ReferenceScorer
 from .reference import response_method
+from .reference import under_settings
 
 _all_ = [scorer_files]
 Scorer = Any  # has score(frame)
@@ -46,10 +48,12 @@ def _odd_values(column: Column) -> list[Any]:
     if column.kind in ("category", "text"):
         return [UNKNOWN, "", *([None] if column.nullable else [])]
     if column.kind == "boolean":
-        return [False, True]
+        return [False, True, *([None] if column.nullable else [])]
+    limits = limits_of(column)
     if column.kind == "integer":
-        return [0, -1, 2**40]
-    return [*ODD, *([np.nan] if column.nullable else []), *([np.inf, -np.inf] if column.infinite else [])]
+        return [value for value in (0, -1, 2**40) if limits is None or limits.holds(value)]
+    odd = [value for value in ODD if limits is None or limits.holds(value)]
+    return [*odd, *([np.nan] if column.nullable else []), *([np.inf, -np.inf] if column.infinite else [])]
 
 
 def probes(frame: FeatureFrame, contract: Contract) -> Iterator[tuple[str, FeatureFrame]]:
@@ -196,8 +200,9 @@ def compile_proved(
         What `prove` gave, or ``reason``.
     """
     try:
-        compiled = compile_scorer(reference)
-        return compiled, prove(compiled, reference, golden, training, threshold=threshold)
+        with under_settings(reference.config):
+            compiled = compile_scorer(reference)
+            return compiled, prove(compiled, reference, golden, training, threshold=threshold)
     except WorkbenchError as error:
         return None, {"reason": str(error)}
     except Exception as error:  # an estimator with insides of another release has no rule either

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
@@ -15,7 +17,6 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column
 from ..contract import Contract
 from ..errors import ScoringError
 from ..errors import UserCodeError
@@ -31,74 +32,72 @@ from .estimator import response_method
 from .estimator import tuned_rule
 from .finite import finite_scores
 from .frame import FeatureFrame
+from .restore import frame_to_pandas
+from .restore import frame_to_polars
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
-_all_ = [canonical_digest, dump_pipeline, load_pipeline, final_estimator, response_method, tuned_rule, plain_classes]
+_all_ = [canonical_digest, dump_pipeline, load_pipeline, frame_to_pandas]
+_all_ += [final_estimator, response_method, tuned_rule, plain_classes]
+
 
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'Call', 'frame_to_pandas', 'ReferenceScorer', 'canonical_digest', 'dump_pipeline',
-           'load_pipeline', 'final_estimator', 'response_method', 'tuned_rule', 'plain_classes']
+__all__ = ['Estimator', 'Label', 'SETTINGS', 'Call', 'global_settings', 'under_settings', 'ReferenceScorer', 'canonical_digest',
+           'dump_pipeline', 'load_pipeline', 'frame_to_pandas', 'final_estimator', 'response_method', 'tuned_rule',
+           'plain_classes']
 
-# %% ../../nbs/scoring/33_reference.ipynb #eb866a5a
-def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray:
-    """Restore the pandas dtype of one column."""
-    import pandas as pd
-
-    if column.dtype == "category":
-        known = column.categories
-        return pd.Categorical(list(values), categories=None if known is None else list(known))
-    if values.dtype != object:
-        return values if column.dtype in ("", "object", str(values.dtype)) else _cast(values, column.dtype)
-    if column.dtype not in ("", "object", "object[none]"):
-        return _cast(values, column.dtype)
-    if column.dtype == "object[none]":
-        return values
-    return np.array([np.nan if v is None else v for v in values], dtype=object)
+# %% ../../nbs/scoring/33_reference.ipynb #5871fa92
+SETTINGS = {
+    "array_api_dispatch": False,
+    "assume_finite": False,
+    "enable_cython_pairwise_dist": True,
+    "enable_metadata_routing": False,
+    "sparse_interface": "spmatrix",
+    "transform_output": "default",
+}
 
 
-def _cast(values: NDArray[Any], dtype: str) -> pd.api.extensions.ExtensionArray:
-    import pandas as pd
-
-    array: pd.api.extensions.ExtensionArray = pd.Series(values).astype(dtype).array  # type: ignore[call-overload]
-    return array
-
-
-def frame_to_pandas(frame: FeatureFrame, contract: Contract) -> pd.DataFrame:
-    """Give a feature frame as the pandas frame that the pipeline was fitted on.
-
-    Parameters
-    ----------
-    frame : FeatureFrame
-        Holds the contract's columns.
-    contract : Contract
-        The frame contract, with dtypes and categories.
-
-    Returns
-    -------
-    pandas.DataFrame
-        In the order of the contract.
+def global_settings() -> dict[str, Any]:
+    """Give the global settings of scikit-learn that can change an answer and are not its defaults.
 
     Examples
     --------
-    >>> contract = Contract((Column("carrier", "category", nullable=True, categories=("AA", "UA"), dtype="category"),))
-    >>> frame = FeatureFrame({"carrier": np.array(["UA", None], dtype=object)})
-    >>> frame_to_pandas(frame, contract)["carrier"].cat.codes.tolist()
-    [1, -1]
+    >>> import sklearn
+    >>> with sklearn.config_context(transform_output="pandas"):
+    ...     global_settings()
+    {'transform_output': 'pandas'}
     """
-    import pandas as pd
+    import sklearn
 
-    columns: dict[str, Any] = {}
-    for column in contract.columns:
-        values = frame.columns[column.name]
-        if column.kind == "vector":
-            columns.update({f"{column.name}_{k}": values[:, k] for k in range(values.shape[1])})
-        else:
-            columns[column.name] = _series(values, column)
-    return pd.DataFrame(columns, copy=False)
+    here = sklearn.get_config()
+    return {name: here[name] for name, usual in SETTINGS.items() if here.get(name, usual) != usual}
+
+
+def under_settings(config: Mapping[str, Any] | None) -> AbstractContextManager[None]:
+    """Hold scikit-learn to some global settings, and to its defaults where they say nothing.
+
+    Parameters
+    ----------
+    config : mapping or None
+        As `global_settings` gave them; None leaves everything as it is here.
+
+    Returns
+    -------
+    context manager
+    """
+    import sklearn
+
+    if config is None:
+        return nullcontext()
+    here = sklearn.get_config()
+    wanted = {**{name: usual for name, usual in SETTINGS.items() if name in here}, **config}
+    changed = {name: value for name, value in wanted.items() if here.get(name) != value}
+    context: AbstractContextManager[None] = sklearn.config_context(**changed) if changed else nullcontext()
+    return context
 
 # %% ../../nbs/scoring/33_reference.ipynb #c321d889
 Call = Callable[[FeatureFrame], object]
@@ -149,12 +148,16 @@ class ReferenceScorer:
     positive : object, optional
         The positive class of a binary model; the second by default.
     input : str, default="frame"
-        What the pipeline was fitted on: ``"frame"`` (pandas), ``"array"``, or ``"series"`` (one column of text).
+        What the pipeline was fitted on: ``"frame"`` (pandas), ``"polars"``, ``"array"``, or ``"series"`` (one column of
+        text).
     decision : mapping, optional
         The rule of decisions, as `scoring.deciding` reads it.
+    config : mapping, optional
+        Global settings of scikit-learn at the fit, see `global_settings`; None leaves them as they are here.
 
     Examples
     --------
+    >>> from mlworkbench.contract import Column
     >>> from sklearn.linear_model import LinearRegression
     >>> contract = Contract((Column("distance", "number"),))
     >>> frame = FeatureFrame({"distance": np.array([1.0, 2.0, 3.0])})
@@ -170,10 +173,13 @@ class ReferenceScorer:
     positive: Label = None
     input: str = "frame"
     decision: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] | None = None
     kind = "reference"
 
-    def model_input(self, frame: FeatureFrame) -> pd.DataFrame | pd.Series[Any] | NDArray[Any]:
+    def model_input(self, frame: FeatureFrame) -> pd.DataFrame | pd.Series[Any] | pl.DataFrame | NDArray[Any]:
         """Give what the pipeline's methods take."""
+        if self.input == "polars":
+            return frame_to_polars(frame, self.contract)
         table = frame_to_pandas(frame, self.contract)
         if self.input == "series":
             return table.iloc[:, 0]
@@ -234,10 +240,11 @@ class ReferenceScorer:
         def call(rows: FeatureFrame) -> object:
             return getattr(self.pipeline, method)(self.model_input(rows))
 
-        try:
-            return call(frame)
-        except Exception as error:
-            _refuse_row(call, frame, error)
+        with under_settings(self.config):
+            try:
+                return call(frame)
+            except Exception as error:
+                _refuse_row(call, frame, error)
 
     def _oriented(self, scores: NDArray[np.float64], method: str) -> NDArray[np.float64]:
         """Bring scores into the declared order of classes, or towards the positive class."""

@@ -27,7 +27,7 @@ Parameter = Any  # of an estimator
 Estimator = Any  # scikit-learn ships no types
 
 # %% auto #0
-__all__ = ['Data', 'Parameter', 'Estimator', 'resolve_data', 'request_frame', 'dtypes_of', 'fresh_estimator', 'unwrap_search']
+__all__ = ['Data', 'Parameter', 'Estimator', 'resolve_data', 'request_frame', 'fresh_estimator', 'unwrap_search']
 
 # %% ../../nbs/scoring/34_rows.ipynb #6ef69a50
 def resolve_data(definition: ModelDefinition, lake: object = None) -> Data:
@@ -129,31 +129,6 @@ def _check_key(model: str, values: pl.Series) -> None:
     if missing := values.null_count():
         rule = "a key in every row"
         raise DefinitionError(f"{model}: key {values.name!r}: {rule}; got {missing:,} without; drop them")
-
-# %% ../../nbs/scoring/34_rows.ipynb #ea52aaec
-def dtypes_of(data: Data) -> dict[str, str]:
-    """Give the pandas dtype of each column, for the frame contract; nothing for other tables.
-
-    Raises
-    ------
-    DefinitionError
-        If a category column holds values that are not text.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> dtypes_of(pd.DataFrame({"carrier": pd.Categorical(["UA"]), "seats": [3]}))
-    {'carrier': 'category', 'seats': 'int64'}
-    """
-    columns = getattr(data, "dtypes", None)
-    if columns is None or not hasattr(columns, "items"):
-        return {}
-    for name, dtype in columns.items():
-        categories = getattr(dtype, "categories", None)
-        if categories is not None and not all(isinstance(value, str) for value in categories):
-            got = categories.dtype
-            raise DefinitionError(f"{name}: categories must be text; got {got}; convert with astype(str)")
-    return {str(name): str(dtype) for name, dtype in columns.items()}
 
 # %% ../../nbs/scoring/34_rows.ipynb #597c8c5a
 def fresh_estimator(definition: ModelDefinition) -> Estimator:

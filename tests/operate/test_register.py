@@ -90,7 +90,7 @@ def test_arrays_and_other_frames_are_fed_as_they_were_fitted(home, how) -> None:
     names = ("a", "b") if how == "polars" else ("x0", "x1")
     scores = predict(version, dict(zip(names, array.T, strict=True)), {}).scores
     assert np.allclose(scores, line.coef_ @ array.T + line.intercept_, rtol=0, atol=1e-12)
-    assert version.declaration["input"] == ("frame" if how == "polars" else "array")
+    assert version.declaration["input"] == ("polars" if how == "polars" else "array")
 
 
 def test_texts_are_fed_as_texts(home) -> None:

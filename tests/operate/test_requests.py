@@ -81,7 +81,7 @@ def test_the_source_is_the_table_with_the_label_else_with_the_entity() -> None:
     ("values", "expected"),
     [
         (pl.Series("a", [1, None]), np.array([1.0, np.nan])),
-        (pl.Series("a", [True, None]), np.array([1.0, np.nan])),
+        (pl.Series("a", [True, None]), np.array([True, None], dtype=object)),
         (pl.Series("a", [True, False]), np.array([True, False])),
         (pl.Series("a", [None, None]), np.array([np.nan, np.nan])),
         (pl.Series("a", ["x", None], dtype=pl.Categorical), np.array(["x", None], dtype=object)),

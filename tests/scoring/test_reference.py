@@ -213,7 +213,16 @@ def test_a_score_that_is_not_finite_is_refused_by_row() -> None:
         ),
         (pd.Series(["a", None, "b"], dtype="string"), Column("x", "text", nullable=True, dtype="string")),
         (pd.Series(["a", np.nan, "b"], dtype=object), Column("x", "text", nullable=True)),
-        (pd.Series(["a", None, "b"], dtype=object), Column("x", "text", nullable=True, dtype="object[none]")),
+        (pd.Series(["a", None, "b"], dtype=object), Column("x", "text", nullable=True, missing="none")),
+        (pd.Series(["a", pd.NA, "b"], dtype=object), Column("x", "text", nullable=True, dtype="object", missing="na")),
+        (
+            pd.Series(["a", None, "b"], dtype=pd.StringDtype(na_value=np.nan)),
+            Column("x", "text", nullable=True, dtype="str"),
+        ),
+        (
+            pd.Series([1, None, 3], dtype=object),
+            Column("x", "number", nullable=True, dtype="object[int]", missing="none"),
+        ),
         (pd.Series([1, None, 3], dtype="Int64"), Column("x", "number", nullable=True, dtype="Int64")),
         (pd.Series([1.5, None, 3], dtype="float32"), Column("x", "number", nullable=True, dtype="float32")),
         (pd.Series([1, 2, 3], dtype="int8"), Column("x", "integer", dtype="int8")),
@@ -235,10 +244,26 @@ def test_the_dtype_of_the_training_frame_is_restored(values: pd.Series, column: 
     pd.testing.assert_series_equal(restored, values.rename("x"))
 
 
-def test_an_unseen_category_is_missing_as_in_pandas() -> None:
-    column = Column("x", "category", categories=("a", "b"), dtype="category")
-    codes = frame_to_pandas(FeatureFrame({"x": np.array(["b", "z"], dtype=object)}), Contract((column,)))["x"].cat.codes
-    assert codes.tolist() == [1, -1]
+def test_an_unseen_category_comes_after_the_known_ones_and_is_not_missing() -> None:
+    column = Column("x", "category", nullable=True, categories=("a", "b"), dtype="category")
+    values = np.array(["b", "z", None, "y", "z"], dtype=object)
+    restored = frame_to_pandas(FeatureFrame({"x": values}), Contract((column,)))["x"]
+    assert restored.cat.categories.tolist() == ["a", "b", "z", "y"]
+    assert restored.cat.codes.tolist() == [1, 2, -1, 3, 2]
+
+
+def test_a_contract_of_before_is_restored_as_before() -> None:
+    columns = (Column("t", "text", nullable=True), Column("n", "number", nullable=True, dtype="object"))
+    frame = FeatureFrame({"t": np.array(["a", None], dtype=object), "n": np.array([1.0, np.nan])})
+    restored = frame_to_pandas(frame, Contract(columns))
+    assert restored["t"].tolist()[1] is not None
+    assert restored["n"].dtype == np.float64
+
+
+def test_a_cast_that_would_wrap_is_refused() -> None:
+    contract = Contract((Column("k", "integer", dtype="int8"),))
+    with pytest.raises(ScoringError, match="not outside the type int8 of the column, from -128 to 127; got 300"):
+        frame_to_pandas(FeatureFrame({"k": np.array([300])}), contract)
 
 
 def test_boosting_on_pandas_categories_scores_as_fitted(tmp_path: Path) -> None:

@@ -45,14 +45,20 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.registry import Registry
 
 # %% auto #0
-__all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'reason_to_promote',
-           'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user', 'model_and_version',
-           'named_version', 'version_cells', 'list_', 'show', 'promote', 'last_basis', 'rollback', 'history', 'remove']
+__all__ = ['Why', 'Override', 'Alias', 'Accept', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train',
+           'reason_to_promote', 'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user',
+           'model_and_version', 'named_version', 'version_cells', 'list_', 'show', 'promote', 'last_basis', 'rollback',
+           'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
 Override = Annotated[str, typer.Option("--override", help="Reason to do without a certificate; kept in the history.")]
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move: champion or challenger.")]
+
+
+Accept = Annotated[
+    str, typer.Option("--accept-differences", help="Why to keep, as unproved, what answers unlike the pipeline.")
+]
 
 
 def result_facts(result: TrainResult) -> dict[str, Any]:
@@ -63,11 +69,14 @@ def result_facts(result: TrainResult) -> dict[str, Any]:
         "created": result.created,
         "gates": result.gates,
         "metrics": result.metrics,
+        "anchor": result.anchor,
     }
 
 
 def result_lines(result: TrainResult) -> list[str]:
     """Say what training or registering found: the version, its metrics, its gates."""
+    from mlworkbench.operate.anchor_told import anchor_line
+
     metrics = [
         {"metric": name, "value": found["value"], "low": found.get("low"), "high": found.get("high")}
         for name, found in result.metrics.items()
@@ -77,13 +86,15 @@ def result_lines(result: TrainResult) -> list[str]:
     gates = [
         f"gate {gate.get('metric', gate.get('name'))}: {gate.get('verdict')}" for gate in result.gates.get("gates", [])
     ]
-    return [f"{result.tag}: {state}", *text_table(metrics), *gates, f"gates: {result.gates.get('verdict')}"]
+    told = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {anchor_line(result.anchor)}"]
+    return [f"{result.tag}: {state}", *text_table(metrics), *told]
 
 
 def train(
     model: Model = "",
     rows: Rows = None,
     promote: Annotated[bool, typer.Option("--promote", help="If its gates pass: certify, make champion.")] = False,
+    accept_differences: Accept = "",
     json: Json = False,
 ) -> None:
     """Train a model, check its gates and keep the version."""
@@ -92,7 +103,8 @@ def train(
     here = place()
     definition = definition_of(here, model)
     with bar(quiet=json) as report:
-        result = run_training(definition, here.home, progress=report, rows=rows)
+        accepted = {"accept_differences": accept_differences}
+        result = run_training(definition, here.home, progress=report, rows=rows, **accepted)
         why = reason_to_promote(result.gates)
         certificate = certified(here, definition, str(result.tag), report) if promote and why else None
     facts = {"model": definition.name, **result_facts(result), "promoted": False}
@@ -145,6 +157,7 @@ def register(
     label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")],
     query: Query = "",
     personal: Personal = None,
+    accept_differences: Accept = "",
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
@@ -157,7 +170,9 @@ def register(
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
-    result = make_version(pipeline, table, table.pop(label), name=name, personal=persons, home=here.home)
+    told = {"name": name, "personal": persons, "accept_differences": accept_differences, "home": here.home}
+    with bar(quiet=json) as report:
+        result = make_version(pipeline, table, table.pop(label), progress=report, **told)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 
@@ -166,11 +181,13 @@ def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()
     import pyarrow as pa
 
     from mlworkbench.data.source import open_source
+    from mlworkbench.operate.anchor_asked import READ_BY
 
     source = open_source(rows_from(data, query), text=text)
     if label not in source.columns():
         raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
+    frame.attrs["read_by"] = READ_BY
     return frame
 
 # %% ../../nbs/cli/82_models.ipynb #77620e30

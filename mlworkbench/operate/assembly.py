@@ -97,6 +97,8 @@ class Assembled:
         Of the request and of the frame.
     rows : polars.DataFrame of n rows
         The rows as the definition's data have them.
+    given : pandas.DataFrame, optional
+        The user's own frame, where the data are one: these n rows of it.
     """
 
     columns: Columns
@@ -108,6 +110,7 @@ class Assembled:
     request: Contract
     contract: Contract
     rows: pl.DataFrame
+    given: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -160,6 +163,9 @@ def drawn_rows(definition: ModelDefinition, table: pl.DataFrame, rows: int | Non
     return table
 
 
+_PLACE = "__place__"
+
+
 def assemble(
     definition: ModelDefinition, lake: Lake, *, rows: int | None = None, pseudonyms: Pseudonyms | None = None
 ) -> Assembled:
@@ -190,12 +196,14 @@ def assemble(
     """
     data = resolve_data(definition, lake)
     table, dtypes = request_frame(replace(definition, data=data), lake), dtypes_of(data)
-    table = rows_without_names(definition, drawn_rows(definition, table, rows), lake, pseudonyms)
+    drawn = drawn_rows(definition, table.with_row_index(_PLACE), rows)
+    given = data.iloc[drawn[_PLACE].to_numpy()] if hasattr(data, "iloc") and len(data) == table.height else None
+    table = rows_without_names(definition, drawn.drop(_PLACE), lake, pseudonyms)
     request = request_contract(definition, table, dtypes)
     columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)
     request = with_relations(columns, request, keys=naming_columns(definition, table))
-    return _framed(definition, table, request, (columns, values), dtypes)
+    return replace(_framed(definition, table, request, (columns, values), dtypes), given=given)
 
 
 def _framed(

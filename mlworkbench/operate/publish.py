@@ -20,8 +20,13 @@ from ..errors import DefinitionError
 from ..evaluation.card import card
 from ..evaluation.metrics import evaluate
 from ..home import Home
+from .anchor import Anchoring
+from .anchor import anchor_version
+from .anchor import ask_pipeline
+from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version
 from ..scoring.decision import decide
+from ..scoring.files import read_manifest
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import ReferenceScorer
 from ..scoring.reference import plain_classes
@@ -56,6 +61,8 @@ class Fitted:
         Score from which a row is decided for it.
     input : str
         What the pipeline takes: ``frame``, ``array`` or ``series``.
+    own : estimator, optional
+        The very object that `fit` was called on; `pipeline` is a copy without search and threads.
     """
 
     pipeline: Estimator
@@ -65,6 +72,7 @@ class Fitted:
     positive: Any
     threshold: float | None
     input: str = "frame"
+    own: Estimator = None
 
     @property
     def scorer(self) -> ReferenceScorer:
@@ -229,6 +237,8 @@ class TrainResult:
         The version's folder in the model store.
     rows : dict of str to int
         How many rows taught, judged, had no label, were not known at the cut.
+    anchor : dict
+        How the version was held against the pipeline, see `operate.anchor.hold_version`.
     """
 
     tag: str
@@ -238,16 +248,20 @@ class TrainResult:
     created: bool
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
+    anchor: dict[str, Any] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
         """The result in one line for people."""
         state = "new version" if self.created else "same content as before, nothing written:"
-        return f"{state} {self.tag}, gates {self.gates['verdict']}"
+        told = f", {anchor_line(self.anchor)}" if self.anchor.get("verdict", "equal") != "equal" else ""
+        return f"{state} {self.tag}, gates {self.gates['verdict']}{told}"
 
 
-def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -> TrainResult:
-    """Build a version and add it to the registry.
+def publish(
+    home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int], anchoring: Anchoring
+) -> TrainResult:
+    """Build a version, hold it against the pipeline itself, and add it to the registry.
 
     Parameters
     ----------
@@ -257,17 +271,26 @@ def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -
         See `scoring.build.Parts`.
     rows : mapping of str to int
         Counts for the result.
+    anchoring : Anchoring
+        The object that `fit` was given, and the rows to ask both about.
 
     Returns
     -------
     TrainResult
+
+    Raises
+    ------
+    Refused
+        If the version answers otherwise than the pipeline, and nobody accepts that; nothing is added.
     """
-    registry, model = Registry(home), str(fields["model"])
+    registry, model, own = Registry(home), str(fields["model"]), ask_pipeline(anchoring)
+    measured = {"measured": own.spread.difference, "accepted": anchoring.accepted}
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as name:
         folder = Path(name) / "version"
-        content = build_version(folder, **fields)
+        content = build_version(folder, **fields, **measured)
+        gates = anchor_version(own, folder, anchoring, fields)
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
-    gates = dict(fields["verdict"])
     place = registry.folder(model, tag)
-    return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, dict(rows))
+    kept = anchor_of(read_manifest(place))
+    return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, dict(rows), kept)

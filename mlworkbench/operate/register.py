@@ -23,6 +23,10 @@ from ..errors import DefinitionError
 from ..errors import WorkbenchError
 from ..evaluation.profile import profile_frame
 from ..home import Home
+from .anchor import Anchoring
+from .anchor import Progress
+from .anchor_asked import registered_rows
+from .anchor_pipeline import Subject
 from .assembly import Assembled
 from .assembly import assemble
 from .persons import rows_without_names
@@ -163,6 +167,8 @@ def register(
     *,
     name: str,
     personal: tuple[str, ...] = (),
+    accept_differences: str = "",
+    progress: Progress | None = None,
     home: Home | Path | str | None = None,
 ) -> TrainResult:
     """Make a version of a fitted pipeline.
@@ -180,6 +186,10 @@ def register(
     personal : tuple of str, default=()
         Columns of `X` that name persons: the pipeline is asked without them, requests have them, and everything that
         is kept knows them by pseudonym.
+    accept_differences : str, default=""
+        Why a version that answers otherwise than the pipeline is kept, as `unproved`: it scores files and never serves.
+    progress : callable, optional
+        Called with words, steps done and steps in all.
     home : Home or path, optional
         The workbench's state; by default as settings.ini says.
 
@@ -197,6 +207,8 @@ def register(
         If such a column is no text, or the lake holds its rows in clear or under another key.
     VersionError
         If the pipeline holds a type that is not trusted.
+    Refused
+        If the version answers a row otherwise than the pipeline does; names step or column, row and both values.
     """
     check_name(name)
     check_fitted(pipeline)
@@ -213,7 +225,11 @@ def register(
         assembled = assemble(definition, lake, pseudonyms=pseudonyms)
         fields = {**_registered(definition, assembled, takes), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
-        result = publish(place, fields, rows={"given": len(assembled)})
+        sent = {one: assembled.rows[one].to_list() for one in definition.personal}
+        given, source = registered_rows(X, table.drop(label).columns, takes, sent=sent)
+        subject = Subject(pipeline, fields["task"], fields["classes"], fields["positive"])
+        anchoring = Anchoring(name, subject, given, source=source, accepted=accept_differences, progress=progress)
+        result = publish(place, fields, rows={"given": len(assembled)}, anchoring=anchoring)
         lake.overwrite(kept.name, rows_without_names(definition, table, lake, pseudonyms).to_arrow())
         return result
 

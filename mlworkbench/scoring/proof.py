@@ -31,7 +31,8 @@ _all_ = [scorer_files]
 Scorer = Any  # has score(frame)
 
 # %% auto #0
-__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'probes', 'spread', 'prove', 'compile_proved', 'scorer_files']
+__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'probes', 'spread', 'answers_in_single', 'prove', 'compile_proved',
+           'scorer_files']
 
 # %% ../../nbs/scoring/35_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe
@@ -81,6 +82,16 @@ def spread(scorer: Scorer, frame: FeatureFrame) -> float:
     return float(np.abs(scorer.score(frame) - singles).max())
 
 # %% ../../nbs/scoring/35_proof.ipynb #c9644084
+def answers_in_single(reference: ReferenceScorer, frame: FeatureFrame) -> bool:
+    """Say whether a pipeline answers in float32: then its own sums have seven digits."""
+    method = response_method(reference.pipeline, reference.task)
+    try:
+        raw = getattr(reference.pipeline, method)(reference.model_input(frame.take(slice(1))))
+    except Exception:  # it is asked again, and refused, by name
+        return False
+    return bool(np.asarray(raw).dtype == np.float32)
+
+
 def _answer(scorer: Scorer, frame: FeatureFrame) -> NDArray[np.float64] | None:
     """Score a frame; None where the scorer refuses."""
     try:
@@ -90,15 +101,17 @@ def _answer(scorer: Scorer, frame: FeatureFrame) -> NDArray[np.float64] | None:
         return None
 
 
-def _difference(compiled: Scorer, reference: Scorer, frame: FeatureFrame, what: str) -> float:
-    """Give the largest difference of scores, relative where they are large; refuse what only one refuses."""
-    expected, got = _answer(reference, frame), _answer(compiled, frame)
+def _difference(scorers: tuple[Scorer, Scorer], frame: FeatureFrame, what: str, scale: float) -> float:
+    """Give the largest difference of scores, divided by the scale once, or by a score beyond it."""
+    got, expected = (_answer(scorer, frame) for scorer in scorers)
     if expected is None or got is None:
         if (expected is None) != (got is None):
             refusing = "pipeline" if expected is None else "compiled scorer"
             raise ScoringError(f"{what}: only the {refusing} refuses it")
         return 0.0
-    return float(np.max(np.abs(got - expected) / np.maximum(1.0, 1e-3 * np.abs(expected)), initial=0.0))
+    size = np.abs(expected).reshape(len(expected), -1).max(axis=1, initial=scale)
+    apart = np.abs(got - expected).reshape(len(expected), -1).max(axis=1, initial=0.0)
+    return float(np.max(apart / size, initial=0.0))
 
 
 def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, training: FeatureFrame) -> dict[str, Any]:
@@ -124,17 +137,18 @@ def prove(compiled: Scorer, reference: ReferenceScorer, golden: FeatureFrame, tr
         Naming the rows or the probe that told them apart.
     """
     scale = scale_of(reference.score(golden), response_method(reference.pipeline, reference.task))
-    tolerance = tolerance_of(0.0, scale, compiled=True)
+    bound = tolerance_of(0.0, compiled=True, single=answers_in_single(reference, golden))
     step = -(-len(training) // PROOF_ROWS) or 1
     frames = [("golden rows", golden), ("training rows", training.take(slice(None, None, step)))]
     odd = list(probes(golden, reference.contract))
     largest = 0.0
     for what, frame in [*frames, *odd]:
-        difference = _difference(compiled, reference, frame, what)
-        if difference > tolerance:
-            raise ScoringError(f"{what}: scores differ by {difference:.3g} (tolerance {tolerance:.3g})")
+        difference = _difference((compiled, reference), frame, what, scale)
+        if not difference <= bound:
+            told = f"{difference:.3g} of their scale {scale:.3g} (tolerance {bound:.3g})"
+            raise ScoringError(f"{what}: scores differ by {told}")
         largest = max(largest, difference)
-    return {"rows": sum(len(frame) for _, frame in frames), "probes": len(odd), "max_difference": largest}
+    return {"rows": sum(len(frame) for _, frame in frames), "probes": len(odd), "max_difference": largest * scale}
 
 
 def compile_proved(

@@ -16,25 +16,9 @@ from typing import Any
 import typer
 
 from .certify import certificate_lines
-from .console import Json
-from .console import Model
-from .console import Personal
-from .console import Query
-from .console import Report
-from .console import Rows
-from .console import answer
-from .console import bar
-from .console import text_table
-from .place import Place
-from .place import choose
-from .place import definition_of
-from .place import known_models
-from .place import place
-from .place import rows_from
-from ..errors import IngestError
-from ..errors import Refused
-from ..errors import VersionError
-from ..errors import nearest
+from .console import Json, Model, Personal, Query, Report, Rows, answer, bar, text_table
+from .place import Place, choose, definition_of, known_models, place, rows_from
+from ..errors import IngestError, Refused, VersionError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd

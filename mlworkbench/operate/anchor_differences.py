@@ -45,12 +45,15 @@ class Difference:
         How far the scores lie apart.
     decided : bool
         Whether only the decision differs.
+    found : object
+        The version's score.
     """
 
     place: int
     words: str
     size: float = np.inf
     decided: bool = False
+    found: Score = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _both(place: int, own: tuple[Score, Any], found: tuple[Score, Any], count: _
     (score, label), (other, decision) = own, found
     size, bound = apart(score, other), count.tolerance(score)
     if not size <= bound:
-        return Difference(place, f"pipeline {_words(score)}, version {_words(other)}", size)
+        return Difference(place, f"pipeline {_words(score)}, version {_words(other)}", size, found=other)
     count.largest = max(count.largest, size)
     if count.subject.task == "regression" or _same(label, decision):
         return None
@@ -226,21 +229,22 @@ def named_place(own: Asked, held: Held, subject: Subject, asked: Callable[[Given
     asked : callable
         Asks the version about rows.
     """
-    worst = max(held.rows, key=lambda one: (np.isfinite(one.size), one.size))
     if all(one.decided for one in held.rows):
         return "the scores are equal, the rule of the decision is another"
-    if len(own.given.names) > MOST_COLUMNS:
-        return ""
+    worst = max(held.rows, key=lambda one: (np.isfinite(one.size), one.size))
+    said = _of_scores([(own.said.scores[one.place], one.found) for one in held.rows[:50] if one.found is not None])
+    if said or len(own.given.names) > MOST_COLUMNS:
+        return said
     differing = {one.place for one in held.rows}
     calm = [k for k in range(len(own.given)) if k not in differing and k not in own.said.errors]
     base = calm[0] if calm else next(k for k in range(len(own.given)) if k != worst.place)
     pair = own.given.take([base, worst.place])
-    before, after = _gaps(pair.take([0]), subject, asked), _gaps(crossed(pair, 0, 1), subject, asked)
-    shown = [name for name in own.given.names if name not in own.given.hidden]
-    gaps = dict(zip(own.given.names, after, strict=False))
-    found = [name for name in shown if name in gaps and not _close(gaps[name], before[0])]
-    if not found or (len(found) == len(shown) > 2):
-        return _of_all(own, worst, asked)
+    before, after = _gaps(pair.take([0]), subject, asked)[0], _gaps(crossed(pair, 0, 1), subject, asked)
+    moved = {name: apart(gap, before) for name, gap in zip(own.given.names, after, strict=False)}
+    least = max(1e-13, max(moved.values(), default=0.0) / (1e6 if calm else 4))
+    found = [name for name, size in moved.items() if size > least and name not in own.given.hidden]
+    if not found:
+        return "the score itself is another, whatever the columns hold"
     return f"column {', '.join(map(repr, found[:3]))} reaches the version as something else"
 
 
@@ -249,23 +253,20 @@ def _gaps(given: Given, subject: Subject, asked: Callable[[Given], Mapping[str, 
     ours = asked(given)["scores"]
     theirs = [ask(subject, one).scores[0] for one in given]
     return [
-        None if left is None or right is None else np.asarray(left) - np.asarray(right)
+        None if left is None or right is None else (np.asarray(left) - np.asarray(right)).tolist()
         for left, right in zip(ours, theirs, strict=True)
     ]
 
 
-def _close(one: Any, other: Any) -> bool:  # noqa: ANN401, RUF100 - an array, or nothing
-    if one is None or other is None:
-        return one is other
-    return bool(np.allclose(one, other, rtol=1e-6, atol=1e-13))
-
-
-def _of_all(own: Asked, worst: Difference, asked: Callable[[Given], Mapping[str, Any]]) -> str:
-    """Say what it is where no column is to blame."""
-    score = own.said.scores[worst.place]
-    other = asked(own.given.take([worst.place]))["scores"][0]
-    if isinstance(score, list) and other is not None and np.allclose(sorted(score), sorted(other), rtol=1e-9):
+def _of_scores(pairs: Sequence[tuple[Score, Score]]) -> str:
+    """Say what was done to scores, whatever the columns hold; empty where it is nothing known."""
+    if not pairs:
+        return ""
+    theirs, ours = (np.asarray(side, dtype=np.float64) for side in zip(*pairs, strict=True))
+    if theirs.ndim == 2 and np.allclose(np.sort(theirs), np.sort(ours), rtol=1e-9):
         return "the scores stand in another order of classes"
-    if isinstance(score, float) and other is not None and abs(1 - score - other) < 1e-9:
-        return "the score is that of the other class"
-    return "the score itself is changed, whatever the columns hold"
+    if theirs.ndim == 1 and (np.allclose(theirs + ours, 1, rtol=1e-9) or np.allclose(theirs, -ours, rtol=1e-9)):
+        return "the scores are those of the other class"
+    if any(np.allclose(np.round(theirs, digits), ours, rtol=0, atol=1e-12) for digits in range(9)):
+        return "the scores are rounded"
+    return ""

@@ -115,8 +115,10 @@ def with_cell(given: Given, place: int, cell: Cell) -> Given:
         changed.isetitem(place, _series_of(rows.iloc[:, place], cell))
     elif hasattr(rows, "with_columns"):
         changed = rows.with_columns(_polars_of(rows[:, place], cell))
+    elif isinstance(rows, list):
+        changed = [[cell if k == place else value for k, value in enumerate(rows[0])]]
     else:
-        wide = np.asarray(rows)
+        wide = rows
         kept = wide.dtype.kind == "O" or (wide.dtype.kind == "f" and isinstance(cell, int | float))
         changed = wide.copy() if kept else wide.astype(object if isinstance(cell, str | None) else np.float64)
         changed[0, place] = cell

@@ -105,7 +105,7 @@ def counted(row: dict[str, Any]) -> str:
     return ", ".join(found) or str(row["verdict"])
 
 
-def verdict_of(verdicts: Sequence[DeploymentVerdict], anchor: Mapping[str, Any]) -> str:
+def verdict_of(verdicts: Sequence[DeploymentVerdict], anchor: Mapping[str, Any] | None = None) -> str:
     """Give the verdict of all declared deployments together, and of the anchor of what they are held against.
 
     Examples
@@ -115,7 +115,7 @@ def verdict_of(verdicts: Sequence[DeploymentVerdict], anchor: Mapping[str, Any])
     ('equal', 'undecided')
     """
     found = {one.verdict for one in verdicts} - {"not_declared"}
-    whole = "equal" if found and anchor["verdict"] == "equal" else "undecided"
+    whole = "equal" if found and (anchor is None or anchor["verdict"] == "equal") else "undecided"
     return next((word for word in ("refused", "undecided") if word in found), whole)
 
 

@@ -19,10 +19,11 @@ Rows = Any  # a column of a frame, of an array, or a list
 Cell = Any  # one value of such rows
 
 # %% auto #0
-__all__ = ['Rows', 'Cell', 'UNSEEN', 'Variant', 'odd_cells', 'with_cell', 'variants']
+__all__ = ['Rows', 'Cell', 'UNSEEN', 'ONE_MISSING', 'Variant', 'odd_cells', 'with_cell', 'variants']
 
 # %% ../../nbs/operate/60_anchor_variants.ipynb #ffd3d4e9
 UNSEEN = "a value nobody saw"
+ONE_MISSING = "a missing value"  # of a column that has one kind of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def odd_cells(column: Rows) -> list[tuple[str, Cell]]:
     lacking = [("None", None), ("NaN", float("nan")), ("pd.NA", pd.NA)]
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        return [("an unseen value", UNSEEN), ("a missing value", None)]
+        return [("an unseen value", UNSEEN), (ONE_MISSING, None)]
     if pd.api.types.is_bool_dtype(dtype):
         return lacking[:1]
     if pd.api.types.is_numeric_dtype(dtype):
@@ -169,6 +170,6 @@ def variants(given: Given, base: Given) -> Iterator[Variant]:
         cells = column.tolist() if hasattr(column, "tolist") else list(column)
         kinds = {missing_kind(cell) for cell in cells} - {""}
         for what, cell in odd_cells(column):
-            kind = missing_kind(cell)
+            kind = "" if what == ONE_MISSING else missing_kind(cell)
             told = Variant(name, what, with_cell(base, place, cell), kind, not kind or not kinds or kind in kinds)
             yield told

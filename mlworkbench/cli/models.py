@@ -154,7 +154,7 @@ def register(
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
-    told = {"name": name, "personal": persons, "accept_differences": accept_differences, "home": here.home}
+    told: dict[str, Any] = {"name": name, "personal": persons, "accept_differences": accept_differences, "home": here.home}
     with bar(quiet=json) as report:
         result = make_version(pipeline, table, table.pop(label), progress=report, **told)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)

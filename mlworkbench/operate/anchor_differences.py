@@ -184,10 +184,21 @@ def _words(score: Score) -> str:
 class Asked(Protocol):
     """What was asked of the pipeline: see `operate.anchor.Own`."""
 
-    given: Given
-    said: Said
-    variants: list[Variant]
-    odd: list[Said]
+    @property
+    def given(self) -> Given:
+        """The rows."""
+
+    @property
+    def said(self) -> Said:
+        """What the pipeline said to them."""
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Rows with an odd cell."""
+
+    @property
+    def odd(self) -> list[Said]:
+        """What the pipeline said to those."""
 
 
 def hold(own: Asked, folder: Path, answers: Sequence[Mapping[str, Any]], subject: Subject) -> Held:

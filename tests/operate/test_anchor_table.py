@@ -28,8 +28,43 @@ TABLE = Path(__file__).with_name("anchor_table.md")
 CASES = run_path(str(Path(__file__).with_name("anchor_cases.py")))["all_cases"]()
 OUTCOMES = ("compiled", "reference", "refused", "differs")
 QUICK = [name for place, name in enumerate(CASES) if place % 9 == 0]
-# differ until the kinds of missing and unseen values, and the rules of decisions, are what the pipeline's are
-WAITING: frozenset[str] = frozenset()
+# Today's differences; each leaves this set when what it waits for is there.
+WAITING = frozenset(
+    {
+        # kinds of missing and of unseen values, numbers outside their type
+        "type: object, None, one-hot",
+        "type: object, None, ordinal",
+        "type: category, NaN, one-hot",
+        "type: category, NaN, strict",
+        "type: category, NaN, ordinal",
+        "type: int8",
+        "type: uint8",
+        "type: int16",
+        "type: uint16",
+        "type: int32",
+        "type: uint32",
+        "type: uint64",
+        "type: float32",
+        "type: Int8",
+        "type: Int8, pd.NA",
+        "type: UInt8",
+        "type: UInt8, pd.NA",
+        "type: polars, words with null",
+        "type: array of int8",
+        # rules of decisions proved against `predict`
+        "estimator: BaggingClassifier, two",
+        "estimator: DummyClassifier, two",
+        "estimator: NearestCentroid, two",
+        "estimator: NearestCentroid, three",
+        "estimator: RadiusNeighborsClassifier, two",
+        "estimator: RandomForestClassifier, two",
+        "estimator: SelfTrainingClassifier, two",
+        "wrapper: tuned for the first class",
+        "wrapper: SelfTraining",
+        "wrapper: SVC ovo",
+        "wrapper: forest of 20",
+    }
+)
 
 
 @pytest.fixture

@@ -120,7 +120,8 @@ def test_rows_that_break_the_contract_are_told(monkeypatch):
 
     from mlworkbench.cli.certify import certificate_lines
 
-    fields = {"version": "cars:1f3a", "rows": 5000, "rejected": 12, "anchor": {"verdict": "undecided", "reason": "made before the anchor"}}
+    anchor = {"verdict": "undecided", "reason": "made before the anchor"}
+    fields = {"version": "cars:1f3a", "rows": 5000, "rejected": 12, "anchor": anchor}
     made = SimpleNamespace(fields=fields, verdict="equal", summary={"deployments": []}, path="c.json", page="c.html")
     assert certificate_lines(made)[0] == "cars:1f3a: equal on 5,000 rows, 12 left out that break the contract"
     assert certificate_lines(made)[1] == "anchor: undecided: made before the anchor"

@@ -44,12 +44,15 @@ EXAMPLES = "mlworkbench.examples"
 
 def certificate_lines(certificate: Certificate) -> list[str]:
     """Lay a certificate out for a person: one line for each deployment, then where to look."""
+    from mlworkbench.operate.anchor_told import anchor_line
+
     found = certificate.summary["deployments"]
     rows = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found]
     left = certificate.fields["rejected"]
     told = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"
     told += f", {left:,} left out that break the contract" if left else ""
-    return [told, *text_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
+    anchor = f"anchor: {anchor_line(certificate.fields['anchor'])}"
+    return [told, anchor, *text_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
 
 
 def _sum(counts: dict[str, int]) -> int:

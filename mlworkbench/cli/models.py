@@ -16,28 +16,11 @@ from typing import Any
 import typer
 
 from .certify import certificate_lines
-from .console import Deployments
-from .console import Json
-from .console import Model
-from .console import Personal
-from .console import Query
-from .console import Report
-from .console import Rows
-from .console import answer
-from .console import bar
-from .console import listed_names
-from .console import text_table
-from .place import Place
-from .place import choose
-from .place import definition_of
-from .place import known_models
-from .place import model_and_version
-from .place import named_version
-from .place import place
-from .place import rows_from
-from ..errors import IngestError
-from ..errors import Refused
-from ..errors import nearest
+from .console import Deployments, Json, Model, Personal, Query, Report, Rows
+from .console import answer, bar, listed_names, text_table
+from .place import Place, choose, definition_of, known_models
+from .place import model_and_version, named_version, place, rows_from
+from ..errors import IngestError, Refused, VersionError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +31,9 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.registry import Registry
 
 # %% auto #0
-__all__ = ['Why', 'Override', 'Alias', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train', 'reason_to_promote',
-           'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user', 'version_cells', 'list_', 'show',
-           'promote', 'last_basis', 'rollback', 'history', 'remove']
+__all__ = ['Why', 'Override', 'Alias', 'Accept', 'Reference', 'ModelArgument', 'result_facts', 'result_lines', 'train',
+           'reason_to_promote', 'certified', 'make_champion', 'register', 'frame_of', 'registry', 'user',
+           'version_cells', 'list_', 'show', 'promote', 'last_basis', 'rollback', 'history', 'remove']
 
 # %% ../../nbs/cli/82_models.ipynb #0b88fd56
 Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history.")]
@@ -58,14 +41,21 @@ Override = Annotated[str, typer.Option("--override", help="Reason to do without 
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move: champion or challenger.")]
 
 
+Accept = Annotated[
+    str, typer.Option("--accept-differences", help="Why to keep, as unproved, what answers unlike the pipeline.")
+]
+
+
 def result_facts(result: TrainResult) -> dict[str, Any]:
     """Gather what training or registering found, for JSON."""
-    told = {name: getattr(result, name) for name in ("content_id", "created", "gates", "metrics")}
+    told = {name: getattr(result, name) for name in ("content_id", "created", "gates", "metrics", "anchor")}
     return {"version": str(result.tag), **told, "notes": list(result.notes)}
 
 
 def result_lines(result: TrainResult) -> list[str]:
     """Say what training or registering found: the version, its metrics, its gates."""
+    from mlworkbench.operate.anchor_told import anchor_line
+
     metrics = [
         {"metric": name, "value": found["value"], "low": found.get("low"), "high": found.get("high")}
         for name, found in result.metrics.items()
@@ -75,14 +65,15 @@ def result_lines(result: TrainResult) -> list[str]:
     gates = [
         f"gate {gate.get('metric', gate.get('name'))}: {gate.get('verdict')}" for gate in result.gates.get("gates", [])
     ]
-    verdict = f"gates: {result.gates.get('verdict')}"
-    return [f"{result.tag}: {state}", *text_table(metrics), *gates, verdict, *result.notes]
+    told = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {anchor_line(result.anchor)}", *result.notes]
+    return [f"{result.tag}: {state}", *text_table(metrics), *told]
 
 
 def train(
     model: Model = "",
     rows: Rows = None,
     promote: Annotated[bool, typer.Option("--promote", help="If its gates pass: certify, make champion.")] = False,
+    accept_differences: Accept = "",
     json: Json = False,
 ) -> None:
     """Train a model, check its gates and keep the version."""
@@ -92,8 +83,9 @@ def train(
 
     here = place()
     definition = definition_of(here, model)
+    accepted = {"accept_differences": accept_differences}
     with command_run(here.home, definition.name, "train") as run, bar(quiet=json) as report:
-        result = run_training(definition, here.home, progress=report, rows=rows)
+        result = run_training(definition, here.home, progress=report, rows=rows, **accepted)
         why = reason_to_promote(result.gates)
         certificate = certified(here, definition, str(result.tag), report) if promote and why else None
         finish_run(run, {"verdict": result.gates["verdict"], "metrics": result.metrics, "version": result.tag})
@@ -149,6 +141,7 @@ def register(
     key: Annotated[str, typer.Option("--key", help="Column by which you know a row, such as order_id.")] = "",
     personal: Personal = None,
     deployments: Deployments = None,
+    accept_differences: Accept = "",
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
@@ -162,7 +155,9 @@ def register(
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
     labels, told = table.pop(label), {"name": name, "key": key or None, "personal": persons, "home": here.home}
-    result = make_version(pipeline, table, labels, deployments=listed_names(deployments), **told)
+    told |= {"deployments": listed_names(deployments), "accept_differences": accept_differences}
+    with bar(quiet=json) as report:
+        result = make_version(pipeline, table, labels, progress=report, **told)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
 
@@ -172,12 +167,16 @@ def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()
 
     from mlworkbench.data.source import is_typed
     from mlworkbench.data.source import open_source
+    from mlworkbench.operate.anchor_asked import READ_BY
 
     source = open_source(rows_from(data, query), text=text)
     if label not in source.columns():
         raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
-    return frame if is_typed(source) else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
+    frame = frame if is_typed(source) else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
+    frame.attrs["read_by"] = READ_BY
+    return frame
+
 
 # %% ../../nbs/cli/82_models.ipynb #77620e30
 Reference = Annotated[

@@ -109,6 +109,8 @@ class Assembled:
         How many of them are flagged, and what the views usually gave; see `operate.usual.usual_rows`.
     missing : dict of str to dict of str to int
         How many rows have which kind of missing, by column, see `scoring.rows.missing_of`.
+    given : pandas.DataFrame, optional
+        The user's own frame, where the data are one: these n rows of it.
     """
 
     columns: Columns
@@ -122,6 +124,7 @@ class Assembled:
     rows: pl.DataFrame
     usual: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    given: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -181,6 +184,9 @@ def drawn_rows(definition: ModelDefinition, table: pl.DataFrame, rows: int | Non
     return table
 
 
+_PLACE = "__place__"
+
+
 def assemble(
     definition: ModelDefinition,
     lake: Lake,
@@ -221,7 +227,9 @@ def assemble(
         data = open_source(data, text=definition.pseudonym_columns)
     table, dtypes = request_frame(replace(definition, data=data), lake), dtypes_of(data, polars=polars)
     missing = missing_of(data, table, polars=polars)
-    table = rows_without_names(definition, drawn_rows(definition, table, rows), lake, pseudonyms)
+    drawn = drawn_rows(definition, table.with_row_index(_PLACE), rows)
+    given = data.iloc[drawn[_PLACE].to_numpy()] if hasattr(data, "iloc") and len(data) == table.height else None
+    table = rows_without_names(definition, drawn.drop(_PLACE), lake, pseudonyms)
     request = with_missing(request_contract(definition, table, dtypes), missing)
     columns = columns_of_table(table, request, pseudonyms=pseudonyms)
     values = view_columns(definition, table, lake)
@@ -229,7 +237,8 @@ def assemble(
     views, times = definition.time_views, columns.get(definition.prediction_time or "")
     lags = {} if times is None else {view.name: usual_lag(view, lake, times) for view in views}
     usual = usual_rows(request, columns, values, views=views if values else (), lags=lags)
-    return replace(_framed(definition, table, request, (columns, values), dtypes), usual=usual, missing=missing)
+    framed = _framed(definition, table, request, (columns, values), dtypes)
+    return replace(framed, usual=usual, missing=missing, given=given)
 
 
 def _framed(

@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from ..errors import VersionError
 from ..home import Home
+from .anchor_told import anchor_line, anchor_of
 from .assembly import sample_rows
 from .certificate_page import certificate_page
 from .certify import Reference
@@ -76,7 +78,7 @@ class Certificate:
         """Verdict, rows, rows left out that break the contract, and one row for each deployment."""
         rows = [{name: row[name] for name in SUMMARY} for row in self.fields["deployments"]]
         told = {name: self.fields[name] for name in ("rows", "rejected")}
-        return {"verdict": self.verdict, **told, "deployments": rows}
+        return {"verdict": self.verdict, **told, "anchor": self.fields["anchor"], "deployments": rows}
 
     @property
     def refusal(self) -> str:
@@ -84,6 +86,10 @@ class Certificate:
         if self.verdict == "equal":
             return ""
         refused = [row for row in self.fields["deployments"] if row["verdict"] in ("refused", "undecided")]
+        if not refused and self.fields["anchor"]["verdict"] != "equal":
+            rule = "must have been held against the pipeline itself"
+            got = anchor_line(self.fields["anchor"])
+            return f"{self.fields['version']}: {rule}; got {got}; train or register it again; see {self.page}"
         said = [f"{row['deployment']} {row['reason'] or counted(row)}" for row in refused] or ["none declared"]
         rule = "must answer every row like the reference in each declared deployment"
         return f"{self.fields['version']}: {rule}; got {'; '.join(said)}; see {self.page}"
@@ -99,16 +105,18 @@ def counted(row: dict[str, Any]) -> str:
     return ", ".join(found) or str(row["verdict"])
 
 
-def verdict_of(verdicts: Sequence[DeploymentVerdict]) -> str:
-    """Give the verdict of all declared deployments together.
+def verdict_of(verdicts: Sequence[DeploymentVerdict], anchor: Mapping[str, Any] | None = None) -> str:
+    """Give the verdict of all declared deployments together, and of the anchor of what they are held against.
 
     Examples
     --------
-    >>> verdict_of([DeploymentVerdict("batch", "equal"), DeploymentVerdict("edge", "not_declared")])
-    'equal'
+    >>> found = [DeploymentVerdict("batch", "equal"), DeploymentVerdict("edge", "not_declared")]
+    >>> verdict_of(found, {"verdict": "equal"}), verdict_of(found, {"verdict": "unproved"})
+    ('equal', 'undecided')
     """
     found = {one.verdict for one in verdicts} - {"not_declared"}
-    return next((word for word in ("refused", "undecided") if word in found), "equal" if found else "undecided")
+    whole = "equal" if found and (anchor is None or anchor["verdict"] == "equal") else "undecided"
+    return next((word for word in ("refused", "undecided") if word in found), whole)
 
 
 def certify(
@@ -165,7 +173,8 @@ def _fields(version: Version, *, reference: Reference, verdicts: Sequence[Deploy
         "version": version.version,
         "content_id": version.content_id,
         "issued_at": now.isoformat(timespec="seconds"),
-        "verdict": verdict_of(verdicts),
+        "verdict": verdict_of(verdicts, anchor_of(version.manifest)),
+        "anchor": anchor_of(version.manifest),
         "rows": len(reference.scores),
         "rejected": reference.rejected,
         "tolerance": version.tolerance,

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from .anchor_told import anchor_line
+
 # %% auto #0
 __all__ = ['COLUMNS', 'cell_text', 'badge', 'certificate_page']
 
@@ -122,7 +124,8 @@ def _summary(certificate: Mapping[str, Any]) -> str:
     asked = f"{certificate['rows']:,} rows were asked of each declared deployment and held against the reference"
     left = certificate.get("rejected") or 0
     out = f" {left:,} rows that break the contract were left out." if left else ""
-    return f"{asked}, computed the training way, on {certificate['issued_at']}.{out}"
+    anchor = f" Anchor of the reference: {anchor_line(certificate['anchor'])}." if "anchor" in certificate else ""
+    return f"{asked}, computed the training way, on {certificate['issued_at']}.{out}{anchor}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -21,10 +21,15 @@ from ..errors import DefinitionError
 from ..evaluation.card import card
 from ..evaluation.metrics import evaluate
 from ..home import Home
+from .anchor import Anchoring
+from .anchor import anchor_version
+from .anchor import ask_pipeline
+from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version
 from ..scoring.deciding import Ruling
 from ..scoring.deciding import settle
 from ..scoring.decision import decide
+from ..scoring.files import read_manifest
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import ReferenceScorer
 from ..scoring.reference import global_settings
@@ -64,6 +69,8 @@ class Fitted:
         The threshold of the definition.
     ruling : Ruling or None
         How scores are decided; None before it was settled, see `settled`.
+    own : estimator, optional
+        The very object that `fit` was called on; `pipeline` is a copy without search and threads.
     """
 
     pipeline: Estimator
@@ -75,6 +82,7 @@ class Fitted:
     input: str = "frame"
     stated: float | None = None
     ruling: Ruling | None = None
+    own: Estimator = None
 
     @property
     def scorer(self) -> ReferenceScorer:
@@ -249,6 +257,8 @@ class TrainResult:
         How many rows taught, judged, had no label, were not known at the cut.
     notes : tuple of str
         What is out of the ordinary: a deployment that it cannot take, decisions other than `predict` gives.
+    anchor : dict
+        How the version was held against the pipeline, see `operate.anchor.hold_version`.
     """
 
     tag: str
@@ -259,16 +269,20 @@ class TrainResult:
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    anchor: dict[str, Any] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
         """The result in one line for people."""
         state = "new version" if self.created else "same content as before, nothing written:"
-        return "; ".join([f"{state} {self.tag}, gates {self.gates['verdict']}", *self.notes])
+        told = f", {anchor_line(self.anchor)}" if self.anchor.get("verdict", "equal") != "equal" else ""
+        return "; ".join([f"{state} {self.tag}, gates {self.gates['verdict']}{told}", *self.notes])
 
 
-def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -> TrainResult:
-    """Build a version and add it to the registry.
+def publish(
+    home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int], anchoring: Anchoring
+) -> TrainResult:
+    """Build a version, hold it against the pipeline itself, and add it to the registry.
 
     Parameters
     ----------
@@ -278,18 +292,28 @@ def publish(home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int]) -
         See `scoring.build.Parts`; ``notes`` go to result and card.
     rows : mapping of str to int
         Counts for the result.
+    anchoring : Anchoring
+        The object that `fit` was given, and the rows to ask both about.
 
     Returns
     -------
     TrainResult
+
+    Raises
+    ------
+    Refused
+        If the version answers otherwise than the pipeline, and nobody accepts that; nothing is added.
     """
-    registry, model = Registry(home), str(fields["model"])
+    registry, model, own = Registry(home), str(fields["model"]), ask_pipeline(anchoring)
+    measured = {"measured": own.spread.difference, "accepted": anchoring.accepted}
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as name:
         folder = Path(name) / "version"
         parts = {name: value for name, value in fields.items() if name != "notes"}
-        content = build_version(folder, **{"config": global_settings(), **parts})
+        content = build_version(folder, **{"config": global_settings(), **parts, **measured})
+        gates = anchor_version(own, folder, anchoring, fields)
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
-    gates = dict(fields["verdict"])
-    place, notes = registry.folder(model, tag), tuple(fields.get("notes", ()))
-    return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, dict(rows), notes)
+    place = registry.folder(model, tag)
+    facts = {"rows": dict(rows), "notes": tuple(fields.get("notes", ())), "anchor": anchor_of(read_manifest(place))}
+    return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, **facts)
+

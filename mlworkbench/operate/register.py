@@ -26,6 +26,10 @@ from ..evaluation.profile import profile_frame
 from ..home import Home
 from ..jsontext import HALF
 from ..jsontext import all_readable
+from .anchor import Anchoring
+from .anchor import Progress
+from .anchor_asked import registered_rows
+from .anchor_pipeline import Subject
 from .assembly import Assembled
 from .assembly import assemble
 from .deployable import deployments_for
@@ -183,6 +187,8 @@ def register(
     key: str | None = None,
     personal: tuple[str, ...] = (),
     deployments: tuple[str, ...] | None = None,
+    accept_differences: str = "",
+    progress: Progress | None = None,
     home: Home | Path | str | None = None,
 ) -> TrainResult:
     """Make a version of a fitted pipeline.
@@ -205,6 +211,10 @@ def register(
         is kept knows them by pseudonym.
     deployments : tuple of str, optional
         Those to declare; by default all that are possible: a device only where the pipeline compiles.
+    accept_differences : str, default=""
+        Why a version that answers otherwise than the pipeline is kept, as `unproved`: it scores files and never serves.
+    progress : callable, optional
+        Called with words, steps done and steps in all.
     home : Home or path, optional
         The workbench's state; by default as settings.ini says.
 
@@ -222,6 +232,8 @@ def register(
         If such a column is no text, or the lake holds its rows in clear or under another key.
     VersionError
         If the pipeline holds a type that is not trusted.
+    Refused
+        If the version answers a row otherwise than the pipeline does; names step or column, row and both values.
     """
     check_name(name)
     check_fitted(pipeline)
@@ -240,7 +252,11 @@ def register(
         wanted = None if deployments is None else definition.deployments
         fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
-        result = publish(place, fields, rows={"given": len(assembled)})
+        sent = {one: assembled.rows[one].to_list() for one in definition.personal}
+        given, source = registered_rows(X, table.drop(label).columns, takes, sent=sent)
+        subject = Subject(pipeline, fields["task"], fields["classes"], fields["positive"])
+        anchoring = Anchoring(name, subject, given, source=source, accepted=accept_differences, progress=progress)
+        result = publish(place, fields, rows={"given": len(assembled)}, anchoring=anchoring)
         lake.overwrite(kept.name, rows_without_names(definition, table, lake, pseudonyms).to_arrow())
         return result
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,42 +19,29 @@ from ..contract import Contract
 from ..data.ingest import ingest
 from ..data.lake import Lake
 from ..data.still import StillLake
-from ..errors import DefinitionError
-from ..errors import UserCodeError
-from ..errors import WorkbenchError
-from ..errors import nearest
-from ..errors import user_frame
+from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
 from ..evaluation.metrics import check_gates
 from ..evaluation.profile import profile_frame
 from ..home import Home
+from .anchor_asked import anchoring_of
 from .assembly import Assembled
 from .assembly import assemble
 from .deployable import notes_of
 from .deployable import refuse_device
 from .missing import check_missing
 from .persons import definition_pseudonyms
-from .publish import Fitted
-from .publish import TrainResult
-from .publish import golden_rows
-from .publish import judge
-from .publish import publish
-from .publish import read_rule
-from .publish import write_card
+from .publish import Fitted, TrainResult, golden_rows, judge, publish, read_rule, write_card
 from .register import register
 from .requests import personal_names
 from .requests import source_contract
-from .split import Split
-from .split import clean_labels
-from .split import infer_task
-from .split import split_rows
+from .split import Split, clean_labels, infer_task, split_rows
 from ..scoring.definition import ModelDefinition
 from ..scoring.definition import load_definition
 from ..scoring.dump import single_threaded
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import frame_to_pandas
 from ..scoring.registry import Registry
-from ..scoring.rows import fresh_estimator
-from ..scoring.rows import unwrap_search
+from ..scoring.rows import fresh_estimator, unwrap_search
 from ..settings import Settings
 from ..settings import load_settings
 
@@ -127,7 +115,8 @@ def fit(
         way_out = "let the pipeline handle such values"
         raise DefinitionError(f"{definition.name}: the estimator must take the rows; got {text}; {way_out}") from error
     pipeline, trials = unwrap_search(estimator)
-    return read_rule(single_threaded(pipeline), assembled.contract, task, threshold=definition.threshold), trials
+    fitted = read_rule(single_threaded(pipeline), assembled.contract, task, threshold=definition.threshold)
+    return replace(fitted, own=estimator), trials
 
 # %% ../../nbs/operate/60_training.ipynb #8c32cbb1
 def _described(
@@ -170,7 +159,12 @@ def _counts(split: Split) -> dict[str, int]:
 
 # %% ../../nbs/operate/60_training.ipynb #82ba4f82
 def train(
-    definition: ModelDefinition, home: Home, *, progress: Progress | None = None, rows: int | None = None
+    definition: ModelDefinition,
+    home: Home,
+    *,
+    progress: Progress | None = None,
+    rows: int | None = None,
+    accept_differences: str = "",
 ) -> TrainResult:
     """Train a version of a definition and add it to the registry.
 
@@ -180,6 +174,8 @@ def train(
         Called with words, steps done and steps in all.
     rows : int, optional
         Train on a sample of this many rows, drawn by the definition's seed.
+    accept_differences : str, default=""
+        Why a version that answers otherwise than the fitted pipeline is kept, as `unproved`.
 
     Returns
     -------
@@ -192,6 +188,8 @@ def train(
         If the data cannot teach: too few rows, one class, an unknown column, an infinite label.
     UserCodeError
         If the user's own code raises; names file, line and row where there is one.
+    Refused
+        If the version answers a row otherwise than the fitted pipeline; names step or column, row and both values.
     """
     with home.lock(f"train/{definition.name}"):
         ingest_missing(definition, home, progress=progress)
@@ -199,11 +197,12 @@ def train(
             lake, pseudonyms = StillLake(home.lake), definition_pseudonyms(definition, home, create=True)
             assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
         with _step(progress, "fit"):
-            fields, counts = _trained(definition, assembled)
+            fields, counts, fitted = _trained(definition, assembled)
             fields["origin"] = {"lake": lake.versions, "rows": rows}
             fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         with _step(progress, "version"):
-            return publish(home, fields, rows=counts)
+            anchoring = anchoring_of(definition, assembled, fitted, accepted=accept_differences, progress=progress)
+            return publish(home, fields, rows=counts, anchoring=anchoring)
 
 
 @contextmanager
@@ -223,7 +222,7 @@ def taught(definition: ModelDefinition, assembled: Assembled) -> tuple[str, NDAr
     return task, labels, split_rows(definition, labels, present, times=assembled.times, known=assembled.known)
 
 
-def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[str, Any], dict[str, int]]:
+def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[str, Any], dict[str, int], Fitted]:
     """Split, fit and judge; give what the version is built from, and the counts of rows."""
     task, labels, split = taught(definition, assembled)
     teach, rest = assembled.frame.take(split.train), assembled.frame.take(split.validation)
@@ -255,7 +254,8 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
         "verdict": check_gates(metrics, definition.gates),
         "trusted": load_settings().trusted_types,
     }
-    return {**fields, "usual": assembled.usual, "card": write_card(fields, _counts(split))}, _counts(split)
+    fields |= {"usual": assembled.usual, "card": write_card(fields, _counts(split))}
+    return fields, _counts(split), fitted
 
 
 def _fitted(

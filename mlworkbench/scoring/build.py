@@ -24,28 +24,14 @@ from ..features.view import RowFunction
 from ..features.view import View
 from ..features.view import declaration_of
 from .code import collect_code
-from .deciding import Ruling
-from .deciding import settle
-from .decision import class_names
-from .decision import scale_of
-from .decision import tolerance_of
-from .dump import array_digest
-from .dump import dump_bytes
-from .dump import dump_digest
-from .dump import load_pipeline
-from .dump import named_modules
-from .files import content_id
-from .files import environment
-from .files import json_digest
-from .files import json_text
-from .files import write_bytes
-from .files import write_manifest
+from .deciding import Ruling, settle
+from .decision import DEPENDS, class_names, scale_of, tolerance_of
+from .dump import array_digest, dump_bytes, dump_digest, load_pipeline, named_modules
+from .files import content_id, environment, json_digest, json_text, write_bytes, write_manifest
 from .frame import FeatureFrame
-from .golden import golden_lines
-from .golden import request_rows
-from .own_modules import installed_helpers
-from .own_modules import own_modules
-from .proof import Proved
+from .golden import golden_lines, request_rows
+from .own_modules import installed_helpers, own_modules
+from .proof import Proved, answers_in_single
 from .proof import compile_proved
 from .proof import scorer_files
 from .proof import spread
@@ -105,6 +91,10 @@ class Parts:
         More fields of the declaration.
     trusted : sequence of str, default=()
         As in ``settings.ini [trust] types``.
+    measured : float, default=0.0
+        Largest batch-against-single difference that was seen on other rows, in the unit of the scores.
+    accepted : str, default=""
+        Why a pipeline may answer a row otherwise beside other rows, or by chance.
     """
 
     model: str
@@ -141,6 +131,8 @@ class Parts:
     extras: Mapping[str, Any] = field(default_factory=dict)
     trusted: Sequence[str] = ()
     usual: Mapping[str, Any] = field(default_factory=dict)
+    measured: float = 0.0
+    accepted: str = ""
 
     def __post_init__(self) -> None:
         classes = [value.item() if isinstance(value, np.generic) else value for value in self.classes]
@@ -190,8 +182,13 @@ def _measure(parts: Parts, scorers: Sequence[Scorer], declaration: Mapping[str, 
     reference, frame = scorers[0], parts.golden[2]
     scores = reference.score(frame)
     scale = scale_of(scores, declaration["method"])
-    measured = max(spread(scorer, frame) for scorer in scorers) / scale
-    tolerance = tolerance_of(measured, scale, compiled=len(scorers) > 1)
+    found = max(spread(scorer, frame) for scorer in scorers) / scale
+    if found > DEPENDS and not parts.accepted:
+        rule = f"{parts.model}: the answer of a row must not depend on the other rows, or on chance"
+        raise ScoringError(f"{rule}; golden rows together and alone differ by {found * scale:.3g}; correct the step")
+    measured = max(found, parts.measured / scale if parts.accepted else min(parts.measured / scale, DEPENDS))
+    single = answers_in_single(reference, frame)
+    tolerance = tolerance_of(measured, scale, compiled=len(scorers) > 1, single=single)
     original = replace(reference, pipeline=parts.pipeline)
     off = float(np.abs(scores - original.score(frame)).max())
     if off > max(tolerance_of(measured, scale), scale * 1e-9):

@@ -17,7 +17,7 @@ from ..errors import ScoringError
 Label = Any  # a class: text, number or boolean
 
 # %% auto #0
-__all__ = ['Label', 'class_names', 'score_names', 'decide', 'scale_of', 'tolerance_of']
+__all__ = ['Label', 'SILENT', 'DEPENDS', 'class_names', 'score_names', 'decide', 'scale_of', 'tolerance_of']
 
 # %% ../../nbs/scoring/32_decision.ipynb #1791a5d0
 def class_names(classes: Sequence[Label]) -> list[str]:
@@ -121,6 +121,10 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     return _objects([positive if hit else negative for hit in (scores > threshold if strict else scores >= threshold)])
 
 # %% ../../nbs/scoring/32_decision.ipynb #249093a7
+SILENT = 1e-6  # batch against single, divided by the scale
+DEPENDS = 1e-4  # above it an answer depends on other rows, or on chance
+
+
 def scale_of(scores: NDArray[np.float64], method: str) -> float:
     """Give the unit in which differences of scores count.
 
@@ -145,7 +149,7 @@ def scale_of(scores: NDArray[np.float64], method: str) -> float:
     return 1.0 if method == "predict_proba" or largest == 0.0 else largest
 
 
-def tolerance_of(measured: float, scale: float = 1.0, *, compiled: bool = False) -> float:
+def tolerance_of(measured: float, scale: float = 1.0, *, compiled: bool = False, single: bool = False) -> float:
     """Give the largest difference at which two scores count as equal.
 
     Parameters
@@ -156,6 +160,8 @@ def tolerance_of(measured: float, scale: float = 1.0, *, compiled: bool = False)
         See `scale_of`.
     compiled : bool, default=False
         Whether the scorer is compiled.
+    single : bool, default=False
+        Whether the user's library sums in float32, which a compiled scorer does not repeat.
 
     Returns
     -------
@@ -165,6 +171,7 @@ def tolerance_of(measured: float, scale: float = 1.0, *, compiled: bool = False)
     Examples
     --------
     >>> tolerance_of(0.0), tolerance_of(0.0, compiled=True), tolerance_of(3e-12, 200.0)
-    (1e-12, 1e-06, 6e-09)
+    (1e-12, 1e-09, 6e-09)
     """
-    return scale * max(1e-12, 10 * measured, 1e-6 if compiled else 0.0)
+    floor = 1e-12 if not compiled else 1e-6 if single else 1e-9
+    return scale * max(floor, 10 * measured)

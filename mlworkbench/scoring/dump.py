@@ -68,7 +68,7 @@ _PARTS: dict[str, str] = {
         "RBF Matern RationalQuadratic ExpSineSquared DotProduct WhiteKernel ConstantKernel PairwiseKernel Sum Product "
         "Exponentiation CompoundKernel Hyperparameter"
     ),
-    "sklearn.impute._iterative": "_ImputerTriplet",
+    "sklearn.impute._iterative": "IterativeImputer _ImputerTriplet",
     "sklearn.metrics._classification": (
         "accuracy_score balanced_accuracy_score f1_score fbeta_score precision_score recall_score jaccard_score "
         "matthews_corrcoef cohen_kappa_score"

@@ -81,6 +81,8 @@ def objection(fields: Mapping[str, Any], manifest: Mapping[str, Any], declared: 
         verdict, asked, needed = fields["verdict"], fields["rows"] + fields["rejected"], min(ROWS, fields["available"])
     except (KeyError, TypeError):
         return "does not say what a certificate says now"
+    if manifest.get("verdict") == "unproved":
+        return "is of an unproved version"
     if content != (manifest["content_id"], json_digest(manifest)):
         return "is of other files than the version has now"
     if verdict != "equal" or not set(declared) <= set(equal):

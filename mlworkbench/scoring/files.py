@@ -29,8 +29,8 @@ from ..jsontext import read_text
 
 # %% auto #0
 __all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'LARGEST', 'json_text', 'json_digest', 'content_id',
-           'write_bytes', 'environment', 'file_digests', 'write_manifest', 'read_document', 'forged', 'read_manifest',
-           'verify_files']
+           'write_bytes', 'environment', 'file_digests', 'amend_version', 'write_manifest', 'read_document', 'forged',
+           'read_manifest', 'verify_files']
 
 # %% ../../nbs/scoring/35_files.ipynb #aeec583e
 MANIFEST = "manifest.json"
@@ -99,6 +99,12 @@ def file_digests(folder: Path) -> dict[str, str]:
         if path.is_file() and name != MANIFEST:
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests
+
+
+def amend_version(folder: Path, fields: Mapping[str, Any], *, card: str) -> None:
+    """Put fields and the card into a version folder that nobody has seen yet."""
+    write_bytes(folder / "card.md", card.encode())
+    write_manifest(folder, {**read_manifest(folder), **fields})
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:

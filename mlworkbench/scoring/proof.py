@@ -34,8 +34,8 @@ _all_ = [scorer_files]
 Scorer = Any  # has score(frame)
 
 # %% auto #0
-__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Proved', 'Answer', 'probes', 'spread', 'of_two_minds',
-           'prove', 'compile_proved', 'scorer_files']
+__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Proved', 'Answer', 'probes', 'spread', 'answers_in_single',
+           'of_two_minds', 'prove', 'compile_proved', 'scorer_files']
 
 # %% ../../nbs/scoring/35_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe
@@ -93,6 +93,16 @@ Proved = tuple[CompiledScorer | None, dict[str, Any]]
 Answer = tuple[NDArray[np.float64], NDArray[np.object_] | None]
 
 
+def answers_in_single(reference: ReferenceScorer, frame: FeatureFrame) -> bool:
+    """Say whether a pipeline answers in float32: then its own sums have seven digits."""
+    method = response_method(reference.pipeline, reference.task)
+    try:
+        raw = getattr(reference.pipeline, method)(reference.model_input(frame.take(slice(1))))
+    except Exception:  # it is asked again, and refused, by name
+        return False
+    return bool(np.asarray(raw).dtype == np.float32)
+
+
 def _answer(scorer: Scorer, frame: FeatureFrame) -> Answer | None:
     """Score and decide a frame; None where the scorer refuses."""
     try:
@@ -103,22 +113,32 @@ def _answer(scorer: Scorer, frame: FeatureFrame) -> Answer | None:
         return None
 
 
-def _difference(compiled: Scorer, reference: Scorer, frame: FeatureFrame, what: str, rule: Rule) -> float:
-    """Give the largest difference of scores, relative where they are large; refuse what only one refuses or decides."""
-    expected, got = _answer(reference, frame), _answer(compiled, frame)
+def _difference(
+    scorers: tuple[Scorer, Scorer], frame: FeatureFrame, what: str, *, scale: float, rule: Rule
+) -> float:
+    """Give the largest difference of scores, divided by the scale once, or by a score beyond it."""
+    got, expected = (_answer(scorer, frame) for scorer in scorers)
     if expected is None or got is None:
         if (expected is None) != (got is None):
             refusing = "pipeline" if expected is None else "compiled scorer"
             raise ScoringError(f"{what}: only the {refusing} refuses it")
         return 0.0
-    decisions = [_decisions(answer, rule) for answer in (expected, got)]
+    _refuse_turned(scorers[1], frame, what, rule=rule, answers=(expected, got))
+    size = np.abs(expected[0]).reshape(len(frame), -1).max(axis=1, initial=scale)
+    apart = np.abs(got[0] - expected[0]).reshape(len(frame), -1).max(axis=1, initial=0.0)
+    return float(np.max(apart / size, initial=0.0))
+
+
+def _refuse_turned(
+    reference: Scorer, frame: FeatureFrame, what: str, *, rule: Rule, answers: tuple[Answer, Answer]
+) -> None:
+    """Refuse a row that is decided otherwise, unless the pipeline itself is of two minds about it."""
+    decisions = [_decisions(answer, rule) for answer in answers]
     turned = np.flatnonzero(decisions[0] != decisions[1])
     firm = [row for row in turned if not of_two_minds(reference, frame, int(row), decisions[0][row], rule)]
     if firm:
         first, second = (answer[firm[0]] for answer in decisions)
         raise ScoringError(f"{what}: row {firm[0]} must be decided {first!r}; the compiled scorer says {second!r}")
-    apart = np.abs(got[0] - expected[0]) / np.maximum(1.0, 1e-3 * np.abs(expected[0]))
-    return float(np.max(apart, initial=0.0))
 
 
 def _decisions(answer: Answer, rule: Rule) -> NDArray[np.object_]:
@@ -165,17 +185,18 @@ def prove(
     fields = {name: getattr(reference, name) for name in ("task", "classes", "positive", "decision")}
     rule = {**fields, "threshold": 0.0 if threshold is None else threshold}
     scale = scale_of(reference.score(golden), response_method(reference.pipeline, reference.task))
-    tolerance = tolerance_of(0.0, scale, compiled=True)
+    bound = tolerance_of(0.0, compiled=True, single=answers_in_single(reference, golden))
     step = -(-len(training) // PROOF_ROWS) or 1
     frames = [("golden rows", golden), ("training rows", training.take(slice(None, None, step)))]
     odd = list(probes(golden, reference.contract))
     largest = 0.0
     for what, frame in [*frames, *odd]:
-        difference = _difference(compiled, reference, frame, what, rule)
-        if difference > tolerance:
-            raise ScoringError(f"{what}: scores differ by {difference:.3g} (tolerance {tolerance:.3g})")
+        difference = _difference((compiled, reference), frame, what, scale=scale, rule=rule)
+        if not difference <= bound:
+            told = f"{difference:.3g} of their scale {scale:.3g} (tolerance {bound:.3g})"
+            raise ScoringError(f"{what}: scores differ by {told}")
         largest = max(largest, difference)
-    return {"rows": sum(len(frame) for _, frame in frames), "probes": len(odd), "max_difference": largest}
+    return {"rows": sum(len(frame) for _, frame in frames), "probes": len(odd), "max_difference": largest * scale}
 
 
 def compile_proved(

@@ -163,7 +163,7 @@ class Registry:
         """Give the tag that serves, and why.
 
         The champion, else the newest version that passed its gates, else the newest that declares none. A version
-        that failed its gates, or whose declared gates are undecided, is never taken unasked.
+        that failed its gates, is unproved, or whose declared gates are undecided, is never taken unasked.
 
         Returns
         -------

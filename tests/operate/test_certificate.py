@@ -96,7 +96,7 @@ def test_every_declared_deployment_is_equal_and_the_version_may_be_promoted(home
     assert some.fields["available"] == 260
     certificate = certify(version, home, definition=definition)
     summary = certificate.summary
-    assert list(summary) == ["verdict", "rows", "rejected", "deployments"]
+    assert list(summary) == ["verdict", "rows", "rejected", "anchor", "deployments"]
     assert (summary["verdict"], summary["rows"], certificate.refusal) == ("equal", 260, "")
     assert [row["deployment"] for row in summary["deployments"]] == list(DEPLOYMENTS)
     assert all(tuple(row) == SUMMARY for row in summary["deployments"])

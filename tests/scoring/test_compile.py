@@ -428,7 +428,7 @@ def test_a_version_is_compiled_where_it_can_be_and_says_so(tmp_path: Path) -> No
     build_version(tmp_path / "v", **parts(reference))
     version = open_version(tmp_path / "v")
     assert version.scorer.kind == version.declaration["scorer"] == "compiled"
-    assert version.tolerance == 1e-6
+    assert version.tolerance == 1e-9
     assert version.manifest["compiled"]["rows"] == N + 12
     itself = with_reference(version)
     assert itself.scorer.kind == "reference" and with_reference(itself) is itself
@@ -441,7 +441,7 @@ def test_a_version_that_does_not_compile_keeps_the_reference_scorer_and_the_reas
     version = open_version(tmp_path / "v")
     assert version.scorer.kind == version.declaration["scorer"] == "reference"
     assert version.manifest["compiled"] == {"reason": "MLPClassifier (predict_proba) has no rule"}
-    assert not (tmp_path / "v/scorer.json").exists() and version.tolerance < 1e-6
+    assert not (tmp_path / "v/scorer.json").exists() and version.tolerance < 1e-9
 
 
 def test_the_same_parts_give_the_same_files_of_a_compiled_scorer(tmp_path: Path) -> None:

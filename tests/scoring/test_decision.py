@@ -56,7 +56,8 @@ def test_tolerance_follows_its_formula() -> None:
     assert tolerance_of(0.0) == 1e-12
     assert tolerance_of(2e-13) == 2e-12
     assert tolerance_of(0.0, 50.0) == 50 * 1e-12
-    assert tolerance_of(0.0, 50.0, compiled=True) == 50 * 1e-6
+    assert tolerance_of(0.0, 50.0, compiled=True) == 50 * 1e-9
+    assert tolerance_of(0.0, 50.0, compiled=True, single=True) == 50 * 1e-6
     assert tolerance_of(1e-6, compiled=True) == pytest.approx(1e-5)
 
 

@@ -131,7 +131,7 @@ def test_the_folder_holds_what_the_architecture_says(built: Path) -> None:
     assert {"python", "numpy", "scikit-learn", "skops"} <= set(manifest["environment"])
     declaration = json.loads((built / "declaration.json").read_text())
     assert declaration["classes"] == [False, True] and declaration["positive"] is True
-    assert declaration["threshold"] == 0.3 and declaration["tolerance"] == 1e-6
+    assert declaration["threshold"] == 0.3 and declaration["tolerance"] == 1e-9
     assert declaration["scorer"] == "compiled"
     assert list(json.loads((built / "contract.json").read_text())) == ["frame", "request", "source"]
 

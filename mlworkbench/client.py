@@ -131,7 +131,8 @@ class Client:
         -------
         list of dict
             One per record, in order: score (or scores, a number by class), decision, version, prediction_id, and
-            ``flags`` where something is unusual; with `partial`, ``index`` and ``faults`` in the place of a record that was refused.
+            ``flags`` where something is unusual; with `partial`, ``index`` and ``faults`` in the place of a record
+            that was refused.
 
         Raises
         ------

@@ -81,7 +81,7 @@ def _make_private(path: Path) -> None:
 
 
 def _check_owner(path: Path, *, fresh: bool = False) -> None:
-    """Refuse a folder that others may write, or that belongs to somebody else; a `fresh` one of one's own may be closed.
+    """Refuse a folder that others may write, or that is somebody else's; a `fresh` one of one's own may be closed.
 
     What stands in a home decides what is served, so whoever writes into it decides, too.
     """

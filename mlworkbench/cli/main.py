@@ -231,7 +231,8 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if word != "--debug"] or ["--help"]
     if not all_readable(words):
         wrong = next(word for word in words if not is_readable(word))
-        return _refuse(WorkbenchError(f"argument: text in UTF-8; got {wrong!r}; rename or retype it"), words, debug=False)
+        refusal = WorkbenchError(f"argument: text in UTF-8; got {wrong!r}; rename or retype it")
+        return _refuse(refusal, words, debug=False)
     try:
         code = make_app()(args=words, prog_name="mlworkbench", standalone_mode=False)
         return _stopped() if code == STOPPED else code if isinstance(code, int) else 0

@@ -20,7 +20,7 @@ from .console import Deployments, Json, Model, Personal, Query, Report, Rows
 from .console import answer, bar, listed_names, text_table
 from .place import Place, choose, definition_of, known_models
 from .place import model_and_version, named_version, place, rows_from
-from ..errors import IngestError, Refused, VersionError, nearest
+from ..errors import IngestError, Refused, nearest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,24 +8,16 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
-from functools import cached_property
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
-from pyarrow.fs import FileSystem
-from pyarrow.fs import FSSpecHandler
-from pyarrow.fs import LocalFileSystem
-from pyarrow.fs import PyFileSystem
-from pyarrow.fs import SubTreeFileSystem
+from pyarrow.fs import FSSpecHandler, FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
-from ..errors import IngestError
-from ..errors import WorkbenchError
+from ..errors import IngestError, WorkbenchError
 
 # %% auto #0
 __all__ = ['ADDRESS', 'SECRET', 'KEYS', 'REASON', 'TELLING', 'BUFFER', 'is_address', 'check_address', 'plain_words', 'reaching',

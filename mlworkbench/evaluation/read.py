@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 

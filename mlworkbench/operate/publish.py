@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +19,14 @@ from ..errors import DefinitionError
 from ..evaluation.card import card
 from ..evaluation.metrics import evaluate
 from ..home import Home
-from .anchor import Anchoring
-from .anchor import anchor_version
-from .anchor import ask_pipeline
+from .anchor import Anchoring, anchor_version, ask_pipeline
 from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version
-from ..scoring.deciding import Ruling
-from ..scoring.deciding import settle
+from ..scoring.deciding import Ruling, settle
 from ..scoring.decision import decide
 from ..scoring.files import read_manifest
 from ..scoring.frame import FeatureFrame
-from ..scoring.reference import ReferenceScorer
-from ..scoring.reference import global_settings
-from ..scoring.reference import plain_classes
-from ..scoring.reference import response_method
+from ..scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method
 from ..scoring.reference import tuned_rule
 from ..scoring.registry import Registry
 

@@ -15,36 +15,23 @@ import polars as pl
 import polars.selectors
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
+from ..contract import Column, Contract
 from ..data.lake import Lake
 from ..data.privacy import table_pseudonyms
 from ..data.table import Table
-from ..errors import DefinitionError
-from ..errors import WorkbenchError
+from ..errors import DefinitionError, WorkbenchError
 from ..evaluation.profile import profile_frame
 from ..home import Home
-from ..jsontext import HALF
-from ..jsontext import all_readable
-from .anchor import Anchoring
-from .anchor import Progress
+from ..jsontext import HALF, all_readable
+from .anchor import Anchoring, Progress
 from .anchor_asked import registered_rows
 from .anchor_pipeline import Subject
-from .assembly import Assembled
-from .assembly import assemble
-from .deployable import deployments_for
-from .deployable import notes_of
+from .assembly import Assembled, assemble
+from .deployable import deployments_for, notes_of
 from .missing import check_missing
 from .persons import rows_without_names
-from .publish import Fitted
-from .publish import TrainResult
-from .publish import golden_rows
-from .publish import judge
-from .publish import publish
-from .publish import read_rule
-from .publish import write_card
-from .split import clean_labels
-from .split import infer_task
+from .publish import Fitted, TrainResult, golden_rows, judge, publish, read_rule, write_card
+from .split import clean_labels, infer_task
 from ..scoring.definition import ModelDefinition
 from ..scoring.dump import single_threaded
 from ..scoring.rows import unwrap_search

@@ -5,8 +5,7 @@
 # %% ../../nbs/operate/60_training.ipynb #98419b82
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,26 +23,21 @@ from ..evaluation.metrics import check_gates
 from ..evaluation.profile import profile_frame
 from ..home import Home
 from .anchor_asked import anchoring_of
-from .assembly import Assembled
-from .assembly import assemble
-from .deployable import notes_of
-from .deployable import refuse_device
+from .assembly import Assembled, assemble
+from .deployable import notes_of, refuse_device
 from .missing import check_missing
 from .persons import definition_pseudonyms
 from .publish import Fitted, TrainResult, golden_rows, judge, publish, read_rule, write_card
 from .register import register
-from .requests import personal_names
-from .requests import source_contract
+from .requests import personal_names, source_contract
 from .split import Split, clean_labels, infer_task, split_rows
-from ..scoring.definition import ModelDefinition
-from ..scoring.definition import load_definition
+from ..scoring.definition import ModelDefinition, load_definition
 from ..scoring.dump import single_threaded
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import frame_to_pandas
 from ..scoring.registry import Registry
 from ..scoring.rows import fresh_estimator, unwrap_search
-from ..settings import Settings
-from ..settings import load_settings
+from ..settings import Settings, load_settings
 
 _all_ = [TrainResult, register]
 Estimator = Any  # scikit-learn ships no types

@@ -56,7 +56,7 @@ def check_archive(file: Path | io.BytesIO) -> None:
                 _check_reduced(json.loads(archive.read("schema.json")), shapes)
     except VersionError:
         raise
-    except (OSError, EOFError, RecursionError, MemoryError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, MemoryError, ValueError, zipfile.BadZipFile) as error:
         raise _refuse("archive", "a skops file", f"{type(error).__name__}: {error}") from None
 
 

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +17,18 @@ from numpy.typing import NDArray
 
 from ..contract import Contract
 from ..errors import ScoringError
-from ..features.view import RowFunction
-from ..features.view import View
-from ..features.view import declaration_of
+from ..features.view import RowFunction, View, declaration_of
 from .code import collect_code
 from .deciding import Ruling, settle
 from .decision import DEPENDS, class_names, scale_of, tolerance_of
 from .dump import array_digest, dump_bytes, dump_digest, load_pipeline, named_modules
-from .files import content_id, environment, json_digest, json_text, write_bytes, write_manifest
+from .files import content_id, environment, json_digest, json_text, write_bytes
+from .files import write_manifest
 from .frame import FeatureFrame
 from .golden import golden_lines, request_rows
 from .own_modules import installed_helpers, own_modules
-from .proof import Proved, answers_in_single
-from .proof import compile_proved
-from .proof import scorer_files
-from .proof import spread
-from .reference import ReferenceScorer
-from .reference import response_method
+from .proof import Proved, answers_in_single, compile_proved, scorer_files, spread
+from .reference import ReferenceScorer, response_method
 
 Estimator = Any  # scikit-learn ships no types
 Columns = Mapping[str, NDArray[Any]]

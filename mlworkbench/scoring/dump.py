@@ -14,21 +14,16 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Collection
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ScoringError
-from ..errors import VersionError
+from ..errors import ScoringError, VersionError
 from .archive import check_archive
-from .own_modules import LIBRARIES
-from .own_modules import load_modules
+from .own_modules import LIBRARIES, load_modules
 
 Estimator = Any  # scikit-learn ships no types
 
@@ -251,8 +246,8 @@ def load_pipeline(path: Path, *, trusted: Sequence[str] = (), modules: Mapping[s
     Raises
     ------
     VersionError
-        If the file is no skops file, claims more than it holds, names a type that is not trusted or a module that cannot
-        be imported, or holds a tree that cannot be followed to its end.
+        If the file is no skops file, claims more than it holds, names a type that is not trusted or a module that
+        cannot be imported, or holds a tree that cannot be followed to its end.
     """
     import skops.io as sio
 

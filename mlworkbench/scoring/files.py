@@ -193,6 +193,11 @@ def _names_inside(value: object) -> bool:
     return all(not path.is_absolute() and ".." not in path.parts for path in paths)
 
 
+def _are_texts(value: object) -> bool:
+    """Say whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 _DIGEST = "[0-9a-f]{64}"
 _MANIFEST_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": ("1", lambda value: type(value) is int and value == 1),
@@ -206,7 +211,7 @@ _MANIFEST_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "created_at": ("a time", lambda value: isinstance(value, str)),
     "training_rows": ("a number of rows", lambda value: type(value) is int),
     "metrics": ("an object", lambda value: isinstance(value, dict)),
-    "measured": ("a list of names", lambda v: v is None or (isinstance(v, list) and all(isinstance(n, str) for n in v))),
+    "measured": ("a list of names", lambda value: value is None or _are_texts(value)),
 }
 
 # %% ../../nbs/scoring/35_files.ipynb #a6874ef7

@@ -59,7 +59,8 @@ class Seals:
             yield connection
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise VersionError(f"{self.path}: seals of versions can be noted; got {error}; see its permissions") from None
+            rule = "the seals of versions must be noted"
+            raise VersionError(f"{self.path}: {rule}; got {error}; see its permissions") from None
         finally:
             connection.close()
 

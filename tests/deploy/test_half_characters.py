@@ -76,7 +76,8 @@ def test_a_contract_a_definition_and_a_frame_hold_none() -> None:
 
     for field in ("owner", "description", "label"):
         with pytest.raises(DefinitionError, match=f"{field}: {RULE}; got '.udc00'"):
-            ModelDefinition(**{"name": "m", "estimator": LinearRegression(), "data": "d.csv", "label": "y", field: "\udc00"})
+            told = {"name": "m", "estimator": LinearRegression(), "data": "d.csv", "label": "y", field: "\udc00"}
+            ModelDefinition(**told)
 
 
 def test_a_request_is_answered_400_and_nothing_is_logged(workshop, elsewhere: Home) -> None:

@@ -154,7 +154,8 @@ def register(
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
     table = frame_of(data, label, query=query, text=persons)
-    labels, told = table.pop(label), {"name": name, "key": key or None, "personal": persons, "home": here.home}
+    labels = table.pop(label)
+    told: dict[str, Any] = {"name": name, "key": key or None, "personal": persons, "home": here.home}
     told |= {"deployments": listed_names(deployments), "accept_differences": accept_differences}
     with bar(quiet=json) as report:
         result = make_version(pipeline, table, labels, progress=report, **told)

@@ -54,8 +54,8 @@ def _read(path: Path | str, source: str, values: Sequence[Any], fields: Sequence
         found = pl.DataFrame(rows, schema=schema, orient="row")
     except (TypeError, pl.exceptions.PolarsError):  # a value of another type becomes a missing one
         own = [int if name in _INTEGERS else str for name in fields]
-        held = [[v if type(v) is kind else None for v, kind in zip(row, own, strict=True)] for row in rows]
-        found = pl.DataFrame(held, schema=schema, orient="row")
+        typed = [[v if type(v) is kind else None for v, kind in zip(row, own, strict=True)] for row in rows]
+        found = pl.DataFrame(typed, schema=schema, orient="row")
     times = [name for name in ("prediction_time", "logged_at", "available_at") if name in fields]
     return found.with_columns(pl.col(times).cast(TIME))
 

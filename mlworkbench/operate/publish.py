@@ -306,6 +306,7 @@ def publish(
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
     place = registry.folder(model, tag)
-    facts = {"rows": dict(rows), "notes": tuple(fields.get("notes", ())), "anchor": anchor_of(read_manifest(place))}
+    facts: dict[str, Any] = {"rows": dict(rows), "notes": tuple(fields.get("notes", ()))}
+    facts["anchor"] = anchor_of(read_manifest(place))
     return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, **facts)
 

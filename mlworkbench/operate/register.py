@@ -227,8 +227,7 @@ def register(
     place = home if isinstance(home, Home) else Home.open(home)
     table, data, label, takes = _labelled(X, y)
     model, trials = unwrap_search(pipeline)
-    told = {"personal": personal, "key": key, "deployments": deployments or ()}
-    named = ModelDefinition(name, model, data, label, **told)
+    named = ModelDefinition(name, model, data, label, personal=personal, key=key, deployments=deployments or ())
     definition, lake = replace(named, entity=named.personal), Lake(place.lake)
     with place.lock(f"train/{name}"):
         kept = Table(

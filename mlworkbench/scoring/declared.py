@@ -48,7 +48,7 @@ def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, 
             rule = f"{name}.json was altered: it is not the one of its content id"
             raise VersionError(f"{rule}; restore it or retrain")
     tolerance = declaration.get("tolerance")
-    if type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf:
+    if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < math.inf:
         raise VersionError(f"declaration.json: tolerance is a finite number; got {tolerance!r}; restore it or retrain")
     with forged("contract.json"):
         return declaration, {name: Contract.from_dict(contracts[name]) for name in ("request", "frame")}

@@ -11,20 +11,12 @@ import hashlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ScoringError
-from ..errors import UserCodeError
-from ..errors import VersionError
-from ..errors import user_frame
-from .code import own_source
-from .code import source_of
+from ..errors import ScoringError, UserCodeError, VersionError, user_frame
+from .code import own_source, source_of
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'MOST', 'imported_names', 'own_modules', 'load_modules', 'installed_helpers', 'check_helpers']
@@ -143,7 +135,7 @@ class _Kept:
         name: str,
         globals: Mapping[str, Any] | None = None,
         locals: Mapping[str, Any] | None = None,
-        fromlist: Collection[str] = (),
+        fromlist: Sequence[str] = (),
         level: int = 0,
     ) -> types.ModuleType:
         """Import as Python does, and what is kept from here."""

@@ -204,10 +204,10 @@ def check_sound(pipeline: Part) -> None:
     for part, features in _walk(pipeline, None, set()):
         try:
             _check_part(part, features)
-        except UnsoundError as rule:
-            got = f"a {type(part).__name__} that breaks it"
-            raise VersionError(f"pipeline.skops: {rule}; got {got}; restore the file or train again") from None
+        except UnsoundError as error:
+            rule, got = str(error), f"a {type(part).__name__} that breaks it"
         except (AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
-            got = f"{type(error).__name__}: {error}"
-            rule = f"a whole {type(part).__name__}"
-            raise VersionError(f"pipeline.skops: {rule}; got {got}; restore the file or train again") from None
+            rule, got = f"a whole {type(part).__name__}", f"{type(error).__name__}: {error}"
+        else:
+            continue
+        raise VersionError(f"pipeline.skops: {rule}; got {got}; restore the file or train again")

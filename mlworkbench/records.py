@@ -51,7 +51,7 @@ def _plain_column(column: Column, raw: list[Any]) -> NDArray[Any] | None:
             return None
     elif dtype is np.float64 and not _is_finite(raw):
         return None
-    if dtype is object and not all_readable(raw):
+    if dtype is object and column.kind != "boolean" and not all_readable(raw):
         return None
     try:
         return np.array(raw, dtype=dtype)

@@ -1,4 +1,4 @@
-"""An object store that speaks S3: SeaweedFS from a wheel, on free ports of 127.0.0.1, started once a session."""
+"""What all tests share: an anchor that starts no process, and an object store that speaks S3 (SeaweedFS from a wheel)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,22 @@ OWNER = {"AWS_ACCESS_KEY_ID": "workbench-key", "AWS_SECRET_ACCESS_KEY": "workben
 READER = {"AWS_ACCESS_KEY_ID": "reader-key", "AWS_SECRET_ACCESS_KEY": "reader/secret+1"}
 PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 PREFIXES = count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def anchor_in_this_process():
+    """Open a version that is held against its pipeline here; `test_anchor` and every command start the process."""
+    from mlworkbench.operate import anchor
+    from mlworkbench.operate.anchor_process import answer_part
+    from mlworkbench.scoring.version import open_version
+
+    def ask(folder, parts, *, trusted=(), opened_by=()):
+        opened = open_version(folder, trusted=trusted)
+        return [answer_part(opened, part) for part in parts]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anchor, "ask_apart", ask)
+        yield
 
 
 @dataclass(frozen=True)

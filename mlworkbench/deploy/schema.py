@@ -147,6 +147,7 @@ REFUSED: dict[str, Any] = {
     "required": ["index", "faults"],
 }
 PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": "Problem",
     "type": "object",
     "properties": {
         **{name: {"type": "string"} for name in ("type", "title", "detail", "code")},
@@ -183,8 +184,8 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
         properties["decision"] = {"enum": list(declaration["classes"])}
     answer = {"type": "object", "properties": {**properties, "flags": FLAGS}, "required": list(properties)}
     many = {"type": "array", "items": {"oneOf": [answer, REFUSED]}}
-    told = "As many as were asked, in order; an error of the whole request is application/problem+json, see x-problem."
-    return {"title": "Answers", "description": told, "oneOf": [answer, many], "x-problem": PROBLEM_SCHEMA}
+    told = "As many as were asked, in order; an error of the whole request is a problem, as application/problem+json."
+    return {"title": "Answers", "description": told, "oneOf": [answer, many, PROBLEM_SCHEMA]}
 
 
 def schemas_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

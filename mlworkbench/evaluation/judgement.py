@@ -100,7 +100,7 @@ def judge_drift(
     if rows < FEWEST:
         line = f"drift: undecided; {rows:,} row{'s' * (rows != 1)}, at least {FEWEST} are needed"
         return {"verdict": "undecided", "line": line, "columns": {}}
-    named = dict(zip(names, shift["scores"], strict=True))
+    named = dict(zip(names, shift["scores"], strict=False))  # a profile may hold no scores
     known = distances or {}
     columns = {
         name: column_finding(found, known.get(name), reference=reference, rows=rows)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from .anchor_rows import Given
 from .anchor_rows import Rows
-from ..scoring.reference import plain_classes
-from ..scoring.reference import response_method
+from ..scoring.estimator import class_margins, plain_classes, response_method
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
@@ -66,6 +65,8 @@ class Subject:
             if self.method == "predict_proba":
                 return raw[:, place]
             return raw.reshape(-1) if place else -raw.reshape(-1)
+        if self.method == "decision_function" and self.task == "multiclass":
+            raw = class_margins(self.pipeline, raw)
         if self.task == "multiclass" and raw.shape[1:] == (len(own),):
             return raw[:, [own.index(value) for value in self.classes]]
         return raw.reshape(-1) if raw.size == len(raw) else raw
@@ -117,7 +118,8 @@ def _ask_into(said: Said, subject: Subject, given: Given, rows: NDArray[np.intp]
     question = (given if len(rows) == len(given) else given.take(rows)).question
     try:
         scores = subject.scores(question)
-        labels = None if subject.task == "regression" else np.asarray(subject.pipeline.predict(question)).tolist()
+        predicted = None if subject.task == "regression" else np.asarray(subject.pipeline.predict(question))
+        labels = None if predicted is None else predicted.reshape(-1).tolist()
     except Exception as error:
         text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         if len(rows) == 1 or len(said.errors) >= LOST:

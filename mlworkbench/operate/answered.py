@@ -41,6 +41,8 @@ class Answered:
         Decisions; None for regression.
     calls : tuple of (int, float)
         Rows and seconds of each call; the start of a service is not in them.
+    refused : str
+        Why the first row was not answered that was asked; empty where each was.
     """
 
     rows: list[int]
@@ -48,6 +50,7 @@ class Answered:
     scores: NDArray[np.float64]
     decisions: list[Any]
     calls: tuple[tuple[int, float], ...] = ()
+    refused: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -166,6 +166,8 @@ def examine_one(
     told = pl.col("prediction_id").is_in(pl.Series(answered.ids, dtype=pl.String).implode())
     fresh = log.with_row_index().filter((pl.col("index") >= before) | told)
     held = hold(version, deployment, reference=reference, answered=answered, log=fresh)
+    if held.missing and answered.refused:
+        return replace(held, reason=answered.refused, finding=find_in_refusal(answered.refused).place)
     return held if held.verdict != "refused" else replace(held, finding=_place(version, good, apart, answered=answered))
 
 

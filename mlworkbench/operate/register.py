@@ -238,7 +238,7 @@ def register(
         wanted = None if deployments is None else definition.deployments
         fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
-        sent = {one: assembled.rows[one].to_list() for one in definition.personal}
+        sent = {one: assembled.rows[one].to_list() for one in dict.fromkeys((*definition.personal, *definition.named))}
         given, source = registered_rows(X, table.drop(label).columns, takes, sent=sent)
         subject = Subject(pipeline, fields["task"], fields["classes"], fields["positive"])
         anchoring = Anchoring(name, subject, given, source=source, accepted=accept_differences, progress=progress)

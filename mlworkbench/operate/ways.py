@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..deploy.one_off import score_file
 from ..deploy.serving import start_service
 from ..evaluation.record import input_identities
 from ..evaluation.record import prediction_ids
+from ..faults import Fault
 from ..home import Home
 from .answered import Answered
 from .answered import Way
@@ -112,18 +114,22 @@ def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> An
         An answer belongs to the row that its prediction id names; -1 where it names none of them: then another
         version or another request was answered.
     """
-    answers, calls, places, first = list[dict[str, Any]](), list[tuple[int, float]](), dict[str, int](), 0
+    answers, refused = list[dict[str, Any]](), list[dict[str, Any]]()
+    calls, places, first = list[tuple[int, float]](), dict[str, int](), 0
     with Client(url) as client:
         for part in request_parts(records):
             name = uuid.uuid4().hex
             started = time.perf_counter()
-            answers += [one for one in client.score(part, request_id=name, partial=True) if "faults" not in one]
+            told = client.score(part, request_id=name, partial=True)
             calls.append((len(part), time.perf_counter() - started))
+            answers += [one for one in told if "faults" not in one]
+            refused += [{**fault, "row": first + one["index"]} for one in told for fault in one.get("faults", ())]
             ids = prediction_ids(version.model, version.version, "realtime", input_identities(name, len(part)))
             places |= {one: first + index for index, one in enumerate(ids)}
             first += len(part)
     rows = [places.get(str(answer["prediction_id"]), -1) for answer in answers]
-    return answered_records(answers, version, rows=rows, calls=calls)
+    found = answered_records(answers, version, rows=rows, calls=calls)
+    return replace(found, refused=Fault(**refused[0]).line()) if refused else found
 
 # %% ../../nbs/operate/61_ways.ipynb #e0263cd4
 WAYS: dict[str, Way] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ScoringError
 
@@ -15,7 +16,8 @@ Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
 
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'final_estimator', 'response_method', 'tuned_rule', 'plain_label', 'plain_classes', 'by_pairs']
+__all__ = ['Estimator', 'Label', 'final_estimator', 'response_method', 'tuned_rule', 'plain_label', 'plain_classes', 'by_pairs',
+           'class_margins']
 
 # %% ../../nbs/scoring/33_estimator.ipynb #90559122
 def final_estimator(pipeline: Estimator) -> Estimator:
@@ -98,3 +100,13 @@ def by_pairs(last: Estimator, classes: int) -> bool:
             return classes > 2
         last = final_estimator(getattr(last, "estimator_", getattr(last, "final_estimator_", None)))
     return False
+
+
+def class_margins(pipeline: Estimator, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give one margin a class where a support vector machine gives them by pairs; others as they are."""
+    classes = len(plain_classes(pipeline))
+    if not by_pairs(final_estimator(pipeline), classes):
+        return margins
+    from sklearn.multiclass import _ovr_decision_function  # as SVC itself makes shape "ovr" of pairs
+
+    return np.asarray(_ovr_decision_function(margins < 0, -margins, classes))

@@ -182,8 +182,10 @@ def prove(
     ScoringError
         Naming the rows or the probe that told them apart.
     """
-    fields = {name: getattr(reference, name) for name in ("task", "classes", "positive", "decision")}
-    rule = {**fields, "threshold": 0.0 if threshold is None else threshold}
+    rule = {name: getattr(reference, name) for name in ("task", "classes", "positive", "decision")}
+    rule["threshold"] = 0.0 if threshold is None else threshold
+    if reference.task == "binary" and reference.positive is None:
+        rule["positive"] = reference.classes[1]
     scale = scale_of(reference.score(golden), response_method(reference.pipeline, reference.task))
     bound = tolerance_of(0.0, compiled=True, single=answers_in_single(reference, golden))
     step = -(-len(training) // PROOF_ROWS) or 1

@@ -24,7 +24,7 @@ from ..errors import user_frame
 from .dump import canonical_digest
 from .dump import dump_pipeline
 from .dump import load_pipeline
-from .estimator import by_pairs
+from .estimator import class_margins
 from .estimator import final_estimator
 from .estimator import plain_classes
 from .estimator import plain_label
@@ -256,10 +256,8 @@ class ReferenceScorer:
             if method == "predict_proba":
                 return np.ascontiguousarray(scores[:, place])
             return self._one_column(scores if place else -scores)
-        if method == "decision_function" and by_pairs(final_estimator(self.pipeline), len(own)):
-            from sklearn.multiclass import _ovr_decision_function  # as SVC itself makes shape "ovr" of pairs
-
-            scores = np.asarray(_ovr_decision_function(scores < 0, -scores, len(own)))
+        if method == "decision_function":
+            scores = class_margins(self.pipeline, scores)
         if scores.shape[1:] != (len(own),):
             way_out = "set decision_function_shape='ovr' or probability=True"
             raise ScoringError(f"estimator: one score a class; got shape {scores.shape}; {way_out}")

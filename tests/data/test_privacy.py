@@ -262,9 +262,9 @@ def test_a_source_that_fails_names_nobody_where_its_table_is_of_persons(home: Ho
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("wide.csv", f"rider,at,fare\nAda,{NOON},3\n{MARK},{NOON},3,4\n", "Expected 3 columns, got 4; correct"),
-        ("torn.csv", f'rider,at,fare\n"Ada,{NOON},3\n{MARK},{NOON},3\n', "Expected 3 columns, got 1; correct"),
-        ("torn.jsonl", f'{{"rider": "{MARK}", \n', "JSON parse error"),
+        ("wide.csv", f"rider,at,fare\nAda,{NOON},3\n{MARK},{NOON},3,4\n", "Expected 3 columns, got 4; give each row"),
+        ("torn.csv", f'rider,at,fare\n"Ada,{NOON},3\n{MARK},{NOON},3\n', "Expected 3 columns, got 1; give each row"),
+        ("torn.jsonl", f'{{"rider": "{MARK}", \n', "line 1: one JSON object"),
         ("mixed.jsonl", f'{{"rider": 1}}\n{{"rider": "{MARK}"}}\n', "changed from number to string"),
     ],
 )

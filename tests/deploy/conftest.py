@@ -191,5 +191,7 @@ def elsewhere(workshop: Workshop, tmp_path: Path) -> Home:
     home = Home.open(tmp_path / "home")
     registry = Registry(home)
     for model in ("birds", "species", "delays"):
-        registry.promote(model, Registry(workshop.home).find(model), who="test", why="shared store", override="a test")
+        version = workshop.open(model)
+        tag = registry.add(version.folder, model, version.content_id)
+        registry.promote(model, tag, who="test", why="shared store", override="a test")
     return home

@@ -229,7 +229,7 @@ def test_the_schema_of_the_service_knows_flags_refused_records_and_problems(shop
     one, many = answer["oneOf"]
     assert "flags" in one["properties"] and "flags" not in one["required"]
     assert many["items"]["oneOf"][1]["required"] == ["index", "faults"]
-    assert "code" in answer["x-problem"]["required"]
+    assert "code" in answer["oneOf"][2]["required"]
 
 
 def test_refuse_concerns_the_row_and_off_says_nothing(shop: Shop, tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ def test_a_version_that_does_not_reproduce_its_golden_rows_is_not_served(worksho
     (altered / "golden.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     manifest = read_manifest(altered)
     write_manifest(altered, {key: value for key, value in manifest.items() if key not in ("files", "format")})
+    Registry(workshop.home).seals.forget(f"birds:{altered.name}")
     with pytest.raises(DeploymentError, match="golden row 0 differs"), start_service("birds", home=workshop.home):
         pytest.fail("it became ready")
 

@@ -31,8 +31,24 @@ def of_pandas(change: Callable[[Any], Any]) -> tuple[object, str, Any]:
 
 def of_scores(change: Callable[[Any], Any]) -> tuple[object, str, Any]:
     """Change the scores."""
-    real = version.Version.score
-    return version.Version, "score", lambda self, frame: change(real(self, frame))
+    real = version.Version.answer
+
+    def planted(self, frame):
+        scores, decisions = real(self, frame)
+        return change(scores), decisions
+
+    return version.Version, "answer", planted
+
+
+def moved_threshold() -> tuple[object, str, Any]:
+    """Decide by another threshold."""
+    real = version.Version.answer
+
+    def planted(self, frame):
+        scores = real(self, frame)[0]
+        return scores, np.array([0, 1])[(scores >= 0.7).astype(int)]
+
+    return version.Version, "answer", planted
 
 
 def swapped_missing(frame):
@@ -54,7 +70,7 @@ PLANTED: dict[str, tuple[Callable[[], tuple[object, str, Any]], str]] = {
     "the other class": (lambda: of_scores(lambda scores: 1 - scores), "other class"),
     "a rounded score": (lambda: of_scores(lambda scores: scores.round(4)), "scores are rounded"),
     "a moved threshold": (
-        lambda: (version, "decide", lambda scores, declared: np.array([0, 1])[(scores >= 0.7).astype(int)]),
+        moved_threshold,
         "rule of the decision",
     ),
 }

@@ -376,7 +376,7 @@ FAULTS = {
 def test_the_proof_finds_a_compiled_scorer_that_is_wrong(fault: str) -> None:
     reference = fitted(COMPILED["boosting that knows categories by place"][1](), "binary")
     wrong = altered(compile_scorer(reference), FAULTS[fault])
-    with pytest.raises(ScoringError, match=r"differ by|only the"):
+    with pytest.raises(ScoringError, match=r"differ by|only the|must be decided"):
         prove(wrong, reference, FRAME.take(range(30)), FRAME)
 
 
@@ -440,7 +440,7 @@ def test_a_version_that_does_not_compile_keeps_the_reference_scorer_and_the_reas
     build_version(tmp_path / "v", **parts(reference))
     version = open_version(tmp_path / "v")
     assert version.scorer.kind == version.declaration["scorer"] == "reference"
-    assert version.manifest["compiled"] == {"reason": "MLPClassifier (predict_proba) has no rule"}
+    assert version.manifest["compiled"]["reason"].startswith("MLPClassifier")
     assert not (tmp_path / "v/scorer.json").exists() and version.tolerance < 1e-9
 
 
@@ -503,7 +503,7 @@ def test_without_onnxruntime_a_graph_is_refused_with_the_way_out(tmp_path: Path)
     code = f"from pathlib import Path\nfrom mlworkbench.scoring.version import open_version\n{opening}"
     run = alone(["onnxruntime"], code)
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].endswith("not installed; pip install 'mlworkbench[compile]'")
+    assert run.stderr.splitlines()[-1].endswith("not installed; pip install onnxruntime")
 
 
 def test_without_onnx_trees_stay_with_the_reference_and_linear_models_compile() -> None:

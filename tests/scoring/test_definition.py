@@ -62,7 +62,7 @@ def test_a_margin_classifier_may_have_any_threshold() -> None:
         ({"threshold": True}, "between 0 and 1"),
         ({"task": "multiclass", "threshold": 0.5}, "binary models only"),
         ({"features": ("email", "x"), "personal": ("email",)}, "no personal column among the features; got 'email'"),
-        ({"deployments": ("batch", "edge"), "personal": ("email",)}, "got edge with email; leave out edge or these"),
+        ({"deployments": ("batch", "edge"), "personal": ("email",)}, "got personal email; leave edge out"),
         ({"features": ("flight", "x"), "entity": ("flight",)}, "no entity column among the features"),
         ({"features": ("late",)}, "no label column among the features"),
         ({"features": ("asked",), "prediction_time": "asked"}, "no times column among the features"),

@@ -384,7 +384,7 @@ def test_a_function_without_a_name_to_import_is_refused_when_written(wrong: Any)
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pipeline.skops").write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(VersionError, match=r"pipeline\.skops: a skops file.*retrain"):
+    with pytest.raises(VersionError, match=r"pipeline\.skops, archive: a skops file.*write it anew"):
         load_pipeline(tmp_path / "pipeline.skops")
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: an anchor that starts no process, and an object store that speaks S3 (SeaweedFS from a wheel)."""
+"""What all tests share: an anchor that starts no process, and an object store that speaks S3 (SeaweedFS)."""
 
 from __future__ import annotations
 

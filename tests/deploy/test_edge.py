@@ -351,7 +351,7 @@ def test_what_comes_home_is_imported_once_and_reads_as_any_prediction(hangar: Ha
     version = open_export(hangar.export / "model")
     score_source(version, hangar.file(events).read_bytes(), tmp_path / "p.jsonl")
     home = Home.open(tmp_path / "home")
-    Registry(home)
+    Registry(home).add(hangar.version.folder, "late", hangar.version.content_id)
     with (tmp_path / "p.jsonl").open("a") as file:
         file.write('{"torn')
     first, second = collect(tmp_path / "p.jsonl", home), collect(tmp_path / "p.jsonl", home)

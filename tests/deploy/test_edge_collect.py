@@ -64,8 +64,13 @@ def till(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Till]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(tmp_path / "home")
+def home(till: Till, tmp_path: Path) -> Home:
+    """A home of its own that names the same versions."""
+    home = Home.open(tmp_path / "home")
+    for model, tag in (("birds", till.tag), ("fish", till.other)):
+        version = till.registry.open(model, tag)
+        Registry(home).add(version.folder, model, version.content_id)
+    return home
 
 
 @pytest.fixture

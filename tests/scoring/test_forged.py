@@ -125,7 +125,7 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     machine, line = SVC().fit(ROWS, SIDES), make_pipeline(SplineTransformer()).fit(ROWS)
     machine._n_support = np.array([10**6, 1], dtype=np.int32)
     line[0].bsplines_[0].t = line[0].bsplines_[0].t[:4]
-    forest = RandomForestClassifier(2).fit(ROWS, SIDES)
+    forest = RandomForestClassifier(2, random_state=0, max_features=None).fit(ROWS[:, ::-1], SIDES)
     forest.estimators_[0].n_features_in_ = 1
     matrix = csr_matrix(np.eye(3))
     matrix.indices[0] = 10**6

@@ -48,11 +48,11 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of text")
     asked = parser.parse_args(list(arguments))
     try:
+        version = open_export(folder / "model")
         flags = json.loads((folder / "edge.json").read_text(encoding="utf-8")).get("flags", "tell")
-        version = replace(open_export(folder / "model"), flags=flags)
         data, mark = _read(asked.file)
         source = source_name(mark, asked.name)
-        report = score_source(version, data, Path(asked.out), name=asked.file, source=source)
+        report = score_source(replace(version, flags=flags), data, Path(asked.out), name=asked.file, source=source)
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -35,12 +35,13 @@ from .way_streaming import bring_up
 from .ways import DEPLOYMENTS
 from .ways import WAYS
 from ..pseudonym import FILE
+from ..scoring.registry import Registry
 from ..scoring.version import Version
 
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'WORK', 'home_apart', 'fresh_folder', 'examine', 'examine_one']
+__all__ = ['Progress', 'WORK', 'home_apart', 'named_in', 'fresh_folder', 'examine', 'examine_one']
 
 # %% ../../nbs/operate/61_examine.ipynb #1215311a
 WORK = ".examined-"
@@ -70,6 +71,18 @@ def home_apart(home: Home, model: str) -> Iterator[Home]:
             yield _linked(Home.open(folder), home)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def named_in(apart: Home, version: Version) -> Iterator[None]:
+    """Let a home apart name a version of the store, for as long as the block lasts."""
+    holdings = Registry(apart).holdings
+    holdings.put(version.folder, version.version)
+    try:
+        yield
+    finally:
+        with holdings.lock():
+            holdings.drop(version.version)
 
 
 def fresh_folder(place: Path, prefix: str) -> Path:
@@ -129,7 +142,7 @@ def examine(
     good = asked[reference.rows].select(version.request.names)
     declared, verdicts = declared_deployments(version), list[DeploymentVerdict]()
     bring_up(version, home)
-    with home_apart(home, version.model) as apart:
+    with home_apart(home, version.model) as apart, named_in(apart, version):
         for name in DEPLOYMENTS:
             if name not in declared:
                 verdicts.append(DeploymentVerdict(name, "not_declared"))

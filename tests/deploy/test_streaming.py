@@ -343,7 +343,7 @@ def test_several_classes_and_a_model_without_views_stream_too(workshop, tmp_path
             places = run(worker, source)
         told = read(places.out)
         assert [line["line"] for line in told] == [1, 2] and "prediction_time" not in told[0]
-        assert ("classes" in told[0]) == (model == "species")
+        assert ("scores" in told[0]) == (model == "species")
         assert "did you mean 'Dream'?" in read(places.dead_path)[0]["reason"]
 
 

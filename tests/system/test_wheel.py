@@ -69,9 +69,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
+def clean_environment(bentoml: Path) -> dict[str, str]:
+    """Give the environment of a shell that knows nothing of other workbenches."""
+    rest = {key: value for key, value in os.environ.items() if not key.startswith("MLWORKBENCH_")}
+    return {**rest, "BENTOML_HOME": str(bentoml), "PYTHONSAFEPATH": "1"}
+
+
 def workbench(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLWORKBENCH_")}
-    environment |= {"BENTOML_HOME": str(folder.parent / "bentoml"), "PYTHONSAFEPATH": "1"}
+    environment = clean_environment(folder.parent / "bentoml")
     command = [str(installed / "mlworkbench"), *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -108,7 +113,7 @@ def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, tmp_p
     assert json.loads(trained.stdout.splitlines()[-1])["gates"]["verdict"] == "pass"
 
     port = free_port()
-    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONSAFEPATH": "1"}
+    environment = clean_environment(tmp_path / "bentoml")
     command = [str(installed / "mlworkbench"), "serve", "--port", str(port)]
     service = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:

@@ -20,7 +20,7 @@ from .console import answer
 from .place import choose
 from .place import known_models
 from .place import place
-from ..errors import DeploymentError
+from ..errors import DeploymentError, SettingsError
 
 # %% auto #0
 __all__ = ['export', 'score', 'collect']
@@ -38,7 +38,7 @@ def export(
 
     here = place()
     name = choose(model, known_models(here))
-    done = export_edge(open_model(name, here.home, version or None), Path(folder))
+    done = export_edge(open_model(name, here.home, version or None), Path(folder), home=here.home)
     lines = [
         f"{done.version}: {done.size / 1e6:.1f} MB in {done.folder}; needs {', '.join(done.needs)}",
         "on the device: python -I score.py events.jsonl",
@@ -58,11 +58,29 @@ def score(
     if not program.is_file():
         rule = "a folder that `mlworkbench edge export` wrote"
         raise DeploymentError(f"DIR: {rule}; got {folder!r} without score.py; export one")
+    _check_signed(Path(folder))
     words = [sys.executable, "-I", str(program), file, "--out", out, *(["--name", name] if name else [])]
     words += ["--json"] if json else []
     code = subprocess.run(words, check=False).returncode
     if code:
         raise typer.Exit(code)
+
+
+def _check_signed(folder: Path) -> None:
+    """Refuse an export whose signature does not fit it; say where a key is not known here."""
+    from mlworkbench.deploy.edge import export_status
+    from mlworkbench.home import Home
+
+    try:
+        home = Home.open(create=False)
+    except SettingsError:
+        return  # a device has no keys: it holds each file against edge.json
+    status = export_status(folder, home)
+    if status == "altered":
+        rule = "edge.json must be as it was signed"
+        raise DeploymentError(f"{folder}: {rule}; it was altered; export the version again")
+    if status == "unknown key":
+        typer.echo(f"{folder}: signed with a key that this workbench does not know", err=True)
 
 # %% ../../nbs/cli/85_edge.ipynb #d1ba92d0
 def collect(

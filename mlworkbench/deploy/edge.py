@@ -21,12 +21,15 @@ from .path import personal_columns
 from .path import require_deployment
 from .serving import service_folder
 from ..errors import DeploymentError
+from ..home import Home
 from ..scoring.files import json_text
 from ..scoring.files import write_bytes
+from ..scoring.signature import read_signed, signed, signing_key
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge']
+__all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge',
+           'export_status']
 
 # %% ../../nbs/deploy/54_edge.ipynb #541c5201
 MODEL_FILES = (
@@ -152,7 +155,7 @@ class EdgeExport:
     needs: tuple[str, ...]
 
 
-def export_edge(version: Version, folder: Path) -> EdgeExport:
+def export_edge(version: Version, folder: Path, *, home: Home | None = None) -> EdgeExport:
     """Write a version for a device.
 
     Parameters
@@ -161,6 +164,8 @@ def export_edge(version: Version, folder: Path) -> EdgeExport:
         Opened.
     folder : Path
         Missing or empty.
+    home : Home, optional
+        Signs ``edge.json``, which holds the hash of every file: no registry's seal goes along to a device.
 
     Returns
     -------
@@ -176,13 +181,30 @@ def export_edge(version: Version, folder: Path) -> EdgeExport:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     told = {"format": 1, "model": version.model, "version": version.version, "needs": list(_needs(version))}
     told["flags"] = version.flags
-    files["edge.json"] = json_text({**told, "content_id": version.content_id, "files": digests}).encode()
+    told |= {"content_id": version.content_id, "files": digests}
+    files["edge.json"] = json_text(told if home is None else signed(told, signing_key(home))).encode()
     try:
         _write(files, folder.resolve())
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise DeploymentError(f"{folder}: a folder that can be written; {reason}; name another") from None
     return EdgeExport(folder, version.version, len(files), sum(map(len, files.values())), _needs(version))
+
+
+def export_status(folder: Path, home: Home) -> str:
+    """Say what the signature of an export is worth here.
+
+    Returns
+    -------
+    str
+        ``valid``, ``unknown key``, ``altered``, or ``unsigned`` for an export that nobody signed.
+    """
+    try:
+        content = (folder / "edge.json").read_bytes()
+    except OSError as error:
+        raise DeploymentError(f"{folder}: an export with its edge.json; {error.strerror}; export it again") from None
+    fields, status = read_signed(content, home)
+    return "unsigned" if status == "altered" and not fields and b'"signature"' not in content else status
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:

@@ -22,8 +22,9 @@ from sklearn.linear_model import LinearRegression
 from mlworkbench.cli.edge import score as edge_score
 from mlworkbench.contract import Column, Contract
 from mlworkbench.deploy.device import open_export, score_source
-from mlworkbench.deploy.edge import export_edge
+from mlworkbench.deploy.edge import export_edge, export_status
 from mlworkbench.errors import DeploymentError
+from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
 from mlworkbench.scoring.reference import frame_to_pandas
@@ -423,3 +424,17 @@ def test_a_library_inside_a_row_function_is_found(tmp_path: Path, monkeypatch: p
 def _clean() -> Iterator[None]:
     yield
     sys.modules.pop("inside_features", None)
+
+
+def test_an_export_is_signed_and_one_that_agrees_with_itself_alone_is_refused(version, tmp_path: Path) -> None:
+    home, other = Home.open(tmp_path / "home"), Home.open(tmp_path / "other")
+    folder = export_edge(version, tmp_path / "device", home=home).folder
+    assert (export_status(folder, home), export_status(folder, other)) == ("valid", "unknown key")
+    plain = export_edge(version, tmp_path / "plain").folder
+    assert export_status(plain, home) == "unsigned"
+    told = json.loads((folder / "edge.json").read_text())
+    golden = folder / "model/golden.jsonl"
+    golden.write_bytes(golden.read_bytes() + b"\n")
+    told["files"]["model/golden.jsonl"] = hashlib.sha256(golden.read_bytes()).hexdigest()
+    (folder / "edge.json").write_text(json.dumps(told))
+    assert export_status(folder, home) == "altered"

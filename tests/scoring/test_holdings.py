@@ -331,3 +331,12 @@ def test_a_table_that_is_torn_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     home.registry.write_bytes(b"torn" * 300)
     with pytest.raises(VersionError, match=r"registry\.sqlite: the table of this home's versions.*; free the file"):
         Registry(home).models()
+
+
+def test_the_file_that_names_versions_is_read_by_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        NamedVersions(tmp_path / "registry.sqlite").identity()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "registry.sqlite").stat().st_mode & 0o777 == 0o600

@@ -41,14 +41,10 @@ from .stream_events import Outcome
 from .stream_events import read_event
 from ..errors import ContractError
 from ..errors import DeploymentError
-from ..features.view import view_of
-from ..scoring.code import load_code
 from ..scoring.compiled import CompiledScorer
-from ..scoring.declared import read_declared
-from ..scoring.files import forged
 from ..scoring.files import read_manifest
 from ..scoring.version import Predictions
-from ..scoring.version import Version
+from ..scoring.version import Version, assembled_version
 from ..scoring.version import reproduce_golden
 
 # %% auto #0
@@ -73,19 +69,7 @@ def open_export(folder: Path) -> Version:
     VersionError
         If the golden rows differ on this machine, or a library is missing.
     """
-    manifest = read_manifest(folder)
-    declaration, contracts = read_declared(folder, manifest)
-    with forged("declaration.json"):
-        version = Version(
-            folder=folder,
-            declaration=declaration,
-            request=contracts["request"],
-            frame=contracts["frame"],
-            views=tuple(view_of(view) for view in declaration["views"]),
-            row_functions=load_code(folder, declaration["row_functions"]),
-            scorer=CompiledScorer.open(folder),
-            manifest=manifest,
-        )
+    version = assembled_version(folder, read_manifest(folder), lambda *_: CompiledScorer.open(folder))
     reproduce_golden(version)
     return version
 

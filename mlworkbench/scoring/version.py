@@ -5,9 +5,9 @@
 # %% ../../nbs/scoring/35_version.ipynb #ea5a6106
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ _all_ = [VERSION_FILES, Scorer, open_scorer]
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
-__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'open_version', 'with_reference', 'VERSION_FILES',
-           'Scorer', 'open_scorer']
+__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'assembled_version', 'open_version',
+           'with_reference', 'VERSION_FILES', 'Scorer', 'open_scorer']
 
 # %% ../../nbs/scoring/35_version.ipynb #b5af3f06
 @dataclass(frozen=True, eq=False)
@@ -243,6 +243,38 @@ def _check_features(version: Version, frame: FeatureFrame) -> None:
             raise VersionError(f"{version.version}: {rule}; got {got[~same][0]!r}; retrain")
 
 # %% ../../nbs/scoring/35_version.ipynb #448e11f2
+def assembled_version(
+    folder: Path, manifest: dict[str, Any], opened: Callable[[Contract, dict[str, Any]], Scorer]
+) -> Version:
+    """Put a version together from its files; what is forged in them is refused in one line.
+
+    Parameters
+    ----------
+    folder : Path
+        The version.
+    manifest : dict
+        Its manifest, checked already.
+    opened : callable
+        Gives the scorer by the contract of the frame and the declaration.
+
+    Returns
+    -------
+    Version
+    """
+    declaration, contracts = read_declared(folder, manifest)
+    with forged("declaration.json"):
+        return Version(
+            folder=folder,
+            declaration=declaration,
+            request=contracts["request"],
+            frame=contracts["frame"],
+            views=tuple(view_of(view) for view in declaration["views"]),
+            row_functions=load_code(folder, declaration["row_functions"]),
+            scorer=opened(contracts["frame"], declaration),
+            manifest=manifest,
+        )
+
+
 def open_version(
     folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True, sealed: bool = False
 ) -> Version:
@@ -270,19 +302,8 @@ def open_version(
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    declaration, contracts = read_declared(folder, manifest)
     check_parts(folder, manifest, sealed=sealed)
-    with forged("declaration.json"):
-        version = Version(
-            folder=folder,
-            declaration=declaration,
-            request=contracts["request"],
-            frame=contracts["frame"],
-            views=tuple(view_of(view) for view in declaration["views"]),
-            row_functions=load_code(folder, declaration["row_functions"]),
-            scorer=open_scorer(folder, contracts["frame"], declaration, trusted=trusted),
-            manifest=manifest,
-        )
+    version = assembled_version(folder, manifest, partial(open_scorer, folder, trusted=trusted))
     if check_golden:
         reproduce_golden(version)
     return version

@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 from collections.abc import Collection, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.json as pa_json
@@ -96,7 +96,35 @@ def json_table(name: str, block: bytes, schema: pa.Schema | None = None) -> pa.T
     unexpected = "infer" if schema is None else "error"
     parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected)
     with refusals(name):
-        return pa_json.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
+        try:
+            return pa_json.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
+        except pa.ArrowInvalid:
+            if b'Infinity"' not in block:
+                raise
+            return _table_with_infinities(block, schema)
+
+
+def _table_with_infinities(block: bytes, schema: pa.Schema | None) -> pa.Table:
+    """Parse lines in which an infinite number is named, as `data.sink` writes it, since JSON has no such number."""
+    try:
+        rows = [json.loads(line, parse_constant=_no_number) for line in block.splitlines() if line.strip()]
+    except ValueError as error:
+        raise pa.ArrowInvalid(f"JSON parse error: {error}") from None
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        leaves = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        if {int, float} & set(map(type, leaves)):
+            values = [_number(value) for value in values]
+        columns[name] = pa.array(values, schema.field(name).type if schema is not None else None)
+    return pa.table(columns)
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value of JSON
+    """Read the name of an infinity, also in a list."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    return float(value) if value in ("Infinity", "-Infinity") else value
 
 
 def json_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:

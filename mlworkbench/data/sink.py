@@ -8,17 +8,15 @@ from __future__ import annotations
 import fcntl
 import gzip
 import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
@@ -27,8 +25,8 @@ import pyarrow.parquet as pa_parquet
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['Rows', 'WRITERS', 'PARTITION', 'replaced', 'row_batches', 'as_text', 'write_file', 'check_ending', 'write_partition',
-           'read_partitions']
+__all__ = ['Rows', 'WRITERS', 'ENDINGS', 'PARTITION', 'replaced', 'json_value', 'as_text', 'to_json', 'row_texts', 'row_batches',
+           'write_file', 'check_ending', 'check_partition', 'write_partition', 'read_partitions']
 
 # %% ../../nbs/data/14_sink.ipynb #097239f2
 @contextmanager
@@ -114,6 +112,50 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 # %% ../../nbs/data/14_sink.ipynb #6c18c726
+def json_value(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value of a row
+    """Replace numbers that JSON does not have: NaN by None, an infinity by its name.
+
+    Examples
+    --------
+    >>> json_value([0.5, float("nan"), float("-inf")])
+    [0.5, None, '-Infinity']
+    """
+    if isinstance(value, list):
+        return [json_value(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
+    """Turn times and days, and with `lists` also lists, into text."""
+    frame = pl.DataFrame(batch)
+    for name, kind in frame.schema.items():
+        if isinstance(kind, pl.Datetime | pl.Date):
+            frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict"))
+        elif isinstance(kind, pl.List) and lists:
+            texts = [None if item is None else json.dumps(json_value(item)) for item in frame[name].to_list()]
+            frame = frame.with_columns(pl.Series(name, texts, dtype=pl.String))
+    return frame
+
+
+def to_json(value: object) -> str:
+    """Write JSON without blanks; what was read from it is written the same."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def row_texts(batch: pa.RecordBatch) -> Iterator[str]:
+    """Write each row of a batch as a JSON object.
+
+    Examples
+    --------
+    >>> list(row_texts(pa.RecordBatch.from_pydict({"id": ["a"], "x": [float("nan")], "y": [float("inf")]})))
+    ['{"id":"a","x":null,"y":"Infinity"}']
+    """
+    for row in as_text(batch, lists=False).iter_rows(named=True):
+        yield to_json({name: json_value(value) for name, value in row.items()})
+
+# %% ../../nbs/data/14_sink.ipynb #a9f15176
 Rows: TypeAlias = pa.Table | pl.DataFrame | Iterable[pa.RecordBatch]
 
 
@@ -138,18 +180,6 @@ def row_batches(rows: Rows) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return first.schema, chain([first], stream)
 
 
-def as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
-    """Turn times and days, and with `lists` also lists, into text."""
-    frame = pl.DataFrame(batch)
-    for name, kind in frame.schema.items():
-        if isinstance(kind, pl.Datetime | pl.Date):
-            frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict"))
-        elif isinstance(kind, pl.List) and lists:
-            texts = [None if item is None else json.dumps(item) for item in frame[name].to_list()]
-            frame = frame.with_columns(pl.Series(name, texts, dtype=pl.String))
-    return frame
-
-
 def _write_csv(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
     """Write a header, then the rows."""
     file.write(as_text(schema.empty_table(), lists=True).write_csv().encode())
@@ -158,9 +188,22 @@ def _write_csv(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBa
 
 
 def _write_json(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    """Write one JSON object on each line."""
+    """Write one JSON object on each line; in Python where a number is infinite, which Polars would write as null."""
     for batch in batches:
-        file.write(as_text(batch, lists=False).fill_nan(None).write_ndjson().encode())
+        frame = as_text(batch, lists=False)
+        if _holds_infinity(frame):
+            file.write("".join(f"{text}\n" for text in row_texts(batch)).encode())
+        else:
+            file.write(frame.write_ndjson().encode())
+
+
+def _holds_infinity(frame: pl.DataFrame) -> bool:
+    """Say whether a column of numbers, or of lists of numbers, holds an infinity."""
+    for column in frame:
+        values = column.explode() if isinstance(column.dtype, pl.List) else column
+        if values.dtype.is_float() and values.is_infinite().any():
+            return True
+    return False
 
 
 def _write_parquet(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -176,8 +219,9 @@ WRITERS: dict[str, Callable[[IO[bytes], pa.Schema, Iterator[pa.RecordBatch]], No
     ".ndjson": _write_json,
     ".parquet": _write_parquet,
 }
+ENDINGS = (*WRITERS, ".csv.gz", ".jsonl.gz", ".ndjson.gz")
 
-
+# %% ../../nbs/data/14_sink.ipynb #87aede52
 def write_file(path: Path | str, rows: Rows) -> Path:
     r"""Write rows to a file, in the format that its ending names, whole or not at all.
 
@@ -185,13 +229,6 @@ def write_file(path: Path | str, rows: Rows) -> Path:
     ----------
     path : Path or str
         Ends with .csv, .jsonl, .ndjson or .parquet; the first three also with .gz after it.
-    rows : pyarrow.Table, polars.DataFrame or iterable of pyarrow.RecordBatch
-        What to write.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------
@@ -207,10 +244,9 @@ def write_file(path: Path | str, rows: Rows) -> Path:
     """
     path = Path(path)
     check_ending(path)
-    schema, batches = row_batches(rows)
-    packed = path.suffix == ".gz"
     with replaced(path) as file:
-        if not packed:
+        schema, batches = row_batches(rows)
+        if path.suffix != ".gz":
             WRITERS[path.suffix](file, schema, batches)
             return path
         with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as zipped:
@@ -226,40 +262,24 @@ def check_ending(path: Path | str) -> None:
     >>> check_ending("scores.jsonl.gz")
     """
     name = Path(path).name
-    plain = name.removesuffix(".gz") if not name.endswith(".parquet.gz") else name
-    if Path(plain).suffix not in WRITERS:
-        known = ", ".join([*WRITERS, ".csv.gz", ".jsonl.gz"])
+    if not name.endswith(ENDINGS):
+        known = ", ".join(ENDINGS)
         raise IngestError(f"{name}: the format of a file is known by its ending, one of {known}; name it so")
 
 # %% ../../nbs/data/14_sink.ipynb #15054836
 PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]{0,199}")
 
 
-def write_partition(folder: Path, name: str, table: pa.Table | pl.DataFrame) -> Path:
-    """Write one partition of a result, replacing an earlier one of the same name.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the partitions are.
-    name : str
-        Says which rows it holds, as ``"2013-10-01"``.
-    table : pyarrow.Table or polars.DataFrame
-        The rows.
-
-    Returns
-    -------
-    Path
-        The Parquet file.
-
-    Raises
-    ------
-    IngestError
-        If the name cannot be a file's.
-    """
+def check_partition(name: str) -> None:
+    """Refuse a name of a partition that cannot be a file's."""
     if not PARTITION.fullmatch(name):
         rule = "a name is letters, digits, _ . = and -, beginning with a letter or digit"
         raise IngestError(f"partition {name!r}: {rule}; rename it")
+
+
+def write_partition(folder: Path, name: str, table: pa.Table | pl.DataFrame) -> Path:
+    """Write one partition of a result, as ``2013-10-01.parquet``, replacing an earlier one of the same name."""
+    check_partition(name)
     return write_file(Path(folder) / f"{name}.parquet", table)
 
 

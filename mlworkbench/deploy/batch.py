@@ -40,7 +40,7 @@ from ..home import Home
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['KINDS', 'BatchReport', 'score_batch', 'batch_requests']
+__all__ = ['BatchReport', 'score_batch', 'batch_requests']
 
 # %% ../../nbs/deploy/51_batch.ipynb #4bd69001
 @dataclass(frozen=True)
@@ -75,9 +75,6 @@ class BatchReport:
     flags: Flagged = field(default_factory=Flagged)
 
 # %% ../../nbs/deploy/51_batch.ipynb #7ee69148
-KINDS = {"number": pl.Float64, "integer": pl.Int64, "boolean": pl.Boolean}
-
-
 def _write_days(folder: Path, scored: pl.DataFrame, column: str | None, job: Job) -> list[Path]:
     """Write each day of a scored table into its partition."""
     written = []
@@ -95,9 +92,6 @@ def _deliver(sink: Sink, version: Version, paths: list[Path]) -> None:
     """Write partitions of the home to a sink, under names that say whose they are."""
     for path in paths:
         rows = pl.read_parquet(path).drop("row").insert_column(1, pl.lit(version.version).alias("version"))
-        for name, kind in rows.schema.items():
-            if kind == pl.Null:  # no row of the day has a value, and the place wants a type
-                rows = rows.with_columns(pl.col(name).cast(KINDS.get(version.request.column(name).kind, pl.String)))
         sink.write(f"{version.version.replace(':', '-')}-{path.stem}", rows)
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -18,13 +17,11 @@ from ..contract import Column
 from ..contract import Fault
 from ..contract import faults_error
 from ..data.lake import Lake
-from ..data.sink import replaced
+from ..data.sink import write_file
 from ..data.source import Source
 from ..data.source import open_source
 from .flags import Flagged
-from .output import Parts
-from .output import output_path
-from .output import write_faults
+from .output import output_path, write_faults
 from .path import require_deployment
 from .path import time_views
 from .table import require_columns
@@ -120,24 +117,44 @@ def score_file(
     text = [column.name for column in version.request.columns if _is_text(column)]
     opened = open_source(source, text=text)
     require_columns(opened.columns(), version.request, opened.name)
-    faults, flags = list[Fault](), Flagged()
-    with PredictionLog(home.log(version.model)) as log, replaced(path) as file:
-        parts = Parts(file, path.suffix)
-        for scored in _scored(version, opened, home, log):
-            faults += scored.faults
-            flags = flags.plus(scored.flags)
-            if scored.table.height:
-                parts.write(scored.table)
-            if progress:
-                progress("score", parts.rows, getattr(opened, "rows", None))
-        parts.close()
-        _require_rows(parts.rows, faults, opened.name)
-    rejected = len({fault.row for fault in faults})
-    listing = write_faults(path.with_name(f"{path.name}.rejected.jsonl"), faults)
-    line = faults[0].line() if faults else ""
-    seconds = time.perf_counter() - started
-    told = (path, listing, version.version, line, seconds, flags)
-    return ScoreReport(parts.rows + rejected, parts.rows, rejected, *told)
+    tally = _Tally(opened, progress)
+    with PredictionLog(home.log(version.model)) as log:
+        write_file(path, tally.rows_of(_scored(version, opened, home, log)))
+    rejected = len({fault.row for fault in tally.faults})
+    return ScoreReport(
+        rows=tally.scored + rejected,
+        scored=tally.scored,
+        rejected=rejected,
+        out=path,
+        rejected_path=write_faults(path.with_name(f"{path.name}.rejected.jsonl"), tally.faults),
+        version=version.version,
+        first_fault=tally.faults[0].line() if tally.faults else "",
+        seconds=time.perf_counter() - started,
+        flags=tally.flags,
+    )
+
+
+@dataclass
+class _Tally:
+    """What a run has scored so far."""
+
+    source: Source
+    progress: Progress | None
+    scored: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    flags: Flagged = field(default_factory=Flagged)
+
+    def rows_of(self, parts: Iterator[Scored]) -> Iterator[pa.RecordBatch]:
+        """Count parts and give their rows; at the end, refuse a source without one that could be scored."""
+        for part in parts:
+            self.faults += part.faults
+            self.flags = self.flags.plus(part.flags)
+            self.scored += part.table.height
+            if part.table.height:
+                yield from part.table.to_arrow().to_batches()
+            if self.progress:
+                self.progress("score", self.scored, getattr(self.source, "rows", None))
+        _require_rows(self.scored, self.faults, self.source.name)
 
 
 def _is_text(column: Column) -> bool:

@@ -8,64 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
-from typing import Any
-
-import polars as pl
-import pyarrow as pa
 
 from ..contract import Fault
-from ..data.find import SIGNS
-from ..data.find import divide
-from ..data.find import expression
-from ..data.sink import replaced
+from ..data.find import SIGNS, divide, expression
+from ..data.sink import ENDINGS, WRITERS, replaced
 from ..data.storage import is_address
 from ..errors import DeploymentError
 
 # %% auto #0
-__all__ = ['Parts', 'output_path', 'write_faults']
+__all__ = ['output_path', 'write_faults']
 
 # %% ../../nbs/deploy/49_output.ipynb #b2458d6c
-class Parts:
-    """Writes a table in parts: CSV, JSON lines or Parquet.
-
-    Parameters
-    ----------
-    file : file
-        Open for bytes.
-    ending : str
-        ``.csv``, ``.jsonl`` or ``.parquet``.
-    """
-
-    ENDINGS = (".csv", ".jsonl", ".parquet")
-
-    def __init__(self, file: IO[bytes], ending: str) -> None:
-        self.file, self.ending, self.rows = file, ending, 0
-        self._parquet: Any = None
-
-    def write(self, part: pl.DataFrame) -> None:
-        """Append rows."""
-        if self.ending == ".parquet":
-            self._write_parquet(part.to_arrow())
-        elif self.ending == ".csv":
-            part.write_csv(self.file, include_header=not self.rows, datetime_format="%Y-%m-%dT%H:%M:%S%.6f+00:00")
-        else:
-            part.write_ndjson(self.file)
-        self.rows += part.height
-
-    def _write_parquet(self, table: pa.Table) -> None:
-        from pyarrow.parquet import ParquetWriter
-
-        if self._parquet is None:
-            self._parquet = ParquetWriter(self.file, table.schema, compression="zstd")
-        self._parquet.write_table(table)
-
-    def close(self) -> None:
-        """Write what the format needs at its end."""
-        if self._parquet is not None:
-            self._parquet.close()
-
-
 def output_path(source: object, out: str | Path | None) -> Path:
     """Settle where predictions go: where asked, else beside the source.
 
@@ -74,7 +27,7 @@ def output_path(source: object, out: str | Path | None) -> Path:
     source : object
         File, folder or pattern, or an address or a query: then `out` is needed.
     out : str or Path, optional
-        ``.csv``, ``.jsonl`` or ``.parquet``.
+        Ends as `data.sink.ENDINGS` has it.
 
     Returns
     -------
@@ -97,8 +50,8 @@ def output_path(source: object, out: str | Path | None) -> Path:
         raise DeploymentError(f"out: {rule}; got none; name a file with --out, as --out predictions.parquet")
     given = Path(str(source))
     path = Path(out) if out else _beside(given)
-    if path.suffix not in Parts.ENDINGS:
-        raise DeploymentError(f"out: ends in {', '.join(Parts.ENDINGS)}; got {path.name!r}; choose one of these")
+    if not path.name.endswith(ENDINGS):
+        raise DeploymentError(f"out: ends in {', '.join(ENDINGS)}; got {path.name!r}; choose one of these")
     if not local:
         return path
     if path.resolve() == given.resolve():
@@ -112,7 +65,7 @@ def output_path(source: object, out: str | Path | None) -> Path:
 def _beside(given: Path) -> Path:
     """Name the predictions of a source: beside the file or folder, for a pattern beside the folder it looks in."""
     stem = given.name.split(".")[0]
-    ending = next((e for e in Parts.ENDINGS if e in given.name), ".csv")
+    ending = next((e for e in WRITERS if e in given.name), ".csv")
     folder, pattern = divide(given.as_posix())
     if SIGNS.search(pattern) and Path(folder).name:
         plain = "".join(letter for letter in stem if letter not in "*?[]").strip("-_") or "all"

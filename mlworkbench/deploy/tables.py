@@ -48,7 +48,7 @@ from ..scoring.version import Version
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'view_values', 'array_of', 'watermark_of', 'newest_row', 'Origin', 'Scored', 'score_table']
+__all__ = ['Progress', 'KINDS', 'view_values', 'array_of', 'watermark_of', 'newest_row', 'Origin', 'Scored', 'score_table']
 
 # %% ../../nbs/deploy/49_tables.ipynb #d151c797
 def view_values(
@@ -232,6 +232,9 @@ def _completed(version: Version, rows: Rows, lake: Lake | None, watermark: Mappi
     return completed(rows, version, lookup)
 
 # %% ../../nbs/deploy/49_tables.ipynb #3f1123e8
+KINDS = {"number": pl.Float64, "integer": pl.Int64, "boolean": pl.Boolean}
+
+
 def _output(
     version: Version, request: Request, predictions: Predictions, ids: Sequence[str], rows: np.ndarray[Any, Any]
 ) -> pl.DataFrame:
@@ -242,7 +245,10 @@ def _output(
         "row": pl.Series(rows, dtype=pl.Int64),
     }
     key = [declared["key"]] if declared.get("key") else []
-    named |= {name: pl.Series(listed(request.columns[name])) for name in (*key, *(declared.get("entity") or ()))}
+    for name in (*key, *(declared.get("entity") or ())):
+        values = pl.Series(listed(request.columns[name]))
+        kind = KINDS.get(version.request.column(name).kind, pl.String)
+        named[name] = values.cast(kind) if values.dtype == pl.Null else values  # no row of this part has a value
     if declared.get("prediction_time"):
         named[declared["prediction_time"]] = pl.Series(request.columns[declared["prediction_time"]]).cast(TIME)
     by_name = predictions.scores.reshape(len(rows), -1).T

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.data.sink import check_ending, read_partitions, replaced, write_file, write_partition
+from mlworkbench.data.sink import ENDINGS, check_ending, read_partitions, replaced, write_file, write_partition
 from mlworkbench.data.source import open_source
 from mlworkbench.errors import IngestError
 
@@ -49,9 +49,62 @@ def test_doubles_come_back_bit_for_bit_from_every_format(tmp_path):
         assert back.tobytes() == values.tobytes(), ending
 
 
-def test_nan_and_infinity_leave_json_valid(tmp_path):
-    path = write_file(tmp_path / "x.jsonl", pl.DataFrame({"x": [np.nan, 1.0]}))
-    assert [json.loads(line)["x"] for line in path.read_text().splitlines()] == [None, 1.0]
+def no_constant(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+ODD = pl.DataFrame(
+    {
+        "x": [np.nan, np.inf, -np.inf, None, 0.1],
+        "list": [[0.5, np.inf], [np.nan, -np.inf], [], None, [1.0]],
+        "n": [1, None, 3, 4, 5],
+        "text": ["two\nlines", 'a "quote", and a comma', "", None, "Infinity"],
+    }
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nan_infinity_none_and_texts_with_newlines_read_back_from_every_format(tmp_path, ending):
+    path = write_file(tmp_path / f"odd{ending}", ODD)
+    rows = [row for batch in open_source(path).batches() for row in batch.to_pylist()]
+    missing = [np.isnan(row["x"]) if row["x"] is not None else True for row in rows]
+    assert missing == [True, False, False, True, False], "NaN is missing"
+    assert [rows[n]["x"] for n in (1, 2, 4)] == [np.inf, -np.inf, 0.1]
+    assert [row["n"] for row in rows] == ODD["n"].to_list()
+    assert [row["text"] for row in rows] == ODD["text"].to_list()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson.gz"])
+def test_nan_and_infinity_leave_json_valid(tmp_path, ending):
+    path = write_file(tmp_path / f"odd{ending}", ODD)
+    text = gzip.decompress(path.read_bytes()) if ending.endswith("gz") else path.read_bytes()
+    rows = [json.loads(line, parse_constant=no_constant) for line in text.splitlines()]
+    assert [row["x"] for row in rows] == [None, "Infinity", "-Infinity", None, 0.1]
+    assert [row["list"] for row in rows] == [[0.5, "Infinity"], [None, "-Infinity"], [], None, [1.0]]
+    plain = write_file(tmp_path / "plain.jsonl", pl.DataFrame({"x": [np.nan, 1.0], "list": [[np.nan], [1.0]]}))
+    assert [json.loads(line, parse_constant=no_constant) for line in plain.read_text().splitlines()] == [
+        {"x": None, "list": [None]},
+        {"x": 1.0, "list": [1.0]},
+    ]
+
+
+def test_a_list_in_csv_is_valid_json_whatever_its_numbers(tmp_path):
+    cells = pl.read_csv(write_file(tmp_path / "odd.csv", ODD))["list"].to_list()
+    lists = [None if cell is None else json.loads(cell, parse_constant=no_constant) for cell in cells]
+    assert lists == [[0.5, "Infinity"], [None, "-Infinity"], [], None, [1.0]]
+
+
+def test_a_column_of_texts_keeps_the_word_infinity(tmp_path):
+    path = tmp_path / "words.jsonl"
+    path.write_text('{"word": "Infinity", "x": "Infinity"}\n{"word": "a", "x": 2}\n{"x": null}\n')
+    (batch,) = open_source(path).batches()
+    assert batch.to_pydict() == {"word": ["Infinity", "a", None], "x": [np.inf, 2.0, None]}
+    path.write_text('{"x": "Infinity"}\n{"x": NaN}\n')
+    with pytest.raises(IngestError, match=r"words\.jsonl: cannot be read"):
+        open_source(path)
+    path.write_text('{"x": "Infinity"}\n{"x": 2}\n{"x": "a"}\n')
+    with pytest.raises(IngestError, match=r"words\.jsonl: cannot be read"):
+        open_source(path)
 
 
 def test_a_stream_of_batches_is_written_like_a_table(tmp_path):

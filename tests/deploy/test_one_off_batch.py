@@ -13,6 +13,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlworkbench.data.sink import ENDINGS, write_file
+from mlworkbench.deploy import one_off
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
@@ -52,6 +54,27 @@ def test_every_format_gives_the_same_answers(workshop, elsewhere: Home, tmp_path
     assert table["ring"].to_list()[3] == "007"  # text stays text, also in CSV
     logged = read_log(elsewhere.log("birds"))
     assert sorted(logged["prediction_id"].to_list()) == sorted(table["prediction_id"].to_list())
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_predictions_are_written_as_a_sink_writes_them(workshop, tmp_path: Path, ending: str) -> None:
+    version, source = workshop.open("delays"), tmp_path / "trips.parquet"
+    workshop.trips().write_parquet(source)
+    whole = pl.read_parquet(score_file(version, source, home=workshop.home, out=tmp_path / "whole.parquet").out)
+    assert whole["asked"].dtype == pl.Datetime("us", "UTC")
+    scored = score_file(version, source, home=workshop.home, out=tmp_path / f"scored{ending}").out.read_bytes()
+    assert scored == write_file(tmp_path / f"sink{ending}", whole).read_bytes()
+
+
+def test_a_part_without_any_value_of_a_column_keeps_its_type(
+    workshop, elsewhere: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_off, "CHUNK", 1)
+    for number, ring in enumerate([None, "R1"]):
+        (tmp_path / f"birds-{number}.jsonl").write_text(json.dumps({**BIRD, "ring": ring}) + "\n")
+    source = f"{tmp_path}/birds-*.jsonl"
+    report = score_file(workshop.open("birds"), source, home=elsewhere, out=tmp_path / "p.parquet")
+    assert pl.read_parquet(report.out)["ring"].to_list() == [None, "R1"]
 
 
 def test_classes_have_a_column_each(workshop, elsewhere: Home, tmp_path: Path) -> None:

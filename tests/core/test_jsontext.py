@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from mlworkbench.core.jsontext import (
+    DEPTH,
+    JsonTextError,
+    all_readable,
+    encode_plain,
+    is_readable,
+    read_text,
+    row_values,
+    to_json,
+    to_plain,
+    to_plain_list,
+    too_deep,
+)
 from mlworkbench.deploy.door import read_json
 from mlworkbench.deploy.stream_events import Event, read_event
-from mlworkbench.errors import ContractError
-from mlworkbench.jsontext import DEPTH, JsonTextError, all_readable, is_readable, read_text, too_deep
+from mlworkbench.errors import ContractError, LogError
 
 
 def depth_of(value):
@@ -107,3 +124,83 @@ def test_no_deep_text_brings_a_process_down(tmp_path):
     assert run.returncode == 0, run.stderr[-400:]
     lines = run.stdout.splitlines()
     assert len(lines) == len(files) and all(", line 2: " in line for line in lines)
+
+
+# what is written ----------------------------------------------------------------------------------------------------
+
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (math.nan, "null"),
+        (INF, '"Infinity"'),
+        (-INF, '"-Infinity"'),
+        (np.float64("nan"), "null"),
+        (np.float32("-inf"), '"-Infinity"'),
+        (np.array([[1.5, np.nan], [INF, -0.0]]), '[[1.5,null],["Infinity",-0.0]]'),
+        (np.array([None, np.nan, "a", True, 2**62], dtype=object), f'[null,null,"a",true,{2**62}]'),
+        (pd.Series([0.1, np.nan]), "[0.1,null]"),
+        (np.bool_(False), "false"),
+        (np.str_("ü"), '"\\u00fc"'),
+        ((1, [2.5, {"b": INF, "a": np.int8(3)}]), '[1,[2.5,{"a":3,"b":"Infinity"}]]'),
+        ({1: np.uint64(2**64 - 1)}, f'{{"1":{2**64 - 1}}}'),
+    ],
+)
+def test_one_policy_for_what_json_does_not_know(value, text):
+    assert to_json(value) == text
+
+
+def test_every_double_reads_back_to_the_last_bit():
+    draw = np.random.default_rng(7)
+    bits = draw.integers(0, 2**64, size=20_000, dtype=np.uint64).view(np.float64)
+    values = np.concatenate([bits, [0.1 + 0.2, 5e-324, -0.0, 1.7976931348623157e308, INF, -INF, np.nan]])
+    for texts in (to_json(values), encode_plain(to_plain_list(values))):
+        back = np.array([math.nan if item is None else float(item) for item in json.loads(texts)])
+        same = back.view(np.uint64) == values.view(np.uint64)
+        assert (same | (np.isnan(back) & np.isnan(values))).all()
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4", "i8", "u1", "?", "U3", "O"])
+def test_a_column_is_the_same_as_its_values_one_by_one(kind):
+    values = [1, 0, 1] if kind != "O" else [1.5, None, INF]
+    for column in (np.array(values, dtype=kind), np.array([values, values], dtype=kind)):
+        expected = [to_plain(item) for item in column]
+        assert to_plain_list(column) == expected
+        assert list(map(type, to_plain_list(column))) == list(map(type, expected))
+    with_nan = np.array([1.0, np.nan, -INF], dtype="f4")
+    assert to_plain_list(with_nan) == [1.0, None, "-Infinity"]
+
+
+def test_rows_have_sorted_names_and_vectors_are_lists():
+    columns = {"b": np.array([1.0, np.nan]), "a": np.array([[1, 2], [3, 4]])}
+    assert row_values(columns, 2) == ['{"a":[1,2],"b":1.0}', '{"a":[3,4],"b":null}']
+    assert row_values({}, 3) == ["{}"] * 3
+
+
+@pytest.mark.parametrize("value", [datetime.date(2013, 10, 1), {1}, pd.NaT, np.longdouble(1), 1j, object()])
+def test_what_is_no_value_of_json_is_refused_by_name(value):
+    for write in (to_json, encode_plain):
+        with pytest.raises(LogError, match=r"must be number, text, boolean or missing; Object of type \w+ is not"):
+            write({"a": to_plain(value)})
+
+
+def test_as_text_is_for_people():
+    at = datetime.datetime(2013, 10, 1, 9, 30, tzinfo=datetime.UTC)
+    missing = [pd.NaT, pd.NA, math.nan, -INF]
+    values = {"at": at, "day": at.date(), "stamp": pd.Timestamp(at), "none": missing, "set": {1}}
+    assert to_plain(values, as_text=True) == {
+        "at": "2013-10-01T09:30:00+00:00",
+        "day": "2013-10-01",
+        "stamp": "2013-10-01T09:30:00+00:00",
+        "none": [None, None, None, "-Infinity"],
+        "set": [1],
+    }
+    assert to_plain({"path": Path("a/b"), "one": np.longdouble(1)}, as_text=True) == {"path": "a/b", "one": "1.0"}
+
+
+def test_writing_json_needs_no_heavy_library():
+    code = "import sys, mlworkbench.core.jsontext; print(sorted({'numpy', 'pandas'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

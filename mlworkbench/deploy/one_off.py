@@ -19,7 +19,7 @@ from ..contract import Fault
 from ..contract import faults_error
 from ..data.lake import Lake
 from ..data.sink import replaced
-from ..data.source import Source
+from ..data.source_protocol import Source
 from ..data.source import open_source
 from .flags import Flagged
 from .output import Parts
@@ -129,7 +129,7 @@ def score_file(
             if scored.table.height:
                 parts.write(scored.table)
             if progress:
-                progress("score", parts.rows, getattr(opened, "rows", None))
+                progress("score", parts.rows, opened.rows)
         parts.close()
         _require_rows(parts.rows, faults, opened.name)
     rejected = len({fault.row for fault in faults})
@@ -148,18 +148,12 @@ def _is_text(column: Column) -> bool:
 def _scored(version: Version, source: Source, home: Home, log: PredictionLog) -> Iterator[Scored]:
     """Score a source part by part."""
     lake = Lake(home.lake) if time_views(version) else None
-    typed, first = _is_typed(source), 0
+    first = 0
     for part in _chunks(source):
         ids = input_identities(source.fingerprint, part.height, first=first)
-        origin = Origin("one_off", ids, source.fingerprint, first, typed)
+        origin = Origin("one_off", ids, source.fingerprint, first, source.typed)
         yield score_table(version, part, lake=lake, log=log, origin=origin)
         first += part.height
-
-
-def _is_typed(source: Source) -> bool:
-    """Say whether a source knows what its values are; CSV does not."""
-    parts = getattr(source, "parts", (source,))
-    return all(getattr(part, "typed", True) for part in parts)
 
 
 def _chunks(source: Source) -> Iterator[pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""Checking columns: every rule, refused or flagged, and the two speeds agree."""
+"""Checking columns: every rule, refused or flagged."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mlworkbench.check import FEW, category_hint, check_columns, check_key, check_records
+from mlworkbench.check import category_hint, check_columns, check_key, check_records
 from mlworkbench.contract import NO_TIME, Column, Contract
 from mlworkbench.faults import Fault
 
@@ -20,7 +18,7 @@ def check(column: Column, values: object) -> list[Fault]:
     return check_columns({column.name: array}, Contract((column,)))
 
 
-@pytest.mark.parametrize("many", [1, FEW + 1])
+@pytest.mark.parametrize("many", [1, 33])
 @pytest.mark.parametrize(
     ("column", "good", "bad", "rule"),
     [
@@ -45,7 +43,7 @@ def test_a_missing_time_is_nothing_where_it_may_be_missing() -> None:
     assert check(Column("t", "time", lower=10), np.array([5]))[0].value == "1970-01-01T00:00:00.000005+00:00"
 
 
-@pytest.mark.parametrize("many", [1, FEW + 1])
+@pytest.mark.parametrize("many", [1, 33])
 def test_text_that_breaks_a_rule_is_found(many: int) -> None:
     closed = Column("a", "category", categories=("AA", "UA"), closed=True)
     values = np.array(["AA"] * many + ["UA ", None, 5, math.nan], dtype=object)
@@ -101,34 +99,6 @@ def test_vectors_are_checked_by_row() -> None:
         (2, "from 0 to 1"),
     ]
     assert check(column, np.zeros((3, 5)))[0].row == -1
-
-
-@given(
-    st.lists(st.floats(width=16) | st.just(math.nan), min_size=1, max_size=FEW),
-    st.none() | st.floats(-5, 0),
-    st.none() | st.floats(0, 5),
-    st.booleans(),
-    st.booleans(),
-)
-def test_a_short_column_is_judged_as_a_long_one_numbers(
-    values: list[float], lower: float | None, upper: float | None, nullable: bool, infinite: bool
-) -> None:
-    column = Column("a", "number", lower=lower, upper=upper, nullable=nullable, infinite=infinite)
-    short = check(column, np.array(values))
-    long = check(column, np.array(values + [0.0] * FEW))
-    assert repr(short) == repr(long)
-
-
-@given(
-    st.lists(st.sampled_from(["AA", "UA", "aa", "", None, math.nan, 5]), min_size=1, max_size=FEW),
-    st.sampled_from([None, ("AA", "UA"), ("AA", "")]),
-    st.booleans(),
-)
-def test_a_short_column_is_judged_as_a_long_one_texts(values: list, known: tuple | None, nullable: bool) -> None:
-    column = Column("a", "category", categories=known, nullable=nullable)
-    short = check(column, np.array(values, dtype=object))
-    long = check(column, np.array(values + ["AA"] * FEW, dtype=object))
-    assert repr(short) == repr(long)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from pyarrow.fs import FileType
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
+from .source_protocol import WholeSource
 from .storage import below
 from .storage import locate
 from .storage import plain_words
@@ -32,7 +33,7 @@ __all__ = ['SCAN', 'DeltaSource', 'opened', 'open_delta', 'is_delta', 'short']
 
 # %% ../../nbs/data/10_delta.ipynb #ee9d8e1f
 @dataclass(frozen=True)
-class DeltaSource:
+class DeltaSource(WholeSource):
     """A Delta table as of a version.
 
     Attributes

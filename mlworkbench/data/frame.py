@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
+from .source_protocol import WholeSource
 from ..errors import IngestError
 from ..jsontext import HALF
 
@@ -50,7 +51,7 @@ def without_nan(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 # %% ../../nbs/data/10_frame.ipynb #90cc6c8e
 @dataclass(frozen=True)
-class FrameSource:
+class FrameSource(WholeSource):
     """Rows that are in memory already, as a table in plain types."""
 
     name: str

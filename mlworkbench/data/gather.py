@@ -32,12 +32,9 @@ from .quarantine import CONTENT
 from .quarantine import LINE
 from .quarantine import QUARANTINE
 from .quarantine import quarantine_rows
-from .source import Source
-from .source import is_source
 from .source import open_source
+from .source_protocol import MARK, Source, is_source
 from .spool import Spool
-from .sql import MARK
-from .sql import SqlSource
 from .table import Prepared
 from .table import Table
 from .table import prepare
@@ -217,7 +214,7 @@ def resumed(source: Source, table: Table, lake: Lake, folder: Path, *, latest: d
     IngestError
         If the contract has no key, or the cursor is personal: its highest value stands in the lake's log.
     """
-    if not isinstance(source, SqlSource):
+    if source.stable:
         return source
     if not table.contract.key:
         rule = "rows of a query are known by the contract's key"
@@ -230,17 +227,17 @@ def resumed(source: Source, table: Table, lake: Lake, folder: Path, *, latest: d
 # %% ../../nbs/data/12_gather.ipynb #97950f3c
 def new_gathered(table: Table, source: Source, folder: Path, rows: int | None, when: datetime) -> Gathered:
     """Make the empty spools, on the disk of a folder."""
-    total: int | None = getattr(source, "rows", None)
+    total = source.rows
     if total is not None and rows is not None:
         total = min(total, rows)
-    same = CONTENT if isinstance(source, SqlSource) else LINE
+    same = LINE if source.stable else CONTENT
     own = pa.schema([column for column in table.schema if column.name not in ("ingested_at", "source")])
     return Gathered(table, when, Spool(folder, own), Spool(folder, QUARANTINE), total, same=same)
 
 
 def gather(gathered: Gathered, source: Source, *, rows: int | None, progress: Progress | None) -> None:
     """Read a source, at most `rows` of it, and divide it between the spools."""
-    for part in getattr(source, "parts", (source,)):
+    for part in source.parts:
         copy, first = part.fingerprint in gathered.sources, 0
         gathered.sources.append(part.fingerprint)
         for batch in pieces(gathered.table, part, None if rows is None else rows - gathered.read):
@@ -248,8 +245,7 @@ def gather(gathered: Gathered, source: Source, *, rows: int | None, progress: Pr
             if copy:
                 gathered.kept += len(batch)
             else:
-                typed = getattr(part, "typed", True)
-                prepared = prepare(gathered.table, batch, first, what=part.name, typed=typed)
+                prepared = prepare(gathered.table, batch, first, what=part.name, typed=part.typed)
                 gathered.add(pseudonymised_rows(prepared, gathered.table.contract, gathered.pseudonyms))
             first += len(batch)
             if gathered.total is not None and gathered.same == LINE:

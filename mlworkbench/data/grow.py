@@ -21,7 +21,7 @@ from .convert import TRUTH
 from .convert import WHOLE
 from .gather import pieces
 from .lake import check_same
-from .source import Source
+from .source_protocol import Source
 from .table import Table
 from .table import stored_names
 from .table import transformed
@@ -146,7 +146,7 @@ def grown(table: Table, source: Source, stored: pa.Schema | None) -> Table:
 
 def _sent(table: Table, source: Source) -> pa.Schema | None:
     """Find what a source brings after the transform, by its first rows; None where it has no row."""
-    for part in getattr(source, "parts", (source,)):
+    for part in source.parts:
         for batch in pieces(table, part, None):
             return transformed(table, batch, 0, part.name)[0].schema
     return None

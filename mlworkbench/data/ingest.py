@@ -43,9 +43,8 @@ from .quarantine import LINE
 from .quarantine import new_lines
 from .quarantine import write_quarantine
 from .report import IngestReport
-from .source import Source
-from .sql import MARK
-from .sql import SqlSource
+from .source_protocol import Source
+from .source_protocol import MARK
 from .still import StillLake
 from .table import Table
 from .user_code import call
@@ -199,8 +198,6 @@ class _Turn:
 
 def _mark(source: Source, gathered: Gathered) -> dict[str, str]:
     """Say how far a query was read; rows that are held, and times that have not come, move no mark."""
-    if not isinstance(source, SqlSource):
-        return {}
     ahead = {row for frame in gathered.ahead for row in frame["source_row"].to_list()}
     mark = source.mark(gathered.read, without=ahead, latest=gathered.latest)
     return {MARK: mark} if mark else {}

@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..across import broken
-from ..check import BROKEN
-from ..contract import NO_TIME
-from ..contract import Column
-from ..contract import Contract
+from ..check import broken_rules, has_other_size
+from ..contract import NO_TIME, Column, Contract
 
 # %% auto #0
 __all__ = ['checkable', 'suspects']
@@ -96,16 +93,18 @@ def suspects(batch: pa.RecordBatch, contract: Contract) -> NDArray[np.int64]:
 
 
 def _suspicious(values: pa.Array, column: Column) -> NDArray[np.bool_]:
-    """Say of each value of a column whether it may break a rule."""
+    """Say of each value of a column whether it breaks a rule; of texts each different one is asked about once."""
+    if column.kind in ("category", "text") and column.categories is None:
+        return np.asarray(values.is_null()) & (not column.nullable)
     if column.kind in ("category", "text"):
-        unknown = values.is_null()
-        if column.categories is not None:
-            unknown = pc.invert(pc.is_in(values, value_set=pa.array(column.categories, values.type)))
-        return np.asarray(pc.and_(unknown, values.is_valid()) if column.nullable else unknown, dtype=np.bool_)
-    checked = checkable(values, column)
-    found = np.zeros(len(values), dtype=np.bool_)
-    if column.kind == "vector" and column.size and checked.shape[1] != column.size:
-        return ~found
-    for mask, _, _ in () if column.kind == "boolean" else BROKEN[column.kind](column, checked):
+        coded = values.dictionary_encode(null_encoding="encode")
+        return np.asarray(_breaking(checkable(coded.dictionary, column), column)[coded.indices.to_numpy()])
+    return _breaking(checkable(values, column), column)
+
+
+def _breaking(values: NDArray[Any], column: Column) -> NDArray[np.bool_]:
+    """Say of each value whether the check finds a rule that it breaks."""
+    found = np.full(len(values), has_other_size(column, values))
+    for mask, _, _ in broken_rules(column, values) if not found.any() else ():
         found |= mask
     return found

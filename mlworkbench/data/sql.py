@@ -31,12 +31,13 @@ from .frame import values_bytes
 from .frame import without_nan
 from .plain import slices
 from .question import Question
+from .source_protocol import Source
 from .spool import Spool
 from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['CURSORS', 'MARK', 'write_mark', 'read_mark', 'is_ahead', 'Answer', 'read_answer', 'SqlSource']
+__all__ = ['CURSORS', 'write_mark', 'read_mark', 'is_ahead', 'Answer', 'read_answer', 'SqlSource']
 
 # %% ../../nbs/data/12_sql.ipynb #346255e8
 CURSORS: Mapping[pa.DataType, type] = {
@@ -46,7 +47,6 @@ CURSORS: Mapping[pa.DataType, type] = {
     pa.timestamp("us", "UTC"): datetime,
     pa.date32(): date,
 }
-MARK = "mlworkbench.cursor"
 
 
 def write_mark(value: object, identity: str) -> str:
@@ -169,6 +169,16 @@ class SqlSource:
     def typed(self) -> bool:
         """Whether columns have types; those of SQLite do not."""
         return not self.url.startswith("sqlite")
+
+    @property
+    def stable(self) -> bool:
+        """Whether a row keeps its place; the rows of a query come in no order that lasts."""
+        return False
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """Itself alone."""
+        return (self,)
 
     @property
     def identity(self) -> str:

@@ -77,7 +77,7 @@ class Request:
         return rows, self.take(rows)
 
 
-FEW = 4
+FEW = 32
 
 
 def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> Request:

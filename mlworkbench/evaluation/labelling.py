@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.cell import meant
-from ..data.source import Source
+from ..data.source_protocol import Source
 from ..data.source import open_source
 from ..errors import IngestError
 from ..errors import LogError
@@ -228,14 +228,13 @@ def _text_columns(version: Version) -> list[str]:
 def _labels(source: Source, version: Version, ways: Sequence[tuple[str, ...]]) -> Iterator[LabelRow]:
     """Give the rows of a source that have a label."""
     label, number = version.declaration["label"], version.declaration["task"] == "regression"
-    typed = all(getattr(part, "typed", True) for part in getattr(source, "parts", (source,)))
     records = (record for part in source.batches() for record in part.to_pylist())
     for row, record in enumerate(records):
         value = record[label]
         if value is None or value != value:
             continue
         place = f"{source.name}, row {row}"
-        value = meant(value, "number") if number and not typed and isinstance(value, str) else value
+        value = meant(value, "number") if number and not source.typed and isinstance(value, str) else value
         known_at = _us(record["available_at"], "available_at", place)
         yield {"row": row, "value": value, "available_at": known_at, **_named(record, version.declaration, ways, place)}
 

@@ -171,10 +171,9 @@ def _own(
 def _of_source(rows: pl.DataFrame, data: Any) -> pl.DataFrame:  # noqa: ANN401, RUF100 - a frame, a path, a source
     """Say which row of which part of a source each row is."""
     opened, first, origin = open_source(data), 0, list[tuple[int, str]]()
-    for part in getattr(opened, "parts", (opened,)):
+    for part in opened.parts:
         origin.append((first, part.fingerprint))
-        known = getattr(part, "rows", None)
-        first += sum(batch.num_rows for batch in part.batches()) if known is None else known
+        first += sum(batch.num_rows for batch in part.batches()) if part.rows is None else part.rows
     starts = pl.DataFrame(origin, schema={"from": pl.Int64, "source": pl.String}, orient="row")
     asked = rows.select(pl.col(ROW).cast(pl.Int64).alias("from")).with_row_index("order").sort("from")
     found = asked.with_columns(pl.col("from").alias("at")).join_asof(starts.with_columns(first="from"), on="from")

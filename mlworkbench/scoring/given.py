@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..data.source import is_typed
+from ..data.source_protocol import is_source
 from ..errors import DefinitionError
 
 Data = Any  # a data frame, a path, a source
@@ -94,7 +94,7 @@ def missing_of(data: Data, table: pl.DataFrame, *, polars: bool = False) -> dict
     if hasattr(getattr(data, "dtypes", None), "items"):
         objects = [name for place, name in enumerate(data.columns) if data.iloc[:, place].dtype == object]
         return {str(name): _counted(data[name]) for name in objects}
-    kind = "none" if is_typed(data) else "nan"
+    kind = "nan" if is_source(data) and not data.typed else "none"
     named = [name for name, dtype in table.schema.items() if not dtype.is_numeric() and not dtype.is_temporal()]
     found = {name: {kind: table[name].null_count()} for name in named}
     floats = [name for name, dtype in table.schema.items() if dtype.is_float()] if polars else []

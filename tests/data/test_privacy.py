@@ -19,6 +19,7 @@ from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.privacy import check_stored, pseudonym_array, pseudonymised_frame
 from mlworkbench.data.source import open_source
+from mlworkbench.data.source_protocol import WholeSource
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, SettingsError, UserCodeError
 from mlworkbench.features.clock import happened
@@ -230,10 +231,10 @@ def test_when_something_happened_is_told_without_a_word_of_whom(home: Home) -> N
     assert MARK not in shown(failure.value)
 
 
-class OwnSource:
+class OwnSource(WholeSource):
     """A source that fails while it is read."""
 
-    name, fingerprint = "own", "0" * 32
+    name, fingerprint, rows = "own", "0" * 32, None
 
     def columns(self) -> list[str]:
         return [*frame(MARK).columns]

@@ -17,7 +17,7 @@ from mlworkbench.data.dialect import in_dialect
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.question import Question, literal
-from mlworkbench.data.source import is_source
+from mlworkbench.data.source_protocol import is_source
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import IngestError
 from mlworkbench.home import Home

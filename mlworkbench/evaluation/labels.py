@@ -16,7 +16,7 @@ from ..contract import Contract
 from ..errors import LogError
 from .label_value import usable_labels as usable_labels
 from .labelling import write_labels as write_labels
-from .metrics import evaluate
+from ..metrics.bootstrap import evaluate
 from .read import TIME
 from .read import decoded
 from .read import moment_us

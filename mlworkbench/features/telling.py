@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..data.table import Table
 from .clock import Leak
+from ..metrics.functions import roc_auc
 
 Array = NDArray[Any]
 
@@ -117,18 +118,11 @@ def _telling(values: Array, codes: NDArray[np.int64], classes: Array) -> Iterato
             seen = f"where it is missing the label is always {classes[code]} (of all rows: {shares[code]:.1%})"
             yield count, f"{seen}; probably it is written down only after the fact"
     if len(classes) == 2 and values.dtype.kind in "fiub" and np.bincount(codes[~gone], minlength=2).min() >= 20:
-        area = _area(values[~gone].astype(np.float64), codes[~gone] == 1)
+        once = np.ones((1, len(values) - count))
+        area = float(roc_auc(values[~gone].astype(np.float64), codes[~gone] == 1, once)[0])
         if max(area, 1 - area) >= PERFECT:
             seen = f"its value alone orders the labels (ROC AUC {max(area, 1 - area):.4f})"
             yield int((~gone).sum()), f"{seen}; probably it is the outcome, or made from it"
-
-
-def _area(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Give the area under the ROC curve of a number; ties count half."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    wins = ranks[positive].sum() - positive.sum() * (positive.sum() + 1) / 2
-    return float(wins / (positive.sum() * (~positive).sum()))
 
 # %% ../../nbs/features/26_telling.ipynb #1479282b
 def future_changes(whole: pl.DataFrame, cut: pl.DataFrame, *, on: Sequence[str], used: Sequence[str]) -> list[Leak]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..errors import DefinitionError
 from ..evaluation.card import card
-from ..evaluation.metrics import evaluate
+from ..metrics.bootstrap import evaluate
 from ..home import Home
 from .anchor import Anchoring, anchor_version, ask_pipeline
 from .anchor_told import anchor_line, anchor_of
@@ -155,7 +155,7 @@ def judge(
     Returns
     -------
     dict of str to dict
-        As `evaluation.metrics.evaluate` gives them.
+        As `metrics.bootstrap.evaluate` gives them.
     """
     scores, decisions = fitted.scorer.answer(frame)
     classes: list[Any] = []

@@ -15,7 +15,7 @@ from ..data.lake import Lake
 from ..deploy.tables import view_values
 from ..errors import DefinitionError
 from ..errors import WorkbenchError
-from ..evaluation.metrics import evaluate
+from ..metrics.bootstrap import evaluate
 from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
@@ -121,7 +121,7 @@ def measure_version(
     Returns
     -------
     dict of str to dict
-        As `evaluation.metrics.evaluate` gives them.
+        As `metrics.bootstrap.evaluate` gives them.
     """
     columns = {name: array[rows] for name, array in assembled.columns.items()}
     times = None if assembled.times is None else assembled.times[rows]

@@ -19,7 +19,7 @@ from ..data.ingest import ingest
 from ..data.lake import Lake
 from ..data.still import StillLake
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
-from ..evaluation.metrics import check_gates
+from ..metrics.bootstrap import check_gates
 from ..evaluation.profile import profile_frame
 from ..home import Home
 from .anchor_asked import anchoring_of

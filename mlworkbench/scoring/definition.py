@@ -23,15 +23,10 @@ from ..errors import user_frame
 from ..features.view import AsOfView
 from ..features.view import RowFunction
 from ..features.view import WindowView
-from .rules import METRICS
-from .rules import OPERATORS
 from .rules import check_definition
-from .rules import check_name
-
-_all_ = [METRICS, OPERATORS, check_name]
 
 # %% auto #0
-__all__ = ['ModelDefinition', 'load_definition', 'refuse_main', 'METRICS', 'OPERATORS', 'check_name']
+__all__ = ['ModelDefinition', 'load_definition', 'refuse_main']
 
 # %% ../../nbs/scoring/31_definition.ipynb #758bb325
 _TUPLES = ("entity", "views", "features", "metrics", "groups", "personal", "deployments", "tables")

@@ -9,35 +9,24 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import DefinitionError
-from ..errors import WorkbenchError
-from ..errors import nearest
-from ..features.view import AsOfView
-from ..features.view import RowFunction
-from ..features.view import WindowView
+from ..errors import DefinitionError, WorkbenchError, nearest
+from ..features.view import AsOfView, RowFunction, WindowView
 from ..home import RESERVED
-from ..jsontext import HALF
-from ..jsontext import is_readable
+from ..jsontext import HALF, is_readable
+from ..metrics.bootstrap import OPERATORS
+from ..metrics.catalogue import METRICS, metric_names
 from ..times import parse_time
 
 Definition = Any  # a ModelDefinition, which the next notebook defines
 
 # %% auto #0
-__all__ = ['Definition', 'NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OPERATORS', 'OUTPUT', 'METRICS', 'check_name',
-           'check_definition']
+__all__ = ['Definition', 'NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OUTPUT', 'check_name', 'check_definition']
 
 # %% ../../nbs/scoring/30_rules.ipynb #3d5783c1
 NAME_PATTERN = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
 TASKS = ("binary", "multiclass", "regression")
 DEPLOYMENTS = ("one_off", "batch", "realtime", "streaming", "edge")
-OPERATORS = (">=", "<=", ">", "<")
 OUTPUT = ("prediction_id", "row", "model", "version", "score", "decision", "flags", "available_at")
-_CLASSIFIER_METRICS = ("log_loss", "expected_calibration_error", "accuracy", "f1_macro", "roc_auc")
-METRICS: dict[str, tuple[str, ...]] = {
-    "binary": (*_CLASSIFIER_METRICS, "average_precision", "brier"),
-    "multiclass": _CLASSIFIER_METRICS,
-    "regression": ("mae", "rmse", "r2"),
-}
 
 
 def check_name(name: object) -> str:
@@ -107,14 +96,14 @@ def _check_key(definition: Definition) -> None:
 
 def _check_gates(definition: Definition) -> None:
     task = definition.task
-    known = METRICS[task] if task else tuple(dict.fromkeys(name for names in METRICS.values() for name in names))
+    known = metric_names(task) if task else tuple(METRICS)
     for metric in definition.metrics:
         _known("metrics", metric, known)
     for metric, gate in definition.gates.items():
         _known("gates", metric, known)
         if not isinstance(gate, tuple | list) or len(gate) != 2 or not _number(gate[1]):
             raise DefinitionError(f"gates[{metric!r}]: an operator and a number; got {gate!r}; write ('>=', 0.7)")
-        _known(f"gates[{metric!r}]", gate[0], OPERATORS)
+        _known(f"gates[{metric!r}]", gate[0], tuple(OPERATORS))
 
 
 def _number(value: object) -> bool:

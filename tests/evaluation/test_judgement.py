@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mlworkbench.evaluation.judgement import gate_lines, judge_drift, verdict_lines
-from mlworkbench.evaluation.metrics import check_gates, evaluate
 from mlworkbench.evaluation.profile import profile_frame
 from mlworkbench.evaluation.report import drift_table, evidently_reports, report_sides
 from mlworkbench.evaluation.shift import chance_index, compare_profile
+from mlworkbench.metrics.bootstrap import check_gates, evaluate
 from mlworkbench.scoring.frame import FeatureFrame
 
 

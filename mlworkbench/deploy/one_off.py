@@ -18,7 +18,7 @@ from ..contract import Fault
 from ..contract import faults_error
 from ..data.lake import Lake
 from ..data.sink import write_file
-from ..data.source import Source
+from ..data.source_protocol import Source
 from ..data.source import open_source
 from .flags import Flagged
 from .output import output_path, write_faults
@@ -153,7 +153,7 @@ class _Tally:
             if part.table.height:
                 yield from part.table.to_arrow().to_batches()
             if self.progress:
-                self.progress("score", self.scored, getattr(self.source, "rows", None))
+                self.progress("score", self.scored, self.source.rows)
         _require_rows(self.scored, self.faults, self.source.name)
 
 
@@ -165,18 +165,12 @@ def _is_text(column: Column) -> bool:
 def _scored(version: Version, source: Source, home: Home, log: PredictionLog) -> Iterator[Scored]:
     """Score a source part by part."""
     lake = Lake(home.lake) if time_views(version) else None
-    typed, first = _is_typed(source), 0
+    first = 0
     for part in _chunks(source):
         ids = input_identities(source.fingerprint, part.height, first=first)
-        origin = Origin("one_off", ids, source.fingerprint, first, typed)
+        origin = Origin("one_off", ids, source.fingerprint, first, source.typed)
         yield score_table(version, part, lake=lake, log=log, origin=origin)
         first += part.height
-
-
-def _is_typed(source: Source) -> bool:
-    """Say whether a source knows what its values are; CSV does not."""
-    parts = getattr(source, "parts", (source,))
-    return all(getattr(part, "typed", True) for part in parts)
 
 
 def _chunks(source: Source) -> Iterator[pl.DataFrame]:

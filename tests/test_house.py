@@ -41,7 +41,7 @@ LIGHT = [
     "pseudonym",
     "scoring.keyed",
     "check",
-    "home",
+    "core.home",
     "client",
     "examples.flights_features",
 ]

@@ -15,11 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..core.jsontext import HALF
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
 from ..errors import IngestError
-from ..jsontext import HALF
 
 # %% auto #0
 __all__ = ['values_bytes', 'without_nan', 'FrameSource', 'open_frame']

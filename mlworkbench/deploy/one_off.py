@@ -17,6 +17,7 @@ import pyarrow as pa
 from ..contract import Column
 from ..contract import Fault
 from ..contract import faults_error
+from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import replaced
 from ..data.source import Source
@@ -35,7 +36,6 @@ from .tables import score_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
 from ..evaluation.log import input_identities
-from ..home import Home
 from ..scoring.version import Version
 
 # %% auto #0

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
+from ..core.home import Home
 from ..errors import DefinitionError
 from ..evaluation.card import card
 from ..evaluation.metrics import evaluate
-from ..home import Home
 from .anchor import Anchoring, anchor_version, ask_pipeline
 from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version

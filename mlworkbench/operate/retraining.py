@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..deploy.tables import view_values
 from ..errors import DefinitionError
 from ..errors import WorkbenchError
 from ..evaluation.metrics import evaluate
-from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
 from .persons import definition_pseudonyms

@@ -9,15 +9,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..core.home import RESERVED
+from ..core.jsontext import HALF, is_readable
 from ..errors import DefinitionError
 from ..errors import WorkbenchError
 from ..errors import nearest
 from ..features.view import AsOfView
 from ..features.view import RowFunction
 from ..features.view import WindowView
-from ..home import RESERVED
-from ..jsontext import HALF
-from ..jsontext import is_readable
 from ..times import parse_time
 
 Definition = Any  # a ModelDefinition, which the next notebook defines

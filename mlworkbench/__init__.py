@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlworkbench.client import Client
+    from mlworkbench.core.home import Home
     from mlworkbench.data.ingest import Table, ingest
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.sql import SqlSource
     from mlworkbench.errors import WorkbenchError
     from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
-    from mlworkbench.home import Home
     from mlworkbench.operate.publish import TrainResult
     from mlworkbench.operate.register import register
     from mlworkbench.operate.runs import run_notebook

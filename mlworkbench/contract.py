@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
 
+from .core.jsontext import HALF, all_readable
 from .errors import ContractError, nearest
 from .faults import NOTHING, WITHHELD, Fault, faults_error, shorten
-from .jsontext import HALF, all_readable
 from .relation import Relation, check_kinds
 from .times import NO_TIME, format_time, parse_time
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from dataclasses import fields
 from typing import Any
 
+from .core.jsontext import is_readable
 from .errors import ContractError
-from .jsontext import is_readable
 
 # %% auto #0
 __all__ = ['WITHHELD', 'NOTHING', 'Words', 'shorten', 'Fault', 'error_text', 'faults_error', 'plain_spelling', 'category_hint']

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 import re
 import secrets
 import unicodedata
@@ -19,13 +18,14 @@ from numpy.typing import NDArray
 
 from .contract import Column
 from .contract import Contract
+from .core.files import place_file
+from .core.home import Home
+from .core.keys import read_key
+from .core.settings_file import read_secret
 from .errors import ContractError
 from .errors import SettingsError
 from .faults import Fault
 from .faults import faults_error
-from .home import Home
-from .keys import place_key
-from .keys import read_key
 
 # %% auto #0
 __all__ = ['FORM', 'FILE', 'VARIABLE', 'Columns', 'FOREIGN', 'is_pseudonym', 'Pseudonyms', 'open_pseudonyms', 'pseudonym_names',
@@ -111,11 +111,11 @@ def open_pseudonyms(home: Home, *, create: bool = False) -> Pseudonyms:
     SettingsError
         If there is none, it is not 64 hex digits, or others may read it.
     """
-    given, path = os.environ.get(VARIABLE), home.keys / FILE
+    given, path = read_secret(VARIABLE), home.keys / FILE
     if given:
-        return _parsed(given, VARIABLE)
+        return _parsed(*given)
     if create:
-        place_key(path, secrets.token_hex(32).encode() + b"\n")
+        place_file(path, secrets.token_hex(32).encode() + b"\n")
     if not path.exists():
         way = f"put it back, or set {VARIABLE}; without it nobody is known any more"
         raise SettingsError(f"{path}: the key of pseudonyms must be there; got none; {way}")

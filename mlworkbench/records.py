@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from .contract import Column
 from .contract import Contract
+from .core.jsontext import all_readable
 from .errors import nearest
 from .faults import NOTHING
 from .faults import Fault
-from .jsontext import all_readable
 from .values import MISSING
 from .values import READERS
 from .values import WrongValueError

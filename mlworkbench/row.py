@@ -20,9 +20,9 @@ from .check import check_records
 from .contract import NO_TIME
 from .contract import Column
 from .contract import Contract
+from .core.jsontext import is_readable
 from .faults import Fault
 from .faults import plain_spelling
-from .jsontext import is_readable
 from .narrow import limits_of
 from .offset import offset
 from .records import array_of

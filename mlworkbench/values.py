@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .contract import Column
+from .core.jsontext import HALF, HALF_HINT, is_readable
 from .errors import ContractError
-from .jsontext import HALF
-from .jsontext import HALF_HINT
-from .jsontext import is_readable
 from .times import EPOCH
 from .times import MICROSECOND
 from .times import NO_TIME

@@ -42,7 +42,7 @@ LIGHT = [
     "pseudonym",
     "scoring.keyed",
     "check",
-    "home",
+    "core.home",
     "client",
     "examples.flights_features",
 ]

@@ -12,9 +12,9 @@ import pytest
 
 from mlworkbench.check import check_columns
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.errors import ContractError, IngestError
-from mlworkbench.home import Home
 from mlworkbench.relate import learn_relations, stated
 from mlworkbench.relation import Relation
 from mlworkbench.row import FLAGGED, GOOD, RowCheck

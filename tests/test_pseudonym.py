@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.files import place_file
+from mlworkbench.core.home import Home
+from mlworkbench.core.keys import read_key
 from mlworkbench.errors import ContractError, SettingsError
-from mlworkbench.home import Home
-from mlworkbench.keys import place_key, read_key
 from mlworkbench.pseudonym import (
     VARIABLE,
     Pseudonyms,
@@ -144,7 +145,7 @@ def test_the_variable_wins_and_makes_no_file(home: Home, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("wrong", ["secret words", "ab" * 31, "ab" * 33, "zz" * 32])
 def test_a_wrong_key_is_refused_and_not_repeated(home: Home, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    place_key(home.keys / "pseudonym", wrong.encode())
+    place_file(home.keys / "pseudonym", wrong.encode())
     with pytest.raises(SettingsError, match="64 hex digits") as refused:
         open_pseudonyms(home)
     assert wrong not in str(refused.value)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from mlworkbench.settings import Settings
+    from mlworkbench.core.settings import Settings
 
 # %% auto #0
 __all__ = ['OLDEST', 'EXTRAS', 'ENOUGH_BYTES', 'Finding', 'check_python', 'check_extra', 'check_settings', 'check_definition',
@@ -91,7 +91,7 @@ def check_extra(extra: str) -> Finding:
 # %% ../../nbs/cli/77_checks.ipynb #e674236a
 def check_settings(settings: Settings) -> Finding:
     """Check whether a settings.ini was found; without one the defaults hold."""
-    from mlworkbench.settings import find_settings
+    from mlworkbench.core.settings_file import find_settings
 
     file = find_settings()
     if file:
@@ -187,7 +187,7 @@ def check_port(port: int) -> Finding:
 # %% ../../nbs/cli/77_checks.ipynb #1644b20e
 def check_home(path: Path) -> Finding:
     """Check that the home is of a format this workbench knows, where there is a home."""
-    from mlworkbench.home import Home
+    from mlworkbench.core.home import Home
 
     if not (path / "format").exists():
         return Finding("home", "ok", f"{path} (will be made)")
@@ -206,7 +206,7 @@ def examine() -> Iterator[Finding]:
     Finding
         One per check.
     """
-    from mlworkbench.settings import load_settings
+    from mlworkbench.core.settings import load_settings
 
     yield check_python()
     yield from (check_extra(extra) for extra in EXTRAS)
@@ -217,7 +217,7 @@ def examine() -> Iterator[Finding]:
         return
     yield check_settings(settings)
     yield from (check_definition(name, spec) for name, spec in settings.models.items())
-    home = Path(os.environ.get("MLWORKBENCH_HOME") or settings.folder / settings.home)
+    home = settings.home_folder
     checks: tuple[Callable[[], Finding], ...] = (
         lambda: check_folder("home", home),
         lambda: check_home(home),

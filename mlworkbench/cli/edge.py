@@ -68,8 +68,8 @@ def score(
 
 def _check_signed(folder: Path) -> None:
     """Refuse an export whose signature does not fit it; say where a key is not known here."""
+    from mlworkbench.core.home import Home
     from mlworkbench.deploy.edge import export_status
-    from mlworkbench.home import Home
 
     try:
         home = Home.open(create=False)

@@ -24,9 +24,9 @@ from ..errors import IngestError
 from ..errors import nearest
 
 if TYPE_CHECKING:
+    from mlworkbench.core.home import Home
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.lake_care import Care
-    from mlworkbench.home import Home
 
 # %% auto #0
 __all__ = ['Table', 'Name', 'chosen', 'list_', 'described', 'history', 'care_lines', 'compact', 'vacuum', 'needed_versions',

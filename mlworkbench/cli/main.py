@@ -26,10 +26,9 @@ from . import replay
 from . import score
 from . import stream
 from . import workbench
+from ..core.jsontext import all_readable, is_readable
 from ..errors import WorkbenchError
 from ..errors import user_frame
-from ..jsontext import all_readable
-from ..jsontext import is_readable
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'GROUPS', 'STOPPED', 'make_app', 'one_line', 'run', 'main']

@@ -14,10 +14,10 @@ from ..errors import VersionError
 from ..errors import nearest
 
 if TYPE_CHECKING:
+    from mlworkbench.core.home import Home
+    from mlworkbench.core.settings import Settings
     from mlworkbench.data.sql import SqlSource
-    from mlworkbench.home import Home
     from mlworkbench.scoring.definition import ModelDefinition
-    from mlworkbench.settings import Settings
 
 # %% auto #0
 __all__ = ['Place', 'place', 'known_models', 'choose', 'model_and_version', 'named_version', 'definition_of', 'rows_from']
@@ -52,8 +52,8 @@ def place(*, create: bool = True) -> Place:
     Place
         Both.
     """
-    from mlworkbench.settings import Home
-    from mlworkbench.settings import load_settings
+    from mlworkbench.core.home import Home
+    from mlworkbench.core.settings import load_settings
 
     settings = load_settings()
     return Place(settings, Home.open(create=create))

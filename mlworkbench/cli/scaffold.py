@@ -47,7 +47,7 @@ def model_name(folder: Path, name: str = "") -> str:
     >>> model_name(Path("Used-Cars"))
     'used_cars'
     """
-    from mlworkbench.home import check_name
+    from mlworkbench.core.home import check_name
 
     wanted = name or re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or SAMPLE
     if keyword.iskeyword(wanted) or wanted in TAKEN:

@@ -17,9 +17,9 @@ import pyarrow.fs
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from ..core.settings_file import check_lake
 from .storage import reaching
 from ..errors import IngestError
-from ..ini import check_lake
 
 # %% auto #0
 __all__ = ['UNREADABLE', 'storage_options', 'check_folder', 'LakePlace', 'files_of']

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..contract import Contract
+from ..core.home import Home
 from .lake import Lake
 from .table import Prepared
 from .table import Table
 from ..errors import IngestError
-from ..home import Home
 from ..pseudonym import FOREIGN
 from ..pseudonym import Pseudonyms
 from ..pseudonym import is_pseudonym

@@ -16,9 +16,9 @@ from typing import Any
 from ..contract import Column
 from ..contract import Contract
 from ..contract import Relation
+from ..core.files import hold_lock
 from .sink import replaced
 from ..errors import ContractError
-from ..home import file_lock
 
 # %% auto #0
 __all__ = ['contract_changes', 'Revision', 'contract_version', 'read_revision', 'write_revision']
@@ -175,7 +175,7 @@ def write_revision(path: Path, contract: Contract, *, who: str, why: str, after:
     if not who.strip() or not why.strip():
         raise ContractError(f"{path.name}: who changes a contract, and why; got {(who, why)}; say both")
     version = contract_version(contract)
-    with file_lock(path.with_name(f".{path.name}.lock")):
+    with hold_lock(path.with_name(f".{path.name}.lock")):
         before = read_revision(path) if path.exists() else None
         if before is not None and before.version == version:
             return before

@@ -26,13 +26,13 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
+from ..core.files import hold_lock
 from .address import VARIABLE
 from .outbox import Batch
 from .outbox import Outbox
 from .sink import Rows
 from .sink_partition import part_of
 from ..errors import IngestError
-from ..home import file_lock
 
 # %% auto #0
 __all__ = ['WEBHOOK', 'HERE', 'LIKE', 'Hook', 'Retry', 'seconds_asked', 'Answer', 'signature', 'posted', 'WebhookSink']
@@ -258,7 +258,7 @@ class WebhookSink:
     def write(self, partition: str, rows: Rows) -> None:
         """Send what of a partition is new, altered or gone, see `Sink.write`."""
         part, outbox = part_of(partition, rows, self.key), self.outbox
-        with file_lock(outbox.path.with_suffix(".lock")):
+        with hold_lock(outbox.path.with_suffix(".lock")):
             outbox.stage(part)
             while batch := outbox.waiting(partition):
                 self._deliver(batch)

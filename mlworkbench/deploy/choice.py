@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
+from ..core.home import Home
 from ..errors import DeploymentError
 from ..errors import nearest
-from ..home import Home
 from ..scoring.version import Version
 
 # %% auto #0
@@ -136,12 +136,12 @@ def choose(environment: MutableMapping[str, str] | None = None) -> Choice:
     WorkbenchError
         In one line, if something is missing or unknown.
     """
+    from mlworkbench.core.settings import load_settings
     from mlworkbench.scoring.registry import Registry
-    from mlworkbench.settings import load_settings
 
     variables = os.environ if environment is None else environment
     settings = load_settings(Path(variables["MLWORKBENCH_FOLDER"]) if variables.get("MLWORKBENCH_FOLDER") else None)
-    home = Home.open(variables.get("MLWORKBENCH_HOME") or settings.folder / settings.home)
+    home = Home.open(variables.get("MLWORKBENCH_HOME") or settings.home_folder)
     registry = Registry(home)
     model = chosen_model(variables.get("MLWORKBENCH_MODEL", ""), registry.models())
     tag, reason = chosen_version(model, home, variables.get("MLWORKBENCH_VERSION"))
@@ -172,8 +172,8 @@ def open_model(model: str, home: Home, version: str | None = None) -> Version:
     VersionError
         If it is unknown, altered, or answers otherwise than when it was built.
     """
+    from mlworkbench.core.settings import load_settings
     from mlworkbench.scoring.registry import Registry
-    from mlworkbench.settings import load_settings
 
     settings = load_settings()
     opened = Registry(home).open(model, version or None, trusted=settings.trusted_types)

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, read_text
 from .problem import PROBLEM
 from .problem import RequestError
 from .problem import problem
 from ..errors import ContractError
-from ..jsontext import HALF, HALF_HINT, JsonTextError, is_readable, read_text
 
 # %% auto #0
 __all__ = ['Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'read_json', 'read_records', 'request_name',

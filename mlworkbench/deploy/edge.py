@@ -17,11 +17,11 @@ from importlib import metadata
 from importlib import resources
 from pathlib import Path
 
+from ..core.home import Home
 from .path import personal_columns
 from .path import require_deployment
 from .serving import service_folder
 from ..errors import DeploymentError
-from ..home import Home
 from ..scoring.files import json_text
 from ..scoring.files import write_bytes
 from ..scoring.signature import read_signed, signed, signing_key

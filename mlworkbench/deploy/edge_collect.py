@@ -18,6 +18,10 @@ import numpy as np
 
 from ..contract import Column
 from ..contract import Contract
+from ..core.files import hold_lock
+from ..core.home import Home
+from ..core.jsontext import to_json
+from ..core.settings import load_settings
 from .edge_lines import AGAIN
 from .edge_lines import is_number
 from .edge_lines import read_predictions
@@ -30,18 +34,14 @@ from ..evaluation.log import PredictionLog
 from ..evaluation.log import connect
 from ..evaluation.log import log_error
 from ..evaluation.record import FIELDS
-from ..evaluation.text import to_json
 from ..faults import shorten
 from ..features.view import view_of
-from ..home import Home
-from ..home import file_lock
 from ..pseudonym import is_pseudonym
 from ..scoring.files import forged
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract
 from ..scoring.registry import Registry
 from ..scoring.version import Version
-from ..settings import load_settings
 
 # %% auto #0
 __all__ = ['fits', 'Shape', 'check_versions', 'Collected', 'collect']
@@ -277,7 +277,7 @@ def collect(path: Path, home: Home) -> Collected:
         raise LogError(f"{path.name}: at least one prediction; got none; {AGAIN}")
     shapes = check_versions(path.name, rows, Registry(home))
     model = rows[0]["model"]
-    with file_lock(home.path / "locks" / f"{model}.collect"):
+    with hold_lock(home.path / "locks" / f"{model}.collect"):
         flagged = sum(json.loads(row["faults"]) != [] for row in rows)
         return Collected(model, len(rows), _write(path.name, rows, home.log(model), shapes), unfinished, flagged)
 

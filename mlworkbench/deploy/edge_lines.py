@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.home import MODEL_NAME
+from ..core.jsontext import too_deep
 from .device_files import SOURCE
 from ..errors import LogError
 from ..evaluation.record import FIELDS
 from ..evaluation.record import SCHEMA_VERSION
 from ..evaluation.record import prediction_id
 from ..faults import shorten
-from ..home import MODEL_NAME
-from ..jsontext import too_deep
 from ..times import parse_time
 
 # %% auto #0

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from ..core.home import Home
+from ..core.settings_file import online_environment
 from .choice import chosen_version
 from .guard import FAILURE
 from .guard import OWNER
 from .guard import SUPERVISOR
 from ..errors import DeploymentError
-from ..home import Home
-from ..ini import online_environment
 
 # %% auto #0
 __all__ = ['HOST', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']

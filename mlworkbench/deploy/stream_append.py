@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.jsontext import encode_plain, to_plain
 from ..errors import DeploymentError
-from ..evaluation.text import plain
-from ..evaluation.text import to_text
 
 # %% auto #0
 __all__ = ['BLOCK', 'PREDICTION', 'lines_backward', 'complete_size', 'encoded', 'Appender']
@@ -79,7 +78,7 @@ def encoded(bodies: Sequence[Mapping[str, Any]]) -> bytes:
     >>> encoded([{"line": 1}, {"line": 2}])
     b'{"line":1}\n{"line":2}\n'
     """
-    return "".join(f"{to_text(plain(body))}\n" for body in bodies).encode()
+    return "".join(f"{encode_plain(to_plain(body))}\n" for body in bodies).encode()
 
 
 class Appender:

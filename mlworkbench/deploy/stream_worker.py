@@ -20,6 +20,7 @@ from dataclasses import asdict
 from dataclasses import replace
 from types import FrameType
 
+from ..core.home import Home
 from .choice import choose
 from .choice import chosen_version
 from .guard import OWNER
@@ -34,7 +35,6 @@ from .streaming import Progress
 from .streaming import Streaming
 from .streaming import StreamReport
 from ..errors import DeploymentError
-from ..home import Home
 
 # %% auto #0
 __all__ = ['SIGNALS', 'PREFIX', 'stopping', 'own_output', 'letters_of', 'work', 'places_of', 'main', 'run_worker']

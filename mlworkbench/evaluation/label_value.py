@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
+from ..core.jsontext import to_json
 from ..errors import LogError
-from .text import to_json
 from ..faults import shorten
 
 # %% auto #0

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict
 
+from ..core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
 from ..errors import LogError
 from .record import FIELDS
 from .record import input_identities as input_identities
@@ -21,11 +22,6 @@ from .record import log_rows as log_rows
 from .record import prediction_id as prediction_id
 from .schema import connect as connect
 from .schema import log_error as log_error
-from .text import to_json
-from ..jsontext import HALF
-from ..jsontext import HALF_HINT
-from ..jsontext import holds_half
-from ..jsontext import is_readable
 
 # %% auto #0
 __all__ = ['PredictionLog', 'write_all', 'LabelRow', 'append_labels']

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..core.jsontext import to_plain, to_plain_list
 from ..errors import ProfileError
-from .text import listed, plain
 from ..scoring.frame import FeatureFrame
 
 # %% auto #0
@@ -219,7 +219,7 @@ def _sample(
     rows = np.sort(drawn)
     return {
         "columns": {name: comparable(column[rows], columns[name]) for name, column in kept.items()},
-        "scores": plain(scores[rows].T),
+        "scores": to_plain(scores[rows].T),
     }
 
 
@@ -245,5 +245,5 @@ def comparable(values: NDArray[Any], column: Mapping[str, Any]) -> list[Any]:
     """
     numbers = as_numbers(values)
     if numbers is not None:
-        return listed(numbers)
+        return to_plain_list(numbers)
     return [text if text is None or text in column["shares"] else REST for text in _texts(values)]

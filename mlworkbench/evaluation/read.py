@@ -17,11 +17,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..contract import parse_time
+from ..core.jsontext import holds_half, to_json
 from ..errors import LogError
 from .record import FIELDS
 from .schema import log_error
-from .text import to_json
-from ..jsontext import holds_half
 
 # %% auto #0
 __all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictions', 'read_call', 'logged_scores', 'read_labels',

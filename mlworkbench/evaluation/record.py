@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.jsontext import encode_plain, row_values, to_json, to_plain_list
 from ..errors import LogError
-from .text import listed, row_values, to_json, to_text
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'FIELDS', 'input_identities', 'prediction_ids', 'prediction_id', 'LogContext', 'log_rows']
@@ -185,7 +185,7 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
         [name] * count if isinstance(name, str) else name,
         row_values(context.get("entity") or {}, count),
         asked,
-        [to_text(score if isinstance(score, list) else [score]) for score in listed(predictions.scores)],
+        [encode_plain(score if isinstance(score, list) else [score]) for score in to_plain_list(predictions.scores)],
         _decision_texts(predictions.decisions, count),
         row_values(predictions.frame.columns, count),
         _fault_texts(predictions.faults, count),
@@ -234,7 +234,7 @@ def _decision_texts(decisions: object, count: int) -> list[str]:
     """Write decisions as JSON; few distinct values repeat, so each is encoded once."""
     if decisions is None:
         return ["null"] * count
-    items = listed(np.asarray(decisions))
+    items = to_plain_list(np.asarray(decisions))
     texts = {key: to_json(key[1]) for key in {(type(item), item) for item in items}}
     return [texts[type(item), item] for item in items]
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core.jsontext import to_json
 from ..errors import ProfileError
 from .distance import drift_plan
 from .profile import comparable
-from .text import to_json
 from ..scoring.frame import FeatureFrame
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from .promise import Demo
 if TYPE_CHECKING:
     import polars as pl
 
+    from mlworkbench.core.home import Home
     from mlworkbench.scoring.version import Version
-    from mlworkbench.home import Home
 
 # %% auto #0
 __all__ = ['prepare', 'settle_version', 'run_demo', 'ask_edge', 'deploy']

@@ -5,7 +5,6 @@
 # %% ../../nbs/examples/93_october.ipynb #18ea18bd
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -21,8 +20,8 @@ from ..errors import RunError
 from .flights import flights
 
 if TYPE_CHECKING:
+    from mlworkbench.core.home import Home
     from mlworkbench.evaluation.log import LabelRow
-    from mlworkbench.home import Home
     from mlworkbench.scoring.version import Version
 
 # %% auto #0
@@ -285,15 +284,13 @@ def add_labels(table: pl.DataFrame, home: Home) -> int:
 @contextmanager
 def named_definition() -> Iterator[None]:
     """Name the definition of the flights for this process and its children, where settings.ini does not."""
-    from mlworkbench.settings import load_settings
+    from mlworkbench.core.settings import load_settings
 
-    before = os.environ.get("MLWORKBENCH_MODELS")
-    named = load_settings().models
+    variable, named = f"MLWORKBENCH_MODELS_{flights.name.upper()}", load_settings().models
     if flights.name not in named:
-        os.environ["MLWORKBENCH_MODELS"] = json.dumps({**named, flights.name: "mlworkbench.examples.flights:flights"})
+        os.environ[variable] = "mlworkbench.examples.flights:flights"
     try:
         yield
     finally:
-        os.environ.pop("MLWORKBENCH_MODELS", None)
-        if before is not None:
-            os.environ["MLWORKBENCH_MODELS"] = before
+        if flights.name not in named:
+            del os.environ[variable]

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.files import make_private
 from ..errors import FeatureError
-from ..keys import private_file
 from .declare import View
 from .sqlite_read import read_asked
 from .store import Ask
@@ -64,7 +64,7 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
         raise FeatureError(f"online store {path}: is not there; run `mlworkbench features materialize`")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not read_only:
-        private_file(path)
+        make_private(path)
     mode = "ro" if read_only else "rwc"
     try:
         address = f"{path.absolute().as_uri()}?mode={mode}"

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..core.home import Home
+from ..core.jsontext import to_json
 from ..errors import LogError
 from ..evaluation.picture import shares_between
-from ..evaluation.text import to_json
-from ..home import Home
 from ..scoring.decision import class_names
 
 # %% auto #0

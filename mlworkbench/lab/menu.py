@@ -8,15 +8,15 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
+from ..core.home import Home
+from ..core.settings import load_settings
 from ..errors import VersionError
 from ..errors import WorkbenchError
-from ..home import Home
 from .inputs import Widget
 from .probe import Answer
 from .widgets import WhatIf
 from .widgets import deployments_panel
 from ..scoring.registry import Registry
-from ..settings import load_settings
 
 import ipywidgets  # after lab.inputs, which says what to install where it is missing
 

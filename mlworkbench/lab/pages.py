@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ..core.home import Home
 from ..errors import LogError
 from ..evaluation.card import show
 from ..evaluation.labels import read_log
-from ..home import Home
 from .deployed import deployment_summary
 from .deployed import last_measured
 from .deployed import score_shapes

@@ -18,11 +18,11 @@ from ..check import check_records
 from ..contract import Contract
 from ..contract import Fault
 from ..contract import faults_error
+from ..core.jsontext import to_plain_list
 from ..deploy.path import prediction_times
 from ..deploy.path import request_columns
 from ..errors import ContractError
 from ..errors import WorkbenchError
-from ..evaluation.text import listed
 from ..features.online import OnlineStore
 from .field import Field
 from .field import Record
@@ -110,7 +110,7 @@ def ask(version: Version, record: Record) -> Answer:
     except WorkbenchError as error:
         return Answer({}, None, (*lines, str(error)), True)
     scores = np.atleast_1d(predictions.scores[0]).tolist()
-    return Answer(dict(zip(score_names(version), scores, strict=True)), listed(predictions.decisions)[0], lines)
+    return Answer(dict(zip(score_names(version), scores, strict=True)), to_plain_list(predictions.decisions)[0], lines)
 
 # %% ../../nbs/lab/68_probe.ipynb #a07eb5b1
 POINTS = 61

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..core.home import Home
 from ..errors import WorkbenchError
 from ..evaluation.card import show
-from ..home import Home
 from .field import Record
 from .field import fields_of
 from .field import start_record

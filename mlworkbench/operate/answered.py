@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..home import Home
+from ..core.home import Home
 from ..scoring.decision import class_names
 from ..scoring.decision import score_names
 from ..scoring.version import Version

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..deploy.table import without_names
 from ..errors import DeploymentError
-from ..home import Home
 from .assembly import sample_rows
 from .persons import definition_pseudonyms
 from .persons import rows_without_names

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..home import Home
+from ..core.home import Home
 from .run_table import RunRow
 from .run_table import RunTable
 from .run_table import hold_run

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.home import Home
 from ..errors import VersionError
-from ..home import Home
 from .anchor_told import anchor_line, anchor_of
 from .assembly import sample_rows
 from .certificate_page import certificate_page

@@ -19,6 +19,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..contract import faults_error
+from ..core.home import Home
+from ..core.jsontext import row_values
+from ..core.settings import load_settings
 from ..data.lake import Lake
 from ..deploy.path import prediction_times
 from ..deploy.rows import answered
@@ -29,8 +32,6 @@ from ..evaluation.equivalence import TwoMinds
 from ..evaluation.equivalence import compare
 from ..evaluation.labels import read_log
 from ..evaluation.read import logged_scores
-from ..evaluation.text import row_values
-from ..home import Home
 from .asking import declared_deployments
 from .asking import deploy_all
 from .asking import requests
@@ -39,7 +40,6 @@ from .run_worker import write_json
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version
 from ..scoring.version import with_reference
-from ..settings import load_settings
 
 _all_ = [deploy_all, requests]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import polars as pl
 
+from ..core.home import Home
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
 from ..evaluation.labels import read_log
-from ..home import Home
 from .answered import Answered
 from .answered import Way
 from .asking import declared_deployments

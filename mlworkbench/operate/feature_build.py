@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from ..core.home import Home
+from ..core.jsontext import to_plain_list
 from ..data.lake import Lake
 from ..data.sink_partition import Sink
 from ..deploy.interval import Job
 from ..deploy.interval import in_interval
 from ..deploy.interval import with_identities
 from ..errors import FeatureError
-from ..evaluation.text import listed
-from ..home import Home
 from .assembly import Assembled
 from .assembly import assemble
 from .persons import definition_pseudonyms
@@ -63,7 +63,7 @@ def feature_table(definition: ModelDefinition, assembled: Assembled) -> pl.DataF
 def _series(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> pl.Series:
     """Give a column of the frame as a series, missing values null."""
     if values.dtype == object:
-        return pl.Series(name, listed(values), dtype=pl.String)
+        return pl.Series(name, to_plain_list(values), dtype=pl.String)
     if values.ndim == 2:  # noqa: PLR2004, RUF100 - an embedding in each row
         return pl.Series(name, values.tolist(), dtype=pl.List(pl.Float64))
     return pl.Series(name, values).fill_nan(None) if values.dtype.kind == "f" else pl.Series(name, values)

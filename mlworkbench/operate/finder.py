@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ..core.jsontext import to_plain_list
 from ..evaluation.equivalence import differences
 from ..evaluation.equivalence import tied
-from ..evaluation.text import listed
 from .answered import Answered
 from .certify import minds_of
 from .trail import Told
@@ -121,7 +121,7 @@ def _column(trail: Trail, told: Told, *, beyond: bool) -> Finding | None:
     column = max(shares, key=lambda name: shares[name])
     step, share = _in_frame(trail, told, column, rows=rows, before=(step, shares[column]))
     first = next(k for k, one in enumerate(differing) if column in one)
-    reference = listed(trail.columns[column][[told.rows[first]]])[0]
+    reference = to_plain_list(trail.columns[column][[told.rows[first]]])[0]
     return Finding(step, column, told.rows[first], reference, told.known[first][column], share)
 
 

@@ -15,11 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..contract import Contract
+from ..core.jsontext import to_json
 from ..data.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..deploy.tables import array_of
 from ..errors import LogError
-from ..evaluation.text import to_json
 from ..features.known import held
 from ..features.known import join_views_as_known
 from ..features.offline import TIME

@@ -14,15 +14,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..core.home import Home
+from ..core.jsontext import holds_half, row_values
 from ..data.lake import Lake
 from ..deploy.path import personal_columns
 from ..errors import DeploymentError
 from ..errors import WorkbenchError
 from ..evaluation.labels import read_log
-from ..evaluation.text import row_values
 from ..features.known import arrivals
-from ..home import Home
-from ..jsontext import holds_half
 from .certify import Reference
 from .certify import minds_of
 from .inputs import asked_row

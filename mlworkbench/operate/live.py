@@ -14,12 +14,13 @@ from typing import Any
 
 import polars as pl
 
+from ..core.home import Home
+from ..core.settings import load_settings
 from ..data.lake import Lake
 from ..data.sink import replaced
 from ..errors import WorkbenchError
 from ..evaluation.read import decoded
 from ..evaluation.read import logged_scores
-from ..home import Home
 from .answered import Answered
 from .certificate import SUMMARY
 from .certificate import counted
@@ -34,7 +35,6 @@ from .verdict import hold
 from .ways import DEPLOYMENTS
 from ..scoring.version import Version
 from ..scoring.version import with_reference
-from ..settings import load_settings
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'held_live', 'LiveVerdict', 'certify_served', 'live_metrics']

@@ -15,22 +15,21 @@ from typing import Any
 
 import polars as pl
 
-from ..data.lake import Lake
 from ..contract import Contract
 from ..contract import Fault
+from ..core.home import Home
+from ..core.jsontext import to_json, to_plain
+from ..data.lake import Lake
 from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError
 from ..errors import WorkbenchError
 from ..errors import nearest
 from ..evaluation.read import find_predictions
-from ..evaluation.text import plain
-from ..evaluation.text import to_json
 from ..features.lineage import lineage_lines
 from ..features.lineage import shown
 from ..features.lineage import view_lineage
 from ..features.rows import RowFunction
-from ..home import Home
 from .inputs import asked_row
 from .inputs import known_values
 from .inputs import request_arrays
@@ -187,7 +186,7 @@ def passport(prediction_id: str, home: Home, *, model: str = "") -> Facts:
     facts |= {"scores": row["scores"], "flags": flag_lines(facts["faults"] or [], version)}
     facts |= _made_of(row, log, version, home)
     found = replay_log(log, name, home).rows[0]
-    return facts | {key: plain(value) for key, value in asdict(found).items()}
+    return facts | {key: to_plain(value) for key, value in asdict(found).items()}
 
 
 def flag_lines(faults: Sequence[Mapping[str, Any]], version: Version | None) -> list[str]:
@@ -235,7 +234,7 @@ def _views(asked: Facts, log: pl.DataFrame, version: Version, lake: Lake) -> lis
 
 def plain_facts(facts: Facts) -> Facts:
     """Give facts as JSON holds them: times as text, NaN as None."""
-    found: Facts = json.loads(json.dumps(plain(facts), default=str))
+    found: Facts = json.loads(json.dumps(to_plain(facts), default=str))
     return found
 
 # %% ../../nbs/operate/62_passport.ipynb #32eb383f

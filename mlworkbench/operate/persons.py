@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..data.privacy import check_stored
 from ..data.privacy import pseudonymised_frame
-from ..home import Home
 from ..pseudonym import Pseudonyms
 from ..pseudonym import open_pseudonyms
 from ..pseudonym import pseudonymised_record

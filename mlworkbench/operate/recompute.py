@@ -17,15 +17,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..core.jsontext import holds_half, to_json, to_plain
 from ..data.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
 from ..evaluation.labels import logged_frame
 from ..evaluation.read import logged_scores
-from ..evaluation.text import plain
-from ..evaluation.text import to_json
-from ..jsontext import holds_half
 from .inputs import Held
 from .inputs import asked_row
 from .inputs import erased
@@ -188,7 +186,7 @@ def _scored_only(rows: _Rows, version: Version, lacking: str) -> list[Replayed]:
 
 def _score_differs(name: str, logged: Iterable[float], score: object) -> Replayed:
     """Say that the features came out, and the score did not."""
-    told, got = plain(list(logged)), plain(score)
+    told, got = to_plain(list(logged)), to_plain(score)
     expected = told[0] if isinstance(told, list) and not isinstance(got, list) else told
     return Replayed(name, "differ", False, "scorer", "", expected, got, f"score: logged {expected}, recomputed {got}")
 
@@ -219,7 +217,7 @@ class _Computed:
     def feature_differs(self, row: int, column: str) -> Replayed:
         """Say that a feature did not come out, or that what it was made from is gone."""
         step, name = self.steps[column], self.log["prediction_id"][row]
-        told, got = plain(self.logged.columns[column][row]), plain(self.frame.columns[column][row])
+        told, got = to_plain(self.logged.columns[column][row]), to_plain(self.frame.columns[column][row])
         gone = [f"view {view}" for view, there in self.held.items() if not there[row]]
         if step in gone or (gone and step.startswith("row function")):
             why = f"{step if step in gone else gone[0]}: its rows, as they were then, are no longer in the lake"

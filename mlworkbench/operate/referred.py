@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..core.home import Home
 from ..evaluation.read import logged_watermarks
 from ..features.online import OnlineStore
 from ..features.online import is_there
-from ..home import Home
 from ..scoring.files import forged
 from ..scoring.files import read_document
 from ..scoring.files import read_manifest

@@ -16,13 +16,14 @@ import polars.selectors
 from numpy.typing import NDArray
 
 from ..contract import Column, Contract
+from ..core.home import Home
+from ..core.jsontext import HALF, all_readable
+from ..core.settings import load_settings
 from ..data.lake import Lake
 from ..data.privacy import table_pseudonyms
 from ..data.table import Table
 from ..errors import DefinitionError, WorkbenchError
 from ..evaluation.profile import profile_frame
-from ..home import Home
-from ..jsontext import HALF, all_readable
 from .anchor import Anchoring, Progress
 from .anchor_asked import registered_rows
 from .anchor_pipeline import Subject
@@ -36,7 +37,6 @@ from ..scoring.definition import ModelDefinition
 from ..scoring.dump import single_threaded
 from ..scoring.rows import unwrap_search
 from ..scoring.rules import check_name
-from ..settings import load_settings
 
 Estimator = Any  # scikit-learn ships no types
 Rows = Any  # a data frame, a two-dimensional array, or a sequence of texts

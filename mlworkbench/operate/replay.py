@@ -15,13 +15,13 @@ from pathlib import Path
 
 import polars as pl
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..errors import LogError
 from ..errors import VersionError
 from ..evaluation.read import find_predictions
 from ..evaluation.read import read_call
 from ..evaluation.read import read_log
-from ..home import Home
 from .recompute import Replayed
 from .recompute import replay_rows
 from ..scoring.files import environment
@@ -51,7 +51,7 @@ def opened(model: str, tag: str, home: Home) -> tuple[Version | None, Replayed]:
     verdict : Replayed
         What that means for its predictions.
     """
-    from mlworkbench.settings import load_settings
+    from mlworkbench.core.settings import load_settings
 
     registry = Registry(home)
     try:

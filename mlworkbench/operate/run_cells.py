@@ -14,9 +14,10 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from ..core.home import Home
+from ..core.settings import Settings, import_path, load_settings
 from ..errors import RunError
 from ..errors import nearest
-from ..home import Home
 from .by_hand import Record
 from .by_hand import begin_record
 from .by_hand import notebook_name
@@ -30,9 +31,6 @@ from .parameters import convert
 from .parameters import midnight
 from .run_table import new_run_id
 from .run_worker import write_json
-from ..settings import Settings
-from ..settings import import_path
-from ..settings import load_settings
 
 # %% auto #0
 __all__ = ['VERDICTS', 'Run', 'begin_run', 'sole_model', 'finish_run', 'command_run']

@@ -21,10 +21,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.files import make_private
+from ..core.home import Home
 from ..errors import RunError
 from ..errors import nearest
-from ..home import Home
-from ..keys import private_file
 
 # %% auto #0
 __all__ = ['GONE', 'RunRow', 'new_run_id', 'now_text', 'hold_run', 'run_lives', 'RunTable']
@@ -181,7 +181,7 @@ class RunTable:
         self.home = home
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(private_file(self.home.run_table), timeout=30)
+        connection = sqlite3.connect(make_private(self.home.run_table), timeout=30)
         connection.execute(_SCHEMA)
         return connection
 

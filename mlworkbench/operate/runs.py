@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.home import Home
+from ..core.settings import Settings, load_settings
 from ..errors import RunError
-from ..home import Home
+from .by_hand import RUNNER
 from .notebooks import declared_parameters
 from .notebooks import find_notebook
-from .by_hand import RUNNER
 from .parameters import bare_dates
 from .parameters import check_parameters
 from .parameters import check_ranges
@@ -35,8 +36,6 @@ from .run_table import new_run_id
 from .run_table import now_text
 from .run_worker import current_cell
 from .run_worker import kill_family
-from ..settings import Settings
-from ..settings import load_settings
 
 _all_ = [begin_run, command_run, finish_run, new_run_id]
 

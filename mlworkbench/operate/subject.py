@@ -12,13 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
+from ..core.home import Home
+from ..core.jsontext import row_values
 from ..data.lake import Lake
 from ..deploy.batch import batch_requests
 from ..deploy.table import request_of_table
 from ..deploy.table import require_columns
 from ..deploy.table import without_names
-from ..evaluation.text import row_values
-from ..home import Home
 from .assembly import sample_rows
 from ..scoring.definition import ModelDefinition
 from ..scoring.evidence import ROWS

@@ -17,6 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..core.home import Home
+from ..core.jsontext import row_values, to_json, to_plain_list
+from ..core.settings import load_settings
 from ..data.lake import Lake
 from ..deploy.path import prediction_times
 from ..deploy.table import request_of_table
@@ -24,17 +27,12 @@ from ..deploy.tables import view_values
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
 from ..evaluation.read import logged_scores
-from ..evaluation.text import listed
-from ..evaluation.text import row_values
-from ..evaluation.text import to_json
-from ..home import Home
 from .verdict import feature_differences
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Predictions
 from ..scoring.version import Version
 from ..scoring.version import predict
 from ..scoring.version import with_reference
-from ..settings import load_settings
 
 Columns = dict[str, NDArray[Any]]
 
@@ -137,7 +135,7 @@ def told_of(trail: Trail, rows: Sequence[int], lines: pl.DataFrame) -> Told:
     """Read lines of the log, line k for row ``rows[k]``, and say which columns differ from the trail's."""
     timed = lines.with_columns(pl.col("prediction_time").cast(pl.Int64))
     known = [_known(trail, line) for line in timed.iter_rows(named=True)]
-    lists = zip(*map(listed, trail.columns.values()), strict=True)
+    lists = zip(*map(to_plain_list, trail.columns.values()), strict=True)
     expected = [dict(zip(trail.columns, values, strict=True)) for values in lists]
     parted = [_parted(expected[row], one) for row, one in zip(rows, known, strict=True)]
     scores = logged_scores(lines, trail.predictions.scores)

@@ -14,13 +14,13 @@ from typing import Any
 
 import polars as pl
 
+from ..core.home import Home
 from ..deploy.edge import export_edge
 from ..deploy.edge_collect import collect
 from ..deploy.path import prediction_times
 from ..deploy.table import columns_of_table
 from ..errors import DeploymentError
 from ..features.online import OnlineStore
-from ..home import Home
 from .answered import Answered
 from .answered import answered_records
 from .way_streaming import bring_up

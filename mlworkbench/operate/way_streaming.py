@@ -15,13 +15,13 @@ from typing import Any
 
 import polars as pl
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..deploy.stream_files import Places
 from ..deploy.stream_worker import run_worker
 from ..errors import DeploymentError
 from ..features.materialize import materialize
 from ..features.online import OnlineStore
-from ..home import Home
 from .answered import Answered
 from .answered import answered_records
 from ..scoring.version import Version

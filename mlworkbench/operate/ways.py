@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from ..client import Client
+from ..core.home import Home
 from ..deploy.batch import score_batch
 from ..deploy.interval import Job
 from ..deploy.one_off import score_file
@@ -22,7 +23,6 @@ from ..deploy.serving import start_service
 from ..evaluation.record import input_identities
 from ..evaluation.record import prediction_ids
 from ..faults import Fault
-from ..home import Home
 from .answered import Answered
 from .answered import Way
 from .answered import answered_records

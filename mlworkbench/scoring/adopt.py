@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import quote
 from urllib.parse import unquote
 
+from ..core.home import Home
 from ..errors import VersionError
-from ..home import Home
 from .files import MANIFEST
 from .owners import read_owners
 

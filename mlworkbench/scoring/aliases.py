@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..core.files import make_private
 from ..errors import VersionError
-from ..keys import private_file
 
 # %% auto #0
 __all__ = ['Aliases']
@@ -72,7 +72,7 @@ class Aliases:
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file, inside one transaction that waits for others."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(private_file(self.path), timeout=30, isolation_level=None)
+        connection = sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")
             if "basis" not in _columns(connection):

@@ -14,9 +14,9 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.files import make_private
+from ..core.home import Home
 from ..errors import VersionError
-from ..home import Home
-from ..keys import private_file
 
 # %% auto #0
 __all__ = ['CertificateRecord', 'record_of', 'Certificates']
@@ -103,7 +103,7 @@ class Certificates:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(private_file(self.path), timeout=30, isolation_level=None)
+        connection = sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)
         try:
             yield connection
         except sqlite3.Error as error:

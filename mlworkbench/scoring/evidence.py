@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-from ..home import Home
+from ..core.home import Home
 from .certificates import CertificateRecord
 from .files import json_digest
 

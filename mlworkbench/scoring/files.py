@@ -18,14 +18,13 @@ from pathlib import Path
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..core.jsontext import JsonTextError, read_text
 from ..errors import ContractError
 from ..errors import DefinitionError
 from ..errors import FeatureError
 from ..errors import ScoringError
 from ..errors import VersionError
 from ..faults import shorten
-from ..jsontext import JsonTextError
-from ..jsontext import read_text
 
 # %% auto #0
 __all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'LARGEST', 'json_text', 'json_digest', 'content_id',

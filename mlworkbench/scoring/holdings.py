@@ -10,9 +10,9 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ..core.files import hold_lock
+from ..core.home import Home
 from ..errors import VersionError
-from ..home import Home
-from ..home import file_lock
 from .adopt import adoptable
 from .files import MANIFEST
 from .named import NamedVersions
@@ -52,7 +52,7 @@ class Holdings:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the store's lock: what comes and goes does so one after the other."""
-        return file_lock(self.store.parent / "mlworkbench.lock")
+        return hold_lock(self.store.parent / "mlworkbench.lock")
 
     def is_there(self, tag: str) -> bool:
         """Say whether the store has a version's files."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..core.home import Home
 from ..errors import VersionError
-from ..home import Home
 from ..pseudonym import open_pseudonyms
 from ..pseudonym import pseudonym_names
 from .version import Version

@@ -14,8 +14,8 @@ from contextlib import closing
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..core.files import make_private
 from ..errors import VersionError
-from ..keys import private_file
 
 # %% auto #0
 __all__ = ['Place', 'NamedVersions']
@@ -45,7 +45,7 @@ class NamedVersions:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(private_file(self.path), timeout=30, isolation_level=None)) as db:
+            with closing(sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)) as db:
                 yield db
         except sqlite3.Error as error:
             rule = "the table of this home's versions, to be read and written"

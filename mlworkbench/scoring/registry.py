@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.home import Home
+from ..core.settings import load_settings
 from ..errors import Refused
 from ..errors import VersionError
 from ..errors import nearest
-from ..home import Home
 from .aliases import Aliases
 from .certificates import Certificates
 from .evidence import basis_of
@@ -24,7 +25,6 @@ from .seals import Seals
 from .store import bentoml_home
 from .version import Version
 from .version import open_version
-from ..settings import load_settings
 
 _all_ = [bentoml_home]
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.files import make_private
 from ..errors import VersionError
-from ..keys import private_file
 from .files import json_digest
 
 # %% auto #0
@@ -52,7 +52,7 @@ class Seals:
     def _changed(self) -> Iterator[sqlite3.Connection]:
         """Open the file for writing, inside one transaction that waits for others."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(private_file(self.path), timeout=30, isolation_level=None)
+        connection = sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_TABLE)

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ..core.files import place_file
+from ..core.home import Home
+from ..core.keys import read_key
 from ..errors import VersionError
-from ..home import Home
-from ..keys import place_key
-from ..keys import read_key
 
 # %% auto #0
 __all__ = ['KEY', 'PUBLIC', 'ALGORITHM', 'known_keys', 'key_name', 'signing_key', 'canonical', 'signed', 'check_signature',
@@ -80,7 +80,7 @@ def signing_key(home: Home) -> Ed25519PrivateKey:
     if not path.exists():
         made = Ed25519PrivateKey.generate()
         plain = serialization.NoEncryption()
-        place_key(path, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+        place_file(path, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
     content = read_key(path)
     try:
         key = serialization.load_pem_private_key(content, password=None)
@@ -96,7 +96,7 @@ def _publish(key: Ed25519PublicKey, home: Home) -> None:
     """Put a public key among those that a home knows, beside the one of an earlier key."""
     for name in (PUBLIC, f"{key_name(_raw(key))}.pub"):
         if _raw(key) not in known_keys(home):
-            place_key(home.keys / name, _public_pem(key))
+            place_file(home.keys / name, _public_pem(key))
 
 # %% ../../nbs/scoring/36_signature.ipynb #b26af703
 ALGORITHM = "Ed25519"

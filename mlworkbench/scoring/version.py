@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ..check import check_columns
 from ..contract import Contract, Fault, faults_error
+from ..core.jsontext import read_text
 from ..errors import VersionError
 from ..features.view import RowFunction, View, apply_row_functions, view_of
-from ..jsontext import read_text
 from ..pseudonym import Pseudonyms
 from ..row import RowCheck
 from .code import load_code

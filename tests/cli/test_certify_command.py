@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.operate.certificate import SUMMARY
 from mlworkbench.operate.ways import DEPLOYMENTS, WAYS
 from mlworkbench.scoring.registry import Registry

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.home import Home
 from mlworkbench.pseudonym import open_pseudonyms
 
 DEFINITION = """

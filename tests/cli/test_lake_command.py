@@ -5,8 +5,8 @@ import json
 import pyarrow as pa
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
-from mlworkbench.home import Home
 from mlworkbench.operate.referred import referred_versions
 
 

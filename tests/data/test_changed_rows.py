@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sql import SqlSource
@@ -20,7 +21,6 @@ from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import Total
-from mlworkbench.home import Home
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 EVENTS = Contract(

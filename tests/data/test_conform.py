@@ -5,13 +5,13 @@ import pytest
 
 from mlworkbench.check import check_columns
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.conform import check_table, conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.screen import checkable
 from mlworkbench.errors import IngestError
-from mlworkbench.home import Home
 from mlworkbench.learn import learn_contract
 from mlworkbench.relate import learn_relations, stated
 from mlworkbench.relation import Relation

@@ -9,12 +9,12 @@ import pytest
 from pyarrow.fs import LocalFileSystem, S3FileSystem, SubTreeFileSystem
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.delta import DeltaSource
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.source import open_source
 from mlworkbench.errors import IngestError
-from mlworkbench.home import Home
 
 
 def write(path, flights, **more):

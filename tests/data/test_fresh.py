@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import IngestError
-from mlworkbench.home import Home
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sql import SqlSource
@@ -17,7 +18,6 @@ from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
-from mlworkbench.home import Home
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 COLUMNS = (Column("flight", "text"), Column("at", "time"), Column("delay", "number", upper=100))

@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings_file import read_setting
 from mlworkbench.data import ingest as module
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import IngestError, SettingsError
-from mlworkbench.home import Home
-from mlworkbench.ini import future_rows
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
@@ -113,10 +113,10 @@ def test_taken_at_once_where_the_settings_say_so_and_still_no_mark_of_freshness(
     with pytest.raises(IngestError, match="got 9 h "):
         ingest(replace(table, max_age=HOUR), home, now=NOON + 9 * HOUR)
     (tmp_path / "settings.ini").write_text("[workbench]\n[ingest]\nfuture = keep\n")
-    with pytest.raises(SettingsError, match="hold or take; got 'keep'"):
+    with pytest.raises(SettingsError, match="one of hold, take; got 'keep'"):
         ingest(table, home, now=NOON)
     monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE", "hold")
-    assert future_rows() == "hold"
+    assert read_setting("ingest.future").value == "hold"
 
 
 def test_what_was_held_enters_at_once_when_the_settings_change(home, monkeypatch):

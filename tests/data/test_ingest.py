@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import IngestError, UserCodeError
-from mlworkbench.home import Home
 
 COLUMNS = (
     Column("flight", "text"),

@@ -16,8 +16,8 @@ from itertools import count
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
-from mlworkbench.home import Home
 
 ROWS, BAD, OLD = 70_000, 700, 1_000
 KILLS = 5  # for each of four sources
@@ -27,12 +27,12 @@ import json, os, resource, signal, sys
 import deltalake
 import polars, pandas, pyarrow.parquet
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data import ingest as module
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.spool import Spool
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import WorkbenchError
-from mlworkbench.home import Home
 import pyarrow as pa
 
 WRITE, SPOOL = deltalake.write_deltalake, Spool.write

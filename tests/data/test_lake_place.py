@@ -9,6 +9,9 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings import read_settings
+from mlworkbench.core.settings_file import read_setting
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.lake_place import LakePlace
@@ -17,9 +20,6 @@ from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
-from mlworkbench.home import Home
-from mlworkbench.ini import lake_url, read_ini
-from mlworkbench.settings import read_settings
 
 SECRET = "hunter2"
 
@@ -37,7 +37,7 @@ def test_settings_and_environment_name_the_lake_and_the_environment_wins(tmp_pat
     assert (home.lake, home.quarantine) == ("s3://company/lake", "s3://company/lake-quarantine")
     assert read_settings().lake == "s3://company/lake"
     monkeypatch.setenv("MLWORKBENCH_LAKE", "s3://other/one/lake")
-    assert home.lake == lake_url() == read_settings().lake == "s3://other/one/lake"
+    assert home.lake == read_setting("workbench.lake").value == read_settings().lake == "s3://other/one/lake"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_an_address_with_a_key_or_of_another_kind_is_refused_without_being_repea
     monkeypatch.chdir(tmp_path)
     settings(tmp_path, f"lake = {url}")
     monkeypatch.setenv("MLWORKBENCH_LAKE", url)
-    for ask in (lake_url, read_settings, lambda: read_ini(tmp_path / "settings.ini")):
+    for ask in (lambda: read_setting("workbench.lake"), read_settings, lambda: Home(tmp_path).lake):
         with pytest.raises(SettingsError) as caught:
             ask()
         assert SECRET not in str(caught.value) and "lake" in str(caught.value).lower()
@@ -131,8 +131,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_lake_place import weather
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
-from mlworkbench.home import Home
 home, table = Home.open(sys.argv[1]), weather(Path(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data import spool
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
@@ -23,7 +24,6 @@ from mlworkbench.data.source_protocol import WholeSource
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, SettingsError, UserCodeError
 from mlworkbench.features.clock import happened
-from mlworkbench.home import Home
 from mlworkbench.pseudonym import VARIABLE, Pseudonyms, is_pseudonym, open_pseudonyms
 from mlworkbench.times import parse_time
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.address import Address, hidden, public
 from mlworkbench.data.dialect import in_dialect
 from mlworkbench.data.ingest import Table, ingest
@@ -20,7 +21,6 @@ from mlworkbench.data.question import Question, literal
 from mlworkbench.data.source_protocol import is_source
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import IngestError
-from mlworkbench.home import Home
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 COLUMNS = (Column("id", "integer"), Column("flight", "text"), Column("delay", "number", upper=100))
@@ -170,10 +170,10 @@ import os, signal, sys
 import polars as pl
 from datetime import UTC, datetime
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data import ingest as module, lake
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.sql import SqlSource
-from mlworkbench.home import Home
 
 url, home, point = sys.argv[1:4]
 columns = (Column("id", "integer"), Column("flight", "text"), Column("delay", "number", upper=100))

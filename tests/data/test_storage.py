@@ -19,6 +19,7 @@ import pyarrow.parquet as pa_parquet
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data import storage
 from mlworkbench.data.find import find_files
 from mlworkbench.data.ingest import ingest
@@ -27,7 +28,6 @@ from mlworkbench.data.source import open_source
 from mlworkbench.data.storage import StoredFile, check_address, is_address
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
-from mlworkbench.home import Home
 
 ROWS = pl.DataFrame({"flight": ["UA1", "AA2", None], "delay": [3.5, None, -1.0], "day": [1, 2, 3]})
 CSV = b"flight,delay,day\nUA1,3.5,1\nAA2,,2\n,-1.0,3\n"

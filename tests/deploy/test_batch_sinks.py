@@ -15,11 +15,11 @@ import deltalake
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.errors import IngestError
 from mlworkbench.evaluation.labels import read_log
-from mlworkbench.home import Home
 
 START, END = "2013-10-01T00:00:00Z", "2013-10-03T00:00:00Z"
 
@@ -103,10 +103,10 @@ KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
 from conftest import trips
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.choice import open_model
 from mlworkbench.deploy.interval import Job
-from mlworkbench.home import Home
 home = Home.open({home!r})
 version = open_model("delays", home)
 print("begins", flush=True)

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.device import CHUNK, open_export, score_source
 from mlworkbench.deploy.device_events import csv_events, event_contract
 from mlworkbench.deploy.edge import device_sources, export_edge
@@ -32,7 +33,6 @@ from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import DeploymentError, LogError, VersionError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.features.view import AsOfView, RowFunction
-from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
 from mlworkbench.scoring.reference import frame_to_pandas

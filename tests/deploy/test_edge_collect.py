@@ -12,13 +12,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import LogError, VersionError, WorkbenchError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import prediction_id
-from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.reference import frame_to_pandas

@@ -21,10 +21,10 @@ from sklearn.linear_model import LinearRegression
 
 from mlworkbench.cli.edge import score as edge_score
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge, export_status
 from mlworkbench.errors import DeploymentError
-from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
 from mlworkbench.scoring.reference import frame_to_pandas

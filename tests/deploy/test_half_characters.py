@@ -14,6 +14,7 @@ import pytest
 
 from mlworkbench.check import check_columns, check_records
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.deploy.stream_ask import sort_events
@@ -22,7 +23,6 @@ from mlworkbench.errors import ContractError, DefinitionError, IngestError, LogE
 from mlworkbench.evaluation.labels import evaluate_log, join_labels, read_labels, read_log, write_labels
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import readable
-from mlworkbench.home import Home
 from mlworkbench.operate.live import certify_served
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.row import REFUSED, RowCheck

@@ -12,6 +12,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
@@ -25,7 +26,6 @@ from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import ContractError, LogError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.reference import frame_to_pandas

@@ -15,13 +15,13 @@ import pytest
 
 from mlworkbench.data.sink import ENDINGS, write_file
 from mlworkbench.deploy import one_off
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.output import output_path
 from mlworkbench.errors import ContractError, DeploymentError, IngestError, WorkbenchError
 from mlworkbench.evaluation.labels import read_log
-from mlworkbench.home import Home
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
 
@@ -260,9 +260,9 @@ KILLED = """
 import sys, polars as pl
 sys.path.insert(0, {tests!r})
 from conftest import trips
+from mlworkbench.core.home import Home
 from mlworkbench.deploy import batch, interval
 from mlworkbench.deploy.choice import open_model
-from mlworkbench.home import Home
 write = batch.write_partition
 def slow(folder, name, table):
     path = write(folder, name, table)

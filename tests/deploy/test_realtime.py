@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.door import Door
 from mlworkbench.deploy.realtime import Realtime
@@ -22,7 +23,6 @@ from mlworkbench.errors import DeploymentError, LogError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.home import Home
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
 

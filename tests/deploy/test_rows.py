@@ -20,6 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from mlworkbench.cli.score import score_lines
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.device import score_source
@@ -36,14 +38,12 @@ from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
-from mlworkbench.home import Home
 from mlworkbench.operate.passport import passport, passport_lines
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version, with_reference
-from mlworkbench.settings import load_settings
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 EVERYWHERE = ("one_off", "batch", "realtime", "streaming", "edge")

@@ -169,7 +169,8 @@ def test_workers_end_when_their_supervisor_is_killed(workshop) -> None:
 
 def test_a_service_ends_when_its_starter_is_killed(workshop) -> None:
     code = (
-        "import time, sys; from mlworkbench.home import Home; from mlworkbench.deploy.serving import start_service\n"
+        "import time, sys; from mlworkbench.core.home import Home\n"
+        "from mlworkbench.deploy.serving import start_service\n"
         f"with start_service('birds', home=Home.open({str(workshop.home.path)!r})) as s:\n"
         "    print(s.process.pid, flush=True); time.sleep(60)"
     )

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.errors import ContractError, LogError
 from mlworkbench.evaluation.labels import (
     evaluate_log,
@@ -20,7 +21,6 @@ from mlworkbench.evaluation.labels import (
     write_labels,
 )
 from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows
-from mlworkbench.home import Home
 from mlworkbench.pseudonym import Pseudonyms
 from mlworkbench.scoring.frame import FeatureFrame
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlworkbench.core.jsontext import row_values, to_json, to_plain
 from mlworkbench.errors import LogError
 from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows, prediction_id
-from mlworkbench.evaluation.text import plain, row_values, to_json
 
 CONTEXT = {"model": "flights", "version": "flights:v1", "scorer": "reference", "deployment": "batch", "logged_at": 7}
 
@@ -76,7 +76,7 @@ def test_a_finite_float_reads_back_as_the_same_double(value):
 def test_missing_values_are_null_and_infinities_are_text_that_float_reads():
     values = {"a": np.array([np.nan]), "b": np.array([None], dtype=object), "c": np.array([np.inf])}
     assert row_values(values, 1) == ['{"a":null,"b":null,"c":"Infinity"}']
-    assert float(plain(-np.inf)) == -np.inf
+    assert float(to_plain(-np.inf)) == -np.inf
 
 
 def test_every_kind_of_column_becomes_json():

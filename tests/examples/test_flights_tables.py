@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import IngestError
@@ -18,7 +19,6 @@ from mlworkbench.examples.flights_tables import (
     prepare_flights,
     raw_table,
 )
-from mlworkbench.home import Home
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
-import json
 import os
 from datetime import UTC, datetime
 
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings import load_settings
 from mlworkbench.examples.october import (
     OCTOBER,
     add_labels,
@@ -14,8 +15,6 @@ from mlworkbench.examples.october import (
     told_frame,
     told_otherwise,
 )
-from mlworkbench.home import Home
-from mlworkbench.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +77,11 @@ def test_the_definition_is_named_for_the_block_only():
     assert load_settings().models == {}
     with named_definition():
         assert load_settings().models == {"flights": "mlworkbench.examples.flights:flights"}
-    assert "MLWORKBENCH_MODELS" not in os.environ
+    assert "MLWORKBENCH_MODELS_FLIGHTS" not in os.environ
 
 
 def test_other_names_stay_and_come_back(monkeypatch):
-    monkeypatch.setenv("MLWORKBENCH_MODELS", json.dumps({"cars": "definition:cars"}))
+    monkeypatch.setenv("MLWORKBENCH_MODELS_CARS", "definition:cars")
     with named_definition():
         assert set(load_settings().models) == {"cars", "flights"}
-    assert json.loads(os.environ["MLWORKBENCH_MODELS"]) == {"cars": "definition:cars"}
+    assert load_settings().models == {"cars": "definition:cars"}

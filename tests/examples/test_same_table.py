@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.examples.diabetes import diabetes
 from mlworkbench.examples.penguins import penguins
-from mlworkbench.home import Home
 from mlworkbench.operate.asking import deploy_all, requests
 from mlworkbench.operate.certify import deployments_table
 from mlworkbench.operate.training import train

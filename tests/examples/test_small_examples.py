@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.examples.diabetes import diabetes, diabetes_data
 from mlworkbench.examples.penguins import penguins, penguins_data
-from mlworkbench.home import Home
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict

@@ -8,14 +8,14 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings import read_settings
+from mlworkbench.core.settings_file import online_environment, read_setting
 from mlworkbench.errors import FeatureError, SettingsError
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.redis_link import shown_url
 from mlworkbench.features.store import ConflictError
 from mlworkbench.features.view import AsOfView, Total, WindowView
-from mlworkbench.home import Home
-from mlworkbench.ini import online_environment, online_url
-from mlworkbench.settings import read_settings
 
 VIEW = AsOfView("weather", "weather", ("origin",), {"wind": "number"})
 LANDED = WindowView("landed", "flights", ("origin",), timedelta(microseconds=50), {"n": Total("count")})
@@ -45,12 +45,12 @@ def test_settings_name_the_server_and_the_environment_wins(tmp_path, monkeypatch
 def test_a_password_or_no_address_in_settings_is_refused_and_not_shown(tmp_path, line, monkeypatch):
     (tmp_path / "settings.ini").write_text(f"[workbench]\nonline = {line}\n")
     with pytest.raises(SettingsError, match="online") as caught:
-        online_url()
+        read_setting("workbench.online")
     assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
     (tmp_path / "settings.ini").unlink()
     if not line.startswith("redis"):
         monkeypatch.setenv("MLWORKBENCH_ONLINE", line)
-        for ask in (online_url, read_settings):
+        for ask in (lambda: read_setting("workbench.online"), read_settings):
             with pytest.raises(SettingsError) as caught:
                 ask()
             assert SECRET not in str(caught.value)

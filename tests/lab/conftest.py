@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.table import columns_of_table
@@ -26,7 +27,6 @@ from mlworkbench.deploy.tables import view_values
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Total, WindowView
-from mlworkbench.home import Home
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import frame_from_columns

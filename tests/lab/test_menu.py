@@ -11,14 +11,14 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.cli.scaffold import write_workbench
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings import import_path, load_settings
 from mlworkbench.errors import VersionError
-from mlworkbench.home import Home
 from mlworkbench.lab.menu import ModelPage, explorable
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import load_definition
 from mlworkbench.scoring.registry import Registry
-from mlworkbench.settings import import_path, load_settings
 
 NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"
 FREE = "no champion; newest version, it declares no gates"

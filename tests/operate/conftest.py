@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 
 PARAMETERS = 'home = ""\nmodel = ""\nrun_id = ""\nstart = ""\nend = ""\nversion = ""\nrows: int = 3'
 BEGIN = 'from mlworkbench.operate.runs import begin_run, finish_run\n\nrun = begin_run(globals(), also=("rows",))'

@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from mlworkbench import register
+from mlworkbench.core.home import Home
 from mlworkbench.errors import Refused, ScoringError, VersionError
-from mlworkbench.home import Home
 from mlworkbench.operate import anchor, publish
 from mlworkbench.operate import register as registering
 from mlworkbench.operate.anchor_process import answer_part, ask_apart

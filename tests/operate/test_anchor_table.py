@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from mlworkbench import register
+from mlworkbench.core.home import Home
 from mlworkbench.errors import Refused, WorkbenchError
-from mlworkbench.home import Home
 from mlworkbench.operate import anchor
 from mlworkbench.operate import register as registering
 from mlworkbench.operate.anchor_process import answer_part

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import mlworkbench
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.registry import Registry
 

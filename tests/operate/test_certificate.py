@@ -19,10 +19,10 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import DeploymentError, Refused, VersionError
 from mlworkbench.features.view import AsOfView, Total, WindowView
-from mlworkbench.home import Home
 from mlworkbench.operate.answered import Answered
 from mlworkbench.operate.certificate import SUMMARY, certify, verify_certificate
 from mlworkbench.operate.examine import examine, home_apart
@@ -271,7 +271,7 @@ CERTIFY = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.operate import certificate, ways
 from mlworkbench.scoring.registry import Registry
 home = Home.open(Path(sys.argv[1]))

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from mlworkbench.cli.main import run
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import DefinitionError
 from mlworkbench.examples.flights import REQUEST, flights
 from mlworkbench.examples.flights_tables import FLIGHTS, PLANES, WEATHER, known_at, raw_table
-from mlworkbench.home import Home
 from mlworkbench.operate.leaks import LeakReport, find_leaks
 
 ROWS = 20_000  # the first three weeks of the year

@@ -11,10 +11,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from mlworkbench.cli.main import run
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.declare import AsOfView
-from mlworkbench.home import Home
 from mlworkbench.operate.leaks import find_leaks
 from mlworkbench.scoring.definition import ModelDefinition
 

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
@@ -20,7 +21,6 @@ from mlworkbench.errors import DeploymentError, IngestError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, RowFunction
-from mlworkbench.home import Home
 from mlworkbench.operate.kept import served
 from mlworkbench.operate.live import certify_served, live_metrics
 from mlworkbench.operate.register import register

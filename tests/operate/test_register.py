@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import mlworkbench
+from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, IngestError
@@ -26,7 +27,6 @@ from mlworkbench.operate.training import definition_of
 from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict
-from mlworkbench.settings import load_settings
 
 
 def rows(count: int = 60) -> tuple[pd.DataFrame, pd.Series]:

@@ -18,6 +18,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
@@ -31,7 +32,6 @@ from mlworkbench.evaluation.read import read_log
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
-from mlworkbench.home import Home
 from mlworkbench.operate.passport import passport, passport_lines
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_many

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.errors import SettingsError, VersionError
-from mlworkbench.home import Home
 from mlworkbench.operate.certificate_page import certificate_page
 from mlworkbench.scoring.signature import KEY, PUBLIC, check_signature, known_keys, read_signed, signed, signing_key
 
@@ -34,7 +34,7 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(place: Home) -> None:
 MAKE = """
 import sys
 from pathlib import Path
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.scoring.signature import signing_key
 print(signing_key(Home(Path(sys.argv[1]))).public_key().public_bytes_raw().hex())
 """

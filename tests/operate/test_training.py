@@ -22,6 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.features.view import AsOfView, RowFunction
@@ -31,7 +32,6 @@ from mlworkbench.operate.training import definition_of, train
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict
-from mlworkbench.settings import load_settings
 
 UTC = timezone.utc  # noqa: UP017
 DAY = 86_400_000_000
@@ -319,7 +319,7 @@ SCRIPT = """
 import sys, time
 import numpy as np, pandas as pd
 from sklearn.linear_model import LogisticRegression
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
 

@@ -15,8 +15,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.errors import Refused, VersionError
-from mlworkbench.home import Home
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.certificates import CertificateRecord, Certificates, record_of
 from mlworkbench.scoring.files import json_digest, json_text, read_manifest
@@ -316,7 +316,7 @@ def test_a_history_of_an_older_package_is_kept_and_gets_its_column(registry: Reg
 PROMOTE = """
 import sys
 from pathlib import Path
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.scoring.certificates import CertificateRecord, Certificates
 kept = Certificates(Path(sys.argv[1]))
 for n in range(10):

@@ -28,8 +28,8 @@ from sklearn.preprocessing import PolynomialFeatures, SplineTransformer
 from sklearn.svm import SVC, SVR
 from sklearn.tree import DecisionTreeClassifier
 
+from mlworkbench.core.home import Home
 from mlworkbench.errors import VersionError
-from mlworkbench.home import Home
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.archive import check_archive
 from mlworkbench.scoring.dump import dump_pipeline, load_pipeline

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.errors import VersionError
-from mlworkbench.home import Home
 from mlworkbench.scoring import holdings as holdings_module
 from mlworkbench.scoring.files import MANIFEST
 from mlworkbench.scoring.holdings import Holdings

@@ -17,8 +17,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.errors import Refused, VersionError
-from mlworkbench.home import Home
 from mlworkbench.scoring.aliases import Aliases
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.files import file_digests
@@ -244,7 +244,7 @@ def test_two_processes_that_promote_leave_one_unbroken_story(tmp_path: Path) -> 
 ADD = """
 import sys
 from pathlib import Path
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.scoring.registry import Registry
 print(Registry(Home.open(Path(sys.argv[1]))).add(Path(sys.argv[2]), "price", sys.argv[3]))
 """

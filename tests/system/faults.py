@@ -24,11 +24,11 @@ from sklearn.model_selection import TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, RowFunction, Total, View, WindowView
-from mlworkbench.home import Home
 from mlworkbench.operate.answered import Answered, Way
 from mlworkbench.operate.asking import requests
 from mlworkbench.operate.certify import Reference, reference_predictions

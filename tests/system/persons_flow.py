@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 
 from mlworkbench.cli.main import run
 from mlworkbench.client import Client
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import batch_requests, score_batch
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import WorkbenchError
 from mlworkbench.evaluation.labels import read_log, write_labels
-from mlworkbench.home import Home
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.registry import Registry
 

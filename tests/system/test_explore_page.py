@@ -17,7 +17,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.registry import Registry
 

@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 from persons import BORN, PERSON, STRANGER, asked, decoded, found, places, rides, write_sources
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import DeploymentError, SettingsError, VersionError
 from mlworkbench.evaluation.labels import join_labels, read_labels, read_log
-from mlworkbench.home import Home
 from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.registry import Registry
 

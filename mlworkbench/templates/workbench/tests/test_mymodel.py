@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlworkbench.home import Home
+from mlworkbench.core.home import Home
 from mlworkbench.operate.training import train
 
 from definition import mymodel

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from .across import check_relations
 from .contract import Column, Contract
+from .core.jsontext import HALF, HALF_HINT, all_readable, is_readable
 from .errors import nearest
 from .faults import NOTHING, WITHHELD, Fault, category_hint, plain_spelling
-from .jsontext import HALF, HALF_HINT, all_readable, is_readable
 from .narrow import beyond_type
 from .records import columns_of, read_column
 from .times import NO_TIME, format_time

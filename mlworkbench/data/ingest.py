@@ -17,8 +17,10 @@ from datetime import datetime
 import polars as pl
 import pyarrow as pa
 
-from .commit import taking_turns
+from ..core.home import Home
+from ..core.settings_file import read_setting
 from .columns import REVISION
+from .commit import taking_turns
 from .decide import VERDICT
 from .decide import decide
 from .decide import first_change
@@ -49,8 +51,6 @@ from .still import StillLake
 from .table import Table
 from .user_code import call
 from ..faults import WITHHELD
-from ..home import Home
-from ..ini import future_rows
 
 _all_ = ["IngestReport", "Table"]
 
@@ -122,7 +122,7 @@ def ingest(
         If the table's own functions raise.
     """
     began, when = time.perf_counter(), (now or datetime.now(UTC)).astimezone(UTC)
-    turn = _Turn(table, home, when, rows, progress, future_rows())
+    turn = _Turn(table, home, when, rows, progress, read_setting("ingest.future").value)
     with home.lock(f"lake/{table.name}"):
         report = taking_turns(turn.take)
     return replace(report, seconds=time.perf_counter() - began)

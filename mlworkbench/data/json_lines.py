@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.json as pa_json
 
+from ..core.jsontext import DEPTH, too_deep
 from .plain import BATCH, plain_schema, refusals, widest
 from .storage import StoredFile
 from ..errors import IngestError
-from ..jsontext import DEPTH, too_deep
 
 # %% auto #0
 __all__ = ['LONGEST', 'json_blocks', 'array_lines', 'json_table', 'json_schema', 'json_batches']

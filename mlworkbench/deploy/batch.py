@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from ..contract import Fault
+from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import write_partition
 from ..data.sink_partition import Sink
@@ -36,7 +37,6 @@ from .tables import score_table
 from ..errors import DeploymentError
 from ..errors import nearest
 from ..evaluation.log import PredictionLog
-from ..home import Home
 from ..scoring.version import Version
 
 # %% auto #0
@@ -190,9 +190,9 @@ def batch_requests(model: str, home: Home) -> pl.DataFrame:
     DeploymentError
         If neither settings.ini nor the lake knows the model's rows.
     """
+    from mlworkbench.core.settings import load_settings
     from mlworkbench.scoring.definition import load_definition
     from mlworkbench.scoring.rows import request_frame
-    from mlworkbench.settings import load_settings
 
     lake, named = Lake(home.lake), load_settings().models
     if model in named:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..contract import Column
 from ..contract import Fault
 from ..contract import faults_error
+from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import write_file
 from ..data.source_protocol import Source
@@ -32,7 +33,6 @@ from .tables import score_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
 from ..evaluation.log import input_identities
-from ..home import Home
 from ..scoring.version import Version
 
 # %% auto #0

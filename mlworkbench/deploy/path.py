@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..check import check_records
 from ..contract import Fault
+from ..core.jsontext import to_plain_list
 from ..errors import DeploymentError
 from ..evaluation.log import log_rows
-from ..evaluation.text import listed
 from ..features.view import View
 from ..pseudonym import pseudonym_names
 from ..pseudonym import pseudonymised
@@ -147,7 +147,7 @@ def personal_columns(version: Version) -> set[str]:
 def row_keys(columns: Mapping[str, NDArray[Any]], version: Version) -> list[Any] | None:
     """Give the user's own key of each row, texts or whole numbers; None where the version declares none."""
     name = version.declaration.get("key")
-    return listed(columns[name]) if name else None
+    return to_plain_list(columns[name]) if name else None
 
 
 def require_deployment(version: Version, deployment: str) -> None:
@@ -281,8 +281,8 @@ def answers(
     """
     whole = {"model": version.model, "version": version.version}
     task = version.declaration["task"]
-    decided = [{}] * len(ids) if task == "regression" else [{"decision": d} for d in listed(predictions.decisions)]
-    scores: list[dict[str, Any]] = [{"score": score} for score in listed(predictions.scores)]
+    decided = [{}] * len(ids) if task == "regression" else [{"decision": d} for d in to_plain_list(predictions.decisions)]
+    scores: list[dict[str, Any]] = [{"score": score} for score in to_plain_list(predictions.scores)]
     if task == "multiclass":
         names = class_names(version.declaration["classes"])
         scores = [{"scores": dict(zip(names, row["score"], strict=True))} for row in scores]

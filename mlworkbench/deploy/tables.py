@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from ..contract import Fault
+from ..core.jsontext import to_plain_list
 from ..data.lake import Lake
 from .flags import Flagged
 from .flags import doubtful
@@ -37,7 +38,6 @@ from .rows import unread
 from .table import request_of_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
-from ..evaluation.text import listed
 from ..features.offline import TIME
 from ..features.offline import join_views
 from ..features.view import View
@@ -246,7 +246,7 @@ def _output(
     }
     key = [declared["key"]] if declared.get("key") else []
     for name in (*key, *(declared.get("entity") or ())):
-        values = pl.Series(listed(request.columns[name]))
+        values = pl.Series(to_plain_list(request.columns[name]))
         kind = KINDS.get(version.request.column(name).kind, pl.String)
         named[name] = values.cast(kind) if values.dtype == pl.Null else values  # no row of this part has a value
     if declared.get("prediction_time"):
@@ -254,5 +254,5 @@ def _output(
     by_name = predictions.scores.reshape(len(rows), -1).T
     named |= dict(zip(score_names(declared), (pl.Series(v, dtype=pl.Float64) for v in by_name), strict=True))
     if declared["task"] != "regression":
-        named["decision"] = pl.Series(listed(np.asarray(predictions.decisions)))
+        named["decision"] = pl.Series(to_plain_list(np.asarray(predictions.decisions)))
     return pl.DataFrame(named)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.home import Home
 from ..data.cell import meant
 from ..data.source_protocol import Source
 from ..data.source import open_source
@@ -24,7 +25,6 @@ from .log import LabelRow
 from .log import append_labels
 from .read import count_unpredicted
 from ..faults import shorten
-from ..home import Home
 from ..pseudonym import pseudonym_names
 from ..pseudonym import pseudonymised_record
 from ..scoring.version import Version

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
+from ..core.home import Home
 from ..errors import DefinitionError
 from ..evaluation.card import card
 from ..metrics.bootstrap import evaluate
-from ..home import Home
 from .anchor import Anchoring, anchor_version, ask_pipeline
 from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version
@@ -26,8 +26,7 @@ from ..scoring.deciding import Ruling, settle
 from ..scoring.decision import decide
 from ..scoring.files import read_manifest
 from ..scoring.frame import FeatureFrame
-from ..scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method
-from ..scoring.reference import tuned_rule
+from ..scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method, tuned_rule
 from ..scoring.registry import Registry
 
 Estimator = Any  # scikit-learn ships no types

@@ -11,19 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..deploy.tables import view_values
-from ..errors import DefinitionError
-from ..errors import WorkbenchError
+from ..errors import DefinitionError, WorkbenchError
 from ..metrics.bootstrap import evaluate
-from ..home import Home
-from .assembly import Assembled
-from .assembly import assemble
+from .assembly import Assembled, assemble
 from .persons import definition_pseudonyms
 from .publish import DAY
-from .split import clean_labels
-from .split import infer_task
-from .split import split_rows
+from .split import clean_labels, infer_task, split_rows
 from ..scoring.definition import ModelDefinition
 from ..scoring.registry import Registry
 from ..scoring.rows import fresh_estimator

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from ..core.home import Home
 from ..data.lake import Lake
 from ..data.source import open_source
 from ..data.still import StillLake
@@ -19,12 +20,11 @@ from ..errors import VersionError
 from ..errors import WorkbenchError
 from ..features.behind import rows_behind
 from ..features.lineage import ORIGIN
-from ..home import Home
 from .assembly import assemble
 from .assembly import drawn_rows
+from .passport import plain_facts
 from .persons import definition_pseudonyms
 from .persons import rows_without_names
-from .passport import plain_facts
 from .training import taught
 from ..scoring.build import fingerprint
 from ..scoring.definition import ModelDefinition

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
+from ..core.home import Home
+from ..core.settings import Settings, load_settings
 from ..data.ingest import ingest
 from ..data.lake import Lake
 from ..data.still import StillLake
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
 from ..metrics.bootstrap import check_gates
 from ..evaluation.profile import profile_frame
-from ..home import Home
 from .anchor_asked import anchoring_of
 from .assembly import Assembled, assemble
 from .deployable import notes_of, refuse_device
@@ -37,7 +38,6 @@ from ..scoring.frame import FeatureFrame
 from ..scoring.reference import frame_to_pandas
 from ..scoring.registry import Registry
 from ..scoring.rows import fresh_estimator, unwrap_search
-from ..settings import Settings, load_settings
 
 _all_ = [TrainResult, register]
 Estimator = Any  # scikit-learn ships no types

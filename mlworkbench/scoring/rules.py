@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..core.home import RESERVED
+from ..core.jsontext import HALF, is_readable
 from ..errors import DefinitionError, WorkbenchError, nearest
 from ..features.view import AsOfView, RowFunction, WindowView
-from ..home import RESERVED
-from ..jsontext import HALF, is_readable
 from ..metrics.bootstrap import OPERATORS
 from ..metrics.catalogue import METRICS, metric_names
 from ..times import parse_time

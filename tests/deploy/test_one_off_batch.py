@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.data.sink import ENDINGS, write_file
 from mlworkbench.deploy import one_off
-from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file

@@ -45,8 +45,7 @@ from ..times import format_time
 Facts = dict[str, Any]
 
 # %% auto #0
-__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'passport', 'flag_lines', 'plain_facts',
-           'passport_lines']
+__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'plain_facts', 'passport_lines']
 
 # %% ../../nbs/operate/62_passport.ipynb #54e99d5e
 def find_prediction(prediction_id: str, home: Home, *, model: str = "") -> tuple[str, pl.DataFrame]:
@@ -155,7 +154,7 @@ _JSON = ("entity", "decision", "watermark", "faults", "request")
 _TOLD = ("prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "latency_us")
 
 
-def passport(prediction_id: str, home: Home, *, model: str = "") -> Facts:
+def replay(prediction_id: str, home: Home, *, model: str = "") -> Facts:
     """Gather what a prediction was made from, and compute it again.
 
     Parameters
@@ -245,7 +244,7 @@ def passport_lines(facts: Mapping[str, Any]) -> list[str]:
     Parameters
     ----------
     facts : mapping
-        As `passport` gives them.
+        As `replay` gives them.
 
     Returns
     -------

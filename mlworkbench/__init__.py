@@ -1,6 +1,8 @@
 """From a scikit-learn notebook to production in five deployments that prove they give the same answer.
 
-The names below are loaded when they are first used, so that ``import mlworkbench`` costs next to nothing.
+The one door: definitions, run notebooks, services and notebooks of one's own import from here and from nowhere below,
+so that what stands below may move. The names are loaded when they are first used: ``import mlworkbench`` costs next to
+nothing, and a service loads what it serves with.
 """
 
 from __future__ import annotations
@@ -11,67 +13,119 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlworkbench.client import Client
     from mlworkbench.core.home import Home
+    from mlworkbench.contract import Column, Contract
     from mlworkbench.data.ingest import Table, ingest
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.sql import SqlSource
+    from mlworkbench.deploy.app import realtime_service
+    from mlworkbench.deploy.batch import batch_requests, score_batch
+    from mlworkbench.deploy.choice import open_model
+    from mlworkbench.deploy.one_off import score_file
+    from mlworkbench.deploy.serving import start_service
+    from mlworkbench.deploy.stream_worker import streaming_worker
     from mlworkbench.errors import WorkbenchError
+    from mlworkbench.evaluation.evaluate import evaluate
+    from mlworkbench.evaluation.labelling import write_labels
+    from mlworkbench.features.materialize import materialize
+    from mlworkbench.features.offline import join_views
+    from mlworkbench.features.online import OnlineStore
     from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
     from mlworkbench.operate.publish import TrainResult
+    from mlworkbench.operate.certificate import certify
+    from mlworkbench.operate.passport import replay
     from mlworkbench.operate.register import register
+    from mlworkbench.operate.retraining import retrain
+    from mlworkbench.operate.run_cells import begin_run, finish_run
     from mlworkbench.operate.runs import run_notebook
-    from mlworkbench.operate.training import train
+    from mlworkbench.operate.training import find_definition, train
     from mlworkbench.scoring.definition import ModelDefinition
     from mlworkbench.scoring.registry import Registry
-    from mlworkbench.scoring.version import Version, open_version, predict
+    from mlworkbench.scoring.version import Version, predict
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "AsOfView": "features.view",
     "Client": "client",
-    "Home": "home",
+    "Column": "contract",
+    "Contract": "contract",
+    "Home": "core.home",
     "Lake": "data.lake",
     "ModelDefinition": "scoring.definition",
-    "Registry": "scoring.registry",
+    "OnlineStore": "features.online",
     "Recent": "features.view",
+    "Registry": "scoring.registry",
     "RowFunction": "features.view",
     "SqlSource": "data.sql",
     "Table": "data.ingest",
     "Total": "features.view",
-    "TrainResult": "operate.publish",
     "Version": "scoring.version",
     "WindowView": "features.view",
     "WorkbenchError": "errors",
+    "batch_requests": "deploy.batch",
+    "begin_run": "operate.run_cells",
+    "certify": "operate.certificate",
+    "evaluate": "evaluation.evaluate",
+    "find_definition": "operate.training",
+    "finish_run": "operate.run_cells",
     "ingest": "data.ingest",
-    "open_version": "scoring.version",
+    "join_views": "features.offline",
+    "materialize": "features.materialize",
+    "open_model": "deploy.choice",
     "predict": "scoring.version",
+    "realtime_service": "deploy.app",
     "register": "operate.register",
+    "replay": "operate.passport",
+    "retrain": "operate.retraining",
     "run_notebook": "operate.runs",
+    "score_batch": "deploy.batch",
+    "score_file": "deploy.one_off",
+    "start_service": "deploy.serving",
+    "streaming_worker": "deploy.stream_worker",
     "train": "operate.training",
+    "write_labels": "evaluation.labelling",
 }
 
 __all__ = [
     "AsOfView",
     "Client",
+    "Column",
+    "Contract",
     "Home",
     "Lake",
     "ModelDefinition",
-    "Registry",
+    "OnlineStore",
     "Recent",
+    "Registry",
     "RowFunction",
     "SqlSource",
     "Table",
     "Total",
-    "TrainResult",
     "Version",
     "WindowView",
     "WorkbenchError",
+    "batch_requests",
+    "begin_run",
+    "certify",
+    "evaluate",
+    "find_definition",
+    "finish_run",
     "ingest",
-    "open_version",
+    "join_views",
+    "materialize",
+    "open_model",
     "predict",
+    "realtime_service",
     "register",
+    "replay",
+    "retrain",
     "run_notebook",
+    "score_batch",
+    "score_file",
+    "start_service",
+    "streaming_worker",
     "train",
+    "write_labels",
     "__version__",
 ]
 
@@ -80,7 +134,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
     """Load a public name from its module when it is first used (PEP 562)."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    value = getattr(importlib.import_module(f"mlworkbench.{_WHERE[name]}"), name)
     globals()[name] = value
     return value
 

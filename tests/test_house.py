@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlworkbench"
 FLOORS = ["core", "metrics", "data", "features", "scoring", "evaluation", "deploy", "operate", "lab", "cli", "examples"]
 EXEMPT = {"mlworkbench"}  # the lazy facade
+DOORS = {"mlworkbench", "mlworkbench.lab"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py" and "templates" not in p.parts)
 HEAVY = ["pandas", "sklearn", "polars", "pyarrow", "deltalake", "skops"]
 HEAVY += ["skl2onnx", "pandera", "evidently", "IPython", "nbdev"]
@@ -83,7 +85,7 @@ def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
 
 
 def test_there_are_no_import_cycles() -> None:
-    graph = {module_name(p): imports_of(p) - {module_name(p)} for p in MODULES if module_name(p) not in EXEMPT}
+    graph = {module_name(p): imports_of(p) - {module_name(p)} for p in MODULES if module_name(p) not in DOORS}
     state: dict[str, str] = {}
 
     def visit(name: str, trail: list[str]) -> None:
@@ -203,3 +205,76 @@ def test_every_file_that_contributing_names_exists() -> None:
     table = text[text.index("| to change") : text.index("## Working")]
     missing = [name for name in re.findall(r"`([\w./]+/[\w.]+)`", table) if not (ROOT / name).exists()]
     assert not missing
+
+
+def cells_of(path: Path) -> list[str]:
+    """Give the code of a page: the cells of a notebook, the Python blocks of a text, or a whole file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if path.suffix == ".md" else [text]
+
+
+def used_by(path: Path) -> set[str]:
+    """Name the modules that a page imports; of the workbench each by its whole name, others by their first word."""
+    nodes = [node for cell in cells_of(path) for node in ast.walk(ast.parse(cell))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name if name.startswith("mlworkbench") else name.partition(".")[0] for name in names}
+
+
+RUNS = sorted((ROOT / "nbs/runs").glob("*.ipynb"))
+EXPLORE = sorted((ROOT / "nbs/explore").glob("*.ipynb"))
+COPIED = [path for folder in ("services", "mlworkbench/templates") for path in (ROOT / folder).rglob("*")]
+COPIED = sorted(path for path in COPIED if path.suffix in (".py", ".ipynb") and "__pycache__" not in path.parts)
+GUESTS = [*RUNS, *EXPLORE, *COPIED, ROOT / "nbs/index.ipynb", ROOT / "README.md"]
+DEVICE = ROOT / "services/edge/score.py"
+
+
+@pytest.mark.parametrize("path", GUESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_whoever_is_outside_comes_in_by_the_two_doors(path: Path) -> None:
+    """What is copied into other people's folders must outlive every move below; a device carries only what it needs."""
+    allowed = {"mlworkbench.deploy.device_command"} if path == DEVICE else {"mlworkbench"}
+    allowed |= {"mlworkbench.lab"} if path in EXPLORE else set()
+    assert {name for name in used_by(path) if name.startswith("mlworkbench")} <= allowed
+
+
+@pytest.mark.parametrize("path", [*RUNS, *EXPLORE], ids=lambda path: path.stem)
+def test_a_page_to_be_run_imports_nothing_beside_the_doors(path: Path) -> None:
+    assert used_by(path) <= {*DOORS, "pathlib"}
+
+
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_a_door_has_at_most_forty_names_each_with_a_docstring(door: str) -> None:
+    module = importlib.import_module(door)
+    names = set(module.__all__) - {"__version__"}
+    assert 0 < len(names) <= 40
+    assert module.__all__ == sorted(names) + (["__version__"] if door == "mlworkbench" else [])
+    assert not [name for name in names if not (getattr(module, name).__doc__ or "").strip()]
+
+
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_a_door_tells_editors_what_it_gives(door: str) -> None:
+    tree = ast.parse((ROOT.joinpath(*door.split(".")) / "__init__.py").read_text(encoding="utf-8"))
+    told = {alias.name: node.module for node in ast.walk(tree) for alias in getattr(node, "names", ())
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("mlworkbench.")}  # fmt: skip
+    assert told == {name: f"mlworkbench.{place}" for name, place in importlib.import_module(door)._WHERE.items()}
+
+
+def test_below_the_doors_every_init_is_empty() -> None:
+    below = [p for p in PACKAGE.rglob("__init__.py") if module_name(p) not in DOORS]
+    bodies = {p: ast.parse(p.read_text(encoding="utf-8")).body for p in below}
+    told = {p: [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+            for p, body in bodies.items()}  # fmt: skip
+    assert not [module_name(p) for p, body in told.items() if body]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_run_notebook_calls_one_function_a_step(path: Path) -> None:
+    """No arithmetic, no loops, and one call a cell beside `globals()` and `print`: all else is the package's."""
+    counting = (ast.BinOp, ast.For, ast.While, ast.If, ast.IfExp, ast.comprehension, ast.Lambda, ast.FunctionDef)
+    for cell in cells_of(path):
+        nodes = list(ast.walk(ast.parse(cell)))
+        assert not [ast.unparse(node) for node in nodes if isinstance(node, (*counting, ast.AugAssign, ast.Dict))]
+        calls = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
+        assert len([name for name in calls if name not in ("globals", "print")]) <= 1, cell

@@ -55,10 +55,9 @@ def replay(
 
 def _replay_one(prediction_id: str, model: str, *, as_json: bool) -> None:
     """Print the passport of one prediction."""
-    from mlworkbench.operate.passport import passport
-    from mlworkbench.operate.passport import passport_lines
+    from mlworkbench.operate.passport import passport_lines, replay
 
-    facts = passport(prediction_id, place(create=False).home, model=model)
+    facts = replay(prediction_id, place(create=False).home, model=model)
     answer(facts, passport_lines(facts), as_json=as_json)
     if facts["verdict"] not in ("equal", "erased"):
         rule = "must replay equal, or be erased"

@@ -12,7 +12,7 @@ from typing import Any
 from ..contract import Column, Contract
 
 # %% auto #0
-__all__ = ['show', 'unmarked', 'table', 'metric_rows', 'column_rows', 'rule_text', 'card']
+__all__ = ['show', 'unmarked', 'Markdown', 'table', 'metric_rows', 'metrics_table', 'column_rows', 'rule_text', 'card']
 
 # %% ../../nbs/evaluation/48_card.ipynb #f43cf281
 def show(value: object) -> str:
@@ -54,7 +54,14 @@ def unmarked(text: str) -> str:
     return text.replace("<", "&lt;").replace("](", "]&#40;").replace("][", "]&#91;").replace("`", "&#96;")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+class Markdown(str):
+    """Markdown text that a notebook shows as a page."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
     """Write a Markdown table.
 
     Parameters
@@ -63,11 +70,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         Names of the columns.
     rows : iterable of sequence
         Cells.
-
-    Returns
-    -------
-    str
-        The table.
 
     Examples
     --------
@@ -78,7 +80,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """
     cells = ([unmarked(show(cell)) for cell in row] for row in rows)
     lines = [[unmarked(name) for name in head], ["---"] * len(head), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 # %% ../../nbs/evaluation/48_card.ipynb #66e2e482
 def metric_rows(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Any]) -> list[list[Any]]:
@@ -109,6 +111,11 @@ def metric_rows(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, An
         rule = None if gate is None else f"{gate['rule']} {show(gate['bound'])}"
         rows.append([name, metric["value"], span, metric.get("n"), rule, None if gate is None else gate["verdict"]])
     return rows
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Any]) -> Markdown:
+    """Write metrics and gates as a table."""
+    return table(["metric", "value", "95 % interval", "rows", "gate", "verdict"], metric_rows(metrics, gates))
 
 
 def column_rows(contract: Contract, profile: Mapping[str, Any]) -> list[list[Any]]:
@@ -204,7 +211,6 @@ def card(
         Markdown.
     """
     name = declaration.get("model") or declaration.get("name") or "model"
-    measured = table(["metric", "value", "95 % interval", "rows", "gate", "verdict"], metric_rows(metrics, gates))
     parts = [
         f"# {name}",
         unmarked(declaration.get("description") or "No description was given."),
@@ -212,7 +218,7 @@ def card(
         *(["\n".join(f"- {unmarked(note)}" for note in notes)] if notes else []),
         "## How good it is",
         f"Gates: **{gates.get('verdict', 'undecided')}**.",
-        measured if metrics else "Nothing was measured.",
+        metrics_table(metrics, gates) if metrics else "Nothing was measured.",
         "## What a request holds",
         table(["column", "kind", "unit", "rule", "missing in training"], column_rows(request, profile)),
         *_between(request),

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ProfileError
 
 # %% auto #0
-__all__ = ['WIDTH', 'HEIGHT', 'PAD', 'COLOURS', 'shares_between', 'score_picture', 'calibration_points', 'calibration_picture']
+__all__ = ['WIDTH', 'HEIGHT', 'PAD', 'COLOURS', 'shares_between', 'Picture', 'score_picture', 'calibration_points',
+           'calibration_picture']
 
 # %% ../../nbs/evaluation/47_picture.ipynb #a5150a76
 WIDTH, HEIGHT, PAD = 360, 180, 28
@@ -46,17 +47,24 @@ def shares_between(values: ArrayLike, low: float, high: float, *, bins: int = 30
     return np.asarray(counts / max(counts.sum(), 1))
 
 
-def _page(title: str, body: Sequence[str], ends: tuple[str, str]) -> str:
+class Picture(str):
+    """SVG text that a notebook shows as a drawing."""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+def _page(title: str, body: Sequence[str], ends: tuple[str, str]) -> Picture:
     """Frame a drawing: title, ground line, names of both ends."""
     ground = HEIGHT - PAD
-    return "".join([
+    return Picture("".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="11"',
         f' font-family="sans-serif" role="img"><title>{title}</title><text x="{PAD}" y="14">{title}</text>',
         f'<path d="M{PAD} {ground}H{WIDTH - PAD}" stroke="#888"/>',
         *body,
         f'<text x="{PAD}" y="{HEIGHT - 10}">{ends[0]}</text>',
         f'<text x="{WIDTH - PAD}" y="{HEIGHT - 10}" text-anchor="end">{ends[1]}</text></svg>',
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64], colour: str) -> str:
@@ -66,7 +74,7 @@ def _line(x: NDArray[np.float64], y: NDArray[np.float64], colour: str) -> str:
     return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
 
 
-def score_picture(reference: ArrayLike, current: ArrayLike, *, bins: int = 30) -> str:
+def score_picture(reference: ArrayLike, current: ArrayLike, *, bins: int = 30) -> Picture:
     """Draw the scores of training (grey) and live (orange) rows.
 
     Parameters
@@ -75,11 +83,6 @@ def score_picture(reference: ArrayLike, current: ArrayLike, *, bins: int = 30) -
         Scores; those that are not finite are left out.
     bins : int, default=30
         Number of bins.
-
-    Returns
-    -------
-    str
-        SVG.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def calibration_points(
     return means[0], means[1]
 
 
-def calibration_picture(probabilities: ArrayLike, came_true: ArrayLike) -> str:
+def calibration_picture(probabilities: ArrayLike, came_true: ArrayLike) -> Picture:
     """Draw claimed probability against share that came true, and the diagonal of honesty.
 
     Parameters
@@ -139,11 +142,6 @@ def calibration_picture(probabilities: ArrayLike, came_true: ArrayLike) -> str:
         Claimed probabilities, between 0 and 1.
     came_true : array-like of bool, shape (n,)
         Whether the event came true.
-
-    Returns
-    -------
-    str
-        SVG.
     """
     claimed, found = calibration_points(probabilities, came_true)
     ends = np.array([0.0, 1.0])

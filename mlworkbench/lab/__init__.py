@@ -1,0 +1,66 @@
+"""The second door: what the explore pages import, to look at models and to edit contracts.
+
+Lazy as the first one; most names need the extra ``[lab]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlworkbench.data.revision import contract_changes, read_revision, write_revision
+    from mlworkbench.lab.field import Record
+    from mlworkbench.lab.menu import ModelPage, open_page
+    from mlworkbench.lab.probe import ask, sweep
+    from mlworkbench.lab.rules import learn_rules, rules_table, sample_rows
+    from mlworkbench.lab.widgets import WhatIf, deployments_panel
+    from mlworkbench.relate import stated
+
+_WHERE = {
+    "ModelPage": "lab.menu",
+    "Record": "lab.field",
+    "WhatIf": "lab.widgets",
+    "ask": "lab.probe",
+    "contract_changes": "data.revision",
+    "deployments_panel": "lab.widgets",
+    "learn_rules": "lab.rules",
+    "open_page": "lab.menu",
+    "read_revision": "data.revision",
+    "rules_table": "lab.rules",
+    "sample_rows": "lab.rules",
+    "stated": "relate",
+    "sweep": "lab.probe",
+    "write_revision": "data.revision",
+}
+
+__all__ = [
+    "ModelPage",
+    "Record",
+    "WhatIf",
+    "ask",
+    "contract_changes",
+    "deployments_panel",
+    "learn_rules",
+    "open_page",
+    "read_revision",
+    "rules_table",
+    "sample_rows",
+    "stated",
+    "sweep",
+    "write_revision",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    """Load a public name from its module when it is first used (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlworkbench.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -20,9 +20,16 @@ from ..operate.requests import learnable
 from ..relate import learn_relations
 
 # %% auto #0
-__all__ = ['learn_rules', 'rules_table']
+__all__ = ['sample_rows', 'learn_rules', 'rules_table']
 
 # %% ../../nbs/lab/69_rules.ipynb #ad499135
+def sample_rows() -> pl.DataFrame:
+    """Make a thousand flights to three destinations, for a page that was given no rows of its own."""
+    place = np.random.default_rng(0).integers(0, 3, 1000)
+    miles = np.array([187.0, 1096.0, 2475.0])[place]
+    return pl.DataFrame({"dest": np.array(["BOS", "MIA", "LAX"])[place], "distance": miles})
+
+
 def learn_rules(data: object, *, units: Mapping[str, str] | None = None, personal: Collection[str] = ()) -> Contract:
     """Learn the contract of rows: of each column, and between them.
 

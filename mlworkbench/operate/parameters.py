@@ -22,7 +22,7 @@ from .notebooks import Parameter
 from .notebooks import declared_parameters
 
 # %% auto #0
-__all__ = ['RUN_NAMES', 'convert', 'midnight', 'bare_dates', 'check_ranges', 'check_parameters']
+__all__ = ['MOMENTS', 'RUN_NAMES', 'convert', 'midnight', 'bare_dates', 'check_ranges', 'check_parameters']
 
 # %% ../../nbs/operate/63_parameters.ipynb #74c01d2c
 def convert(parameter: Parameter, value: object) -> object:
@@ -105,6 +105,7 @@ _WORDS = {
 
 # %% ../../nbs/operate/63_parameters.ipynb #6be031b8
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+MOMENTS = ("start", "end", "known_at")
 
 
 def midnight(value: object) -> object:
@@ -124,14 +125,14 @@ def midnight(value: object) -> object:
 
 
 def bare_dates(values: Mapping[str, Any]) -> str:
-    """Say in one line which bare dates of `start` and `end` were taken as midnight UTC; empty where there are none.
+    """Say in one line which bare dates of `MOMENTS` were taken as midnight UTC; empty where there are none.
 
     Examples
     --------
     >>> bare_dates({"start": "2013-10-01", "end": "2013-11-01T00:00:00-04:00"})
     'a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00'
     """
-    taken = {name: midnight(values.get(name)) for name in ("start", "end")}
+    taken = {name: midnight(values.get(name)) for name in MOMENTS}
     said = ", ".join(f"{name} {time}" for name, time in taken.items() if time != values.get(name))
     return f"a bare date is midnight UTC: {said}" if said else ""
 
@@ -218,4 +219,4 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
             raise RunError(f"parameter {name!r}: unknown to {notebook.name}; {nearest(name, declared)}")
     values = {name: convert(declared[name], value) for name, value in given.items()}
     check_ranges(values)
-    return {name: midnight(value) if name in ("start", "end") else value for name, value in values.items()}
+    return {name: midnight(value) if name in MOMENTS else value for name, value in values.items()}

@@ -5,7 +5,7 @@ The environment says what is read and written (README.md); nothing here computes
 
 from __future__ import annotations
 
-from mlworkbench.deploy import guard, stream_worker
+from mlworkbench import streaming_worker
 
 if __name__ == "__main__":
-    guard.attempt(stream_worker.main)
+    streaming_worker()

@@ -39,6 +39,8 @@ from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
 from mlworkbench.operate.passport import passport, passport_lines
+from mlworkbench.core.home import Home
+from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
@@ -218,7 +220,7 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     batch = score_batch(shop.sums, elsewhere, requests=pl.DataFrame(UNUSUAL))
     assert batch.flags.rows == 1 and pl.read_parquet(batch.partitions[0])["flags"].null_count() == 1
     name = read_log(elsewhere.log("sums"))["prediction_id"].to_list()
-    facts = [passport(one, elsewhere) for one in name]
+    facts = [replay(one, elsewhere) for one in name]
     assert sorted(len(fact["flags"]) for fact in facts) == [0, 2]
     lines = "\n".join(passport_lines(max(facts, key=lambda fact: len(fact["flags"]))))
     assert "unusual: price above" in lines and "shop unknown 'NORTH'" in lines

@@ -225,6 +225,15 @@ def test_bentoml_serve_typed_by_hand_says_one_line_for_an_unknown_version(worksh
     assert "Error: birds: one version" in run.stderr and "Traceback" not in run.stderr
 
 
+def test_bentoml_can_name_a_service_that_the_package_made(workshop) -> None:
+    """`bentoml build` and other processes import it by this name; BentoML would look in the module that called it."""
+    code = "import service; print(service.Scoring.import_string, *service.Scoring.apis)"
+    environment = {**os.environ, "MLWORKBENCH_HOME": str(workshop.home.path), "MLWORKBENCH_MODEL": "birds"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=service_folder(), env=environment, capture_output=True, text=True, timeout=60)
+    assert run.stdout.split() == ["service:Scoring", "score"], run.stderr
+
+
 def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
     soon = {"MLWORKBENCH_READY_SECONDS": "0.2"}
     with (

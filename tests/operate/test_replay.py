@@ -33,6 +33,8 @@ from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
 from mlworkbench.operate.passport import passport, passport_lines
+from mlworkbench.core.home import Home
+from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.operate.training import train
@@ -295,7 +297,7 @@ def test_an_edit_of_the_module_here_changes_nothing_and_is_shown(version: Versio
     in_a_file(version, home, tmp_path)
     (tmp_path / "replay_features.py").write_text(CODE.replace("1.609344", "1.6"))
     one = read_log(home.log("late"))["prediction_id"][0]
-    facts = passport(one, home)
+    facts = replay(one, home)
     assert (facts["verdict"], facts["exact"]) == ("equal", True)
     assert facts["functions"][0]["here"] == "edited"
 
@@ -306,7 +308,7 @@ def test_a_removed_version_leaves_its_predictions_undecided(version: Version, ho
     report = replay_many("late", home, limit=2)
     assert report.counts["undecided"] == report.counts["replayed"] == 2
     assert "was removed" in report.rows[0].reason
-    facts = passport(report.rows[0].prediction_id, home)
+    facts = replay(report.rows[0].prediction_id, home)
     assert facts["verdict"] == "undecided"
     assert {one["name"] for one in facts["features"]} == {"km", "wind", "delay", "n", "worst", "miles", "longer"}
     assert "was removed" in passport_lines(facts)[-1]
@@ -349,7 +351,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
     place = next(
         n for n, row in enumerate(requests().to_dicts()) if row["place"] == "A" and row["tail"] != "N3" and n > 12
     )
-    facts = passport(log["prediction_id"][place][:8], home)
+    facts = replay(log["prediction_id"][place][:8], home)
     assert (facts["model"], facts["verdict"], facts["exact"]) == ("late", "equal", True)
     asked = requests().row(place, named=True)
     assert facts["entity"] == {"flight": asked["flight"]}
@@ -378,7 +380,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
 
 def test_a_passport_of_what_an_event_carried_says_so(version: Version, home: Home) -> None:
     in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4, "worst": 30.5})
-    facts = passport(read_log(home.log("late"))["prediction_id"][0], home)
+    facts = replay(read_log(home.log("late"))["prediction_id"][0], home)
     sources = {one["name"]: one["from"] for one in facts["features"]}
     assert sources["wind"] == "carried by the event"
     assert facts["views"] == []
@@ -388,9 +390,9 @@ def test_a_passport_of_what_an_event_carried_says_so(version: Version, home: Hom
 def test_an_unknown_or_short_id_is_refused(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     with pytest.raises(LogError, match="which is none of them"):
-        passport("0" * 32, home)
+        replay("0" * 32, home)
     with pytest.raises(LogError, match="at least its first 8 digits"):
-        passport("0", home)
+        replay("0", home)
     with pytest.raises(LogError, match="one of the log of late"):
         replay_many("late", home, ids=["0" * 32])
 
@@ -401,8 +403,8 @@ def test_nothing_to_replay_and_a_model_without_a_log_are_refused(version: Versio
         replay_many("late", home, since="2100-01-01T00:00:00+00:00")
     one = read_log(home.log("late"))["prediction_id"][0]
     with pytest.raises(LogError, match="a model with a log; got 'nosuch'; known: late"):
-        passport(one, home, model="nosuch")
-    assert passport(one, home, model="late")["verdict"] == "equal"
+        replay(one, home, model="nosuch")
+    assert replay(one, home, model="late")["verdict"] == "equal"
 
 
 def test_a_row_emptied_in_part_alone_is_altered_and_not_erased(version: Version, home: Home, tmp_path: Path) -> None:

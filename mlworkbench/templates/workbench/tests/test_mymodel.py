@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlworkbench.core.home import Home
-from mlworkbench.operate.training import train
+from mlworkbench import Home, train
 
 from definition import mymodel
 

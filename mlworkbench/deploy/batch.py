@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -73,6 +74,34 @@ class BatchReport:
     seconds: float
     sink: str = ""
     flags: Flagged = field(default_factory=Flagged)
+
+    @property
+    def line(self) -> str:
+        """What was done, for people, and what was unusual."""
+        counts = f"{self.scored} rows scored, {self.rejected} rejected, {len(self.partitions)} partitions"
+        return f"{counts}\n{self.flags.line() or 'nothing unusual'}"
+
+    @property
+    def days(self) -> pl.DataFrame:
+        """Rows per partition."""
+        rows = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in self.partitions]
+        return pl.DataFrame({"partition": [path.stem for path in self.partitions], "rows": rows})
+
+    @property
+    def first_rows(self) -> pl.DataFrame:
+        """A first look at the answers of the last partition."""
+        return pl.read_parquet(self.partitions[-1]).drop("prediction_id").head(5)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What `finish_run` takes: counts, and where predictions and refused rows are."""
+        metrics = {"version": self.version, "scored": self.scored, "rejected": self.rejected}
+        metrics |= {"flagged": self.flags.rows, **({"flags": self.flags.line()} if self.flags.rows else {})}
+        metrics |= {"partitions": len(self.partitions), "rows_per_second": self.scored / self.seconds}
+        places = {"predictions": self.partitions[0].parent, "sink": self.sink, "rejected": self.rejected_path}
+        reports = {name: str(place) for name, place in places.items() if place}
+        return {"verdict": "pass", "metrics": metrics, "reports": reports}
+
 
 # %% ../../nbs/deploy/51_batch.ipynb #7ee69148
 def _write_days(folder: Path, scored: pl.DataFrame, column: str | None, job: Job) -> list[Path]:

@@ -23,8 +23,7 @@ from types import FrameType
 from ..core.home import Home
 from .choice import choose
 from .choice import chosen_version
-from .guard import OWNER
-from .guard import follow
+from .guard import OWNER, attempt, follow
 from .serving import service_environment
 from .serving import service_folder
 from .stream_files import STANDARD
@@ -37,7 +36,7 @@ from .streaming import StreamReport
 from ..errors import DeploymentError
 
 # %% auto #0
-__all__ = ['SIGNALS', 'PREFIX', 'stopping', 'own_output', 'letters_of', 'work', 'places_of', 'main', 'run_worker']
+__all__ = ['SIGNALS', 'PREFIX', 'stopping', 'own_output', 'letters_of', 'work', 'places_of', 'streaming_worker', 'run_worker']
 
 # %% ../../nbs/deploy/56_stream_worker.ipynb #0d3a745a
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -169,8 +168,18 @@ def places_of(variables: Mapping[str, str]) -> Places:
     return Places(**named, once=once in ("1", "true"))
 
 
-def main() -> None:
-    """Work as the environment says, and no longer than the process that asked for it; print the report."""
+def streaming_worker() -> None:
+    """Work as the environment says, and no longer than the process that asked for it; print the report.
+
+    Raises
+    ------
+    SystemExit
+        With one line on standard error, if it is refused.
+    """
+    attempt(_stream)
+
+
+def _stream() -> None:
     places = places_of(os.environ)
     if os.environ.get(OWNER, "").isdigit():
         follow(int(os.environ[OWNER]), lambda: os.kill(os.getpid(), signal.SIGTERM))

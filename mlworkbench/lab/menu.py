@@ -8,20 +8,18 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from ..core.home import Home
-from ..core.settings import load_settings
-from ..errors import VersionError
-from ..errors import WorkbenchError
-from .inputs import Widget
-from .probe import Answer
-from .widgets import WhatIf
-from .widgets import deployments_panel
-from ..scoring.registry import Registry
-
 import ipywidgets  # after lab.inputs, which says what to install where it is missing
 
+from ..core.home import Home
+from ..core.settings import import_path, load_settings
+from ..errors import VersionError, WorkbenchError
+from .inputs import Widget
+from .probe import Answer
+from .widgets import WhatIf, deployments_panel
+from ..scoring.registry import Registry
+
 # %% auto #0
-__all__ = ['Explorable', 'explorable', 'what_to_do', 'ModelPage']
+__all__ = ['Explorable', 'explorable', 'what_to_do', 'ModelPage', 'open_page']
 
 # %% ../../nbs/lab/71_menu.ipynb #b0665bae
 @dataclass(frozen=True)
@@ -143,3 +141,16 @@ class ModelPage:
     def answer(self) -> Answer | None:
         """What the chosen model answered last."""
         return None if self.what_if is None else self.what_if.answer
+
+def open_page(home: str = "", model: str = "") -> ModelPage:
+    """Open the page of a workbench; its own modules can be imported from then on.
+
+    Parameters
+    ----------
+    home : str, default=""
+        Folder of its state; by default as settings.ini says.
+    model : str, default=""
+        Begin with this one; by default the champion, else the first of the menu.
+    """
+    import_path(load_settings())
+    return ModelPage(Home.open(home or None), model)

@@ -44,8 +44,7 @@ from ..times import format_time
 Facts = dict[str, Any]
 
 # %% auto #0
-__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'passport', 'flag_lines', 'plain_facts',
-           'passport_lines']
+__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'plain_facts', 'passport_lines']
 
 # %% ../../nbs/operate/62_passport.ipynb #54e99d5e
 def find_prediction(prediction_id: str, home: Home, *, model: str = "") -> tuple[str, pl.DataFrame]:
@@ -154,7 +153,7 @@ _JSON = ("entity", "decision", "watermark", "faults", "request")
 _TOLD = ("prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "latency_us")
 
 
-def passport(prediction_id: str, home: Home, *, model: str = "") -> Facts:
+def replay(prediction_id: str, home: Home, *, model: str = "") -> Facts:
     """Gather what a prediction was made from, and compute it again.
 
     Parameters
@@ -244,7 +243,7 @@ def passport_lines(facts: Mapping[str, Any]) -> list[str]:
     Parameters
     ----------
     facts : mapping
-        As `passport` gives them.
+        As `replay` gives them.
 
     Returns
     -------

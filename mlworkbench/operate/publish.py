@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..core.home import Home
 from ..errors import DefinitionError
-from ..evaluation.card import card
+from ..evaluation.card import Markdown, card, metrics_table
 from ..metrics.bootstrap import evaluate
 from .anchor import Anchoring, anchor_version, ask_pipeline
 from .anchor_told import anchor_line, anchor_of
@@ -268,6 +268,17 @@ class TrainResult:
         state = "new version" if self.created else "same content as before, nothing written:"
         told = f", {anchor_line(self.anchor)}" if self.anchor.get("verdict", "equal") != "equal" else ""
         return "; ".join([f"{state} {self.tag}, gates {self.gates['verdict']}{told}", *self.notes])
+
+    @property
+    def table(self) -> Markdown:
+        """Metrics and gates, for people."""
+        return metrics_table(self.metrics, self.gates)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What `finish_run` takes: verdict, metrics, where the card is, and which version it is."""
+        outcome = {"verdict": self.gates["verdict"], "metrics": self.metrics, "version": self.tag}
+        return {**outcome, "created": self.created, "rows": self.rows, "reports": {"card": self.folder / "card.md"}}
 
 
 def publish(

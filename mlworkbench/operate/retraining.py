@@ -6,27 +6,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.home import Home
+from ..core.settings import load_settings
 from ..data.lake import Lake
 from ..deploy.tables import view_values
 from ..errors import DefinitionError, WorkbenchError
+from ..evaluation.card import Markdown, show, table
 from ..metrics.bootstrap import evaluate
 from .assembly import Assembled, assemble
 from .persons import definition_pseudonyms
-from .publish import DAY
+from .publish import DAY, TrainResult
 from .split import clean_labels, infer_task, split_rows
+from .training import train
 from ..scoring.definition import ModelDefinition
 from ..scoring.registry import Registry
 from ..scoring.rows import fresh_estimator
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['incumbent', 'judging_rows', 'measure_version', 'compare_versions']
+__all__ = ['incumbent', 'judging_rows', 'measure_version', 'compare_versions', 'Retrained', 'retrain']
 
 # %% ../../nbs/operate/65_retraining.ipynb #33cbf40a
 def incumbent(home: Home, model: str, version: str | None = None) -> str | None:
@@ -166,3 +170,73 @@ def compare_versions(
     versions = {tag: registry.open(definition.name, tag, trusted=trusted) for tag in dict.fromkeys(tags)}
     seed = definition.seed
     return {tag: measure_version(version, assembled, rows, home, seed=seed) for tag, version in versions.items()}
+
+# %% ../../nbs/operate/65_retraining.ipynb #8bb68b23
+@dataclass(frozen=True)
+class Retrained:
+    """A new version, and how it compares.
+
+    Attributes
+    ----------
+    trained : TrainResult
+        The new version.
+    before : str or None
+        Tag of the version that it is compared with; None where there is none.
+    compared : dict of str to dict
+        Metrics of both on the same rows, by tag.
+    """
+
+    trained: TrainResult
+    before: str | None
+    compared: dict[str, dict[str, Any]]
+
+    @property
+    def table(self) -> Markdown:
+        """Each metric of both versions with its interval, side by side."""
+        names = dict.fromkeys(name for found in self.compared.values() for name in found)
+        rows = [[name, *(_shown(found.get(name)) for found in self.compared.values())] for name in names]
+        return table(["metric", *self.compared], rows)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What `finish_run` takes; the metrics are those of the new version on the rows that judge now."""
+        new = {**self.trained.outcome, "metrics": self.compared[self.trained.tag]}
+        return {**new, "before": self.before, "compared": self.compared}
+
+
+def _shown(found: dict[str, Any] | None) -> str:
+    """Write a metric with its interval; a dash where it was not measured."""
+    value, low, high = ((found or {}).get(name) for name in ("value", "low", "high"))
+    return show(value) if low is None else f"{show(value)} ({show(low)} to {show(high)})"
+
+
+def retrain(
+    definition: ModelDefinition,
+    *,
+    home: Home,
+    version: str | None = None,
+    interval: tuple[int | None, int | None] = (None, None),
+    rows: int | None = None,
+) -> Retrained:
+    """Train a definition on the rows of today, and measure what serves now and the new version on the same rows.
+
+    Parameters
+    ----------
+    version : str, optional
+        Compare with this one: an alias, a tag or the beginning of an id; by default with the one that serves.
+    interval : tuple of (int or None, int or None)
+        Of the rows that judge: half-open, in microseconds since 1970 UTC.
+    rows : int, optional
+        Train on a sample of this many rows.
+
+    Returns
+    -------
+    Retrained
+        Nobody is promoted.
+    """
+    before = incumbent(home, definition.name, version)
+    trained = train(definition, home, rows=rows)
+    tags = [tag for tag in (before, trained.tag) if tag]
+    trusted = load_settings().trusted_types
+    compared = compare_versions(definition, home, tags, interval=interval, trusted=trusted)
+    return Retrained(trained=trained, before=before, compared=compared)

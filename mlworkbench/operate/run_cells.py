@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.home import Home
 from ..core.settings import Settings, import_path, load_settings
@@ -24,13 +24,13 @@ from .by_hand import notebook_name
 from .by_hand import recorded
 from .notebooks import KINDS
 from .notebooks import Parameter
-from .parameters import RUN_NAMES
-from .parameters import bare_dates
-from .parameters import check_ranges
-from .parameters import convert
-from .parameters import midnight
+from .parameters import MOMENTS, RUN_NAMES, bare_dates, check_ranges, convert, midnight
 from .run_table import new_run_id
 from .run_worker import write_json
+
+if TYPE_CHECKING:
+    from mlworkbench.deploy.interval import Job
+
 
 # %% auto #0
 __all__ = ['VERDICTS', 'Run', 'begin_run', 'sole_model', 'finish_run', 'command_run']
@@ -55,7 +55,7 @@ class Run:
     folder : Path
         Folder of the run; it exists.
     values : dict
-        The notebook's own parameters, by name.
+        The notebook's own parameters, by name; a bare date among them as midnight UTC.
     record : Record or None
         Its row in the run table; None where a runner keeps it.
     """
@@ -71,6 +71,28 @@ class Run:
     folder: Path
     values: dict[str, Any] = field(default_factory=dict)
     record: Record | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def interval(self) -> tuple[int | None, int | None]:
+        """The half-open interval in microseconds since 1970 UTC; None where open."""
+        return self.start_us, self.end_us
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows the parameter `rows` asks for; None for all."""
+        return self.values.get("rows") or None
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the run's reports; need not be there."""
+        return self.folder / "reports"
+
+    @property
+    def job(self) -> Job:
+        """What a batch is asked for: the interval, the name of the run, and the parameter `to`."""
+        from mlworkbench.deploy.interval import Job
+
+        return Job(start=self.start, end=self.end, run_id=self.run_id, to=self.values.get("to", ""))
 
 
 _NOTEBOOK_NAMES = ("In", "Out", "exit", "quit", "open", "get_ipython")
@@ -102,7 +124,7 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = (), notebo
     interval = check_ranges(given)
     if said := bare_dates(given):
         print(said)
-    start, end = (str(midnight(given.get(name, ""))) for name in ("start", "end"))
+    given |= {name: midnight(given[name]) for name in MOMENTS if name in given}
     settings = load_settings()
     import_path(settings)
     home = Home.open(Path(given["home"]) if given.get("home") else None)
@@ -113,6 +135,7 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = (), notebo
     folder.mkdir(parents=True, exist_ok=True)
     if record:
         (folder / "result.json").unlink(missing_ok=True)
+    start, end = given.get("start", ""), given.get("end", "")
     return Run(home, model, run_id, start, end, *interval, given.get("version") or None, folder, own, record)
 
 

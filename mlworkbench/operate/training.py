@@ -44,7 +44,7 @@ Estimator = Any  # scikit-learn ships no types
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'definition_of', 'TrainResult', 'register']
+__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'find_definition', 'TrainResult', 'register']
 
 # %% ../../nbs/operate/60_training.ipynb #5fd056ed
 def ingest_missing(definition: ModelDefinition, home: Home, *, progress: Progress | None = None) -> list[str]:
@@ -264,13 +264,15 @@ def _chosen(definition: ModelDefinition, metrics: dict[str, Any]) -> dict[str, A
     return {name: value for name, value in metrics.items() if name in wanted}
 
 # %% ../../nbs/operate/60_training.ipynb #32d8b615
-def definition_of(model: str, settings: Settings, home: Home) -> ModelDefinition:
-    """Give the definition that a model's name means.
+def find_definition(model: str, *, home: Home, settings: Settings | None = None) -> ModelDefinition:
+    """Find the definition that a model's name means.
 
     Parameters
     ----------
-    model, settings, home
-        Name of the model; its ``[models]``; its registry knows the models that were registered.
+    home : Home
+        Its registry knows the models that were registered.
+    settings : Settings, optional
+        Its ``[models]``; by default those found from the current folder upward.
 
     Returns
     -------
@@ -281,8 +283,9 @@ def definition_of(model: str, settings: Settings, home: Home) -> ModelDefinition
     DefinitionError
         If settings.ini does not list it; says so where it was registered as a fitted pipeline.
     """
-    if model in settings.models:
-        definition = load_definition(settings.models[model])
+    models = (settings or load_settings()).models
+    if model in models:
+        definition = load_definition(models[model])
         if definition.name != model:
             rule = "the name in settings.ini and in the definition must agree"
             raise DefinitionError(f"model: {rule}; got {model!r} and {definition.name!r}; correct one of them")
@@ -292,4 +295,4 @@ def definition_of(model: str, settings: Settings, home: Home) -> ModelDefinition
         rule = "was registered as a fitted pipeline and has no definition to train"
         raise DefinitionError(f"model {model!r}: {rule}; {way_out}")
     rule = "one that settings.ini lists under [models]"
-    raise DefinitionError(f"model: {rule}; got {model!r}; {nearest(model, settings.models)}")
+    raise DefinitionError(f"model: {rule}; got {model!r}; {nearest(model, models)}")

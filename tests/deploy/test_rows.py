@@ -38,8 +38,6 @@ from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView
-from mlworkbench.operate.passport import passport, passport_lines
-from mlworkbench.core.home import Home
 from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train

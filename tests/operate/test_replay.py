@@ -32,8 +32,6 @@ from mlworkbench.evaluation.read import read_log
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
-from mlworkbench.operate.passport import passport, passport_lines
-from mlworkbench.core.home import Home
 from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_many

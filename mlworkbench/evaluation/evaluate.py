@@ -23,12 +23,12 @@ from .judgement import FEWEST, judge_drift, show_share, verdict_lines
 from .label_value import usable_labels
 from .labelling import CLOCKS
 from .labels import evaluate_log, join_labels, logged, logged_frame
-from .metrics import check_gates
+from ..metrics.bootstrap import check_gates
 from .picture import Picture, calibration_picture, score_picture
 from .read import moment_us, read_labels, read_log, readable
 from .report import drift_table, evidently_reports, report_sides
 from .shift import compare_profile
-from ..home import Home
+from ..core.home import Home
 from ..scoring.decision import score_names
 from ..scoring.files import read_document, read_manifest, verify_files
 from ..scoring.registry import Registry

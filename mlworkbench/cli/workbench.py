@@ -33,10 +33,10 @@ from ..errors import RunError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['DEMO', 'PROMISE', 'demo', 'new', 'runs_list', 'runs_show', 'retrain', 'compared', 'doctor']
+__all__ = ['DEMO', 'demo', 'new', 'runs_list', 'runs_show', 'retrain', 'compared', 'doctor']
 
 # %% ../../nbs/cli/84_workbench.ipynb #6ab49bfa
-DEMO, PROMISE = "mlworkbench.examples.demo", "mlworkbench.examples.promise"
+DEMO = "mlworkbench.demo.demo"
 
 
 def demo(rows: Rows = None, json: Json = False) -> None:
@@ -45,12 +45,11 @@ def demo(rows: Rows = None, json: Json = False) -> None:
     need("papermill", extra="runs")
     need("evidently", extra="reports")
     here = place()
-    run, promise = import_module(DEMO).run_demo, import_module(PROMISE)
     with bar(quiet=json) as report:
-        found = run(here.home, rows=rows, report=report)
-    answer(promise.demo_facts(found), promise.demo_lines(found), as_json=json)
-    if refusal := promise.demo_refusal(found):
-        raise Refused(refusal)
+        found = import_module(DEMO).run_demo(here.home, rows=rows, report=report)
+    answer(found.facts, found.lines, as_json=json)
+    if found.refusal:
+        raise Refused(found.refusal)
 
 # %% ../../nbs/cli/84_workbench.ipynb #1a72d7be
 def new(

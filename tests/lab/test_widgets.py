@@ -26,12 +26,15 @@ from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.lab.deployed import MEASURED, Shapes, deployment_summary, last_measured, score_shapes
+from mlworkbench.core.home import Home
+from mlworkbench.lab.deployed import Shapes, deployment_summary, last_measured, score_shapes
 from mlworkbench.lab.field import Field, Record, _blank, fields_of, start_record
 from mlworkbench.lab.figures import figure_html, shapes_figure, sweep_figure
 from mlworkbench.lab.inputs import MISSING, Input
 from mlworkbench.lab.pages import answer_html, deployments_html, html_table
 from mlworkbench.lab.probe import Answer, Sweep, ask, by_reach, looked_up, positions_of, sweep
 from mlworkbench.lab.widgets import LOOKED_UP, WhatIf, deployments_panel
+from mlworkbench.operate.verdict import DeploymentVerdict
 from mlworkbench.scoring.version import predict
 
 NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"
@@ -295,16 +298,27 @@ def test_equal_scores_have_a_shape_too_and_no_score_is_refused() -> None:
         score_shapes(log.clear())
 
 
+def certified(home: Home, name: str, *, rows: int) -> Path:
+    """Put a certificate of another version, without signature, into a home."""
+    file = home.model("birds") / "certificates" / name / "certificate.json"
+    file.parent.mkdir(parents=True)
+    deployments = [DeploymentVerdict("batch", "equal", rows=rows), DeploymentVerdict("edge", "not_declared")]
+    told = {"version": "birds:old", "issued_at": "2013-11-01", "deployments": [one.to_dict() for one in deployments]}
+    file.write_text(json.dumps(told))
+    return file
+
+
 def test_the_last_measurement_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     assert last_measured("birds", home) is None
-    home.model("birds").mkdir()
-    file = home.model("birds") / MEASURED
-    file.write_text(json.dumps({"version": "birds:1", "measured_at": "now", "deployments": [{"rows": 3}]}))
-    assert last_measured("birds", home).deployments == [{"rows": 3}]
-    for broken in ("[]", "{", '{"version": 1}', '{"version": 1, "measured_at": "", "deployments": [3]}'):
+    file = certified(home, "20131101T000000-1", rows=3)
+    certified(home, "20131031T000000-0", rows=2)
+    certified(home, ".part-new", rows=4)
+    (row,) = last_measured("birds", home).deployments
+    assert (row["deployment"], row["verdict"], row["rows"]) == ("batch", "equal", 3)
+    for broken in ("[]", "{", '{"version": 1}', '{"version": 1, "issued_at": "", "deployments": [3]}'):
         file.write_text(broken)
-        with pytest.raises(LogError, match="measure the deployments again"):
+        with pytest.raises(LogError, match=r"20131101T000000-1 of 'birds'.*certify the version again"):
             last_measured("birds", home)
 
 
@@ -347,10 +361,7 @@ def test_text_is_escaped_wherever_it_comes_from() -> None:
 
 def test_a_measurement_of_another_version_says_so(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
-    home.model("birds").mkdir()
-    row = {"deployment": "batch", "rows": 3, "mismatches": 0}
-    table = {"version": "birds:old", "measured_at": "2013-11-01T00:00:00+00:00", "deployments": [row]}
-    (home.model("birds") / MEASURED).write_text(json.dumps(table))
+    certified(home, "20131101T000000-1", rows=3)
     version = SimpleNamespace(model="birds", version="birds:new", declaration={"task": "regression"})
     page = deployments_html(version, home)
     assert "of another version, birds:old" in page and ">batch</td>" in page and "Nothing logged yet" in page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from datetime import datetime, timedelta, timezone
 
@@ -17,11 +16,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlworkbench.data.lake import Lake
+from mlworkbench.deploy.batch import score_batch
 from mlworkbench.errors import DeploymentError
 from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
-from mlworkbench.operate.certify import deploy_all, deployments_table, reference_predictions, requests
+from mlworkbench.operate.asking import requests
+from mlworkbench.operate.certify import reference_predictions
+from mlworkbench.operate.examine import compare_deployments, examine_one
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
+from mlworkbench.operate.ways import ask_batch
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 
@@ -84,21 +87,25 @@ def timed() -> ModelDefinition:
     )
 
 
+def asked_in(home, version, asked):
+    """The verdicts of the deployments that a version declares, asked in the home itself."""
+    return [one for one in compare_deployments(version, asked, home)[1] if one.verdict != "not_declared"]
+
+
 @pytest.mark.system
 def test_a_model_with_time_and_views_answers_alike_in_all_deployments(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
     version = Registry(home).open("late", train(definition, home).tag)
     asked = requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
-    seconds = deploy_all(version, asked, home)
-    rows = deployments_table(version, asked, home, seconds=seconds)
+    rows = asked_in(home, version, asked)
     assert [(row.deployment, row.rows, row.mismatches, row.missing) for row in rows] == [
         (name, asked.height, 0, 0) for name in ("one_off", "batch", "realtime")
     ]
-    assert all(row.equal and row.max_difference <= version.tolerance and row.rows_per_second for row in rows)
-    kept = json.loads((home.model("late") / "deployments.json").read_text())
-    assert kept["version"] == version.version
-    assert [row["deployment"] for row in kept["deployments"]] == ["one_off", "batch", "realtime"]
+    assert all(row.verdict == "equal" and row.max_difference <= version.tolerance for row in rows)
+    assert all(row.rows_per_second for row in rows)
+    again = asked_in(home, version, asked)
+    assert [(row.verdict, row.rows) for row in again] == [("equal", asked.height)] * 3
 
 
 @pytest.mark.system
@@ -108,9 +115,8 @@ def test_a_regression_without_time_or_entity_answers_alike_in_all_deployments(ho
     target = pd.concat([y, y.head(5)], ignore_index=True)
     ridge = make_pipeline(StandardScaler(), Ridge()).fit(twice, target)
     version = Registry(home).open("diabetes", register(ridge, twice, target, name="diabetes", home=home).tag)
-    asked = pl.DataFrame(pl.from_pandas(twice))
-    rows = deployments_table(version, asked, home, seconds=deploy_all(version, asked, home))
-    assert [(row.rows, row.mismatches, row.missing) for row in rows] == [(447, 0, 0)] * 5
+    rows = asked_in(home, version, pl.DataFrame(pl.from_pandas(twice)))
+    assert [(row.verdict, row.rows, row.mismatches, row.missing) for row in rows] == [("equal", 447, 0, 0)] * 5
 
 
 def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_is_missing(home) -> None:
@@ -119,14 +125,36 @@ def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_
     model = LogisticRegression().fit(X, X["distance"] > 0.5)
     version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
     asked = pl.DataFrame(pl.from_pandas(X))
-    deploy_all(version, asked[:40], home, deployments=["batch"])
-    (row,) = deployments_table(version, asked, home, deployments=["batch"])
-    assert (row.rows, row.missing, row.mismatches, row.equal) == (40, 10, 0, False)
-    with sqlite3.connect(home.log("late")) as connection:
-        connection.execute("UPDATE predictions SET scores = '[0.123]' WHERE rowid = 3")
-    connection.close()
-    (row,) = deployments_table(version, asked[:40], home, deployments=["batch"])
-    assert (row.missing, row.mismatches, row.equal) == (0, 1, False)
+    reference = reference_predictions(version, asked, home)
+
+    def compared(way):
+        return examine_one(version, asked, home, deployment="batch", way=(way, reference))
+
+    row = compared(lambda version, table, home: ask_batch(version, table[:40], home))
+    assert (row.rows, row.missing, row.mismatches, row.verdict) == (50, 10, 0, "refused")
+
+    def rewritten(version, table, home):
+        answered = ask_batch(version, table, home)
+        with sqlite3.connect(home.log("late")) as connection:
+            connection.execute("UPDATE predictions SET scores = '[0.123]' WHERE prediction_id = ?", [answered.ids[2]])
+        connection.close()
+        return answered
+
+    row = compared(rewritten)
+    assert (row.missing, row.mismatches, row.verdict) == (0, 1, "refused")
+
+
+def test_rows_of_a_day_that_nobody_asks_about_stay_in_its_partition(home) -> None:
+    landings(Lake(home.lake))
+    definition = timed()
+    version = Registry(home).open("late", train(definition, home).tag)
+    asked = requests(definition, Lake(home.lake), end="2013-01-02T00:00:00+00:00")
+    score_batch(version, home, requests=asked)
+    (path,) = (home.model("late") / "predictions").rglob("*.parquet")
+    before = pl.read_parquet(path).drop("prediction_id", "row")
+    answered = ask_batch(version, asked[10:20], home)
+    assert answered.rows == list(range(10))
+    assert pl.read_parquet(path).drop("prediction_id", "row").equals(before) and before.height == 96
 
 
 def test_the_reference_predicts_all_rows_at_once_and_leaves_out_what_the_contract_refuses(home) -> None:

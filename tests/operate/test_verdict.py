@@ -23,8 +23,7 @@ FEATURES = [json.dumps({"origin": "JFK", "wind": wind}, separators=(",", ":")) f
 
 def reference(**fields: object) -> Reference:
     decisions = (SCORES >= 0.5).astype(object)
-    names = [f"row {row}" for row in range(ROWS)]
-    return replace(Reference(names, SCORES, decisions, np.arange(ROWS), list(FEATURES)), **fields)
+    return replace(Reference(SCORES, decisions, np.arange(ROWS), list(FEATURES)), **fields)
 
 
 def told(**fields: object) -> Answered:
@@ -167,7 +166,7 @@ def test_vectors_are_compared_value_by_value() -> None:
 def test_several_classes_and_regression_are_held_too() -> None:
     scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
     decisions = np.array(["a", "c"], object)
-    expected = Reference(["x", "y"], scores, decisions, np.arange(2), ["{}", "{}"])
+    expected = Reference(scores, decisions, np.arange(2), ["{}", "{}"])
     version = SimpleNamespace(tolerance=1e-9, declaration={"threshold": None})
     lines = pl.DataFrame(
         {"prediction_id": ["p", "q"], "scores": scores.tolist(), "decision": ['"a"', '"c"'], "features": ["{}", "{}"]}
@@ -176,7 +175,7 @@ def test_several_classes_and_regression_are_held_too() -> None:
     found = hold(version, "realtime", reference=expected, answered=answered, log=lines)
     assert (found.mismatches, found.rows) == (1, 2)
     none = np.array([None, None], object)
-    plain = Reference(["x", "y"], np.array([1e6, 2.0]), none, np.arange(2), ["{}", "{}"])
+    plain = Reference(np.array([1e6, 2.0]), none, np.arange(2), ["{}", "{}"])
     numbers = lines.with_columns(
         pl.Series("scores", [[1e6], [2.0]]), pl.Series("decision", ["null", "null"], dtype=pl.String)
     )

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 from flight_rows import speed_of
+from planted_steps import STEPS, calls
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import TunedThresholdClassifierCV
@@ -122,6 +123,7 @@ class World:
     trail: Trail
     switch: Path
     urls: list[str] = field(default_factory=list)
+    uncalled: list[str] = field(default_factory=list)
 
     def ask(self, records: list[dict[str, Any]] | None = None) -> Answered:
         """Ask the warm service; by default for the rows as they are."""
@@ -131,12 +133,17 @@ class World:
 
     @contextmanager
     def on(self, name: str) -> Iterator[None]:
-        """Switch a fault on inside the running processes."""
+        """Switch a fault on inside the running processes; one whose faulty step nobody called is noted."""
+        step, called = name.split()[0], calls(self.switch)
+        assert step in STEPS, f"{step}: a name of the table of planted steps"
+        called.unlink(missing_ok=True)
         self.switch.write_text(name, encoding="utf-8")
         try:
             yield
         finally:
             self.switch.unlink()
+            if not called.exists() or step not in called.read_text(encoding="utf-8").split():
+                self.uncalled.append(step)
 
     @contextmanager
     def store(self, view: View, change: Callable[[list[Row]], list[Row]]) -> Iterator[None]:
@@ -377,12 +384,13 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a planted fault: the verdict, the place that was named, seconds from the answer to both."""
+    """What became of a planted fault: verdict, place that was named, seconds to both, steps that nobody called."""
 
     fault: Fault
     verdict: DeploymentVerdict
     place: str
     seconds: float
+    uncalled: tuple[str, ...] = ()
 
     @property
     def caught(self) -> bool:
@@ -406,6 +414,7 @@ class Outcome:
 def examined(world: World, fault: Fault) -> Outcome:
     """Plant a fault, take the rows through the deployment, hold them, and read the place that is named."""
     forget(world.home)
+    world.uncalled.clear()
     told: list[tuple[Answered, float]] = []
 
     def way(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
@@ -419,7 +428,7 @@ def examined(world: World, fault: Fault) -> Outcome:
     if told and not place:  # nothing was refused, and nobody looked
         found = find(world.trail, told[0][0], log=read_log(world.home.log("late"), deployment=fault.deployment))
         place = found.place if found else ""
-    return Outcome(fault, verdict, place, seconds)
+    return Outcome(fault, verdict, place, seconds, tuple(world.uncalled))
 
 
 def forget(home: Home) -> None:
@@ -451,8 +460,8 @@ def draw(world: World, seed: int) -> tuple[pl.DataFrame, list[int]]:
 
 def reference_of(reference: Reference, rows: list[int]) -> Reference:
     """The reference of some rows."""
-    parts = ([reference.names[k] for k in rows], reference.scores[rows], reference.decisions[rows])
-    return Reference(*parts, np.arange(len(rows)), [reference.features[k] for k in rows])
+    features = [reference.features[k] for k in rows]
+    return Reference(reference.scores[rows], reference.decisions[rows], np.arange(len(rows)), features)
 
 
 def clean(world: World, seed: int) -> list[DeploymentVerdict]:

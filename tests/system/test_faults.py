@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from faults import FAULTS, Outcome, World, build_world, clean, environment, examined
+from planted_steps import FAULTS as STEP_FAULTS
+from planted_steps import STEPS, find_step
 
 from mlworkbench.deploy.serving import start_service
 
@@ -15,6 +17,8 @@ NAMES = [fault.name for fault in FAULTS]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    for name in STEPS:
+        find_step(name)
     folder = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -31,9 +35,16 @@ def outcomes(world: World) -> dict[str, Outcome]:
     return {fault.name: examined(world, fault) for fault in FAULTS}
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_the_step_of_each_planted_fault_is_where_the_table_says(name: str) -> None:
+    assert callable(find_step(name)[2])
+    assert name in STEP_FAULTS
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_planted_fault_is_caught_by_what_must_catch_it(outcomes: dict[str, Outcome], name: str) -> None:
     outcome = outcomes[name]
+    assert not outcome.uncalled, f"the faulty step was never called, so nothing was planted: {outcome.uncalled}"
     assert outcome.caught, (outcome.line(), outcome.verdict)
 
 
@@ -42,7 +53,7 @@ def test_the_finder_is_right_on_at_least_95_of_100_faults_in_under_5_seconds_eac
 ) -> None:
     lines = [outcome.line() for outcome in outcomes.values()]
     print("", f"{'fault':38} {'size':26} {'caught by':20} named", *lines, sep="\n")
-    assert len(lines) >= 27
+    assert len(lines) == 32
     assert sum(outcome.found for outcome in outcomes.values()) >= 0.95 * len(lines), lines
     assert max(outcome.seconds for outcome in outcomes.values()) < 5
 

@@ -5,50 +5,61 @@ import sys
 
 import pytest
 
-from mlworkbench.examples.memory import PeakMemory
-from mlworkbench.examples.promise import Demo, demo_facts, demo_lines, demo_refusal, gate_line
-from mlworkbench.operate.certify import DeploymentRow
+from mlworkbench.demo.memory import PeakMemory
+from mlworkbench.demo.report import Demo, gate_line
+from mlworkbench.operate.verdict import DeploymentVerdict
 from mlworkbench.operate.ways import DEPLOYMENTS
 
 PASSED = {"verdict": "pass", "gates": []}
 
 
-def row(**more):
-    return DeploymentRow(**{"deployment": "batch", "rows": 9, "rows_per_second": 3.0, "max_difference": 0.0} | more)
-
-
-def demo_with(**more):
-    return Demo(version="flights:1", gates=PASSED, deployments=[row(**{"mismatches": 0, "missing": 0} | more)])
+def demo_with(verdict="equal", **more):
+    fields = {"rows": 9, "rows_per_second": 3.0, **more}
+    return Demo(version="flights:1", gates=PASSED, deployments=[DeploymentVerdict("batch", verdict, **fields)])
 
 
 def test_a_promise_that_holds_is_not_refused():
-    assert demo_refusal(demo_with()) == ""
+    assert demo_with().refusal == ""
 
 
-@pytest.mark.parametrize("broken", [{"mismatches": 1}, {"missing": 1}, {"rows": 0}])
-def test_a_mismatch_a_missing_row_and_no_row_are_refused(broken):
-    line = demo_refusal(demo_with(**broken))
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"verdict": "refused", "mismatches": 1},
+        {"verdict": "refused", "missing": 1},
+        {"verdict": "undecided", "rows": 0},
+        {"verdict": "refused", "duplicated": 1},
+        {"verdict": "refused", "feature_mismatches": {"distance": 1}},
+        {"verdict": "refused", "missing": 9, "reason": "batch: it did not start"},
+    ],
+)
+def test_whatever_is_not_equal_is_refused_in_one_line_that_says_why(broken):
+    line = demo_with(**broken).refusal
     assert line.startswith("deployment batch:") and "\n" not in line
+    for name in ("mismatches", "missing", "duplicated"):
+        assert (f"1 {name}" in line) == (broken.get(name) == 1)
+    assert ("distance" in line) == ("feature_mismatches" in broken)
+    assert broken.get("reason", "") in line
 
 
 def test_failed_gates_and_no_deployment_are_refused():
-    assert "gates" in demo_refusal(Demo(gates={"verdict": "fail"}))
-    assert "none" in demo_refusal(Demo(gates=PASSED))
+    assert "gates" in Demo(gates={"verdict": "fail"}).refusal
+    assert "none" in Demo(gates=PASSED).refusal
 
 
 def test_facts_have_the_promised_form():
-    facts = demo_facts(demo_with())
+    facts = demo_with(max_difference=float("inf")).facts
     assert list(facts) == ["model", "version", "gates", "deployments", "reports", "seconds", "peak_memory_mb"]
-    columns = ["deployment", "rows", "rows_per_second", "max_difference", "mismatches", "missing"]
+    columns = ["deployment", "rows", "rows_per_second", "max_difference", "mismatches", "missing", "verdict"]
     assert list(facts["deployments"][0]) == columns
     json.dumps(facts, allow_nan=False)
 
 
 def test_lines_say_whether_an_earlier_run_was_reused():
     demo = demo_with()
-    assert "trained and promoted" in "\n".join(demo_lines(demo))
+    assert "trained and promoted" in "\n".join(demo.lines)
     demo.reused = True
-    assert "of an earlier run, reused" in "\n".join(demo_lines(demo))
+    assert "of an earlier run, reused" in "\n".join(demo.lines)
 
 
 def test_a_gate_that_was_not_measured_says_so():
@@ -89,7 +100,7 @@ def test_the_demo_works_in_an_empty_folder(runs):
     assert [line["deployment"] for line in facts["deployments"]] == list(DEPLOYMENTS)
     for line in facts["deployments"]:
         assert line["mismatches"] == line["missing"] == 0
-        assert line["rows"] >= 400
+        assert line["rows"] >= 400 and line["verdict"] == "equal"
         assert line["rows_per_second"] > 0
     assert all((folder / path).exists() for path in facts["reports"].values())
 
@@ -101,4 +112,4 @@ def test_a_second_run_reuses_data_and_version_and_measures_again(runs):
     version = json.loads(first.stdout.strip().splitlines()[-1])["version"]
     assert f"version {version}: data and version of an earlier run, reused" in second.stdout
     assert "table flights: 0 rows new, 336,776 already there" in second.stdout
-    assert "realtime" in second.stdout
+    assert second.stdout.count(" equal ") == len(DEPLOYMENTS)

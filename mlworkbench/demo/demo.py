@@ -21,7 +21,7 @@ from ..examples.flights import flights
 
 if TYPE_CHECKING:
     from mlworkbench.evaluation.log import LabelRow
-    from mlworkbench.home import Home
+    from mlworkbench.core.home import Home
     from mlworkbench.scoring.version import Version
 
 Report = Callable[[str, int, "int | None"], None]
@@ -80,7 +80,7 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
     Refused
         If a deployment does not answer like the reference: then nothing is promoted.
     """
-    from mlworkbench.evaluation.metrics import check_gates
+    from mlworkbench.metrics.bootstrap import check_gates
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.training import train
     from mlworkbench.scoring.evidence import ROWS
@@ -212,7 +212,7 @@ def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report
 @contextmanager
 def named_definition() -> Iterator[None]:
     """Name the definition of the flights for this process and its children, where settings.ini does not."""
-    from mlworkbench.settings import load_settings
+    from mlworkbench.core.settings import load_settings
 
     before = os.environ.get("MLWORKBENCH_MODELS")
     named = load_settings().models

@@ -21,7 +21,7 @@ from ..evaluation.picture import shares_between
 from ..scoring.decision import class_names
 
 # %% auto #0
-__all__ = ['MEASURED', 'deployment_summary', 'Shapes', 'score_shapes', 'Measured', 'last_measured']
+__all__ = ['COLUMNS', 'deployment_summary', 'Shapes', 'score_shapes', 'Measured', 'last_measured']
 
 # %% ../../nbs/lab/69_deployed.ipynb #aeb2e96b
 def _names(declaration: Mapping[str, Any]) -> dict[str, int]:
@@ -108,12 +108,12 @@ def score_shapes(log: pl.DataFrame, *, bins: int = 40) -> Shapes:
     return Shapes(np.linspace(low, high, bins + 1), shares, {name: len(values) for name, values in parts.items()})
 
 # %% ../../nbs/lab/69_deployed.ipynb #411d7c9e
-MEASURED = "deployments.json"
+COLUMNS = ("deployment", "verdict", "rows", "rows_per_second", "max_difference", "mismatches", "missing", "ties")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The table of deployments as it was measured last.
+    """The table of deployments of the newest certificate.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Measured:
     measured_at : str
         UTC.
     deployments : list of dict
-        One for each deployment: rows, largest difference from the reference, mismatches, missing and the rest.
+        One for each that the version declares, with `COLUMNS`.
     """
 
     version: str
@@ -131,32 +131,21 @@ class Measured:
 
 
 def last_measured(model: str, home: Home) -> Measured | None:
-    """Read the table of deployments that was measured last.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model.
-    home : Home
-        Where it was measured.
-
-    Returns
-    -------
-    Measured or None
-        None where nothing was measured yet.
+    """Read the table of deployments from the newest certificate of a model; None where it has none.
 
     Raises
     ------
     LogError
-        If the file is no such table.
+        If the file is no certificate.
     """
-    file = home.model(model) / MEASURED
-    if not file.is_file():
+    files = sorted((home.model(model) / "certificates").glob("[0-9]*/certificate.json"))  # named by time
+    if not files:
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        rows = [dict(row) for row in found["deployments"]]
-        return Measured(str(found["version"]), str(found["measured_at"]), rows)
+        found = json.loads(files[-1].read_text(encoding="utf-8"))
+        declared = [row for row in found["deployments"] if row["verdict"] != "not_declared"]
+        rows = [{name: row[name] for name in COLUMNS} for row in declared]
+        return Measured(str(found["version"]), str(found["issued_at"]), rows)
     except (ValueError, TypeError, KeyError) as error:
-        rule = f"{file.name} of {model!r}: a table of deployments"
-        raise LogError(f"{rule}; got {type(error).__name__} {error}; measure the deployments again") from error
+        rule = f"certificate {files[-1].parent.name} of {model!r}: a table of deployments"
+        raise LogError(f"{rule}; got {type(error).__name__} {error}; certify the version again") from error

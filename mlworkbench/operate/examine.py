@@ -41,7 +41,7 @@ from ..scoring.version import Version
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Progress', 'WORK', 'home_apart', 'named_in', 'fresh_folder', 'examine', 'examine_one']
+__all__ = ['Progress', 'WORK', 'home_apart', 'named_in', 'fresh_folder', 'examine', 'compare_deployments', 'examine_one']
 
 # %% ../../nbs/operate/61_examine.ipynb #1215311a
 WORK = ".examined-"
@@ -109,7 +109,21 @@ def examine(
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,
 ) -> tuple[Reference, list[DeploymentVerdict]]:
-    """Take rows through the deployments that a version declares, in a home apart.
+    """Compare the deployments of a version in a home apart, see `compare_deployments`; nothing of it stays."""
+    bring_up(version, home)
+    with home_apart(home, version.model) as apart, named_in(apart, version):
+        return compare_deployments(version, asked, apart, ways=ways, progress=progress)
+
+
+def compare_deployments(
+    version: Version,
+    asked: pl.DataFrame,
+    home: Home,
+    *,
+    ways: Mapping[str, Way] = WAYS,
+    progress: Progress | None = None,
+) -> tuple[Reference, list[DeploymentVerdict]]:
+    """Take rows through the deployments that a version declares, and compare their answers with the reference.
 
     Parameters
     ----------
@@ -118,7 +132,7 @@ def examine(
     asked : polars.DataFrame
         Request columns.
     home : Home
-        Its lake and online store are used.
+        Its lake and online store are used; its log and partitions get the answers.
     ways : mapping of str to callable, optional
         How each deployment is asked.
     progress : callable, optional
@@ -141,17 +155,15 @@ def examine(
     reference = reference_predictions(version, asked, home)
     good = asked[reference.rows].select(version.request.names)
     declared, verdicts = declared_deployments(version), list[DeploymentVerdict]()
-    bring_up(version, home)
-    with home_apart(home, version.model) as apart, named_in(apart, version):
-        for name in DEPLOYMENTS:
-            if name not in declared:
-                verdicts.append(DeploymentVerdict(name, "not_declared"))
-                continue
-            if progress:
-                progress(name, 0, len(good))
-            verdicts.append(examine_one(version, good, apart, deployment=name, way=(ways.get(name), reference)))
-            if progress:
-                progress(name, len(good), len(good))
+    for name in DEPLOYMENTS:
+        if name not in declared:
+            verdicts.append(DeploymentVerdict(name, "not_declared"))
+            continue
+        if progress:
+            progress(name, 0, len(good))
+        verdicts.append(examine_one(version, good, home, deployment=name, way=(ways.get(name), reference)))
+        if progress:
+            progress(name, len(good), len(good))
     after = lake_versions(version, home)
     if after != reference.lake:
         rule, went = "the lake must stand still while a version is examined", f"from {reference.lake} to {after}"

@@ -93,9 +93,13 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
         values, _ = known_values(asked, known, version, lake)
     frame = version.features({**columns, **values})
     scores, decisions = version.answer(frame)
-    minds, names = minds_of(version, frame, decisions), rows["prediction_id"].to_list()
-    features = row_values(frame.columns, len(names))
-    return Reference(names, scores, decisions, np.arange(len(names)), features, two_minds=minds)
+    return Reference(
+        scores=scores,
+        decisions=decisions,
+        rows=np.arange(rows.height),
+        features=row_values(frame.columns, rows.height),
+        two_minds=minds_of(version, frame, decisions),
+    )
 
 # %% ../../nbs/operate/61_kept.ipynb #d8a97dcf
 def sorted_rows(rows: pl.DataFrame, version: Version) -> tuple[pl.DataFrame, int, list[str]]:

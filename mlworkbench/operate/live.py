@@ -85,7 +85,7 @@ def _held(good: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict
     """Hold rows that can be computed again."""
     reference = recomputed(good, version, lake)
     scores, decisions = logged_scores(good, reference.scores), decoded(good["decision"])
-    told = Answered(list(range(good.height)), reference.names, scores, decisions)
+    told = Answered(list(range(good.height)), good["prediction_id"].to_list(), scores, decisions)
     return hold(version, str(good["deployment"][0]), reference=reference, answered=told, log=good)
 
 # %% ../../nbs/operate/61_live.ipynb #dd75fc30

@@ -28,7 +28,7 @@ from .way_streaming import event_lines
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['carried_events', 'edge_rows', 'ask_edge']
+__all__ = ['carried_events', 'ask_edge']
 
 # %% ../../nbs/operate/61_way_edge.ipynb #83854c3c
 def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[dict[str, Any]]:
@@ -60,48 +60,25 @@ def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[di
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]
 
 # %% ../../nbs/operate/61_way_edge.ipynb #6dd4143d
-def edge_rows(version: Version, asked: pl.DataFrame, home: Home, folder: Path) -> tuple[list[dict[str, Any]], float]:
-    """Take rows through an export of the version.
-
-    Parameters
-    ----------
-    version : Version
-        Who predicts.
-    asked : polars.DataFrame
-        Request columns.
-    home : Home
-        Holds the log, which gets the predictions.
-    folder : Path
-        Where the export is written, with events and predictions beside it.
-
-    Returns
-    -------
-    answers : list of dict
-        As the device wrote them; ``line`` counts the rows from 1.
-    seconds : float
-        From the first event to the last, without the start of the process.
+def ask_edge(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+    """Score the requests as a device does, and collect its predictions; the start of its process is not timed.
 
     Raises
     ------
     DeploymentError
         If the version cannot be exported, or the device refuses to run.
     """
-    device, events, out = folder / "device", folder / "requests.jsonl", folder / "predictions.jsonl"
-    events.write_bytes(event_lines(carried_events(version, asked, home)))
-    export_edge(version, device)
-    words = [sys.executable, "-I", str(device / "score.py"), str(events), "--out", str(out), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = next(iter(done.stderr.splitlines()), "nothing")
-        raise DeploymentError(f"edge: score.py must end well; it ended with code {done.returncode} and said {said}")
-    collect(out, home)
-    with out.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines], float(json.loads(done.stdout)["seconds"])
-
-
-def ask_edge(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
-    """Score the requests as a device does, and collect its predictions."""
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
-        answers, seconds = edge_rows(version, asked, home, Path(folder))
-    rows = [int(answer["line"]) - 1 for answer in answers]
+    with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as name:
+        device, events, out = (Path(name) / part for part in ("device", "requests.jsonl", "predictions.jsonl"))
+        events.write_bytes(event_lines(carried_events(version, asked, home)))
+        export_edge(version, device)
+        words = [sys.executable, "-I", str(device / "score.py"), str(events), "--out", str(out), "--json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            line = next(iter(done.stderr.splitlines()), "nothing")
+            raise DeploymentError(f"edge: score.py must end well; it ended with code {done.returncode} and said {line}")
+        collect(out, home)
+        with out.open(encoding="utf-8") as lines:
+            answers = [json.loads(line) for line in lines]
+    rows, seconds = [int(answer["line"]) - 1 for answer in answers], float(json.loads(done.stdout)["seconds"])
     return answered_records(answers, version, rows=rows, calls=((len(answers), seconds),))

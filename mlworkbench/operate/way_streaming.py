@@ -27,7 +27,7 @@ from .answered import answered_records
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['event_lines', 'stream_rows', 'bring_up', 'ask_streaming']
+__all__ = ['TELL_FLAGS', 'event_lines', 'bring_up', 'ask_streaming']
 
 # %% ../../nbs/operate/61_way_streaming.ipynb #36dc7862
 def event_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
@@ -56,45 +56,7 @@ def _told(value: Any) -> Any:  # noqa: ANN401, RUF100 - what JSON does not know:
     return value.tolist() if hasattr(value, "tolist") else value.isoformat()
 
 # %% ../../nbs/operate/61_way_streaming.ipynb #bd0548c5
-def stream_rows(version: Version, asked: pl.DataFrame, home: Home, source: Path) -> tuple[list[dict[str, Any]], float]:
-    """Write rows as events and stream them through a worker.
-
-    Parameters
-    ----------
-    version : Version
-        Who predicts.
-    asked : polars.DataFrame
-        Request columns.
-    home : Home
-        Holds log and online store.
-    source : Path
-        File of the events to be; predictions and dead letters come beside it.
-
-    Returns
-    -------
-    answers : list of dict
-        As the worker published them; ``line`` counts the rows from 1.
-    seconds : float
-        From the first event to the end, without the start of the process.
-
-    Raises
-    ------
-    DeploymentError
-        If the worker is refused or dies.
-    """
-    content = event_lines(asked.select(version.request.names).to_dicts())
-    source.write_bytes(content)
-    places = Places(str(source), f"{source}.predictions", once=True, name=hashlib.sha256(content).hexdigest()[:32])
-    for path in (Path(places.out), places.dead_path):
-        path.unlink(missing_ok=True)
-    told = {"MLWORKBENCH_CONTRACT_FLAGS": "tell"}  # equal answers are asked for, whatever is done with unusual rows
-    report = run_worker(version.model, places, home=home, version=version.version, env=told)
-    with Path(places.out).open(encoding="utf-8") as lines:
-        answers = [json.loads(line) for line in lines]
-    if len(answers) != report.scored:
-        rule = f"{report.scored} predictions, as the worker reports; got {len(answers)}"
-        raise DeploymentError(f"{places.out}: {rule}; ask again")
-    return answers, report.seconds
+TELL_FLAGS = {"MLWORKBENCH_CONTRACT_FLAGS": "tell"}  # equal answers are asked for, whatever is done with unusual rows
 
 
 def bring_up(version: Version, home: Home) -> None:
@@ -105,9 +67,24 @@ def bring_up(version: Version, home: Home) -> None:
 
 
 def ask_streaming(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
-    """Stream the requests from a file; the online store is brought up to the lake before."""
+    """Write the requests as events and stream them through a worker; the start of its process is not timed.
+
+    Raises
+    ------
+    DeploymentError
+        If the worker is refused or dies.
+    """
     bring_up(version, home)
+    content = event_lines(asked.select(version.request.names).to_dicts())
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
-        answers, seconds = stream_rows(version, asked, home, Path(folder) / "requests.jsonl")
+        source = Path(folder) / "requests.jsonl"
+        source.write_bytes(content)
+        places = Places(str(source), f"{source}.predictions", once=True, name=hashlib.sha256(content).hexdigest()[:32])
+        report = run_worker(version.model, places, home=home, version=version.version, env=TELL_FLAGS)
+        with Path(places.out).open(encoding="utf-8") as lines:
+            answers = [json.loads(line) for line in lines]
+    if len(answers) != report.scored:
+        rule = f"{report.scored} predictions, as the worker reports; got {len(answers)}"
+        raise DeploymentError(f"streaming: {rule}; ask again")
     rows = [int(answer["line"]) - 1 for answer in answers]
-    return answered_records(answers, version, rows=rows, calls=((len(answers), seconds),))
+    return answered_records(answers, version, rows=rows, calls=((len(answers), report.seconds),))

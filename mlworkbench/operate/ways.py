@@ -17,23 +17,19 @@ import polars as pl
 from ..client import Client
 from ..core.home import Home
 from ..deploy.batch import score_batch
-from ..deploy.interval import Job
+from ..deploy.interval import Job, in_interval
 from ..deploy.one_off import score_file
 from ..deploy.serving import start_service
-from ..evaluation.record import input_identities
-from ..evaluation.record import prediction_ids
+from ..evaluation.record import input_identities, prediction_ids
 from ..faults import Fault
-from .answered import Answered
-from .answered import Way
-from .answered import answered_records
-from .answered import answered_table
+from .answered import Answered, Way, answered_records, answered_table
 from .way_edge import ask_edge
-from .way_streaming import ask_streaming
-from .way_streaming import bring_up
+from .way_streaming import TELL_FLAGS, ask_streaming, bring_up
 from ..scoring.version import Version
+from ..times import format_time
 
 # %% auto #0
-__all__ = ['LIST_LENGTH', 'SINGLES', 'TOLD', 'WAYS', 'DEPLOYMENTS', 'ask_one_off', 'ask_batch', 'request_parts', 'ask_realtime',
+__all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'DEPLOYMENTS', 'ask_one_off', 'ask_batch', 'request_parts', 'ask_realtime',
            'ask_service']
 
 # %% ../../nbs/operate/61_ways.ipynb #83ee1923
@@ -49,12 +45,17 @@ def ask_one_off(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
 
 
 def ask_batch(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
-    """Score the requests into partitions, and read these."""
+    """Score the requests into partitions, and read these; what else a partition holds stays as it is."""
+    column = version.declaration.get("prediction_time") or None
+    job = Job(run_id="certify")
+    if column:
+        times = asked[column].dt.epoch("us").sort()
+        job = replace(job, start=format_time(times[0]), end=format_time(times[-1] + 1))
     started = time.perf_counter()
-    done = score_batch(version, home, requests=asked, job=Job(run_id="certify"))
+    done = score_batch(version, home, requests=asked, job=job)
     seconds = time.perf_counter() - started
-    table = pl.concat([pl.read_parquet(path) for path in sorted(set(done.partitions))])
-    column = version.declaration.get("prediction_time")
+    parts = [pl.read_parquet(path) for path in sorted(set(done.partitions))]
+    table = in_interval(pl.concat(parts, how="diagonal_relaxed"), column, job)
     placed = asked.with_row_index("__place__")
     order = (placed.sort(column, maintain_order=True) if column else placed)["__place__"].to_list()
     return answered_table(table, version, rows=order, seconds=seconds)
@@ -62,7 +63,6 @@ def ask_batch(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
 # %% ../../nbs/operate/61_ways.ipynb #b869d0b2
 LIST_LENGTH = 100
 SINGLES = 200
-TOLD = {"MLWORKBENCH_CONTRACT_FLAGS": "tell"}  # equal answers are asked for, whatever is done with unusual rows
 
 
 def request_parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -92,7 +92,7 @@ def ask_realtime(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
     """Ask a service for the requests, one by one and in lists."""
     bring_up(version, home)
     records = asked.select(version.request.names).to_dicts()
-    with start_service(version.model, home=home, version=version.version, env=TOLD) as service:
+    with start_service(version.model, home=home, version=version.version, env=TELL_FLAGS) as service:
         return ask_service(service.url, records, version)
 
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
+from mlworkbench.core.home import Home
+from mlworkbench.core.settings import load_settings
 from mlworkbench.demo.demo import OCTOBER, add_labels, interval, named_definition
-from mlworkbench.home import Home
-from mlworkbench.settings import load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -25,8 +25,6 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.lab.deployed import MEASURED, Shapes, deployment_summary, last_measured, score_shapes
-from mlworkbench.core.home import Home
 from mlworkbench.lab.deployed import Shapes, deployment_summary, last_measured, score_shapes
 from mlworkbench.lab.field import Field, Record, _blank, fields_of, start_record
 from mlworkbench.lab.figures import figure_html, shapes_figure, sweep_figure

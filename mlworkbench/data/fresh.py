@@ -11,12 +11,12 @@ from datetime import timedelta
 
 import polars as pl
 
-from .gather import Gathered
+from .gather import Staged
 from .lake import Lake
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['age_text', 'newest_known', 'staleness']
+__all__ = ['age_text', 'find_newest', 'check_freshness']
 
 # %% ../../nbs/data/12_fresh.ipynb #4421b199
 def age_text(age: timedelta) -> str:
@@ -35,26 +35,24 @@ def age_text(age: timedelta) -> str:
     return " ".join(parts[:2])
 
 
-def newest_known(gathered: Gathered, lake: Lake) -> datetime | None:
+def find_newest(staged: Staged, lake: Lake) -> datetime | None:
     """Find the newest availability time that has come, of the rows that were read and those that the table has."""
-    name, times = gathered.table.name, [gathered.newest]
+    name, times = staged.reading.table.name, [staged.tally.newest]
     if lake.exists(name):
-        come = lake.scan(name).filter(pl.col("available_at") <= gathered.latest)
+        come = lake.scan(name).filter(pl.col("available_at") <= staged.reading.latest)
         times.append(come.select("available_at").max().collect().item())
     return max((time for time in times if time is not None), default=None)
 
 
-def staleness(gathered: Gathered, lake: Lake, now: datetime) -> str:
+def check_freshness(staged: Staged, lake: Lake) -> str:
     """Say that a source is older than its table allows; an empty text where it is not.
 
     Parameters
     ----------
-    gathered : Gathered
+    staged : Staged
         What was read.
     lake : Lake
         Where the table is.
-    now : datetime
-        Time of the ingest, with a zone.
 
     Returns
     -------
@@ -66,10 +64,10 @@ def staleness(gathered: Gathered, lake: Lake, now: datetime) -> str:
     IngestError
         If the table refuses stale sources.
     """
-    table = gathered.table
+    table, now = staged.reading.table, staged.reading.when
     if table.max_age is None:
         return ""
-    newest = newest_known(gathered, lake)
+    newest = find_newest(staged, lake)
     if newest is not None and now - newest <= table.max_age:
         return ""
     got = "no row" if newest is None else f"{age_text(now - newest)} ({newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC)"

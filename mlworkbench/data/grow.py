@@ -19,7 +19,7 @@ from .convert import TEXT
 from .convert import TIME
 from .convert import TRUTH
 from .convert import WHOLE
-from .gather import pieces
+from .gather import read_pieces
 from .lake import check_same
 from .source_protocol import Source
 from .table import Table
@@ -28,7 +28,7 @@ from .table import transformed
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['OF_LAKE', 'OF_SOURCE', 'undeclared', 'check_later', 'grown', 'new_columns']
+__all__ = ['OF_LAKE', 'OF_SOURCE', 'undeclared', 'check_later', 'evolve_schema', 'new_columns']
 
 # %% ../../nbs/data/12_grow.ipynb #10f12b54
 OF_LAKE: Mapping[pa.DataType, str] = {STORED[kind]: kind for kind in STORED if kind != "category"}
@@ -110,7 +110,7 @@ def check_later(table: Table, stored: pa.Schema) -> None:
             raise IngestError(f"{what}; older rows have none; got one that is never missing; declare it {other}, {way}")
 
 # %% ../../nbs/data/12_grow.ipynb #a0be6ff6
-def grown(table: Table, source: Source, stored: pa.Schema | None) -> Table:
+def evolve_schema(table: Table, source: Source, stored: pa.Schema | None) -> Table:
     """Let a declaration name what its source brings and its table may take.
 
     Parameters
@@ -147,7 +147,7 @@ def grown(table: Table, source: Source, stored: pa.Schema | None) -> Table:
 def _sent(table: Table, source: Source) -> pa.Schema | None:
     """Find what a source brings after the transform, by its first rows; None where it has no row."""
     for part in source.parts:
-        for batch in pieces(table, part, None):
+        for batch in read_pieces(table, part, None):
             return transformed(table, batch, 0, part.name)[0].schema
     return None
 

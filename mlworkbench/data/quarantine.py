@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from datetime import datetime
 from typing import Any
@@ -18,7 +16,6 @@ import pyarrow as pa
 
 from ..contract import Fault
 from .lake import Lake
-from .spool import Spool
 from ..faults import WITHHELD
 from ..faults import shorten
 
@@ -122,7 +119,9 @@ LINE = ("source", "source_row", "column", "rule")
 CONTENT = ("column", "rule", "value", "record")
 
 
-def new_lines(lake: Lake, name: str, spool: Spool, same: Sequence[str] = LINE) -> tuple[pl.DataFrame, int]:
+def new_lines(
+    lake: Lake, name: str, batches: Iterable[pa.RecordBatch], *, same: Sequence[str] = LINE
+) -> tuple[pl.DataFrame, int]:
     """Give the lines that are not in quarantine yet, and the number of rows they speak of.
 
     Parameters
@@ -131,7 +130,7 @@ def new_lines(lake: Lake, name: str, spool: Spool, same: Sequence[str] = LINE) -
         The quarantine.
     name : str
         Table that the rows were meant for.
-    spool : Spool
+    batches : iterable of pyarrow.RecordBatch
         Lines with the columns of `QUARANTINE`.
     same : sequence of str, default=LINE
         Columns by which a line is known; `CONTENT` for rows whose source and position change with each reading.
@@ -141,7 +140,7 @@ def new_lines(lake: Lake, name: str, spool: Spool, same: Sequence[str] = LINE) -
     polars.DataFrame, int
         The lines; and the rows that are new, a row with two faults counted once.
     """
-    lines = pl.concat([pl.DataFrame(QUARANTINE.empty_table()), *(pl.DataFrame(batch) for batch in spool.batches())])
+    lines = pl.concat([pl.DataFrame(QUARANTINE.empty_table()), *map(pl.DataFrame, batches)])
     before: set[tuple[str, int]] = set()
     if lines.height and lake.exists(name):
         of_these = pl.col("source").is_in(lines["source"].unique().to_list()) if same == LINE else pl.lit(True)
@@ -151,15 +150,8 @@ def new_lines(lake: Lake, name: str, spool: Spool, same: Sequence[str] = LINE) -
     return lines, len(set(lines.select("source", "source_row").iter_rows()) - before)
 
 
-def write_quarantine(lake: Lake, name: str, spool: Spool, when: datetime, *, same: Sequence[str] = LINE) -> int:
-    """Append the lines that are not there yet, in one commit, at the time of the ingest.
-
-    See Also
-    --------
-    new_lines : Which these are; its parameters and its number of rows are meant here.
-    """
-    lines, rows = new_lines(lake, name, spool, same)
+def write_quarantine(lake: Lake, name: str, lines: pl.DataFrame, when: datetime) -> None:
+    """Append new lines in one commit, at the time of the ingest."""
     if lines.height:
-        lines = lines.with_columns(pl.lit(when).cast(pl.Datetime("us", "UTC")).alias("ingested_at"))
-        lake.append(name, lines.to_arrow().cast(QUARANTINE))
-    return rows
+        stamped = lines.with_columns(pl.lit(when).cast(pl.Datetime("us", "UTC")).alias("ingested_at"))
+        lake.append(name, stamped.to_arrow().cast(QUARANTINE))

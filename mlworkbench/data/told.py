@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from collections.abc import Iterable
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..contract import Contract
@@ -18,12 +16,12 @@ from ..faults import WITHHELD
 from ..faults import shorten
 
 # %% auto #0
-__all__ = ['Told', 'new_values_text', 'flagged_text']
+__all__ = ['Remarks', 'find_remarks', 'join_remarks', 'new_values_text', 'flagged_text']
 
 # %% ../../nbs/data/12_told.ipynb #efcbfe43
-@dataclass
-class Told:
-    """What the rows break that were taken all the same.
+@dataclass(frozen=True)
+class Remarks:
+    """What rows break that were taken all the same.
 
     Attributes
     ----------
@@ -39,19 +37,6 @@ class Told:
     first: dict[str, Fault] = field(default_factory=dict)
     values: dict[str, Counter[Any]] = field(default_factory=dict)
 
-    def add(self, faults: Iterable[Fault], refused: Collection[int], contract: Contract) -> None:
-        """Count the faults of a batch that refuse no row."""
-        for fault in faults:
-            column = contract.column(fault.column)
-            if fault.severe or fault.row in refused or column.allow:
-                continue
-            if column.categories is not None and fault.rule == column.categories_text:
-                self.values.setdefault(column.name, Counter())[fault.value] += 1
-                continue
-            rule = fault.rule if fault.rule.startswith(f"{fault.column} ") else f"{fault.column}: {fault.rule}"
-            self.flagged[rule] += 1
-            self.first.setdefault(rule, fault)
-
     def new_values(self, rows: int) -> dict[str, dict[str, Any]]:
         """Give for each column its new values, the most frequent first, the rows that have one, and their share."""
         found: dict[str, dict[str, Any]] = {}
@@ -60,6 +45,36 @@ class Told:
             values = [] if None in known else known
             found[name] = {"values": values, "rows": counts.total(), "share": counts.total() / max(rows, 1)}
         return found
+
+
+def find_remarks(
+    faults: Iterable[Fault], refused: Collection[int], contract: Contract, positions: Sequence[Any]
+) -> Remarks:
+    """Count the faults of a batch that refuse no row; `positions` are those of its rows in the source."""
+    found = Remarks()
+    for fault in faults:
+        column = contract.column(fault.column)
+        if fault.severe or fault.row in refused or column.allow:
+            continue
+        if column.categories is not None and fault.rule == column.categories_text:
+            found.values.setdefault(column.name, Counter())[fault.value] += 1
+            continue
+        rule = fault.rule if fault.rule.startswith(f"{fault.column} ") else f"{fault.column}: {fault.rule}"
+        found.flagged[rule] += 1
+        if rule not in found.first:
+            found.first[rule] = replace(fault, row=int(positions[fault.row]))
+    return found
+
+
+def join_remarks(parts: Iterable[Remarks]) -> Remarks:
+    """Put the remarks on batches together, in their order."""
+    whole = Remarks()
+    for part in parts:
+        whole.flagged.update(part.flagged)
+        whole.first.update({rule: fault for rule, fault in part.first.items() if rule not in whole.first})
+        for name, counts in part.values.items():
+            whole.values.setdefault(name, Counter()).update(counts)
+    return whole
 
 # %% ../../nbs/data/12_told.ipynb #660118e9
 def new_values_text(found: dict[str, dict[str, Any]]) -> str:

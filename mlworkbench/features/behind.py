@@ -66,7 +66,7 @@ def rows_behind(view: View, lake: Lake, requests: pl.DataFrame, times: Array) ->
     view : AsOfView or WindowView
         The view.
     lake : Lake
-        The lake; a `StillLake` to trace what was known then.
+        The lake; a `LakeSnapshot` to trace what was known then.
     requests : polars.DataFrame of n rows
         With the view's keys.
     times : ndarray of int64, shape (n,)

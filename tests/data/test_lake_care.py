@@ -218,9 +218,9 @@ def test_a_process_killed_at_random_moments_leaves_the_table_whole(tmp_path, wha
 
 
 def test_a_writer_that_decided_before_a_compaction_decides_again(local):
-    from mlworkbench.data.still import StillLake
+    from mlworkbench.data.still import LakeSnapshot
 
-    still = StillLake(local.path)
+    still = LakeSnapshot(local.path)
     still.read("t")
     compact(local, "t")
     with pytest.raises(MovedError):

@@ -10,7 +10,7 @@ import pytest
 
 from mlworkbench.data.commit import MovedError
 from mlworkbench.data.lake import Lake
-from mlworkbench.data.still import StillLake
+from mlworkbench.data.still import LakeSnapshot
 
 ROWS = pa.table({"worker": [0], "turn": [0]})
 
@@ -39,13 +39,13 @@ DECIDE = """
 import sys
 import pyarrow as pa
 from mlworkbench.data.commit import taking_turns
-from mlworkbench.data.still import StillLake
+from mlworkbench.data.still import LakeSnapshot
 place, turns = sys.argv[1], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
 
 def ingest(turn):
-    lake = StillLake(place)
+    lake = LakeSnapshot(place)
     known = lake.read("t")["turn"].to_list() if lake.exists("t") else []
     return 0 if turn in known else lake.append("t", pa.table({"worker": [int(sys.argv[2])], "turn": [turn]}))
 
@@ -133,13 +133,13 @@ def test_rows_of_other_columns_do_not_follow_an_overwrite_that_came_between(plac
 
 
 def test_a_lake_that_stands_still_gives_the_same_rows_twice_and_refuses_to_write_on_others(place):
-    lake, still = Lake(place), StillLake(place)
+    lake, still = Lake(place), LakeSnapshot(place)
     assert not still.exists("t")
     lake.append("t", ROWS)
     assert not still.exists("t")
     with pytest.raises(MovedError):
         still.append("t", ROWS)
-    still = StillLake(place)
+    still = LakeSnapshot(place)
     assert still.read("t").height == 1
     lake.append("t", ROWS)
     assert (still.read("t").height, still.versions) == (1, {"t": 0})
@@ -149,7 +149,7 @@ def test_a_lake_that_stands_still_gives_the_same_rows_twice_and_refuses_to_write
 
 
 def test_a_lake_that_stands_still_sees_what_it_wrote_itself(place):
-    still = StillLake(place)
+    still = LakeSnapshot(place)
     still.append("t", ROWS)
     still.append("t", ROWS)
     assert (still.read("t").height, still.version("t"), still.versions) == (2, 1, {"t": 1})
@@ -159,7 +159,7 @@ def test_a_lake_can_stand_still_at_a_version_of_the_past(place):
     lake = Lake(place)
     for _ in range(3):
         lake.append("t", ROWS)
-    still = StillLake(place, versions={"t": 1})
+    still = LakeSnapshot(place, versions={"t": 1})
     assert (still.read("t").height, still.version("t")) == (2, 1)
     with pytest.raises(MovedError):
         still.append("t", ROWS)

@@ -190,13 +190,13 @@ if point == "quarantined":
     write = module.write_quarantine
     module.write_quarantine = lambda *args, **more: (write(*args, **more), die())
 elif point == "writing":
-    whole = module.appended
+    whole = module.select_new_rows
 
     def half(*args, **more):
         yield next(iter(whole(*args, **more)))
         die()
 
-    module.appended = half
+    module.select_new_rows = half
 elif point == "written":
     append = lake.Lake.append
     lake.Lake.append = lambda self, *args, **more: (append(self, *args, **more), self.path.name == "lake" and die())[0]

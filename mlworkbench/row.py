@@ -32,9 +32,10 @@ from .values import read_value
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2
 Judge = Callable[[Any], int]
+Breaks = Callable[[Mapping[str, Any]], bool]
 
 # %% auto #0
-__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'JUDGES', 'OWN', 'WHOLE', 'RowCheck']
+__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OWN', 'WHOLE', 'RowCheck']
 
 # %% ../nbs/08_row.ipynb #1e304275
 def _number_judge(column: Column) -> Judge:
@@ -99,42 +100,67 @@ def _gone(value: object) -> bool:
 
 def _relation_judge(relation: Relation, contract: Contract) -> Judge:
     """Judge a row, as values by column, by one relation."""
-    first, second = relation.columns[:2]
-    broken = FLAGGED if relation.learned else REFUSED
-    if relation.rule == "missing":
-        return lambda row: broken if _gone(row[second]) and not _gone(row[first]) else GOOD
-    if relation.rule == "depends":
-        known = {tuple(line[:-2]): line[-2:] for line in relation.known}
+    breaks, broken = BREAKS[relation.rule](relation, contract), FLAGGED if relation.learned else REFUSED
+    return lambda row: broken if breaks(row) else GOOD
 
-        def depends(row: Mapping[str, Any]) -> int:
-            low, high = known.get(tuple(row[name] for name in relation.columns[1:]), (math.nan, math.nan))
-            return broken if row[first] < low or row[first] > high else GOOD
 
-        return depends
-    if relation.rule == "offset":
-        usual = frozenset(value for (value,) in relation.known)
+def _breaks_missing(relation: Relation, contract: Contract) -> Breaks:
+    """Find a value where another is missing."""
+    first, second = relation.columns
+    return lambda row: _gone(row[second]) and not _gone(row[first])
 
-        def shifted(row: Mapping[str, Any]) -> int:
-            one, other = row[first], row[second]
-            if _gone(one) or _gone(other):
-                return GOOD
-            shown = float(other) if relation.clock else other
-            return GOOD if offset(one, shown, relation.clock) in usual else broken
 
-        return shifted
+def _breaks_depends(relation: Relation, contract: Contract) -> Breaks:
+    """Find a number that is not as known for its keys."""
+    first, *keys = relation.columns
+    known = {tuple(line[:-2]): line[-2:] for line in relation.known}
+
+    def breaks(row: Mapping[str, Any]) -> bool:
+        low, high = known.get(tuple(row[name] for name in keys), (math.nan, math.nan))
+        return bool(row[first] < low or row[first] > high)
+
+    return breaks
+
+
+def _breaks_offset(relation: Relation, contract: Contract) -> Breaks:
+    """Find a clock that is off by an unusual number of minutes."""
+    first, second = relation.columns
+    usual = frozenset(value for (value,) in relation.known)
+
+    def breaks(row: Mapping[str, Any]) -> bool:
+        one, other = row[first], row[second]
+        if _gone(one) or _gone(other):
+            return False
+        return offset(one, float(other) if relation.clock else other, relation.clock) not in usual
+
+    return breaks
+
+
+def _breaks_bounds(relation: Relation, contract: Contract) -> Breaks:
+    """Find a difference or a ratio that is out of bounds."""
+    first, second = relation.columns
     lower = -math.inf if relation.lower is None else relation.lower
     upper = math.inf if relation.upper is None else relation.upper
     timed, ratio = contract.column(first).kind == "time", relation.rule == "ratio"
 
-    def bounded(row: Mapping[str, Any]) -> int:
+    def breaks(row: Mapping[str, Any]) -> bool:
         one, other = row[first], row[second]
         if _gone(one) or _gone(other) or (ratio and not other > 0):
-            return GOOD
+            return False
         one, other = (one, other) if timed else (float(one), float(other))
         found = one / other if ratio else (one - other) / MINUTE if timed else one - other
-        return broken if found < lower or found > upper else GOOD
+        return bool(found < lower or found > upper)
 
-    return bounded
+    return breaks
+
+
+BREAKS: dict[str, Callable[[Relation, Contract], Breaks]] = {
+    "missing": _breaks_missing,
+    "depends": _breaks_depends,
+    "offset": _breaks_offset,
+    "difference": _breaks_bounds,
+    "ratio": _breaks_bounds,
+}
 
 # %% ../nbs/08_row.ipynb #0506221a
 OWN = {"number": float, "integer": int, "boolean": bool, "category": str, "text": str}

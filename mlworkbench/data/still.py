@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from .commit import Counted
 from .lake import Lake
-from ..home import Home
+from ..core.home import Home
 
 # %% auto #0
 __all__ = ['LakeSnapshot', 'Lakes', 'open_lakes']

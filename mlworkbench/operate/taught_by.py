@@ -15,7 +15,7 @@ import polars as pl
 from ..core.home import Home
 from ..data.lake import Lake
 from ..data.source import open_source
-from ..data.still import StillLake
+from ..data.still import LakeSnapshot
 from ..errors import VersionError
 from ..errors import WorkbenchError
 from ..features.behind import rows_behind
@@ -40,7 +40,7 @@ Facts = dict[str, Any]
 ROW = "__row__"
 
 
-def training_rows(version: Version, definition: ModelDefinition, home: Home) -> tuple[pl.DataFrame, StillLake]:
+def training_rows(version: Version, definition: ModelDefinition, home: Home) -> tuple[pl.DataFrame, LakeSnapshot]:
     """Make the rows that taught a version again.
 
     Parameters
@@ -56,7 +56,7 @@ def training_rows(version: Version, definition: ModelDefinition, home: Home) -> 
     -------
     rows : polars.DataFrame
         The definition's rows that taught, in the order of training; ``__row__`` is their position in the data.
-    lake : StillLake
+    lake : LakeSnapshot
         The lake as training saw it.
 
     Raises
@@ -65,7 +65,7 @@ def training_rows(version: Version, definition: ModelDefinition, home: Home) -> 
         If other rows come out than those that taught, or a version of the lake is gone.
     """
     origin = version.manifest.get("origin") or {}
-    lake = StillLake(home.lake, versions=origin.get("lake"))
+    lake = LakeSnapshot(home.lake, versions=origin.get("lake"))
     try:
         pseudonyms = definition_pseudonyms(definition, home)
         assembled = assemble(definition, lake, rows=origin.get("rows"), pseudonyms=pseudonyms)
@@ -155,10 +155,10 @@ def training_lineage(
 
 
 def _own(
-    rows: pl.DataFrame, definition: ModelDefinition, home: Home, lake: StillLake
+    rows: pl.DataFrame, definition: ModelDefinition, home: Home, lake: LakeSnapshot
 ) -> Iterator[tuple[Mapping[str, Any], pl.DataFrame]]:
     """Trace the rows themselves: in the tables that the data came from, or in the data's own source."""
-    reading = StillLake(home.lake, versions=lake.versions)
+    reading = LakeSnapshot(home.lake, versions=lake.versions)
     data = resolve_data(definition, reading)
     for name, number in reading.versions.items():
         frame = own_rows(rows, lake, name)
@@ -181,7 +181,7 @@ def _of_source(rows: pl.DataFrame, data: Any) -> pl.DataFrame:  # noqa: ANN401, 
 
 
 def _views(
-    rows: pl.DataFrame, definition: ModelDefinition, lake: StillLake
+    rows: pl.DataFrame, definition: ModelDefinition, lake: LakeSnapshot
 ) -> Iterator[tuple[Mapping[str, Any], pl.DataFrame]]:
     """Trace what the views answered to the rows."""
     for view in definition.time_views:

@@ -19,7 +19,7 @@ from ..core.home import Home
 from ..core.settings import Settings, load_settings
 from ..data.ingest import ingest
 from ..data.lake import Lake
-from ..data.still import StillLake
+from ..data.still import LakeSnapshot
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
 from ..metrics.bootstrap import check_gates
 from ..evaluation.profile import profile_frame
@@ -188,7 +188,7 @@ def train(
     with home.lock(f"train/{definition.name}"):
         ingest_missing(definition, home, progress=progress)
         with _step(progress, "features"):
-            lake, pseudonyms = StillLake(home.lake), definition_pseudonyms(definition, home, create=True)
+            lake, pseudonyms = LakeSnapshot(home.lake), definition_pseudonyms(definition, home, create=True)
             assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
         with _step(progress, "fit"):
             fields, counts, fitted = _trained(definition, assembled)

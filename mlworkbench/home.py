@@ -141,7 +141,7 @@ def file_lock(file: Path, *, seconds: float | None = None) -> Iterator[None]:
         end = None if seconds is None else time.monotonic() + seconds
         while not _try_lock(descriptor, wait=end is None):
             if end is not None and time.monotonic() >= end:
-                raise SettingsError(f"lock {file.name}: free within {seconds:g} s; got none; wait for its holder")
+                raise SettingsError(f"lock {file.name}: free within {seconds:g} s; got none; wait for its holder").again()
             time.sleep(0.02)
         yield
     finally:

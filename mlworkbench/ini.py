@@ -24,7 +24,7 @@ SECTIONS = {
     "workbench": {"home", "port", "run_seconds", "online", "lake"},
     "models": None,
     "trust": {"types"},
-    "contract": {"flags"},
+    "contract": {"flags", "max_refused"},
     "ingest": {"future"},
 }
 

@@ -59,6 +59,8 @@ class Settings(BaseSettings):
         Address of the lake; empty for a folder of the home.
     contract_flags : str
         What becomes of a row that breaks a learned rule: ``tell``, ``refuse`` the row, or ``off`` says nothing.
+    contract_max_refused : float
+        Largest share of refused rows, 0 to 1, with which a command still ends well; a text may say ``5 %``.
     ingest_future : str
         What ingest does with rows that become available in the future: hold or take.
     """
@@ -73,6 +75,7 @@ class Settings(BaseSettings):
     online: str = Field(default="", repr=False)
     lake: str = Field(default="", repr=False)
     contract_flags: str = "tell"
+    contract_max_refused: float = Field(default=0.01, ge=0, le=1)
     ingest_future: Literal["hold", "take"] = "hold"
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
@@ -104,6 +107,16 @@ class Settings(BaseSettings):
     def _check_lake(cls, lake: str) -> str:
         """Refuse what is no address of a lake, without showing it."""
         return check_lake(lake, where="lake") if lake else lake
+
+    @field_validator("contract_max_refused", mode="before")
+    @classmethod
+    def _read_share(cls, share: object) -> object:
+        """Read ``5 %`` as 0.05."""
+        text = str(share).strip()
+        try:
+            return float(text[:-1]) / 100 if text.endswith("%") else share
+        except ValueError:
+            return share
 
     @field_validator("contract_flags")
     @classmethod

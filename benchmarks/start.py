@@ -16,7 +16,7 @@ GOALS = {"import mlworkbench": 3.0, "mlworkbench --help": 15.0}
 COMMANDS = {
     "empty interpreter": [sys.executable, "-c", "pass"],
     "import mlworkbench": [sys.executable, "-c", "import mlworkbench"],
-    "mlworkbench --help": [sys.executable, "-m", "mlworkbench.cli.main", "--help"],
+    "mlworkbench --help": [sys.executable, "-m", "mlworkbench.cli.app", "--help"],
 }
 
 

@@ -6,25 +6,37 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 import sysconfig
 from collections.abc import Iterable
+from typing import Self
 
 # %% auto #0
-__all__ = ['LIBRARY', 'SCRIPTS', 'WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError',
+__all__ = ['TRY_AGAIN', 'LIBRARY', 'SCRIPTS', 'WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError',
            'DefinitionError', 'ScoringError', 'VersionError', 'LogError', 'ProfileError', 'DeploymentError', 'RunError',
-           'Refused', 'UserCodeError', 'user_frame', 'nearest']
+           'Refused', 'UserCodeError', 'user_frame', 'exit_code_of', 'nearest']
 
 # %% ../nbs/00_errors.ipynb #57efd2af
+TRY_AGAIN = 75
+
+
 class WorkbenchError(Exception):
     """Base of every error the workbench raises on purpose; its text is one clear line.
 
     Attributes
     ----------
     exit_code : int
-        What a shell gets: 2 for bad input or usage, 1 for a refusal by a gate or a verdict.
+        What a shell gets: 2 for bad input or usage, 1 for a refusal by a gate or a verdict, 75 for what may be tried
+        again.
     """
 
     exit_code = 2
+
+    def again(self) -> Self:
+        """Mark what may be gone at the next try, as a lock that another process holds; gives the error back."""
+        self.exit_code = TRY_AGAIN
+        return self
 
     def __str__(self) -> str:
         """Give the message as one line, whatever line breaks a value brought in."""
@@ -120,6 +132,44 @@ def user_frame(error: BaseException) -> str:
             place = f"{file}, line {step.tb_lineno}, in {step.tb_frame.f_code.co_name}"
         step = step.tb_next
     return place
+
+# %% ../nbs/00_errors.ipynb #843e8239
+_PASSING = {
+    errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EBUSY, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
+    errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN,
+}  # fmt: skip
+_SAID = re.compile(
+    "database (table |schema )?is (locked|busy)|disk (is )?full|no space left|could not connect|timed out"
+    "|connection (was )?(refused|reset|closed)|temporary failure in name resolution",
+    re.IGNORECASE,
+)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Give the exit code of a command that ended with an error: its own, or 75 where it may be tried again.
+
+    Examples
+    --------
+    >>> exit_code_of(SettingsError("port: a number")), exit_code_of(OSError(errno.ENOSPC, "No space left on device"))
+    (2, 75)
+    """
+    own = error.exit_code if isinstance(error, WorkbenchError) else 2
+    cause: BaseException | None = error
+    for _ in range(20):
+        if cause is None or own != 2:
+            break
+        if _passes(cause):
+            return TRY_AGAIN
+        cause = cause.__cause__ or cause.__context__
+    return own
+
+
+def _passes(cause: BaseException) -> bool:
+    """Say whether a cause that is none of ours may be gone at the next try."""
+    if isinstance(cause, WorkbenchError):
+        return False
+    number = cause.errno if isinstance(cause, OSError) else None
+    return number in _PASSING or isinstance(cause, TimeoutError) or _SAID.search(str(cause)) is not None
 
 # %% ../nbs/00_errors.ipynb #5e615fe2
 def nearest(name: str, options: Iterable[str]) -> str:

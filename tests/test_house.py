@@ -121,7 +121,7 @@ def test_what_a_service_imports_stays_light(module: str) -> None:
     assert not heavy, f"mlworkbench.{module} brings in {sorted(heavy)}"
 
 
-@pytest.mark.parametrize("statement", ["import mlworkbench", "import mlworkbench.cli.main"])
+@pytest.mark.parametrize("statement", ["import mlworkbench", "import mlworkbench.cli.app"])
 def test_starting_imports_no_heavy_library(statement: str) -> None:
     heavy = loaded_by(statement) & {*HEAVY, "numpy", "bentoml", "pydantic", "pydantic_settings", "papermill"}
     assert not heavy

@@ -158,5 +158,5 @@ def _facts(certificate: Mapping[str, Any]) -> str:
     environment = ", ".join(f"{name} {version}" for name, version in certificate["environment"].items())
     facts = {"name": certificate["name"], **hashes, "environment": environment}
     lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    check = "mlworkbench certify --verify certificate.json"
+    check = "mlworkbench certify verify certificate.json"
     return f"<dl>{lines}</dl><p>Signed in certificate.json; check it with: <code>{check}</code></p>"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mlworkbench.cli.main import run
+from mlworkbench.cli.app import run
 from mlworkbench.cli.scaffold import write_workbench
 
 
@@ -60,7 +60,7 @@ def shell():
     """Run the command as a shell does."""
 
     def ran(*words, **more):
-        command = [sys.executable, "-c", "from mlworkbench.cli.main import main; main()", *map(str, words)]
+        command = [sys.executable, "-c", "from mlworkbench.cli.app import main; main()", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, **more)
 
     return ran

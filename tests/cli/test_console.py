@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlworkbench.cli.console import answer, bar, need, plain, text_table
-from mlworkbench.cli.place import Place, choose, definition_of, place
+from mlworkbench.cli.context import Context, choose_model, find_definition, open_context
 from mlworkbench.errors import DefinitionError, WorkbenchError
 
 
@@ -72,7 +72,7 @@ def test_a_bar_is_for_people_only(monkeypatch):
 )
 def test_a_model_that_cannot_be_settled_is_one_line(name, known, said):
     with pytest.raises(DefinitionError) as caught:
-        choose(name, known)
+        choose_model(name, known)
     assert said in str(caught.value) and "--model" in str(caught.value)
 
 
@@ -82,14 +82,14 @@ def test_a_missing_extra_is_named():
 
 
 def test_a_definition_is_found_by_name_by_place_or_because_it_is_the_only_one(workbench):
-    here = place()
-    assert {definition_of(here, name).name for name in ("", "cars", "definition:cars")} == {"cars"}
+    here = open_context()
+    assert {find_definition(here, name).name for name in ("", "cars", "definition:cars")} == {"cars"}
     with pytest.raises(DefinitionError, match="did you mean 'cars'"):
-        definition_of(here, "carz")
+        find_definition(here, "carz")
 
 
 def test_a_definition_of_another_name_than_in_the_settings_is_refused(workbench):
-    here = place()
+    here = open_context()
     settings = here.settings.model_copy(update={"models": {"bikes": here.settings.models["cars"]}})
     with pytest.raises(DefinitionError, match="must agree; got 'bikes' and 'cars'"):
-        definition_of(Place(settings, here.home), "bikes")
+        find_definition(Context(settings, here.home), "bikes")

@@ -80,7 +80,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLWORKBENCH_")}
     environment["BENTOML_HOME"] = str(folder / "bentoml")
-    start = "from mlworkbench.cli.main import main; main()"
+    start = "from mlworkbench.cli.app import main; main()"
     done = [
         subprocess.run(
             [sys.executable, "-c", start, "demo", "--rows", "400", *words],

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from mlworkbench.cli.edge import score as edge_score
+from mlworkbench.cli.serve.edge import score as edge_score
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.device import open_export, score_source

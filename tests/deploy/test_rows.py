@@ -19,7 +19,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mlworkbench.cli.score import score_lines
+from mlworkbench.cli.serve.score import score_lines
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake import Lake

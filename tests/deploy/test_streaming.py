@@ -36,7 +36,7 @@ from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version
 
 HEAVY = {"pandas", "sklearn", "polars", "pyarrow", "skops", "bentoml", "deltalake"}
-COMMAND = [sys.executable, "-c", "from mlworkbench.cli.main import main; main()", "stream"]
+COMMAND = [sys.executable, "-c", "from mlworkbench.cli.app import main; main()", "stream"]
 
 
 def read(path: str | Path) -> list[dict]:
@@ -495,7 +495,7 @@ def test_clocks_are_handed_in(version, tmp_path, workshop) -> None:
 @pytest.fixture
 def tell(environment, monkeypatch, capfd, tmp_path):
     """Run the command in this process; exit code, standard output, standard error."""
-    from mlworkbench.cli.main import run as command
+    from mlworkbench.cli.app import run as command
 
     monkeypatch.setenv("MLWORKBENCH_HOME", environment["MLWORKBENCH_HOME"])
     monkeypatch.chdir(tmp_path)

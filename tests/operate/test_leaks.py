@@ -11,6 +11,7 @@ import pytest
 
 from mlworkbench.cli.main import run
 from mlworkbench.core.home import Home
+from mlworkbench.cli.app import run
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import DefinitionError

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from mlworkbench.cli.main import run
+from mlworkbench.cli.app import run
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import Table, ingest

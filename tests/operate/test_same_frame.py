@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from mlworkbench.cli.models import frame_of
+from mlworkbench.cli.models.train import frame_of
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import request_columns

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlworkbench.cli.main import run
+from mlworkbench.cli.app import run
 from mlworkbench.client import Client
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import batch_requests, score_batch
@@ -54,8 +54,8 @@ def register_fares(home: Home) -> None:
     for model in ("fares", "fares2"):
         told("score", "asked.csv", "--model", model, "--out", f"{model}.csv")
         told("batch", "--model", model)
-        told("certify", "--model", model, "--rows", "60")
-        told("replay", "--all", "--model", model)
+        told("certify", model, "--rows", "60")
+        told("replay", "log", "--model", model)
     with start_service("fares", home=home) as service, Client(service.url) as client:
         print(client.score([{"rider": PERSON, "fare": 7.0}, {"rider": STRANGER, "fare": 7.0}], request_id="fares"))
         for wrong in ({"rider": PERSON}, {"rider": 7, "fare": 7.0}, {"ridr": PERSON, "fare": 7.0}):
@@ -102,8 +102,8 @@ def main() -> None:
     told("label", "labels.csv")
     label_from_python(home)
     told("certify", "--rows", "60")
-    told("certify", "--live", "--since", "2020-01-01T00:00:00+00:00")
-    told("replay", "--all")
+    told("certify", "served", "--start", "2020-01-01T00:00:00+00:00")
+    told("replay", "log")
     log = read_log(home.log("tips"))
     told("replay", log["prediction_id"][0])
     told("models", "show", "--json", codes=(0, 2))

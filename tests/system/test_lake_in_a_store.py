@@ -153,7 +153,7 @@ def test_all_five_deployments_are_certified_to_be_equal(workbench: Workbench, tr
     found = {one["deployment"]: (one["verdict"], one["rows"], one["missing"]) for one in told["deployments"]}
     assert found == dict.fromkeys(DEPLOYMENTS, ("equal", FLIGHTS - 1, 0))
     (file,) = (workbench.folder / "home/late/certificates").glob("*/certificate.json")
-    assert workbench.run(f"certify --verify {file}")["status"] == "valid"
+    assert workbench.run(f"certify verify {file}")["status"] == "valid"
 
 
 def test_a_prediction_is_traced_to_the_rows_it_came_from(workbench: Workbench, scored: pl.DataFrame) -> None:
@@ -170,7 +170,7 @@ def test_a_prediction_is_traced_to_the_rows_it_came_from(workbench: Workbench, s
 def test_training_rows_and_versions_say_where_they_came_from_and_who_needs_them(
     workbench: Workbench, scored: pl.DataFrame
 ) -> None:
-    (row,) = workbench.run("lake lineage --from 200 --rows 1")["rows"]
+    (row,) = workbench.run("lake lineage --skip 200 --rows 1")["rows"]
     (table,), (weather, before) = row["tables"], row["views"]
     flight, known = (workbench.row(one["table"], one["source_row"]) for one in (table, weather))
     moments = (datetime.fromisoformat(flight["at"]), datetime.fromisoformat(table["available_at"]))
@@ -191,7 +191,7 @@ def test_what_was_predicted_is_computed_again_after_the_lake_moved_on(
     assert files == {"flights": (1, 1), "weather": (2, 1)}
     workbench.run("lake vacuum --hours 0 --force")
     assert workbench.run(f"replay {scored['prediction_id'][299]}") == before
-    told = workbench.run("replay --all --limit 399")
+    told = workbench.run("replay log --rows 399")
     assert told["replayed"] == told["equal"] == scored.height
 
 

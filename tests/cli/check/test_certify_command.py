@@ -1,0 +1,179 @@
+"""`mlworkbench certify` as a release script sees it: JSON, exit codes, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mlworkbench.core.home import Home
+from mlworkbench.operate.certificate import SUMMARY
+from mlworkbench.operate.ways import DEPLOYMENTS, WAYS
+from mlworkbench.scoring.registry import Registry
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """A batch that answers a hundredth more."""
+    right = WAYS["batch"]
+
+    def shifted(version, asked, home):
+        told = right(version, asked, home)
+        return replace(told, scores=told.scores + 0.01)
+
+    monkeypatch.setitem(WAYS, "batch", shifted)
+
+
+@pytest.mark.system
+def test_training_certifies_before_it_promotes_and_certify_says_so_again(workbench, facts, tell):
+    trained = facts("train", "--promote")
+    assert trained["promoted"] is True
+    assert trained["certificate"]["verdict"] == "equal"
+    story = facts("models", "history")["history"]
+    assert story[0]["basis"].startswith("certificate ")
+    found = facts("certify")
+    assert list(found) == ["verdict", "rows", "rejected", "anchor", "deployments"]
+    assert found["verdict"] == "equal" and found["rows"] > 0
+    assert [row["deployment"] for row in found["deployments"]] == list(DEPLOYMENTS)
+    assert all(list(row) == list(SUMMARY) for row in found["deployments"])
+    records = Registry(Home.open()).certificates.of(trained["version"])
+    assert len(records) == 2
+    file = Home.open().path / records[0].file
+    assert facts("certify", "verify", file)["status"] == "valid"
+    file.write_text(file.read_text().replace('"missing": 0', '"missing": 2', 1))
+    code, out, err = tell("certify", "verify", file)
+    assert (code, out, err) == (1, "altered: certificate.json is not what was signed\n", "")
+
+
+def test_a_refused_deployment_is_not_promoted_and_leaves_with_one(workbench, tell, wrong, monkeypatch):
+    for name in set(WAYS) - {"one_off", "batch"}:
+        monkeypatch.setitem(WAYS, name, WAYS["one_off"])
+    code, out, err = tell("train", "--promote", "--json")
+    assert code == 1
+    told = json.loads(out.strip().splitlines()[-1])
+    assert (told["promoted"], told["certificate"]["verdict"]) == (False, "refused")
+    assert "must answer every row like the reference" in err and "not promoted" in err
+    assert Registry(Home.open()).champion("cars") is None
+    code, out, err = tell("certify", told["version"], "--rows", 20, "--json")
+    assert code == 1 and json.loads(out)["verdict"] == "refused"
+    code, out, err = tell("models", "promote", told["version"], "--why", "now")
+    assert code == 1 and "has a certificate of" in err
+    code, out, err = tell("models", "promote", told["version"], "--why", "now", "--override", "compared by hand")
+    assert code == 0
+    assert Registry(Home.open()).history("cars")[0]["basis"] == "override: compared by hand"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rows", "5", "--all"], "--rows: not with --all; got 5"),
+        (["--live"], "No such option: --live"),
+        (["served", "--last", "soon"], "--last: day, hour, or a number of them; got 'soon'"),
+        (["served", "--last", "day", "--start", "2013-01-01"], "--start: not with --last; got 2013-01-01"),
+        (["verify", "nothing.json"], "a certificate that can be read"),
+        (["verify"], "FILE"),
+        (["--rows", "0"], "--rows"),
+        (["carz"], "did you mean 'cars'?"),
+        (["verify", "c.json", "--all"], "No such option: --all"),
+        (["verify", "c.json", "--model", "cars"], "No such option: --model"),
+        (["served", "--start", "2013-01-01T00:00:00+00:00", "--rows", "5"], "No such option: --rows"),
+        (["served", "--start", "2013-01-01T00:00:00+00:00", "--all"], "No such option: --all"),
+        (["served", "--start", "2013-01-01T00:00:00+00:00", "--version", "1f3a"], "No such option: --version"),
+    ],
+)
+def test_mistakes_are_one_line_each(workbench, tell, words, said):
+    Home.open()
+    code, out, err = tell("certify", *words)
+    assert code == 2 and said in err and err.count("\n") == 1 and out == ""
+
+
+def test_served_answers_are_recomputed_from_the_command_line(workbench, facts, tell, tmp_path):
+    facts("train")
+    code, _, err = tell("certify", "served", "--start", "2020-01-01T00:00:00+00:00")
+    assert code == 2 and err.count("\n") == 1
+    facts("batch")
+    found = facts("certify", "served", "--start", "2020-01-01T00:00:00+00:00")
+    assert (found["verdict"], found["deployments"][0]["deployment"]) == ("equal", "batch")
+    code, out, _ = tell("certify", "served", "--start", "2020-01-01T00:00:00+00:00")
+    assert code == 0 and "metric: " in out
+
+
+def test_an_example_is_certified_without_a_settings_file_and_no_other_model_is_taken_for_one():
+    from mlworkbench.cli.check.certify import example_definition
+
+    assert example_definition("flights").name == "flights"
+    assert example_definition("penguins") is None
+    assert example_definition("cars") is None
+
+
+def test_checking_a_file_or_what_was_served_makes_no_home(clean, tell):
+    (clean / "certificate.json").write_text("{}")
+    for words in (("verify", "certificate.json"), ("served", "--start", "2013-01-01T00:00:00+00:00")):
+        code, _, err = tell("certify", *words)
+        assert code == 2 and "a home that exists; got none" in err and err.count("\n") == 1
+    assert [path.name for path in clean.iterdir()] == ["certificate.json"]
+
+
+def test_rows_that_break_the_contract_are_told(monkeypatch):
+    from types import SimpleNamespace
+
+    from mlworkbench.cli.check.certify import certificate_lines
+
+    anchor = {"verdict": "undecided", "reason": "made before the anchor"}
+    fields = {"version": "cars:1f3a", "rows": 5000, "rejected": 12, "anchor": anchor}
+    made = SimpleNamespace(fields=fields, verdict="equal", summary={"deployments": []}, path="c.json", page="c.html")
+    assert certificate_lines(made)[0] == "cars:1f3a: equal on 5,000 rows, 12 left out that break the contract"
+    assert certificate_lines(made)[1] == "anchor: undecided: made before the anchor"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Every deployment is equal, and no service is started."""
+    from mlworkbench.operate import examine as page
+    from mlworkbench.operate.verdict import DeploymentVerdict
+
+    def equal(version, good, apart, *, deployment, way):
+        return DeploymentVerdict(deployment, "equal", len(good))
+
+    monkeypatch.setattr(page, "examine_one", equal)
+
+
+UNDECIDED = {"metric": "auc", "verdict": "undecided"}
+
+
+@pytest.mark.parametrize(
+    ("gates", "why"),
+    [
+        ({"verdict": "undecided", "gates": [UNDECIDED]}, ""),
+        ({"verdict": "undecided", "gates": []}, "trained; it declares no gates"),
+        ({"verdict": "pass", "gates": [{"metric": "auc", "verdict": "pass"}]}, "its gates passed at training"),
+    ],
+)
+def test_training_promotes_what_passed_its_gates_or_declares_none(workbench, tell, quick, monkeypatch, gates, why):
+    from mlworkbench.operate import training
+
+    right = training.train
+    monkeypatch.setattr(training, "train", lambda *given, **more: replace(right(*given, **more), gates=gates))
+    code, out, err = tell("train", "--promote", "--json")
+    assert [line["why"] for line in Registry(Home.open()).history("cars")] == ([why] if why else [])
+    told = json.loads(out.strip().splitlines()[-1])
+    assert told["promoted"] is bool(why) and ("certificate" in told) is bool(why)
+    if not why:
+        assert code == 1 and "all must pass; got undecided; the version is kept and not promoted" in err
+
+
+def test_the_basis_is_printed_and_the_champion_is_not_promoted_again_in_silence(workbench, facts, tell, quick):
+    version = facts("train")["version"]
+    facts("certify", "--rows", "1")
+    code, _, err = tell("models", "promote", version, "--why", "now")
+    assert code == 1 and "which is on 1 of at least 150 rows" in err
+    facts("certify")
+    code, out, _ = tell("models", "promote", version, "--why", "now")
+    assert code == 0 and out.startswith(f"champion of cars: {version}, certificate ") and out.endswith(", 150 rows\n")
+    code, out, _ = tell("models", "promote", version, "--why", "again")
+    assert code == 0 and out.startswith(f"{version}: already champion of cars, certificate ")
+    facts("certify")
+    told = facts("models", "promote", version, "--why", "certified again")
+    assert told["moved"] is True
+    assert [line["why"] for line in facts("models", "history")["history"]] == ["now", "certified again"]

@@ -20,11 +20,11 @@ from .console import refuse_beside
 from ..errors import DefinitionError, Refused, VersionError, WorkbenchError, nearest
 
 if TYPE_CHECKING:
+    from mlworkbench.core.home import Home
+    from mlworkbench.core.settings import Settings
     from mlworkbench.data.sql import SqlSource
-    from mlworkbench.home import Home
     from mlworkbench.scoring.definition import ModelDefinition
     from mlworkbench.scoring.registry import Registry
-    from mlworkbench.settings import Settings
 
 # %% auto #0
 __all__ = ['Context', 'open_context', 'open_registry', 'user_name', 'known_models', 'choose_model', 'known_model',
@@ -41,7 +41,7 @@ class Context:
 
 def open_context(*, create: bool = True) -> Context:
     """Read the settings and open the home; `create` makes it where it is not there yet."""
-    from mlworkbench.settings import Home, load_settings
+    from mlworkbench.core.settings import Home, load_settings
 
     settings = load_settings()
     return Context(settings, Home.open(create=create))
@@ -202,7 +202,7 @@ def refuse_many(here: Context, scored: int, rejected: int) -> None:
     Refused
         If their share is larger than ``[contract] max_refused``.
     """
-    share, allowed = rejected / max(scored + rejected, 1), here.settings.contract_max_refused
+    share, allowed = rejected / max(scored + rejected, 1), here.settings.max_refused
     if share > allowed:
         got = f"{rejected:,} of {scored + rejected:,} rows ({share:.1%})"
         way = "the output is kept; correct the source, or raise [contract] max_refused"

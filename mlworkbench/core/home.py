@@ -252,3 +252,4 @@ def _bring_up_to_date(path: Path) -> None:
         for number in range(found, FORMAT):
             MIGRATIONS[number](path)
             write_file(path / "format", f"{number + 1}\n".encode(), mode=0o600)
+

@@ -37,8 +37,8 @@ from ..times import parse_time
 __all__ = ['served', 'recomputed', 'sorted_rows']
 
 # %% ../../nbs/operate/61_kept.ipynb #852ef247
-def served(model: str, home: Home, *, since: str) -> pl.DataFrame:
-    """Give the log rows that were served since a time.
+def served(model: str, home: Home, *, since: str, until: str = "") -> pl.DataFrame:
+    """Give the log rows that were served in the half-open interval [since, until).
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def served(model: str, home: Home, *, since: str) -> pl.DataFrame:
         Name of the model.
     home : Home
         Holds the log.
-    since : str
-        UTC text with an offset; by the time at which an answer was logged.
+    since, until : str
+        UTC text with an offset; by the time at which an answer was logged. An empty `until` is open.
 
     Returns
     -------
@@ -60,7 +60,9 @@ def served(model: str, home: Home, *, since: str) -> pl.DataFrame:
         If none was served since then.
     """
     log = read_log(home.log(model)).filter(pl.col("role") == "served")
-    found = log.filter((pl.col("logged_at").cast(pl.Int64) >= parse_time(since)).fill_null(value=True))
+    moment = pl.col("logged_at").cast(pl.Int64)
+    found = log.filter((moment >= parse_time(since)).fill_null(value=True))
+    found = found.filter((moment < parse_time(until)).fill_null(value=True)) if until else found
     if found.is_empty():
         last = ", ".join(str(moment) for moment in log["logged_at"].tail(1).to_list()) or "never"
         raise DeploymentError(f"{model}: at least one answer served since {since}; got none; the last was at {last}")

@@ -145,8 +145,8 @@ class LiveVerdict:
         return f"{self.model}: every answer served must be that of the training way; got {'; '.join(said)}; see the log"
 
 
-def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
-    """Compute again what a model served since a time, and hold the answers against it.
+def certify_served(model: str, home: Home, *, since: str, until: str = "") -> LiveVerdict:
+    """Compute again what a model served in an interval, and hold the answers against it.
 
     Parameters
     ----------
@@ -154,8 +154,8 @@ def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
         Name of the model.
     home : Home
         Holds log and lake.
-    since : str
-        UTC text with an offset.
+    since, until : str
+        UTC text with an offset; an empty `until` is open.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
     WorkbenchError
         If nothing was served since then.
     """
-    log = served(model, home, since=since)
+    log = served(model, home, since=since, until=until)
     verdicts = [
         (tag, one)
         for tag in log["version"].unique(maintain_order=True).to_list()

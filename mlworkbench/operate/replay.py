@@ -103,6 +103,7 @@ def replay_many(
     *,
     ids: Sequence[str] | None = None,
     since: str | None = None,
+    until: str | None = None,
     limit: int | None = None,
 ) -> ReplayReport:
     """Compute predictions of a model again, and hold them against the log.
@@ -115,8 +116,8 @@ def replay_many(
         Holds log and lake.
     ids : sequence of str, optional
         Only these; each must be there.
-    since : str, optional
-        Only those logged at this time or later, UTC text with offset.
+    since, until : str, optional
+        Only those logged at this time or later, and before that one; UTC text with offset.
     limit : int, optional
         At most so many, the newest.
 
@@ -135,6 +136,8 @@ def replay_many(
             raise LogError(f"prediction id: one of the log of {model}; got {name!r}; see <home>/{model}/log.sqlite")
     if since is not None:
         log = log.filter(pl.col("logged_at").cast(pl.Int64) >= parse_time(since))
+    if until is not None:
+        log = log.filter(pl.col("logged_at").cast(pl.Int64) < parse_time(until))
     if limit is not None:
         log = log.tail(limit)
     if log.is_empty():

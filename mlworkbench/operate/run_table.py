@@ -117,7 +117,7 @@ def hold_run(home: Home, model: str, run_id: str) -> Iterator[None]:
     try:
         if not _try_lock(handle, patience=0.5):
             rule = "must not be running already"
-            raise RunError(f"run_id: {rule}; got {run_id!r} of {model}; wait, or give another run_id")
+            raise RunError(f"run_id: {rule}; got {run_id!r} of {model}; wait, or give another run_id").again()
         yield
     finally:
         os.close(handle)

@@ -255,7 +255,7 @@ class Registry:
         basis = basis or (override.strip() and f"override: {override.strip()}")
         if not basis:
             rule = f"a champion has a certificate of {', '.join(declared)}"
-            way_out = f"run mlworkbench certify --version {tag.partition(':')[2][:12]}, or --override with a reason"
+            way_out = f"run mlworkbench certify {tag[: tag.find(':') + 13]}, or --override with a reason"
             raise Refused(f"{tag}: {rule}; got {got}; {way_out}")
         return basis
 

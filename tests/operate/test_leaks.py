@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from mlworkbench.cli.main import run
-from mlworkbench.core.home import Home
 from mlworkbench.cli.app import run
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import DefinitionError

@@ -52,7 +52,8 @@ def sqlite_error(action: str, path: Path, failed: Exception, error: type[Workben
     'cannot read the log log.sqlite: database is locked; another process writes it; wait until it has ended, and repeat'
     """
     word = next((word for word in _WAYS if word in str(failed)), "")
-    said = error(f"cannot {action} {path}: {failed}; {_WAYS.get(word, 'see the path and its permissions')}")
+    other = "nothing was written" if isinstance(failed, sqlite3.IntegrityError) else "see the path and its permissions"
+    said = error(f"cannot {action} {path}: {failed}; {_WAYS.get(word, other)}")
     if word in ("locked", "full"):
         said.exit_code = TRY_AGAIN
     return said

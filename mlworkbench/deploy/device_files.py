@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.files import write_synced
 from .stream_append import encoded
 from ..errors import DeploymentError
-from ..scoring.files import write_bytes
 
 # %% auto #0
 __all__ = ['DEVICE_NAME', 'SOURCE', 'LETTER', 'fingerprint', 'source_name', 'rejected_file', 'replace_rejected']
@@ -134,7 +134,7 @@ def replace_rejected(dead: Path, letters: Sequence[Mapping[str, Any]]) -> None:
         return
     part = dead.with_name(f".{dead.name}.{os.getpid()}")
     try:
-        write_bytes(part, encoded(letters))
+        write_synced(part, encoded(letters))
         part.replace(dead)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -17,13 +17,13 @@ from importlib import metadata
 from importlib import resources
 from pathlib import Path
 
+from ..core.files import write_synced
 from ..core.home import Home
 from .path import personal_columns
 from .path import require_deployment
 from .serving import service_folder
 from ..errors import DeploymentError
 from ..scoring.files import json_text
-from ..scoring.files import write_bytes
 from ..scoring.signature import read_signed, signed, signing_key
 from ..scoring.version import Version
 
@@ -217,7 +217,7 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
     place = Path(tempfile.mkdtemp(prefix=".export-", dir=base))
     try:
         for name, data in files.items():
-            write_bytes(place / name, data)
+            write_synced(place / name, data)
         place.chmod(0o755)
         if not there:
             place.replace(folder)

@@ -22,6 +22,7 @@ from ..core.files import hold_lock
 from ..core.home import Home
 from ..core.jsontext import to_json
 from ..core.settings import load_settings
+from ..core.sqlite import sqlite_error
 from .edge_lines import AGAIN
 from .edge_lines import is_number
 from .edge_lines import read_predictions
@@ -31,9 +32,8 @@ from ..errors import LogError
 from ..errors import VersionError
 from ..errors import WorkbenchError
 from ..evaluation.log import PredictionLog
-from ..evaluation.log import connect
-from ..evaluation.log import log_error
 from ..evaluation.record import FIELDS
+from ..evaluation.schema import connect
 from ..faults import shorten
 from ..features.view import view_of
 from ..pseudonym import is_pseudonym
@@ -241,7 +241,7 @@ def _logged(path: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise log_error(path, error) from error
+        raise sqlite_error("read the prediction log", path, error, LogError) from error
     return [dict(zip(FIELDS, values, strict=True)) for values in found]
 
 

@@ -5,14 +5,12 @@
 # %% ../../nbs/deploy/44_repeat.ipynb #068dd013
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.sqlite import SqliteFile
 from ..errors import LogError
 
 # %% auto #0
@@ -46,9 +44,5 @@ def answered_otherwise(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
         If the log cannot be read.
     """
     wanted = {row["prediction_id"]: (row["entity"], row["key"], row["features"]) for row in rows}
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
-            found = connection.execute(_ASKED, [json.dumps(list(wanted))]).fetchall()
-    except sqlite3.Error as error:
-        raise LogError(f"{path}: {error}; the request was not scored; check the file and repeat") from error
+    found = SqliteFile(path, "prediction log", LogError).rows(_ASKED, [json.dumps(list(wanted))])
     return any(tuple(asked) != wanted[name] for name, *asked in found)

@@ -5,16 +5,14 @@
 # %% ../../nbs/deploy/53_stream_append.ipynb #6d2e83f2
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.files import try_lock
 from ..core.jsontext import encode_plain, to_plain
 from ..errors import DeploymentError
 
@@ -127,15 +125,14 @@ class Appender:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not try_lock(descriptor):
+                    rule = "one worker writes it at a time; another one does now"
+                    raise DeploymentError(f"{self.path}: {rule}; stop that one, or name another file")
                 if os.fstat(descriptor).st_nlink:
                     return descriptor
-            except OSError:
+            except (OSError, DeploymentError):
                 os.close(descriptor)
                 raise
-        except BlockingIOError:
-            rule = "one worker writes it at a time; another one does now"
-            raise DeploymentError(f"{self.path}: {rule}; stop that one, or name another file") from None
         except OSError as error:
             rule = f"a file that can be written; {os.strerror(error.errno or 0)}"
             raise DeploymentError(f"{self.path}: {rule}; name another") from None

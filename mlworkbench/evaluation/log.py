@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Any, Self, TypedDict
 
 from ..core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
+from ..core.sqlite import sqlite_error, transaction
 from ..errors import LogError
 from .record import FIELDS
 from .record import input_identities as input_identities
 from .record import log_rows as log_rows
 from .record import prediction_id as prediction_id
 from .schema import connect as connect
-from .schema import log_error as log_error
 
 # %% auto #0
 __all__ = ['PredictionLog', 'write_all', 'LabelRow', 'append_labels']
@@ -101,7 +101,7 @@ class PredictionLog:
             with self._turn:
                 found = self._opened().execute(_FIND, [json.dumps(list(ids))]).fetchall()
         except sqlite3.Error as error:
-            raise log_error(self.path, error) from error
+            raise sqlite_error("read the prediction log", self.path, error, LogError) from error
         return {row[0]: dict(zip(_FOUND, row[1:], strict=True)) for row in found}
 
     def close(self) -> None:
@@ -143,20 +143,14 @@ def write_all(connection: sqlite3.Connection, path: Path, insert: str, rows: Seq
         If the transaction failed; then it was undone.
     """
     try:
-        connection.execute("BEGIN IMMEDIATE")
         before = connection.total_changes
-        try:
+        with transaction(connection):
             connection.executemany(insert, rows)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         return connection.total_changes - before
     except sqlite3.ProgrammingError as error:
         raise LogError(f"{path}: a row is not as log_rows makes it: {error}") from error
     except sqlite3.Error as error:
-        raise log_error(path, error) from error
+        raise sqlite_error("write the prediction log", path, error, LogError) from error
 
 # %% ../../nbs/evaluation/40_log.ipynb #4a60dc2c
 class LabelRow(TypedDict, total=False):

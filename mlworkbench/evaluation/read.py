@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ..contract import parse_time
 from ..core.jsontext import holds_half, to_json
+from ..core.sqlite import open_sqlite, sqlite_error
 from ..errors import LogError
 from .record import FIELDS
-from .schema import log_error
+
 
 # %% auto #0
 __all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictions', 'read_call', 'logged_scores', 'read_labels',
@@ -38,7 +39,7 @@ def _read(path: Path | str, source: str, values: Sequence[Any], fields: Sequence
     if not file.is_file():
         raise LogError(f"{file}: no prediction log there; score something first, or check the home and the model")
     try:
-        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+        connection = open_sqlite(file, read_only=True)
         try:
             table = source.partition(" ")[0]
             held = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
@@ -47,7 +48,7 @@ def _read(path: Path | str, source: str, values: Sequence[Any], fields: Sequence
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise log_error(file, error) from error
+        raise sqlite_error("read the prediction log", file, error, LogError) from error
     schema = {name: pl.Int64 if name in _INTEGERS else pl.String for name in fields}
     try:
         found = pl.DataFrame(rows, schema=schema, orient="row")

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from ..core.sqlite import open_sqlite, sqlite_error, transaction
 from ..errors import LogError
 from .record import SCHEMA_VERSION
 
 # %% auto #0
-__all__ = ['SCHEMA', 'log_error', 'connect']
+__all__ = ['SCHEMA', 'connect']
 
 # %% ../../nbs/evaluation/39_schema.ipynb #a2fc67f2
 SCHEMA = """
@@ -35,35 +34,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS labels_by_name
 _LATER = (("predictions", "request"), ("predictions", "key"), ("labels", "key"))  # columns of schema 2, 3, 3
 
 
-def log_error(path: Path, error: Exception) -> LogError:
-    """Say in one line why the log could not be used, and the way out.
 
-    Parameters
-    ----------
-    path : Path
-        File of the log.
-    error : Exception
-        What SQLite or the operating system raised.
-
-    Returns
-    -------
-    LogError
-        To be raised.
-
-    Examples
-    --------
-    >>> str(log_error(Path("log.sqlite"), sqlite3.OperationalError("database or disk is full")))
-    'log.sqlite: database or disk is full; nothing was written; free some space and repeat'
-    """
-    ways = {
-        "locked": "another process is writing; wait for it to finish and repeat",
-        "full": "nothing was written; free some space and repeat",
-        "disk I/O": "nothing was written; see whether the disk has space and the file its permissions",
-        "readonly": "allow writing to the file and its folder",
-        "not a database": "the file is damaged or no log; move it away",
-    }
-    out = next((way for word, way in ways.items() if word in str(error)), "check the path and its permissions")
-    return LogError(f"{path}: {error}; {out}")
 
 # %% ../../nbs/evaluation/39_schema.ipynb #7c4adfff
 def connect(path: Path, *, wait: float = 30.0) -> sqlite3.Connection:
@@ -87,48 +58,29 @@ def connect(path: Path, *, wait: float = 30.0) -> sqlite3.Connection:
         If the file cannot be used, or a newer package wrote it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
-        _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), wait)
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection = open_sqlite(path, seconds=wait, wal=True)
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found < SCHEMA_VERSION:
-            _bring_up(connection)
-    except (sqlite3.Error, OSError) as error:
-        raise log_error(path, error) from error
+            with transaction(connection):
+                _bring_up(connection)
+    except sqlite3.Error as error:
+        raise sqlite_error("open the prediction log", path, error, LogError) from error
     if found > SCHEMA_VERSION:
         raise LogError(f"{path}: schema version at most {SCHEMA_VERSION}; got {found}; upgrade mlworkbench")
     return connection
 
 
 def _bring_up(connection: sqlite3.Connection) -> None:
-    """Write the schema of a new file, or bring that of an older one up, in one transaction."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
-        connection.execute("DROP INDEX IF EXISTS labels_once")  # of schema 2, which had no key
-        for table, column in _LATER:
-            held = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-            if held and column not in held:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
-        for statement in SCHEMA.split(";")[:-1]:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={max(found, SCHEMA_VERSION)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    """Write the schema of a new file, or bring that of an older one up, inside a transaction."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
+    connection.execute("DROP INDEX IF EXISTS labels_once")  # of schema 2, which had no key
+    for table, column in _LATER:
+        held = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if held and column not in held:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    for statement in SCHEMA.split(";")[:-1]:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={max(found, SCHEMA_VERSION)}")
 
 
-def _patiently(step: Callable[[], object], wait: float) -> None:
-    """Repeat a step while another process holds the lock, at most `wait` seconds."""
-    end = time.monotonic() + wait
-    while True:
-        try:
-            step()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.01)
+

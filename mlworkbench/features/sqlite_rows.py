@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.files import make_private
+from ..core.sqlite import open_sqlite, sqlite_error
 from ..errors import FeatureError
 from .declare import View
 from .sqlite_read import read_asked
@@ -62,22 +62,15 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """
     if read_only and not path.is_file():
         raise FeatureError(f"online store {path}: is not there; run `mlworkbench features materialize`")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not read_only:
-        make_private(path)
-    mode = "ro" if read_only else "rwc"
     try:
-        address = f"{path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+        connection = open_sqlite(path, seconds=60, wal=True, read_only=read_only)
         found = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if found > FORMAT:
             raise FeatureError(f"online store {path}: format {found} is newer than {FORMAT}; update mlworkbench")
         if not read_only and found < FORMAT:
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; PRAGMA user_version={FORMAT}; COMMIT")
-        connection.execute("PRAGMA synchronous=NORMAL")
     except sqlite3.Error as error:
-        raise FeatureError(f"online store {path}: cannot be opened: {error}; materialize into another file") from error
+        raise sqlite_error("open the online store", path, error, FeatureError) from error
     return connection
 
 # %% ../../nbs/features/22_sqlite_rows.ipynb #52fffd29
@@ -171,7 +164,7 @@ class SqliteRows(RowStore):
                 self._settle()
             self._lock.release()
         if begun and isinstance(error, sqlite3.Error):
-            raise FeatureError(f"online store {self.path}: {error}; nothing was changed") from error
+            raise sqlite_error("use the online store", self.path, error, FeatureError) from error
 
     def _settle(self) -> None:
         """Take back what was not committed; what was noted before a write is read again."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.files import write_synced
 from ..core.home import Home
 from ..errors import VersionError
 from .anchor_told import anchor_line, anchor_of
@@ -31,7 +32,6 @@ from ..scoring.certificates import record_of
 from ..scoring.definition import ModelDefinition
 from ..scoring.evidence import ROWS
 from ..scoring.files import environment
-from ..scoring.files import write_bytes
 from ..scoring.registry import Registry
 from ..scoring.signature import read_signed
 from ..scoring.signature import signed
@@ -194,8 +194,8 @@ def _write(fields: dict[str, Any], home: Home) -> Certificate:
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with home.lock(f"certificates/{fields['model']}"):
         part = fresh_folder(place, ".part-")
-        write_bytes(part / "certificate.html", page)
-        write_bytes(part / "certificate.json", text.encode())
+        write_synced(part / "certificate.html", page)
+        write_synced(part / "certificate.json", text.encode())
         part.rename(place / fields["name"])
     return Certificate(whole, place / fields["name"] / "certificate.json")
 

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ..core.files import write_file
+from ..core.jsontext import to_plain
+from ..errors import RunError
 
 # %% auto #0
 __all__ = ['write_json', 'describe_cell', 'current_cell', 'kill_family', 'execute', 'work']
@@ -29,38 +31,17 @@ def write_json(path: Path, value: object) -> Path:
     path : Path
         Where; its folder exists.
     value : JSON value
-        Numbers that are not finite become ``null``; other objects their text.
+        NaN becomes ``null``, an infinity ``"Infinity"``; other objects their text.
 
     Returns
     -------
     Path
         `path`.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(_plain(value), file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    text = json.dumps(to_plain(value, as_text=True), indent=1, allow_nan=False)
+    write_file(path, f"{text}\n".encode(), mode=0o600, error=RunError)
     return path
 
-
-def _plain(value: object) -> object:
-    """Turn numpy numbers, paths, and numbers that are not finite into what JSON has."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | None) else str(value)
 
 # %% ../../nbs/operate/63_run_worker.ipynb #816a0dc9
 def describe_cell(cells: list[Mapping[str, Any]], index: int) -> str:

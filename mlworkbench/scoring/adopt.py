@@ -9,13 +9,12 @@ import datetime
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ..core.home import Home
+from ..core.sqlite import SqliteFile
 from ..errors import VersionError
 from .files import MANIFEST
 from .owners import read_owners
@@ -27,18 +26,14 @@ __all__ = ['SOON', 'spoken_of', 'first_made', 'adoptable']
 _KEPT = (("alias", "tag"), ("history", "old"), ("history", "new"), ("certificate", "tag"))
 
 
-def _column(file: Path, table: str, column: str) -> set[str]:
+def _column(file: Path, name: str, column: str) -> set[str]:
     """Give the different texts of a column; none where there is no such table, or the file is none."""
-    if not file.is_file():
-        return set()
+    table = SqliteFile(file, "table", VersionError)
     try:
-        with closing(sqlite3.connect(file, timeout=30)) as db:
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-                return set()
-            return {str(text) for (text,) in db.execute(f"SELECT DISTINCT {column} FROM {table}") if text}
-    except sqlite3.OperationalError as error:
-        raise VersionError(f"{file}: a file that can be read now; got {error}; repeat the command") from error
-    except sqlite3.DatabaseError:
+        return {str(text) for (text,) in table.rows(f"SELECT DISTINCT {column} FROM {name}") if text}
+    except VersionError as error:
+        if isinstance(error.__cause__, sqlite3.OperationalError):
+            raise
         return set()
 
 

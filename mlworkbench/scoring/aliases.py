@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sqlite3
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.files import make_private
+from ..core.sqlite import SqliteFile
 from ..errors import VersionError
 
 # %% auto #0
@@ -66,32 +64,19 @@ class Aliases:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._file = SqliteFile(path, "table of aliases", VersionError)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file, inside one transaction that waits for others."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._file.write() as connection:
             if "basis" not in _columns(connection):
                 _make_tables(connection)
             yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        finally:
-            connection.close()
 
     def get(self, model: str) -> dict[str, str]:
         """Give a model's aliases and their tags."""
-        if not self.path.exists():
-            return {}
-        with self._open() as db:
-            return dict(db.execute("SELECT alias, tag FROM alias WHERE model = ? ORDER BY alias", (model,)).fetchall())
+        return dict(self._file.rows("SELECT alias, tag FROM alias WHERE model = ? ORDER BY alias", (model,)))
 
     def move(self, model: str, alias: str, tag: str | None, *, who: str, why: str, basis: str = "") -> str | None:
         """Point an alias at a tag (None takes it away) and write the line of history; one transaction.
@@ -177,7 +162,7 @@ class Aliases:
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Give every move of a model's aliases, oldest first."""
-        if not self.path.exists():
+        if not self._file.path.exists():
             return []
         query = "SELECT at, alias, verb, old, new, who, why, basis FROM history WHERE model = ? ORDER BY id"
         with self._open() as db:

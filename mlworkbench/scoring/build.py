@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
+from ..core.files import write_synced
 from ..errors import ScoringError
 from ..features.view import RowFunction, View, declaration_of
 from .code import collect_code
 from .deciding import Ruling, settle
 from .decision import DEPENDS, class_names, scale_of, tolerance_of
 from .dump import array_digest, dump_bytes, dump_digest, load_pipeline, named_modules
-from .files import content_id, environment, json_digest, json_text, write_bytes
+from .files import content_id, environment, json_digest, json_text
 from .files import write_manifest
 from .frame import FeatureFrame
 from .golden import golden_lines, request_rows
@@ -227,7 +228,7 @@ def build_version(folder: Path, **fields: Field) -> str:
     if folder.exists() and any(folder.iterdir()):
         raise ScoringError(f"{folder.name}: a version is built in an empty folder; got one with files; give another")
     data = dump_bytes(parts.pipeline)
-    write_bytes(folder / "pipeline.skops", data)
+    write_synced(folder / "pipeline.skops", data)
     code, functions = collect_code(parts.row_functions)
     own = own_modules(named_modules(data))
     modules = {module: f"code/own/{module}.py" for module in own}
@@ -273,9 +274,9 @@ def _contracts(parts: Parts) -> dict[str, Any]:
 def _write_parts(folder: Path, parts: Parts, documents: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     more = {name: value for name, value in (("trials.json", parts.trials), ("usual.json", parts.usual)) if value}
     for name, value in {**documents, "profile.json": dict(parts.profile), **more}.items():
-        write_bytes(folder / name, json_text(value).encode())
+        write_synced(folder / name, json_text(value).encode())
     for name, data in {**files, "card.md": parts.card.encode()}.items():
-        write_bytes(folder / name, data)
+        write_synced(folder / name, data)
 
 
 def _manifest(parts: Parts, identity: Mapping[str, str]) -> dict[str, Any]:

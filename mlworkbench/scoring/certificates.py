@@ -5,17 +5,14 @@
 # %% ../../nbs/scoring/37_certificates.ipynb #7e18f570
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.files import make_private
 from ..core.home import Home
+from ..core.sqlite import SqliteFile
 from ..errors import VersionError
 
 # %% auto #0
@@ -77,15 +74,15 @@ def record_of(path: Path, home: Home) -> CertificateRecord:
     return CertificateRecord(*told, hashlib.sha256(content).hexdigest(), str(path.relative_to(home.path)))
 
 # %% ../../nbs/scoring/37_certificates.ipynb #5ac34c6e
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS certificate (
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS certificate (
     name TEXT PRIMARY KEY NOT NULL, tag TEXT NOT NULL, at TEXT NOT NULL, verdict TEXT NOT NULL,
-    deployments TEXT NOT NULL, rows INTEGER NOT NULL, digest TEXT NOT NULL, file TEXT NOT NULL);
-CREATE TRIGGER IF NOT EXISTS certificate_stays BEFORE UPDATE ON certificate
-    BEGIN SELECT RAISE(ABORT, 'certificates are only added'); END;
-CREATE TRIGGER IF NOT EXISTS certificate_is_kept BEFORE DELETE ON certificate
-    BEGIN SELECT RAISE(ABORT, 'certificates are only added'); END;
-"""
+    deployments TEXT NOT NULL, rows INTEGER NOT NULL, digest TEXT NOT NULL, file TEXT NOT NULL)""",
+    """CREATE TRIGGER IF NOT EXISTS certificate_stays BEFORE UPDATE ON certificate
+    BEGIN SELECT RAISE(ABORT, 'certificates are only added'); END""",
+    """CREATE TRIGGER IF NOT EXISTS certificate_is_kept BEFORE DELETE ON certificate
+    BEGIN SELECT RAISE(ABORT, 'certificates are only added'); END""",
+)
 _FIELDS = ("name", "tag", "at", "verdict", "deployments", "rows", "digest", "file")
 
 
@@ -99,17 +96,7 @@ class Certificates:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)
-        try:
-            yield connection
-        except sqlite3.Error as error:
-            raise VersionError(f"{self.path}: {error}; the certificate was not kept; repeat it") from error
-        finally:
-            connection.close()
+        self._file = SqliteFile(path, "table of certificates", VersionError)
 
     def add(self, record: CertificateRecord) -> None:
         """Keep a certificate; one statement, so it is there or not.
@@ -119,20 +106,13 @@ class Certificates:
         VersionError
             If there is another of this name.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         values = {**asdict(record), "deployments": json.dumps(record.deployments)}
         marks = ", ".join(f":{name}" for name in _FIELDS)
-        with self._open() as db:
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
+        with self._file.write(*_SCHEMA) as db:
             db.execute(f"INSERT INTO certificate ({', '.join(_FIELDS)}) VALUES ({marks})", values)
 
     def of(self, tag: str) -> list[CertificateRecord]:
         """Give the certificates of a version, newest first."""
-        if not self.path.exists():
-            return []
-        with self._open() as db:
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'certificate'").fetchone():
-                return []
-            query = f"SELECT {', '.join(_FIELDS)} FROM certificate WHERE tag = ? ORDER BY rowid DESC"
-            rows = [dict(zip(_FIELDS, row, strict=True)) for row in db.execute(query, (tag,)).fetchall()]
+        query = f"SELECT {', '.join(_FIELDS)} FROM certificate WHERE tag = ? ORDER BY rowid DESC"
+        rows = [dict(zip(_FIELDS, row, strict=True)) for row in self._file.rows(query, (tag,))]
         return [CertificateRecord(**{**row, "deployments": tuple(json.loads(row["deployments"]))}) for row in rows]

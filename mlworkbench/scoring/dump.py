@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import io
 import json
-import os
 import re
 import sys
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.files import write_synced
 from ..errors import ScoringError, VersionError
 from .archive import check_archive
 from .own_modules import LIBRARIES, load_modules
@@ -205,11 +205,7 @@ def dump_bytes(pipeline: Estimator) -> bytes:
 
 def dump_pipeline(pipeline: Estimator, path: Path) -> None:
     """Write a fitted pipeline to a file, single-threaded, in the skops format."""
-    data = dump_bytes(pipeline)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(path, dump_bytes(pipeline))
 
 
 def _renamed(data: bytes, names: Mapping[str, str]) -> bytes:

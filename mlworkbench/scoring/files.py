@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..core.files import write_synced
 from ..core.jsontext import JsonTextError, read_text
 from ..errors import ContractError
 from ..errors import DefinitionError
@@ -28,8 +28,8 @@ from ..faults import shorten
 
 # %% auto #0
 __all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'LARGEST', 'json_text', 'json_digest', 'content_id',
-           'write_bytes', 'environment', 'file_digests', 'amend_version', 'write_manifest', 'read_document', 'forged',
-           'read_manifest', 'verify_files']
+           'environment', 'file_digests', 'amend_version', 'write_manifest', 'read_document', 'forged', 'read_manifest',
+           'verify_files']
 
 # %% ../../nbs/scoring/35_files.ipynb #aeec583e
 MANIFEST = "manifest.json"
@@ -68,15 +68,6 @@ def content_id(parts: Mapping[str, str]) -> str:
     """
     return json_digest({name: parts[name] for name in ID_PARTS})
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
 # %% ../../nbs/scoring/35_files.ipynb #512d5547
 _LIBRARIES = ("mlworkbench", "numpy", "pandas", "scikit-learn", "scipy", "skops", "polars", "bentoml", "onnxruntime")
 
@@ -102,13 +93,13 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def amend_version(folder: Path, fields: Mapping[str, Any], *, card: str) -> None:
     """Put fields and the card into a version folder that nobody has seen yet."""
-    write_bytes(folder / "card.md", card.encode())
+    write_synced(folder / "card.md", card.encode())
     write_manifest(folder, {**read_manifest(folder), **fields})
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     """Write the manifest of a version folder, with the digest of every file in it."""
-    write_bytes(folder / MANIFEST, json_text({"format": 1, **fields, "files": file_digests(folder)}).encode())
+    write_synced(folder / MANIFEST, json_text({"format": 1, **fields, "files": file_digests(folder)}).encode())
 
 
 LARGEST = 512 << 20

@@ -8,13 +8,11 @@ from __future__ import annotations
 import datetime
 import secrets
 import sqlite3
-from collections.abc import Collection
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.files import make_private
+from ..core.sqlite import SqliteFile
 from ..errors import VersionError
 
 # %% auto #0
@@ -40,54 +38,32 @@ class NamedVersions:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)) as db:
-                yield db
-        except sqlite3.Error as error:
-            rule = "the table of this home's versions, to be read and written"
-            raise VersionError(f"{self.path}: {rule}; got {error}; free the file, or restore it") from error
-
-    def _read(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-        """Ask the tables; nothing where they are not there yet."""
-        if not self.path.exists():
-            return []
-        with self._open() as db:
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'versions_place'").fetchone():
-                return []
-            return db.execute(query, values).fetchall()
+        self._file = SqliteFile(path, "table of this home's versions", VersionError)
 
     def place(self) -> Place | None:
         """Say where home and store were when the table was written last; None where there is no table yet."""
-        found = self._read("SELECT home, store FROM versions_place WHERE home <> ''")
+        found = self._file.rows("SELECT home, store FROM versions_place WHERE home <> ''")
         return (found[0][0], found[0][1]) if found else None
 
     def tags(self, model: str | None = None) -> list[str]:
         """Give the tags that the home names, sorted; of one model, or all."""
         query = "SELECT tag FROM versions WHERE ? IS NULL OR model = ? ORDER BY tag"
-        return [tag for (tag,) in self._read(query, (model, model))]  # type: ignore[arg-type]
+        return [tag for (tag,) in self._file.rows(query, (model, model))]
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """Make the tables where they are missing; one transaction with what the caller writes."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as db, db:
-            db.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
-                db.execute(statement)
+        with self._file.write(*_SCHEMA) as db:
             db.execute(_BEGIN, (secrets.token_hex(8),))
             yield db
 
     def identity(self) -> str:
         """Give the id of the home: 16 hex digits, drawn once."""
-        found = self._read("SELECT id FROM versions_place")
+        found = self._file.rows("SELECT id FROM versions_place")
         if not found:
             with self._write():
                 pass
-        return (found or self._read("SELECT id FROM versions_place"))[0][0]
+        return str((found or self._file.rows("SELECT id FROM versions_place"))[0][0])
 
     def add(self, tags: Collection[str], place: Place) -> None:
         """Name versions, and note where home and store are; one transaction."""
@@ -99,5 +75,5 @@ class NamedVersions:
 
     def drop(self, tag: str) -> None:
         """Let go of a version's name."""
-        with self._open() as db:
+        with self._file.write() as db:
             db.execute("DELETE FROM versions WHERE tag = ?", (tag,))

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import write_bytes
+from ..core.files import write_file
+from ..core.sqlite import open_sqlite
 
 # %% auto #0
 __all__ = ['OWNERS', 'Owners', 'owners_file', 'read_owners', 'write_owners', 'still_names', 'other_owners', 'listed']
@@ -66,9 +66,7 @@ def write_owners(tag: str, store: Path, owners: Owners) -> None:
     if not owners.homes:
         file.unlink(missing_ok=True)
     elif read_owners(tag, store) != owners:
-        part = file.with_suffix(f".{os.getpid()}")
-        write_bytes(part, json.dumps({"homes": owners.homes, "whole": owners.whole}).encode())
-        part.replace(file)
+        write_file(file, json.dumps({"homes": owners.homes, "whole": owners.whole}).encode())
 
 # %% ../../nbs/scoring/36_owners.ipynb #4189f2b7
 def still_names(owner: str, tag: str) -> bool:
@@ -79,7 +77,7 @@ def still_names(owner: str, tag: str) -> bool:
     try:
         if not registry.is_file():
             return False
-        with closing(sqlite3.connect(registry, timeout=30)) as db:
+        with closing(open_sqlite(registry, read_only=True)) as db:
             return db.execute(query, (tag, identity)).fetchone() is not None
     except (OSError, sqlite3.Error):
         return True

@@ -5,16 +5,13 @@
 # %% ../../nbs/scoring/36_seals.ipynb #5e0c2152
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import time
-from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.files import make_private
+from ..core.sqlite import SqliteFile
 from ..errors import VersionError
 from .files import json_digest
 
@@ -47,38 +44,12 @@ class Seals:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @contextlib.contextmanager
-    def _changed(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for writing, inside one transaction that waits for others."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(make_private(self.path), timeout=30, isolation_level=None)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_TABLE)
-            yield connection
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            rule = "the seals of versions must be noted"
-            raise VersionError(f"{self.path}: {rule}; got {error}; see its permissions") from None
-        finally:
-            connection.close()
+        self._file = SqliteFile(path, "seals of versions", VersionError)
 
     def _noted(self, tag: str) -> str | None:
         """Give the seal of a version; None where there is none."""
-        if not self.path.is_file():
-            return None
-        try:
-            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-            try:
-                row = connection.execute("SELECT seal FROM seals WHERE tag = ?", [tag]).fetchone()
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            if "no such table" in str(error):
-                return None
-            raise VersionError(f"{self.path}: seals of versions can be read; got {error}; restore it") from None
-        return None if row is None else str(row[0])
+        found = self._file.rows("SELECT seal FROM seals WHERE tag = ?", [tag])
+        return str(found[0][0]) if found else None
 
     def hold(self, tag: str, manifest: Mapping[str, Any]) -> bool:
         """Hold a manifest against its seal; give whether there is one.
@@ -107,11 +78,11 @@ class Seals:
             return  # a home that can only be read keeps no new notes
         verb = "INSERT OR REPLACE" if again else "INSERT OR IGNORE"
         row = [tag.partition(":")[0], tag, json_digest(manifest), time.time_ns() // 1000]
-        with self._changed() as connection:
+        with self._file.write(_TABLE) as connection:
             connection.execute(f"{verb} INTO seals (model, tag, seal, noted_at) VALUES (?, ?, ?, ?)", row)
         self.hold(tag, manifest)
 
     def forget(self, tag: str) -> None:
         """Forget the seal of a version that was removed."""
-        with self._changed() as connection:
+        with self._file.write(_TABLE) as connection:
             connection.execute("DELETE FROM seals WHERE tag = ?", [tag])

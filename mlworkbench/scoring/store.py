@@ -10,6 +10,8 @@ import shutil
 import uuid
 from pathlib import Path
 
+from ..core.files import sync_tree, write_file
+
 # %% auto #0
 __all__ = ['bentoml_home', 'write_latest', 'put_version', 'drop_version']
 
@@ -27,9 +29,7 @@ def write_latest(folder: Path) -> None:
         folder.rmdir()
         return
     newest = max(versions, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    part = folder / f".latest-{uuid.uuid4().hex}"
-    part.write_text(newest.name, encoding="utf-8")
-    part.replace(folder / "latest")
+    write_file(folder / "latest", newest.name.encode())
 
 # %% ../../nbs/scoring/36_store.ipynb #444c510c
 def _stage(built: Path, tag: str, staging: Path) -> Path:
@@ -42,16 +42,6 @@ def _stage(built: Path, tag: str, staging: Path) -> Path:
     with bentoml.models.create(tag, labels={"made_by": "mlworkbench"}, _model_store=store) as model:
         shutil.copytree(built, model.path, dirs_exist_ok=True)
     return Path(store.get(tag).path)
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the disk has a folder's files and entries."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def put_version(built: Path, tag: str, store: Path) -> Path:
@@ -75,7 +65,7 @@ def put_version(built: Path, tag: str, store: Path) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     staged = _stage(built, tag, staging)
-    _sync(staged)
+    sync_tree(staged)
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.rename(target)
     write_latest(target.parent)

@@ -186,6 +186,24 @@ def test_what_is_no_value_of_json_is_refused_by_name(value):
             write({"a": to_plain(value)})
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (INF, "Infinity"),
+        (np.float64(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.array([1, 2]), [1, 2]),
+        (Path("a/b"), "a/b"),
+        ({"x": {1}}, {"x": [1]}),
+        (None, None),
+        (True, True),
+    ],
+)
+def test_every_value_becomes_one_that_json_can_say(value, expected):
+    assert to_plain(value, as_text=True) == expected
+    json.dumps(to_plain(value, as_text=True), allow_nan=False)
+
+
 def test_as_text_is_for_people():
     at = datetime.datetime(2013, 10, 1, 9, 30, tzinfo=datetime.UTC)
     missing = [pd.NaT, pd.NA, math.nan, -INF]

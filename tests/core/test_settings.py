@@ -338,7 +338,7 @@ def test_a_mounted_volume_is_no_home_and_a_sub_folder_of_it_is(tmp_path: Path, m
 def test_the_files_of_a_home_are_its_owners_alone(tmp_path: Path) -> None:
     from mlworkbench.evaluation.log import PredictionLog
     from mlworkbench.features.online import OnlineStore
-    from mlworkbench.operate.run_table import RunTable
+    from mlworkbench.operate.run_table import RunRow, RunTable
     from mlworkbench.scoring.registry import Registry
 
     before = os.umask(0)
@@ -346,7 +346,7 @@ def test_the_files_of_a_home_are_its_owners_alone(tmp_path: Path) -> None:
         home = Home.open(tmp_path / "home")
         registry = Registry(home)
         registry.aliases.move("late", "champion", "late:1f", who="me", why="first", basis="")
-        RunTable(home)._connect().close()
+        RunTable(home).write(RunRow("r", "late", "evaluate"))
         with PredictionLog(home.log("late")), OnlineStore(home.online):
             found = [path for path in home.path.rglob("*") if path.is_file()]
             assert {path.suffix for path in found} >= {".sqlite", ".sqlite-wal"}

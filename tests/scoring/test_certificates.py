@@ -281,9 +281,9 @@ def test_certificates_are_only_added(tmp_path: Path) -> None:
     kept = Certificates(tmp_path / "registry.sqlite")
     line = CertificateRecord("c1", "price:1", "2013-11-01T00:00:00+00:00", "equal", WAYS, 5000, "9f3c", "price/c1.json")
     kept.add(line)
-    with pytest.raises(VersionError, match="not kept"):
+    with pytest.raises(VersionError, match=r"^cannot write the table .*: UNIQUE .*nothing was written"):
         kept.add(replace(line, tag="price:2"))
-    with sqlite3.connect(kept.path) as db:
+    with sqlite3.connect(tmp_path / "registry.sqlite") as db:
         for attempt in ("DELETE FROM certificate", "UPDATE certificate SET verdict = 'equal'"):
             with pytest.raises(sqlite3.IntegrityError, match="only added"):
                 db.execute(attempt)
@@ -296,7 +296,7 @@ def test_a_history_of_an_older_package_is_kept_and_gets_its_column(registry: Reg
     tag = add(registry, 2.0)
     with sqlite3.connect(registry.home.registry) as db:
         db.executescript(
-            "DROP TABLE alias; DROP TABLE history;"
+            "DROP TABLE IF EXISTS alias; DROP TABLE IF EXISTS history;"
             "CREATE TABLE alias (model TEXT NOT NULL, alias TEXT NOT NULL, tag TEXT NOT NULL, "
             "PRIMARY KEY (model, alias));"
             "CREATE TABLE history (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, model TEXT NOT NULL, "

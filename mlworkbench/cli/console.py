@@ -8,7 +8,6 @@ A command makes one mapping of facts and hands it to `answer`: lines for a perso
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.jsontext import to_plain
 from ..errors import WorkbenchError
 
 # %% auto #0
 __all__ = ['Json', 'Model', 'Version', 'ServedVersion', 'Rows', 'All', 'At', 'Name', 'Tables', 'Start', 'End', 'Last', 'Out',
            'To', 'Query', 'Personal', 'Deployments', 'Why', 'Report', 'reason', 'refuse_beside', 'listed_names',
-           'plain', 'answer', 'text_table', 'bar', 'need']
+           'answer', 'text_table', 'bar', 'need']
 
 # %% ../../nbs/cli/01_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
@@ -109,35 +109,6 @@ def listed_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if texts is None else tuple(filter(None, words))
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value becomes a JSON value
-    """Turn a value into one that JSON can say.
-
-    Parameters
-    ----------
-    value : object
-        Mappings, sequences, numbers, paths, times; numbers of numpy count as numbers.
-
-    Returns
-    -------
-    object
-        Of dicts, lists, text, numbers, booleans and None; numbers that are not finite become None, the rest text.
-
-    Examples
-    --------
-    >>> plain({"auc": float("nan"), "rows": (1, 2)})
-    {'auc': None, 'rows': [1, 2]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
-
-
 def answer(facts: Mapping[str, Any], lines: Iterable[str] = (), *, as_json: bool = False) -> None:
     """Print what a command found: lines for a person, or one line of JSON.
 
@@ -154,7 +125,7 @@ def answer(facts: Mapping[str, Any], lines: Iterable[str] = (), *, as_json: bool
     {"rows": 2}
     """
     if as_json:
-        typer.echo(json.dumps(plain(facts), ensure_ascii=False))
+        typer.echo(json.dumps(to_plain(facts, as_text=True), ensure_ascii=False))
         return
     for line in lines:
         typer.echo(line)

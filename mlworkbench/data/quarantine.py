@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 
 from ..contract import Fault
+from ..core.jsontext import to_plain
 from .lake import Lake
-from ..faults import WITHHELD
-from ..faults import shorten
+from ..faults import WITHHELD, shorten
 
 # %% auto #0
 __all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'new_lines', 'write_quarantine']
@@ -55,23 +54,11 @@ def record_text(record: Mapping[str, Any], personal: Collection[str]) -> str:
 
     Examples
     --------
+    >>> from datetime import date
     >>> record_text({"name": "Ada", "delay": 12.5, "at": date(2013, 10, 1)}, ["name"])
     '{"delay": 12.5, "at": "2013-10-01"}'
     """
-    return json.dumps({name: _plain(value) for name, value in record.items() if name not in personal})
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401, RUF100 - any element of any source
-    """Turn a value into what JSON can hold; infinity, NaN and unknown things become text."""
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, float):
-        return value if value - value == 0 else str(value)
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return json.dumps(to_plain({name: value for name, value in record.items() if name not in personal}, as_text=True))
 
 
 def quarantine_rows(

@@ -281,7 +281,9 @@ def answers(
     """
     whole = {"model": version.model, "version": version.version}
     task = version.declaration["task"]
-    decided = [{}] * len(ids) if task == "regression" else [{"decision": d} for d in to_plain_list(predictions.decisions)]
+    decided: list[dict[str, Any]] = [{}] * len(ids)
+    if task != "regression":
+        decided = [{"decision": decision} for decision in to_plain_list(predictions.decisions)]
     scores: list[dict[str, Any]] = [{"score": score} for score in to_plain_list(predictions.scores)]
     if task == "multiclass":
         names = class_names(version.declaration["classes"])

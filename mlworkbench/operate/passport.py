@@ -44,7 +44,7 @@ from ..times import format_time
 Facts = dict[str, Any]
 
 # %% auto #0
-__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'plain_facts', 'passport_lines']
+__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'passport_lines']
 
 # %% ../../nbs/operate/62_passport.ipynb #54e99d5e
 def find_prediction(prediction_id: str, home: Home, *, model: str = "") -> tuple[str, pl.DataFrame]:
@@ -228,13 +228,10 @@ def _views(asked: Facts, log: pl.DataFrame, version: Version, lake: Lake) -> lis
         return []
     at = int(log["prediction_time"].cast(pl.Int64)[0])
     kept = [view for view in version.views if set(view.key_columns) <= set(asked)]
-    return [plain_facts(view_lineage(view, lake, asked, at=at, known=log)) for view in kept]
+    return [to_plain(view_lineage(view, lake, asked, at=at, known=log), as_text=True) for view in kept]
 
 
-def plain_facts(facts: Facts) -> Facts:
-    """Give facts as JSON holds them: times as text, NaN as None."""
-    found: Facts = json.loads(json.dumps(to_plain(facts), default=str))
-    return found
+
 
 # %% ../../nbs/operate/62_passport.ipynb #32eb383f
 def passport_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -5,26 +5,18 @@
 # %% ../../nbs/operate/63_run_table.ipynb #abe1da73
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import shutil
-import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import replace
-from datetime import UTC
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from ..core.files import make_private
+from ..core.files import hold_lock, is_locked
 from ..core.home import Home
-from ..errors import RunError
-from ..errors import nearest
+from ..core.sqlite import SqliteFile
+from ..errors import RunError, nearest
 
 # %% auto #0
 __all__ = ['GONE', 'RunRow', 'new_run_id', 'now_text', 'hold_run', 'run_lives', 'RunTable']
@@ -111,29 +103,10 @@ def hold_run(home: Home, model: str, run_id: str) -> Iterator[None]:
     RunError
         If a living process already runs it.
     """
-    path = _lock_path(home, model, run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _try_lock(handle, patience=0.5):
-            rule = "must not be running already"
-            raise RunError(f"run_id: {rule}; got {run_id!r} of {model}; wait, or give another run_id").again()
+    rule = "must not be running already"
+    busy = RunError(f"run_id: {rule}; got {run_id!r} of {model}; wait, or give another run_id").again()
+    with hold_lock(_lock_path(home, model, run_id), seconds=0.5, busy=busy):  # outlasts a mere look at it
         yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int, *, patience: float = 0.0) -> bool:
-    """Take the lock, or say that another holds it; `patience` in seconds outlasts a mere look at it."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.02)
 
 
 def run_lives(home: Home, model: str, run_id: str) -> bool:
@@ -151,14 +124,8 @@ def run_lives(home: Home, model: str, run_id: str) -> bool:
     bool
         False too when there never was such a run.
     """
-    try:
-        handle = os.open(_lock_path(home, model, run_id), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _try_lock(handle)
-    finally:
-        os.close(handle)
+    return is_locked(_lock_path(home, model, run_id))
+
 
 # %% ../../nbs/operate/63_run_table.ipynb #14358d2a
 _FIELDS = ("run_id", "model", "notebook", "state", "pid", "started", "ended", "verdict", "error")
@@ -179,11 +146,7 @@ class RunTable:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(make_private(self.home.run_table), timeout=30)
-        connection.execute(_SCHEMA)
-        return connection
+        self._file = SqliteFile(home.run_table, "run table", RunError)
 
     def write(self, row: RunRow) -> None:
         """Write one row, replacing an earlier run of the same model and id.
@@ -194,7 +157,7 @@ class RunTable:
             The run as it stands.
         """
         marks = ", ".join("?" * len(_FIELDS))
-        with closing(self._connect()) as connection, connection:
+        with self._file.write(_SCHEMA) as connection:
             connection.execute(
                 f"INSERT OR REPLACE INTO runs ({', '.join(_FIELDS)}) VALUES ({marks})",
                 [getattr(row, name) for name in _FIELDS],
@@ -213,12 +176,9 @@ class RunTable:
         list of RunRow
             A row that claims to run though its process is gone is given as failed.
         """
-        if not self.home.run_table.exists():
-            return []
         query = f"SELECT {', '.join(_FIELDS)} FROM runs WHERE ? IS NULL OR model = ? ORDER BY started DESC, rowid DESC"
-        with closing(self._connect()) as connection:
-            found: list[tuple[Any, ...]] = connection.execute(query, (model, model)).fetchall()
-        return [self._true_state(RunRow(*values)) for values in found]
+        found = self._file.rows(query, (model, model))
+        return [self._true_state(RunRow(**dict(zip(_FIELDS, values, strict=True)))) for values in found]
 
     def _true_state(self, row: RunRow) -> RunRow:
         if row.state != "running" or run_lives(self.home, row.model, row.run_id):
@@ -273,5 +233,5 @@ class RunTable:
         row = self.get(run_id, model=model)
         with hold_run(self.home, row.model, run_id):
             shutil.rmtree(self.home.runs(row.model) / run_id, ignore_errors=True)
-            with closing(self._connect()) as connection, connection:
+            with self._file.write() as connection:
                 connection.execute("DELETE FROM runs WHERE model = ? AND run_id = ?", (row.model, run_id))

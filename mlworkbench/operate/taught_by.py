@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from ..core.home import Home
+from ..core.jsontext import to_plain
 from ..data.lake import Lake
 from ..data.source import open_source
 from ..data.still import LakeSnapshot
@@ -22,7 +23,6 @@ from ..features.behind import rows_behind
 from ..features.lineage import ORIGIN
 from .assembly import assemble
 from .assembly import drawn_rows
-from .passport import plain_facts
 from .persons import definition_pseudonyms
 from .persons import rows_without_names
 from .training import taught
@@ -151,7 +151,7 @@ def training_lineage(
     for name, traced in zip(("tables", "views"), parts, strict=True):
         for number, facts in enumerate(found):
             facts[name] = [{**said, **frame.row(number, named=True)} for said, frame in traced]
-    return [plain_facts(facts) for facts in found]
+    return [to_plain(facts, as_text=True) for facts in found]
 
 
 def _own(

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlworkbench.cli.context import Context, choose_model, find_definition, open_context
 from mlworkbench.cli.console import answer, bar, need, text_table
+from mlworkbench.cli.context import Context, choose_model, find_definition, open_context
 from mlworkbench.errors import DefinitionError, WorkbenchError
 
 

@@ -15,9 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .plain import BATCH
-from .plain import cast_batch
-from .plain import plain_schema
+from .plain import BATCH, cast_batch, plain_schema
 from .source_protocol import WholeSource
 from ..errors import IngestError
 from ..jsontext import HALF

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -16,8 +15,7 @@ import pyarrow as pa
 
 from ..contract import Fault
 from .lake import Lake
-from ..faults import WITHHELD
-from ..faults import shorten
+from ..faults import WITHHELD, shorten
 
 # %% auto #0
 __all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'new_lines', 'write_quarantine']

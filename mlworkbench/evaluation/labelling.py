@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.cell import meant
+from ..data.cell import parse_cell
 from ..data.source_protocol import Source
 from ..data.source import open_source
 from ..errors import IngestError
@@ -144,7 +144,7 @@ def _key(value: object, version: Version, persons: Sequence[str]) -> str:
     column = version.request.column(name)
     value = value.item() if hasattr(value, "item") else value
     if column.kind == "integer":
-        whole = meant(value, "integer") if isinstance(value, str) else value
+        whole = parse_cell(value, "integer") if isinstance(value, str) else value
         whole = int(whole) if isinstance(whole, float) and whole.is_integer() else whole
         if isinstance(whole, bool) or not isinstance(whole, int):
             raise LogError(f"key {name!r}: a whole number; got {shorten(value)}; correct it")
@@ -234,7 +234,7 @@ def _labels(source: Source, version: Version, ways: Sequence[tuple[str, ...]]) -
         if value is None or value != value:
             continue
         place = f"{source.name}, row {row}"
-        value = meant(value, "number") if number and not source.typed and isinstance(value, str) else value
+        value = parse_cell(value, "number") if number and not source.typed and isinstance(value, str) else value
         known_at = _us(record["available_at"], "available_at", place)
         yield {"row": row, "value": value, "available_at": known_at, **_named(record, version.declaration, ways, place)}
 

@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import NO_TIME
-from .contract import Contract
+from .contract import NO_TIME, Contract
 from .faults import Fault
-from .offset import MINUTE as MINUTE
-from .offset import offset
+from .offset import MINUTE as MINUTE, offset
 from .relation import Relation
 from .units import unit_hint
 
 _all_ = ["MINUTE"]
 
 # %% auto #0
-__all__ = ['absent', 'compared', 'broken', 'check_relations', 'MINUTE']
+__all__ = ['find_absent', 'compute_bounded', 'find_breaking_rows', 'check_relations', 'MINUTE']
 
 # %% ../nbs/08_across.ipynb #2c49a969
-def absent(values: NDArray[Any]) -> NDArray[np.bool_]:
+def find_absent(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Say where a column has no value.
 
     Parameters
@@ -44,7 +42,7 @@ def absent(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(values == NO_TIME) if values.dtype.kind == "i" else np.zeros(len(values), dtype=np.bool_)
 
 
-def compared(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Contract) -> NDArray[np.float64]:
+def compute_bounded(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Contract) -> NDArray[np.float64]:
     """Compute the number that a difference or a ratio bounds; NaN where it does not apply.
 
     Parameters
@@ -61,7 +59,7 @@ def compared(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: 
     ndarray of float64, shape (n,)
     """
     first, second = (columns[name] for name in relation.columns)
-    gone = absent(first) | absent(second)
+    gone = find_absent(first) | find_absent(second)
     with np.errstate(all="ignore"):
         if contract.column(relation.columns[0]).kind == "time":
             found = (first - second) / MINUTE
@@ -81,7 +79,9 @@ def _expected(columns: Mapping[str, NDArray[Any]], relation: Relation) -> NDArra
     return np.array([known.get(key, nothing) for key in keys], dtype=np.float64).reshape(-1, 2)
 
 
-def broken(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Contract) -> NDArray[np.bool_]:
+def find_breaking_rows(
+    columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Contract
+) -> NDArray[np.bool_]:
     """Say which rows break a relation.
 
     Parameters
@@ -98,7 +98,7 @@ def broken(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Co
     ndarray of bool, shape (n,)
     """
     if relation.rule == "missing":
-        first, second = (absent(columns[name]) for name in relation.columns)
+        first, second = (find_absent(columns[name]) for name in relation.columns)
         return second & ~first
     if relation.rule == "depends":
         bounds, values = _expected(columns, relation), columns[relation.columns[0]].astype(np.float64)
@@ -107,8 +107,8 @@ def broken(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Co
         first, second = (columns[name] for name in relation.columns)
         with np.errstate(all="ignore"):
             strange = ~np.isin(offset(first, second, relation.clock), relation.known)
-        return np.asarray(strange & ~absent(first) & ~absent(second))
-    values = compared(columns, relation, contract)
+        return np.asarray(strange & ~find_absent(first) & ~find_absent(second))
+    values = compute_bounded(columns, relation, contract)
     lower = -np.inf if relation.lower is None else relation.lower
     upper = np.inf if relation.upper is None else relation.upper
     return np.asarray((values < lower) | (values > upper))
@@ -176,7 +176,7 @@ def check_relations(columns: Mapping[str, NDArray[Any]], contract: Contract) -> 
         if not all(_comparable(columns.get(name), contract.column(name).kind) for name in relation.columns):
             continue
         column = contract.column(relation.columns[0])
-        for place, row in enumerate(np.flatnonzero(broken(columns, relation, contract)).tolist()):
+        for place, row in enumerate(np.flatnonzero(find_breaking_rows(columns, relation, contract)).tolist()):
             value = None if column.kind == "time" else columns[column.name][row : row + 1].tolist()[0]
             hint = _hint(columns, relation, contract, row) if place < 100 else ""
             if relation.rule == "offset":

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .across import absent
-from .across import broken
-from .across import compared
+from .across import find_absent
+from .across import find_breaking_rows
+from .across import compute_bounded
 from .check import check_columns
 from .contract import Column
 from .contract import Contract
@@ -89,7 +89,7 @@ def _pairs(columns: Columns, contract: Contract, draws: np.random.Generator) -> 
 def _offset(columns: Columns, time: Column, other: Column, draws: np.random.Generator) -> Relation | None:
     """Find the few offsets of a time and a local clock, unless a shuffled clock has them as well."""
     first, second = columns[time.name], columns[other.name]
-    there = ~absent(first) & ~absent(second)
+    there = ~find_absent(first) & ~find_absent(second)
     first, second = first[there], second[there]
     clock = "" if other.kind == "time" else clock_of(second)
     if len(first) < ENOUGH or (other.kind != "time" and not clock):
@@ -110,10 +110,10 @@ def _with_chance(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give what a relation compares, as it is and with the second column shuffled; logarithms for a ratio."""
     first, second = (columns[name] for name in relation.columns)
-    there = ~absent(first) & ~absent(second)
+    there = ~find_absent(first) & ~find_absent(second)
     pair = {relation.columns[0]: first[there], relation.columns[1]: second[there]}
     mixed = {**pair, relation.columns[1]: draws.permutation(second[there])}
-    values, chance = (compared(part, relation, contract) for part in (pair, mixed))
+    values, chance = (compute_bounded(part, relation, contract) for part in (pair, mixed))
     if relation.rule == "difference" or not len(values):
         return values, chance
     if np.mean(~(values > 0)) > 0.01:  # a ratio of numbers that are not positive means nothing
@@ -142,9 +142,9 @@ def _keyed(columns: Columns, contract: Contract) -> Iterator[Relation]:
 
 def _known(columns: Columns, name: str, keys: tuple[str, ...]) -> tuple[tuple[Any, ...], ...]:
     """Give keys and bounds where keys settle a number; none where they do not."""
-    there = ~absent(columns[name])
+    there = ~find_absent(columns[name])
     for key in keys:
-        there &= ~absent(columns[key])
+        there &= ~find_absent(columns[key])
     values = columns[name][there].astype(np.float64)
     if len(values) < ENOUGH or _spread(values) <= NEAR * abs(float(np.median(values))):
         return ()
@@ -172,7 +172,7 @@ BROKEN = 1e-3
 
 def _missing(columns: Columns, contract: Contract) -> Iterator[Relation]:
     """Find columns that are missing whenever another is."""
-    gone = {c.name: absent(columns[c.name]) for c in contract.columns if c.nullable and c.name in columns}
+    gone = {c.name: find_absent(columns[c.name]) for c in contract.columns if c.nullable and c.name in columns}
     for first, second in permutations(gone, 2):
         count, share = int(gone[second].sum()), float(gone[first].mean())
         if count and count * np.log(max(share, 1e-300)) < np.log(1e-9) and gone[first][gone[second]].all():
@@ -190,13 +190,13 @@ def _quantiles(values: NDArray[np.float64]) -> dict[str, Any]:
 def _evidence(columns: Columns, contract: Contract, relation: Relation) -> dict[str, Any]:
     """Say what a relation was learned from."""
     facts: dict[str, Any] = {"rows": len(columns[relation.columns[0]])}
-    facts["broken"] = int(broken(columns, relation, contract).sum())
+    facts["broken"] = int(find_breaking_rows(columns, relation, contract).sum())
     if relation.rule in ("difference", "ratio"):
-        return facts | _quantiles(compared(columns, relation, contract))
+        return facts | _quantiles(compute_bounded(columns, relation, contract))
     if relation.rule == "offset":
         return {**facts, "offsets": [value for (value,) in relation.known]}
     if relation.rule == "missing":
-        return {**facts, "missing": int(absent(columns[relation.columns[1]]).sum())}
+        return {**facts, "missing": int(find_absent(columns[relation.columns[1]]).sum())}
     return {**facts, "combinations": len(relation.known)}
 
 
@@ -220,7 +220,7 @@ def column_evidence(columns: Columns, contract: Contract) -> dict[str, dict[str,
     found: dict[str, dict[str, Any]] = {}
     for column in (c for c in contract.columns if c.name in columns):
         values = columns[column.name]
-        facts: dict[str, Any] = {"rows": len(values), "missing": int(absent(values).sum())}
+        facts: dict[str, Any] = {"rows": len(values), "missing": int(find_absent(values).sum())}
         facts["broken"] = faults.count(column.name)
         if not column.personal and column.kind in ("number", "integer"):
             facts |= _quantiles(values.astype(np.float64))
@@ -256,7 +256,7 @@ def learn_relations(columns: Columns, contract: Contract, *, rows: int | None = 
     found = [*_pairs(few, contract, draws), *_keyed(few, contract), *_missing(few, contract)]
     had = {relation.name for relation in contract.relations}
     new = [relation for relation in found if relation.name not in had]
-    held = [relation for relation in new if broken(columns, relation, contract).mean() <= BROKEN]
+    held = [relation for relation in new if find_breaking_rows(columns, relation, contract).mean() <= BROKEN]
     relations = [*contract.relations, *held]
     told = {relation.name: _evidence(columns, contract, relation) for relation in relations}
     return replace(contract, relations=tuple(relations), evidence={**column_evidence(columns, contract), **told})

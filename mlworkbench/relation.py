@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from .errors import ContractError
-from .errors import nearest
-from .offset import CLOCKS
-from .offset import offsets_text
+from .errors import ContractError, nearest
+from .offset import CLOCKS, offsets_text
 
 # %% auto #0
 __all__ = ['RULES', 'Relation', 'check_kinds']

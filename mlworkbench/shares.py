@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .across import absent
+from .across import find_absent
 from .contract import Column
 from .contract import Contract
 from .faults import Fault
@@ -97,7 +97,7 @@ LOST = 0.8
 
 def _missing(column: Column, values: NDArray[Any], facts: Mapping[str, Any]) -> list[Fault]:
     """Compare the share that is missing."""
-    gone = float(absent(values).mean())
+    gone = float(find_absent(values).mean())
     before = facts["missing"] / facts["rows"] if facts.get("rows") and "missing" in facts else None
     if before is None or before > 0.5 or 1 - gone >= (1 - LOST) * (1 - before):
         return []

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from mlworkbench.check import check_records
 from mlworkbench.contract import KINDS, NO_TIME, Column, Contract
-from mlworkbench.records import columns_of, read_column
+from mlworkbench.records import convert_records, read_column
 from mlworkbench.row import RowCheck
 
 
 def one(kind: str, value: object, **fields: object) -> tuple[object, list[str]]:
-    columns, faults = columns_of([{"a": value}], Contract((Column("a", kind, **fields),)))  # type: ignore[arg-type]
+    columns, faults = convert_records([{"a": value}], Contract((Column("a", kind, **fields),)))  # type: ignore[arg-type]
     return columns["a"].tolist()[0], [f"{fault.rule}; {fault.hint}" for fault in faults]
 
 
@@ -131,7 +131,7 @@ def test_infinity_is_taken_where_the_contract_allows_it() -> None:
 
 def test_a_column_left_out_is_a_fault_even_where_it_may_be_null() -> None:
     contract = Contract((Column("carrier", "category", nullable=True), Column("hour", "number")))
-    _, faults = columns_of([{"carier": "AA", "hour": 1}, {}], contract)
+    _, faults = convert_records([{"carier": "AA", "hour": 1}, {}], contract)
     assert [fault.row for fault in faults] == [0, 1, 1]
     assert faults[0].line().endswith("got nothing; the record has 'carier': rename it")
     assert faults[1].hint == "add it, null where it is unknown"
@@ -139,7 +139,7 @@ def test_a_column_left_out_is_a_fault_even_where_it_may_be_null() -> None:
 
 def test_what_is_no_record_is_one_fault_and_not_one_for_each_column() -> None:
     contract = Contract((Column("a", "text"), Column("b", "number")))
-    columns, faults = columns_of([["x", 1], {"a": "x", "b": 1}, None], contract)  # type: ignore[list-item]
+    columns, faults = convert_records([["x", 1], {"a": "x", "b": 1}, None], contract)  # type: ignore[list-item]
     assert [(fault.row, fault.column) for fault in faults] == [(0, ""), (2, "")]
     assert columns["b"].tolist()[1] == 1
     assert len(check_records([5], contract)[1]) == 1  # type: ignore[list-item]
@@ -147,14 +147,14 @@ def test_what_is_no_record_is_one_fault_and_not_one_for_each_column() -> None:
 
 def test_columns_that_the_contract_does_not_know_are_left_alone_and_order_is_kept() -> None:
     contract = Contract((Column("b", "number"), Column("a", "number")))
-    columns, faults = columns_of([MappingProxyType({"a": 1, "x": {}, "b": 2})], contract)
+    columns, faults = convert_records([MappingProxyType({"a": 1, "x": {}, "b": 2})], contract)
     assert list(columns) == ["b", "a"]
     assert faults == []
 
 
 def test_no_records_give_empty_columns_of_the_right_kind() -> None:
     kinds = {"number": "f", "integer": "i", "boolean": "b", "text": "O", "time": "i"}
-    columns, faults = columns_of([], Contract(tuple(Column(kind, kind) for kind in kinds)))
+    columns, faults = convert_records([], Contract(tuple(Column(kind, kind) for kind in kinds)))
     assert faults == []
     assert {name: values.dtype.kind for name, values in columns.items()} == kinds
     assert all(len(values) == 0 for values in columns.values())

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['MISSING', 'BOOLEANS', 'meant']
+__all__ = ['MISSING', 'BOOLEANS', 'parse_cell']
 
 # %% ../../nbs/data/07_cell.ipynb #db6ffed3
 MISSING = ("", "NA", "NaN", "nan", "null", "NULL", "None")
 BOOLEANS = {"true": True, "false": False}
 
 
-def meant(text: str | None, kind: str) -> float | bool | str | None:
+def parse_cell(text: str | None, kind: str) -> float | bool | str | None:
     """Read a cell of CSV as what its column should hold; what it cannot be stays text.
 
     Parameters
@@ -30,7 +30,8 @@ def meant(text: str | None, kind: str) -> float | bool | str | None:
 
     Examples
     --------
-    >>> meant("5", "number"), meant("5", "text"), meant("NA", "number"), meant("NA", "text"), meant("five", "number")
+    >>> pairs = [("5", "number"), ("5", "text"), ("NA", "number"), ("NA", "text"), ("five", "number")]
+    >>> tuple(parse_cell(text, kind) for text, kind in pairs)
     (5.0, '5', None, 'NA', 'five')
     """
     if text is None or (text.strip() in MISSING and kind not in ("category", "text")):

@@ -5,10 +5,8 @@
 # %% ../../nbs/data/12_conform.ipynb #9de7b407
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import Column
-from ..contract import Contract
-from ..contract import Fault
-from .convert import ACCEPTED
-from .convert import convert
-from .convert import stored_schema
-from .screen import checkable
-from .screen import suspects
+from ..contract import Column, Contract, Fault
+from .convert import ACCEPTED, convert, stored_schema
+from .screen import find_suspects, to_checkable
 from ..errors import IngestError
 from ..shares import check_shares
 from ..times import TIME_HINT
@@ -73,7 +66,7 @@ def check_table(batch: pa.RecordBatch, contract: Contract, what: str) -> None:
     mlworkbench.shares.check_shares : What is compared.
     """
     known = [column for column in contract.columns if column.name in contract.evidence and not column.learned]
-    columns = {column.name: checkable(batch.column(column.name), column) for column in known}
+    columns = {column.name: to_checkable(batch.column(column.name), column) for column in known}
     for fault in check_shares(columns, contract):
         if fault.severe:
             raise IngestError(f"{what}: {fault.line()}; nothing was written; correct the source, or learn anew")
@@ -137,13 +130,13 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
     told = {(fault.row, fault.column) for fault in faults}
     stored = pa.RecordBatch.from_arrays(arrays, schema=stored_schema(contract))
     check_table(stored, contract, what)
-    faults += [fault for fault in _broken_rules(stored, contract, what) if (fault.row, fault.column) not in told]
+    faults += [fault for fault in _check_suspects(stored, contract, what) if (fault.row, fault.column) not in told]
     return Conformed(stored, faults)
 
 
-def _broken_rules(batch: pa.RecordBatch, contract: Contract, what: str) -> Iterator[Fault]:
+def _check_suspects(batch: pa.RecordBatch, contract: Contract, what: str) -> Iterator[Fault]:
     """Check the rows that the screen suspects; a fault of a whole column refuses the source."""
-    rows = suspects(batch, contract)
+    rows = find_suspects(batch, contract)
     if not rows.size:
         return
     checked = {column.name: _at(batch.column(column.name), column, rows) for column in contract.columns}
@@ -156,8 +149,8 @@ def _broken_rules(batch: pa.RecordBatch, contract: Contract, what: str) -> Itera
 def _at(values: pa.Array, column: Column, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Give some rows of a column in numpy; a vector's length is that of all rows."""
     if column.kind == "vector":
-        return checkable(values, column)[rows]
-    return checkable(values.take(pa.array(rows)), column)
+        return to_checkable(values, column)[rows]
+    return to_checkable(values.take(pa.array(rows)), column)
 
 
 def _distinct(sent: pa.Array, values: pa.Array, column: Column) -> tuple[pa.Array, list[Fault]]:

@@ -5,21 +5,16 @@
 # %% ../../nbs/data/11_convert.ipynb #9082de9b
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract import Column
-from ..contract import Contract
-from ..contract import parse_time
+from ..contract import Column, Contract, parse_time
 from .cell import MISSING
-from .formats import PATTERNS
-from .formats import csv_column
-from ..errors import ContractError
-from ..errors import IngestError
+from .formats import PATTERNS, csv_column
+from ..errors import ContractError, IngestError
 
 # %% auto #0
 __all__ = ['STORED', 'TEXT', 'WHOLE', 'FLOAT', 'TRUTH', 'TIME', 'Converted', 'LISTS', 'ACCEPTED', 'stored_schema', 'Acceptance',

@@ -25,7 +25,7 @@ from .plain import cast_batch
 from .plain import plain_schema
 from .question import Question
 from .question import check_columns
-from .settle import settled
+from .settle import infer_batches
 from ..errors import IngestError
 
 # %% auto #0
@@ -42,7 +42,7 @@ def sqlite_rows(address: Address, query: str, folder: Path) -> Iterator[pa.Recor
         cursor = connection.execute(query)
         names = [column[0] for column in cursor.description or ()]
         check_columns(names, address.name)
-        with settled(iter(lambda: cursor.fetchmany(BATCH), []), names, folder, address.name) as reader:
+        with infer_batches(iter(lambda: cursor.fetchmany(BATCH), []), names, folder, address.name) as reader:
             yield reader
 
 # %% ../../nbs/data/12_database.ipynb #9e792ea7

@@ -18,18 +18,13 @@ import pyarrow as pa
 from pyarrow.dataset import ParquetFragmentScanOptions
 from pyarrow.fs import FileType
 
-from .plain import BATCH
-from .plain import cast_batch
-from .plain import plain_schema
+from .plain import BATCH, cast_batch, plain_schema
 from .source_protocol import WholeSource
-from .storage import below
-from .storage import locate
-from .storage import plain_words
-from .storage import reaching
+from .storage import below, locate, plain_words, reaching
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['SCAN', 'DeltaSource', 'opened', 'open_delta', 'is_delta', 'short']
+__all__ = ['SCAN', 'DeltaSource', 'open_delta_table', 'open_delta', 'is_delta', 'last_part']
 
 # %% ../../nbs/data/10_delta.ipynb #ee9d8e1f
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class DeltaSource(WholeSource):
     def table(self) -> deltalake.DeltaTable:
         """The opened table."""
         try:
-            return opened(self.path, self.version)
+            return open_delta_table(self.path, self.version)
         except Exception as error:
             way = "ask for a version that the table still has"
             raise IngestError(f"{self.name}: {plain_words(error)}; {way}") from error
@@ -68,7 +63,7 @@ class DeltaSource(WholeSource):
     @property
     def name(self) -> str:
         """Name of the folder and version, for messages."""
-        return f"{short(self.path)} version {self.version}"
+        return f"{last_part(self.path)} version {self.version}"
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +99,7 @@ SCAN = {
 }
 
 
-def opened(path: Path | str, version: int | None = None) -> deltalake.DeltaTable:
+def open_delta_table(path: Path | str, version: int | None = None) -> deltalake.DeltaTable:
     """Open a table; an endpoint of the environment that is written with http:// is taken at its word."""
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     return deltalake.DeltaTable(str(path), version=version, storage_options={"allow_http": "true"} if plain else None)
@@ -119,10 +114,10 @@ def open_delta(path: Path | str) -> DeltaSource:
         If the folder's log cannot be read.
     """
     try:
-        return DeltaSource(path, int(opened(path).version()))
+        return DeltaSource(path, int(open_delta_table(path).version()))
     except Exception as error:
         said = f"has a _delta_log that cannot be read: {plain_words(error)}"
-        raise IngestError(f"{short(path)}: {said}; restore the table") from error
+        raise IngestError(f"{last_part(path)}: {said}; restore the table") from error
 
 
 def is_delta(path: Path | str) -> bool:
@@ -138,12 +133,12 @@ def is_delta(path: Path | str) -> bool:
         return bool(files.get_file_info(f"{place}/_delta_log").type == FileType.Directory)
 
 
-def short(path: Path | str) -> str:
+def last_part(path: Path | str) -> str:
     """Give the last name of a path or an address.
 
     Examples
     --------
-    >>> short(Path("lake/landings")), short("s3://shop/lake/landings/")
+    >>> last_part(Path("lake/landings")), last_part("s3://shop/lake/landings/")
     ('landings', 'landings')
     """
     return str(path).rstrip("/").rpartition("/")[2]

@@ -19,7 +19,7 @@ from .address import filled
 from .plain import BATCH
 from .question import Question
 from .question import check_columns
-from .settle import settled
+from .settle import infer_batches
 from ..errors import IngestError
 from ..errors import nearest
 
@@ -125,5 +125,5 @@ def dialect_rows(
         result = streamed.execute(in_dialect(question, engine.dialect))
         names = list(result.keys()) if result.returns_rows else []
         check_columns(names, address.name)
-        with settled(result.partitions(BATCH), names, folder, address.name) as reader:
+        with infer_batches(result.partitions(BATCH), names, folder, address.name) as reader:
             yield reader

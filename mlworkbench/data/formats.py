@@ -19,11 +19,10 @@ from .json_lines import json_batches, json_schema
 from .plain import BATCH
 from .plain import cast_batch
 from .plain import plain_schema
-from .plain import refusals
+from .plain import translate_arrow_errors
 from .plain import slices
 from .storage import StoredFile
 from ..errors import IngestError
-
 
 # %% auto #0
 __all__ = ['PATTERNS', 'SIGNS', 'SIGN_WAYS', 'JSON_LINES', 'CSV', 'FORMATS', 'csv_types', 'csv_column', 'unzipped', 'csv_names',
@@ -99,7 +98,7 @@ def unzipped(name: str, stream: pa.NativeFile) -> pa.NativeFile:
 
 def csv_names(name: str, stream: pa.NativeFile) -> list[str]:
     """Read the header of a CSV file; a name that stands twice is refused."""
-    with refusals(name):
+    with translate_arrow_errors(name):
         opened = pa_csv.open_csv(unzipped(name, stream), parse_options=csv_cells(name))
         names = [str(column) for column in opened.schema.names]
     repeated = sorted({column for column in names if names.count(column) > 1})
@@ -110,7 +109,7 @@ def csv_names(name: str, stream: pa.NativeFile) -> list[str]:
 
 def check_sign(name: str, stream: pa.NativeFile) -> None:
     """Refuse a file whose header is parted by another sign than its cells should be."""
-    with refusals(name):
+    with translate_arrow_errors(name):
         header = bytes(unzipped(name, stream).read(1 << 16)).partition(b"\n")[0].decode("utf-8", "replace")
     own = csv_cells(name).delimiter
     other = None if own in header else next((sign for sign in SIGNS if sign in header), None)
@@ -134,7 +133,8 @@ def csv_texts(name: str, stream: pa.NativeFile, columns: Sequence[str]) -> Itera
         quoted_strings_can_be_null=False,
     )
     plain = unzipped(name, stream)
-    with refusals(name), pa_csv.open_csv(plain, parse_options=csv_cells(name), convert_options=convert) as reader:
+    cells = csv_cells(name)
+    with translate_arrow_errors(name), pa_csv.open_csv(plain, parse_options=cells, convert_options=convert) as reader:
         for block in reader:
             yield from slices(block)
 
@@ -185,14 +185,15 @@ def csv_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]
 # %% ../../nbs/data/09_formats.ipynb #ba76cc43
 def parquet_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]:
     """Read the types and the number of rows from a Parquet footer."""
-    with refusals(file.name), file.open() as stream:
+    with translate_arrow_errors(file.name), file.open() as stream:
         footer = pa_parquet.ParquetFile(stream)
         return plain_schema(footer.schema_arrow), footer.metadata.num_rows
 
 
 def parquet_batches(file: StoredFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Stream a Parquet file in plain types."""
-    with refusals(file.name), file.open() as stream, pa_parquet.ParquetFile(stream, pre_buffer=False) as opened:
+    reading = translate_arrow_errors(file.name)
+    with reading, file.open() as stream, pa_parquet.ParquetFile(stream, pre_buffer=False) as opened:
         for batch in opened.iter_batches(batch_size=BATCH):
             yield cast_batch(batch, schema, file.name)
 

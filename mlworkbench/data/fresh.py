@@ -5,9 +5,7 @@
 # %% ../../nbs/data/12_fresh.ipynb #f317dbbb
 from __future__ import annotations
 
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 

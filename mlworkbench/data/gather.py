@@ -19,10 +19,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..contract import Contract, Fault
-from .held import AHEAD, due
+from .held import AHEAD, read_due
 from .lake import Lake
 from .plain import BATCH, cast_batch, plain_schema, slices
-from .privacy import pseudonymised_rows
+from .privacy import pseudonymise_rows
 from .quarantine import QUARANTINE, quarantine_rows
 from .source import open_source
 from .source_protocol import MARK, Source, is_source
@@ -303,7 +303,7 @@ def read_portions(reading: Reading) -> Iterator[Portion]:
                 yield Portion(source, seen.index(source), Tally(read=len(batch), kept=len(batch)))
             else:
                 checked = prepare(table, batch, first, what=part.name, typed=part.typed)
-                prepared = pseudonymised_rows(checked, table.contract, reading.pseudonyms)
+                prepared = pseudonymise_rows(checked, table.contract, reading.pseudonyms)
                 portion = divide(reading, prepared, source, number)
                 yield replace(portion, tally=Tally(read=len(batch)) + portion.tally)
             first += len(batch)
@@ -415,7 +415,7 @@ def stage(reading: Reading, held: Lake, *, progress: Progress | None = None) -> 
             check_limit(reading, tally)
         if progress is not None:
             progress(reading.table.name, tally.read, reading.total)
-    waiting = due(held, reading.table, reading.due_until)
+    waiting = read_due(held, reading.table, reading.due_until)
     for portion in take_up_due(reading, waiting, tuple(portions)):
         portions.append(_let_wait(portion, good, bad))
         tally += portion.tally

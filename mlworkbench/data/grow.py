@@ -10,32 +10,23 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..contract import Column
-from ..contract import Contract
-from .convert import FLOAT
-from .convert import LISTS
-from .convert import STORED
-from .convert import TEXT
-from .convert import TIME
-from .convert import TRUTH
-from .convert import WHOLE
+from ..contract import Column, Contract
+from .convert import FLOAT, LISTS, STORED, TEXT, TIME, TRUTH, WHOLE
 from .gather import read_pieces
 from .lake import check_same
 from .source_protocol import Source
-from .table import Table
-from .table import stored_names
-from .table import transformed
+from .table import Table, stored_names, transform_batch
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['OF_LAKE', 'OF_SOURCE', 'undeclared', 'check_later', 'evolve_schema', 'new_columns']
+__all__ = ['OF_LAKE', 'OF_SOURCE', 'declare_new_columns', 'check_later', 'evolve_schema', 'new_columns']
 
 # %% ../../nbs/data/12_grow.ipynb #10f12b54
 OF_LAKE: Mapping[pa.DataType, str] = {STORED[kind]: kind for kind in STORED if kind != "category"}
 OF_SOURCE: Mapping[pa.DataType, str] = {TEXT: "text", WHOLE: "number", FLOAT: "number", TIME: "time"}
 
 
-def undeclared(table: Table, sent: pa.Schema, stored: pa.Schema | None, what: str) -> list[Column]:
+def declare_new_columns(table: Table, sent: pa.Schema, stored: pa.Schema | None, what: str) -> list[Column]:
     """Declare the columns that a source brings beyond the contract.
 
     Parameters
@@ -62,7 +53,7 @@ def undeclared(table: Table, sent: pa.Schema, stored: pa.Schema | None, what: st
     --------
     >>> sent = pa.schema({"delay": pa.float64(), "gate": pa.string()})
     >>> table = Table("delays", None, Contract((Column("delay", "number"),)), new_columns="merge")
-    >>> undeclared(table, sent, None, "delays.csv")
+    >>> declare_new_columns(table, sent, None, "delays.csv")
     [Column(name='gate', kind='text', nullable=True, ...)]
     """
     found, held = [], {} if stored is None else {field.name: field.type for field in stored}
@@ -137,7 +128,7 @@ def evolve_schema(table: Table, source: Source, stored: pa.Schema | None) -> Tab
     sent = _sent(table, source)
     if sent is None:
         return table
-    more = undeclared(table, sent, stored, source.name)
+    more = declare_new_columns(table, sent, stored, source.name)
     wide = replace(table, contract=replace(table.contract, columns=(*table.contract.columns, *more)))
     if stored is not None:
         check_later(wide, stored)
@@ -148,7 +139,7 @@ def _sent(table: Table, source: Source) -> pa.Schema | None:
     """Find what a source brings after the transform, by its first rows; None where it has no row."""
     for part in source.parts:
         for batch in read_pieces(table, part, None):
-            return transformed(table, batch, 0, part.name)[0].schema
+            return transform_batch(table, batch, 0, part.name)[0].schema
     return None
 
 

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -17,7 +16,7 @@ from .table import Table
 AHEAD = timedelta(minutes=10)
 
 # %% auto #0
-__all__ = ['AHEAD', 'hold', 'due', 'release']
+__all__ = ['AHEAD', 'hold', 'read_due', 'release']
 
 # %% ../../nbs/data/12_held.ipynb #1fc9e8fe
 def hold(held: Lake, table: Table, rows: Sequence[pl.DataFrame], when: datetime) -> int:
@@ -59,7 +58,7 @@ def _typed(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     return rows.with_columns(later).select(blank.columns)
 
 # %% ../../nbs/data/12_held.ipynb #e333c1e0
-def due(held: Lake, table: Table, latest: datetime | None) -> pl.DataFrame:
+def read_due(held: Lake, table: Table, latest: datetime | None) -> pl.DataFrame:
     """Give the held rows of a table that were available by a time, all where there is none."""
     if not held.exists(table.name):
         return pl.DataFrame(table.schema.empty_table())

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['BATCH', 'plain_type', 'plain_schema', 'cast_batch', 'slices', 'reading_way', 'refusals', 'widest']
+__all__ = ['BATCH', 'plain_type', 'plain_schema', 'cast_batch', 'slices', 'reading_way', 'translate_arrow_errors',
+           'find_common_schema']
 
 # %% ../../nbs/data/08_plain.ipynb #1aa0a6f5
 BATCH = 65_536
@@ -127,28 +128,23 @@ def reading_way(said: str) -> str:
     return next((way for words, way in _WAYS.items() if re.search(words, said, re.IGNORECASE)), "correct the file")
 
 
-class refusals:  # noqa: N801 - reads as a statement: with refusals(name)
+@contextmanager
+def translate_arrow_errors(name: str) -> Iterator[None]:
     """Turn what Arrow refuses inside a file into one line with the file's name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        """Begin to read."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Rename what Arrow, gzip or the system raised."""
-        if isinstance(error, pa.ArrowException | OSError | EOFError | UnicodeDecodeError):
-            said = re.sub(r"(?s)(columns, got \d+): .*", r"\1", str(error))  # the row itself may name a person
-            raise IngestError(f"{self.name}: cannot be read: {said}; {reading_way(said)}") from None
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        said = re.sub(r"(?s)(columns, got \d+): .*", r"\1", str(error))  # the row itself may name a person
+        raise IngestError(f"{name}: cannot be read: {said}; {reading_way(said)}") from None
 
 # %% ../../nbs/data/08_plain.ipynb #8fee2c7d
-def widest(schemas: Sequence[pa.Schema], what: str) -> pa.Schema:
+def find_common_schema(schemas: Sequence[pa.Schema], what: str) -> pa.Schema:
     """Find the narrowest schema that holds several; text and number do not mix.
 
     Examples
     --------
-    >>> str(widest([pa.schema({"n": pa.int64()}), pa.schema({"n": pa.float64()})], "n.jsonl").field("n").type)
+    >>> both = [pa.schema({"n": pa.int64()}), pa.schema({"n": pa.float64()})]
+    >>> str(find_common_schema(both, "n.jsonl").field("n").type)
     'double'
     """
     try:

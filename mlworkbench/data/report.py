@@ -5,13 +5,10 @@
 # %% ../../nbs/data/12_report.ipynb #31ee50cb
 from __future__ import annotations
 
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .told import flagged_text
-from .told import new_values_text
+from .told import flagged_text, new_values_text
 
 # %% auto #0
 __all__ = ['IngestReport']

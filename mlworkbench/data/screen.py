@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..across import broken
-from ..check import broken_rules, has_other_size
+from ..across import find_breaking_rows
+from ..check import find_broken_rules, has_other_size
 from ..contract import NO_TIME, Column, Contract
 
 # %% auto #0
-__all__ = ['checkable', 'suspects']
+__all__ = ['to_checkable', 'find_suspects']
 
 # %% ../../nbs/data/12_screen.ipynb #dcfcd77d
-def checkable(values: pa.Array, column: Column) -> NDArray[Any]:
+def to_checkable(values: pa.Array, column: Column) -> NDArray[Any]:
     """Give a column as the contract's check wants it: numpy, with the kind's own missing value.
 
     Parameters
@@ -36,7 +36,7 @@ def checkable(values: pa.Array, column: Column) -> NDArray[Any]:
 
     Examples
     --------
-    >>> checkable(pa.array([3.5, None]), Column("delay", "number", nullable=True)).tolist()
+    >>> to_checkable(pa.array([3.5, None]), Column("delay", "number", nullable=True)).tolist()
     [3.5, nan]
     """
     if column.kind == "integer":
@@ -60,7 +60,7 @@ def _matrix(values: pa.Array) -> NDArray[np.float64]:
     return matrix
 
 # %% ../../nbs/data/12_screen.ipynb #1e4e633b
-def suspects(batch: pa.RecordBatch, contract: Contract) -> NDArray[np.int64]:
+def find_suspects(batch: pa.RecordBatch, contract: Contract) -> NDArray[np.int64]:
     """Find the rows that may break a promise.
 
     Parameters
@@ -80,15 +80,15 @@ def suspects(batch: pa.RecordBatch, contract: Contract) -> NDArray[np.int64]:
     >>> carrier = Column("carrier", "category", categories=("AA", "UA"))
     >>> contract = Contract((carrier, Column("delay", "number", upper=60)))
     >>> rows = pa.RecordBatch.from_pydict({"carrier": ["AA", "aa", "UA"], "delay": [3.0, 4.0, 99.0]})
-    >>> suspects(rows, contract).tolist()
+    >>> find_suspects(rows, contract).tolist()
     [1, 2]
     """
     found = np.zeros(len(batch), dtype=np.bool_)
     for column in contract.columns:
         found |= _suspicious(batch.column(column.name), column)
     for relation in contract.relations:
-        columns = {name: checkable(batch.column(name), contract.column(name)) for name in relation.columns}
-        found |= broken(columns, relation, contract)
+        columns = {name: to_checkable(batch.column(name), contract.column(name)) for name in relation.columns}
+        found |= find_breaking_rows(columns, relation, contract)
     return np.flatnonzero(found)
 
 
@@ -98,13 +98,13 @@ def _suspicious(values: pa.Array, column: Column) -> NDArray[np.bool_]:
         return np.asarray(values.is_null()) & (not column.nullable)
     if column.kind in ("category", "text"):
         coded = values.dictionary_encode(null_encoding="encode")
-        return np.asarray(_breaking(checkable(coded.dictionary, column), column)[coded.indices.to_numpy()])
-    return _breaking(checkable(values, column), column)
+        return np.asarray(_breaking(to_checkable(coded.dictionary, column), column)[coded.indices.to_numpy()])
+    return _breaking(to_checkable(values, column), column)
 
 
 def _breaking(values: NDArray[Any], column: Column) -> NDArray[np.bool_]:
     """Say of each value whether the check finds a rule that it breaks."""
     found = np.full(len(values), has_other_size(column, values))
-    for mask, _, _ in broken_rules(column, values) if not found.any() else ():
+    for mask, _, _ in find_broken_rules(column, values) if not found.any() else ():
         found |= mask
     return found

@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
@@ -20,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from .spool import room
+from .spool import disk_full_as_ingest_error
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['KINDS', 'MIXED', 'wider', 'field_of', 'column_of', 'block_of', 'settled']
+__all__ = ['KINDS', 'MIXED', 'widen_field', 'infer_field', 'make_column', 'make_block', 'infer_batches']
 
 # %% ../../nbs/data/11_settle.ipynb #840e6756
 KINDS: Mapping[type, pa.DataType] = {
@@ -40,7 +36,7 @@ KINDS: Mapping[type, pa.DataType] = {
 MIXED = {"mixed": "yes"}
 
 
-def wider(first: pa.Field, second: pa.Field, what: str) -> pa.Field:
+def widen_field(first: pa.Field, second: pa.Field, what: str) -> pa.Field:
     """Give the field that holds the values of two.
 
     Raises
@@ -51,7 +47,7 @@ def wider(first: pa.Field, second: pa.Field, what: str) -> pa.Field:
     Examples
     --------
     >>> number, text = pa.field("delay", pa.int64()), pa.field("delay", pa.string())
-    >>> wider(number, pa.field("delay", pa.float64()), "shop").type, wider(number, text, "shop").metadata
+    >>> widen_field(number, pa.field("delay", pa.float64()), "shop").type, widen_field(number, text, "shop").metadata
     (DataType(double), {b'mixed': b'yes'})
     """
     kinds = {first.type, second.type} - {pa.null()}
@@ -65,12 +61,12 @@ def wider(first: pa.Field, second: pa.Field, what: str) -> pa.Field:
     return pa.field(first.name, pa.float64())
 
 # %% ../../nbs/data/11_settle.ipynb #67a664ad
-def field_of(name: str, values: Sequence[object], what: str) -> pa.Field:
+def infer_field(name: str, values: Sequence[object], what: str) -> pa.Field:
     """Find the field that holds the values of a column.
 
     Examples
     --------
-    >>> field_of("price", [1, None, Decimal("2.50")], "shop").type
+    >>> infer_field("price", [1, None, Decimal("2.50")], "shop").type
     DataType(double)
     """
     fields = [pa.field(name, pa.null())]
@@ -80,10 +76,10 @@ def field_of(name: str, values: Sequence[object], what: str) -> pa.Field:
             raise IngestError(f"{what}: {rule}; got {kind.__name__}; cast it in the query or leave it out")
         zoned = kind is datetime and any(value.tzinfo for value in values if isinstance(value, datetime))
         fields.append(pa.field(name, pa.timestamp("us", "UTC") if zoned else KINDS[kind]))
-    return reduce(lambda first, second: wider(first, second, what), fields)
+    return reduce(lambda first, second: widen_field(first, second, what), fields)
 
 
-def column_of(values: Sequence[Any], field: pa.Field, what: str) -> pa.Array:
+def make_column(values: Sequence[Any], field: pa.Field, what: str) -> pa.Array:
     """Put values into a column."""
     if field.type == pa.float64() or field.metadata:
         write = str if field.metadata else float
@@ -95,22 +91,22 @@ def column_of(values: Sequence[Any], field: pa.Field, what: str) -> pa.Array:
         raise IngestError(f"{what}: {rule}; got a larger one; cast it in the query") from None
 
 
-def block_of(rows: Sequence[Sequence[Any]], names: Sequence[str], what: str) -> pa.RecordBatch:
+def make_block(rows: Sequence[Sequence[Any]], names: Sequence[str], what: str) -> pa.RecordBatch:
     """Put rows into columns of the types that they hold.
 
     Examples
     --------
-    >>> block_of([("UA1", Decimal("3.50")), ("UA2", None)], ["flight", "delay"], "shop").to_pydict()
+    >>> make_block([("UA1", Decimal("3.50")), ("UA2", None)], ["flight", "delay"], "shop").to_pydict()
     {'flight': ['UA1', 'UA2'], 'delay': [3.5, None]}
     """
     columns = list(zip(*rows, strict=True))
-    fields = [field_of(name, values, what) for name, values in zip(names, columns, strict=True)]
-    arrays = [column_of(values, field, what) for values, field in zip(columns, fields, strict=True)]
+    fields = [infer_field(name, values, what) for name, values in zip(names, columns, strict=True)]
+    arrays = [make_column(values, field, what) for values, field in zip(columns, fields, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 # %% ../../nbs/data/11_settle.ipynb #6256bbf2
 @contextmanager
-def settled(
+def infer_batches(
     blocks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str], folder: Path, what: str
 ) -> Iterator[pa.RecordBatchReader]:
     """Give blocks of rows as one stream of Arrow batches.
@@ -139,9 +135,9 @@ def settled(
     schema, count = pa.schema([pa.field(name, pa.null()) for name in names]), 0
     with tempfile.TemporaryFile(dir=folder) as file:
         for rows in blocks:
-            block, count = block_of(rows, names, what), count + 1
-            schema = pa.schema([wider(*pair, what) for pair in zip(schema, block.schema, strict=True)])
-            with room(), pa.ipc.new_stream(file, block.schema) as stream:
+            block, count = make_block(rows, names, what), count + 1
+            schema = pa.schema([widen_field(*pair, what) for pair in zip(schema, block.schema, strict=True)])
+            with disk_full_as_ingest_error(), pa.ipc.new_stream(file, block.schema) as stream:
                 stream.write_batch(block)
         file.seek(0)
         waiting = (pa.ipc.open_stream(file).read_all().to_batches()[0] for _ in range(count))
@@ -153,5 +149,5 @@ def _widened(block: pa.RecordBatch, schema: pa.Schema, what: str) -> pa.RecordBa
     arrays = []
     for values, field in zip(block.columns, schema, strict=True):
         text = field.metadata and values.type not in (pa.string(), pa.null())
-        arrays.append(column_of(values.to_pylist(), field, what) if text else values.cast(field.type))
+        arrays.append(make_column(values.to_pylist(), field, what) if text else values.cast(field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

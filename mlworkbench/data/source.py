@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,11 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
-from .delta import is_delta
-from .delta import open_delta
+from .delta import is_delta, open_delta
 from .find import find_files
-from .formats import Format
-from .formats import format_of
-from .plain import widest
+from .formats import Format, format_of
 from .frame import open_frame
+from .plain import find_common_schema
 from .source_protocol import Source, WholeSource, missing_members
 from .storage import StoredFile
 from ..errors import IngestError
@@ -145,7 +142,7 @@ def _common_schema(files: list[StoredFile], schemas: list[pa.Schema], what: str)
         if other:
             verb = "is missing" if other[0] in first else f"does not stand in {files[0].name}"
             raise IngestError(f"{file.name}: column {other[0]!r} {verb}; files read together have the same columns")
-    return widest(schemas, what)
+    return find_common_schema(schemas, what)
 
 
 def open_files(name: str, files: list[StoredFile], text: Collection[str]) -> FileSource | FolderSource:

@@ -15,16 +15,16 @@ import pyarrow as pa
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['room', 'Spool']
+__all__ = ['disk_full_as_ingest_error', 'Spool']
 
 # %% ../../nbs/data/10_spool.ipynb #88ddd3e3
 @contextmanager
-def room() -> Iterator[None]:
+def disk_full_as_ingest_error() -> Iterator[None]:
     """Turn what the system says of a full disk into one line.
 
     Examples
     --------
-    >>> with room():
+    >>> with disk_full_as_ingest_error():
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
     mlworkbench.errors.IngestError: rows wait on the disk of the home until all are read: ...; make room ...
@@ -63,13 +63,13 @@ class Spool:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch; its columns are put in order."""
         if batch.num_rows:
-            with room():
+            with disk_full_as_ingest_error():
                 self.writer.write_batch(batch.select(self.schema.names))
             self.rows += batch.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream what was added, from the first batch; nothing can be added afterwards."""
-        with room():
+        with disk_full_as_ingest_error():
             self.writer.close()
             self.file.seek(0)
         with pa.ipc.open_stream(pa.PythonFile(self.file, "r")) as reader:

@@ -9,32 +9,23 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Collection
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from datetime import date
-from datetime import datetime
-from datetime import timedelta
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from .address import Address
-from .address import public
+from .address import Address, public
 from .database import database_rows
-from .frame import values_bytes
-from .frame import without_nan
+from .frame import values_bytes, without_nan
 from .plain import slices
 from .question import Question
 from .source_protocol import Source
 from .spool import Spool
-from ..errors import IngestError
-from ..errors import nearest
+from ..errors import IngestError, nearest
 
 # %% auto #0
 __all__ = ['CURSORS', 'write_mark', 'read_mark', 'is_ahead', 'Answer', 'read_answer', 'SqlSource']

@@ -5,36 +5,26 @@
 # %% ../../nbs/data/12_table.ipynb #8385d562
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..contract import Column
-from ..contract import Contract
-from ..contract import Fault
+from ..contract import Column, Contract, Fault
 from .columns import REVISION
 from .conform import conform
-from .convert import convert
-from .convert import stored_schema
-from .lake import TABLE_NAME
-from .lake import Lake
-from .plain import cast_batch
-from .plain import plain_schema
+from .convert import convert, stored_schema
+from .lake import TABLE_NAME, Lake
+from .plain import cast_batch, plain_schema
 from .user_code import call
-from ..errors import IngestError
-from ..errors import nearest
+from ..errors import IngestError, nearest
 
 # %% auto #0
-__all__ = ['EXTRA', 'KNOWN', 'Transform', 'Allowed', 'Table', 'Prepared', 'prepare', 'stored_names', 'transformed']
+__all__ = ['EXTRA', 'KNOWN', 'Transform', 'Allowed', 'Table', 'Prepared', 'prepare', 'stored_names', 'transform_batch']
 
 # %% ../../nbs/data/12_table.ipynb #d6681ad8
 EXTRA = pa.schema(
@@ -180,7 +170,7 @@ def prepare(table: Table, batch: pa.RecordBatch, first: int, *, what: str, typed
     >>> [fault.line() for fault in prepare(table, rows, 0, what="delays.csv").faults]
     ['row 1, column \'at\': a time with an offset; got \'noon\'; write it like "2013-10-01T12:00:00+00:00"']
     """
-    frame, positions = transformed(table, batch, first, what)
+    frame, positions = transform_batch(table, batch, first, what)
     sent = frame.select(stored_names(table, frame.schema.names))
     conformed = conform(sent, table.contract, what, typed=typed)
     columns = dict(zip(conformed.batch.schema.names, conformed.batch.columns, strict=True))
@@ -205,7 +195,7 @@ def stored_names(table: Table, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in apart]
 
 
-def transformed(table: Table, batch: pa.RecordBatch, first: int, what: str) -> tuple[pa.RecordBatch, pa.Array]:
+def transform_batch(table: Table, batch: pa.RecordBatch, first: int, what: str) -> tuple[pa.RecordBatch, pa.Array]:
     """Apply the transform; gives its rows in plain types and their positions in the source."""
     positions = pa.array(np.arange(first, first + len(batch), dtype=np.int64))
     if table.transform is None:

@@ -10,10 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..contract import Contract
-from ..contract import Fault
-from ..faults import WITHHELD
-from ..faults import shorten
+from ..contract import Contract, Fault
+from ..faults import WITHHELD, shorten
 
 # %% auto #0
 __all__ = ['Remarks', 'find_remarks', 'join_remarks', 'new_values_text', 'flagged_text']

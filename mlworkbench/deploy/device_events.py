@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from ..contract import Contract
-from ..data.cell import meant
+from ..data.cell import parse_cell
 from .stream_ask import buried
 from .stream_events import Event
 from .stream_events import Outcome
@@ -61,7 +61,7 @@ def csv_events(text: Iterable[str], contract: Contract) -> Iterator[Event | Outc
     for row, cells in enumerate(reader, start=1):
         if len(cells) == len(names):
             pairs = zip(names, cells, strict=True)
-            yield _event(row, {name: meant(cell or None, kinds.get(name, "text")) for name, cell in pairs})
+            yield _event(row, {name: parse_cell(cell or None, kinds.get(name, "text")) for name, cell in pairs})
         elif "".join(cells).strip() or len(cells) > 1:
             reason = f"row: {len(names)} cells, as in the first line; got {len(cells)}; correct the row"
             yield buried(_event(row, cells), reason)

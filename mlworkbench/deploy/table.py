@@ -19,7 +19,7 @@ from ..contract import Column
 from ..contract import Contract
 from ..contract import Fault
 from ..contract import faults_error
-from ..data.cell import meant
+from ..data.cell import parse_cell
 from ..data.privacy import pseudonymised_frame
 from .path import Columns
 from .path import Request
@@ -83,7 +83,7 @@ def column_of(values: pl.Series, column: Column, *, typed: bool = True) -> tuple
         return ready, []
     raw = values.to_list()
     if not typed and values.dtype == pl.String:
-        raw = [meant(text, column.kind) for text in raw]
+        raw = [parse_cell(text, column.kind) for text in raw]
     return read_column(column, raw)
 
 # %% ../../nbs/deploy/48_table.ipynb #bb7ab035

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..across import absent
+from ..across import find_absent
 from ..contract import Contract
 from ..errors import DefinitionError
 from ..errors import WorkbenchError
@@ -56,7 +56,7 @@ def check_missing(fitted: Fitted, frame: FeatureFrame, found: Mapping[str, Mappi
     for name, counts in found.items():
         if len(counts) < 2 or name not in frame.columns:
             continue
-        rows = frame.take(np.flatnonzero(absent(frame.columns[name]))[:ASKED])
+        rows = frame.take(np.flatnonzero(find_absent(frame.columns[name]))[:ASKED])
         answers = [_answers(fitted, rows, name, kind) for kind in counts]
         if not all(_same(answers[0], other) for other in answers[1:]):
             got = " and ".join(f"{WORDS[kind]} in {count:,} rows" for kind, count in counts.items())

@@ -10,7 +10,7 @@ from mlworkbench.data.conform import check_table, conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
-from mlworkbench.data.screen import checkable
+from mlworkbench.data.screen import to_checkable
 from mlworkbench.errors import IngestError
 from mlworkbench.learn import learn_contract
 from mlworkbench.relate import learn_relations, stated
@@ -165,7 +165,7 @@ def test_vectors_of_another_length_than_declared_refuse_the_source():
 
 def unscreened(batch, declared):
     """The faults that the check finds when it is asked about every row."""
-    columns = {column.name: checkable(batch.column(column.name), column) for column in declared.columns}
+    columns = {column.name: to_checkable(batch.column(column.name), column) for column in declared.columns}
     return check_columns(columns, declared)
 
 

@@ -17,12 +17,12 @@ from .core.jsontext import HALF, HALF_HINT, all_readable, is_readable
 from .errors import nearest
 from .faults import NOTHING, WITHHELD, Fault, category_hint, plain_spelling
 from .narrow import beyond_type
-from .records import columns_of, read_column
+from .records import read_column, convert_records
 from .times import NO_TIME, format_time
 from .units import unit_hint
 
 # %% auto #0
-__all__ = ['Broken', 'DTYPES', 'broken_rules', 'has_other_size', 'check_columns', 'check_key', 'check_records']
+__all__ = ['Broken', 'DTYPES', 'find_broken_rules', 'has_other_size', 'check_columns', 'check_key', 'check_records']
 
 # %% ../nbs/08_check.ipynb #80b5d8c6
 Broken = tuple[NDArray[np.bool_], str, bool]
@@ -84,7 +84,7 @@ def _unknown_categories(column: Column, listed: list[Any], unknown: NDArray[np.b
     yield misspelt, f"spelt as known; {column.categories_text}", True
 
 
-def broken_rules(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
+def find_broken_rules(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
     """Find what the values of a column break; an array of truth values breaks nothing.
 
     Parameters
@@ -101,7 +101,7 @@ def broken_rules(column: Column, values: NDArray[Any]) -> Iterator[Broken]:
 
     Examples
     --------
-    >>> found = broken_rules(Column("delay", "number", upper=60), np.array([3.0, np.nan, 99.0]))
+    >>> found = find_broken_rules(Column("delay", "number", upper=60), np.array([3.0, np.nan, 99.0]))
     >>> [(mask.tolist(), rule) for mask, rule, _ in found if mask.any()]
     [([False, True, False], 'not null'), ([False, False, True], 'at most 60')]
     """
@@ -163,7 +163,7 @@ def _check_column(column: Column, values: NDArray[Any]) -> list[Fault]:
         return [Fault(-1, column.name, f"vectors of {column.size} numbers", values.shape[1], "correct their length")]
     if column.kind == "boolean":
         return [] if values.dtype.kind == "b" else read_column(column, values.tolist())[1]
-    found = broken_rules(column, values)
+    found = find_broken_rules(column, values)
     return [fault for broken in found if broken[0].any() for fault in _faults(column, values, broken)]
 
 
@@ -251,7 +251,7 @@ def check_records(
     ["row 1, column 'distance': at least 0; got -1.0",
      "row 2, column 'distance': a number; got '1'; send it without quotes"]
     """
-    columns, faults = columns_of(records, contract)
+    columns, faults = convert_records(records, contract)
     found = check_columns(columns, contract)
     if not faults and not found:
         return columns, []

@@ -6,27 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Column
-from .contract import Contract
+from .contract import Column, Contract
 from .core.jsontext import all_readable
 from .errors import nearest
-from .faults import NOTHING
-from .faults import Fault
-from .values import MISSING
-from .values import READERS
-from .values import WrongValueError
-from .values import blank_of
-from .values import is_null
+from .faults import NOTHING, Fault
+from .values import MISSING, READERS, WrongValueError, blank_of, is_null
 
 # %% auto #0
-__all__ = ['PLAIN', 'read_column', 'array_of', 'columns_of']
+__all__ = ['PLAIN', 'read_column', 'make_array', 'convert_records']
 
 # %% ../nbs/07_records.ipynb #1f0533f0
 PLAIN: dict[str, tuple[frozenset[type], Any]] = {
@@ -106,7 +99,7 @@ def read_column(column: Column, raw: Sequence[Any]) -> tuple[NDArray[Any], list[
     return _to_array(column, found, faults), faults
 
 
-def array_of(column: Column, found: list[Any]) -> NDArray[Any]:
+def make_array(column: Column, found: list[Any]) -> NDArray[Any]:
     """Make the array of a kind, other than a vector's, from values that were read."""
     if column.kind == "boolean" and column.nullable:
         return np.array(found, dtype=object)
@@ -116,7 +109,7 @@ def array_of(column: Column, found: list[Any]) -> NDArray[Any]:
 def _to_array(column: Column, found: list[Any], faults: list[Fault]) -> NDArray[Any]:
     """Make the array of a kind from values read one by one."""
     if column.kind != "vector":
-        return array_of(column, found)
+        return make_array(column, found)
     size = column.size or next((len(vector) for vector in found if vector is not None), 0)
     values = np.full((len(found), size), np.nan)
     for row, vector in enumerate(found):
@@ -127,7 +120,9 @@ def _to_array(column: Column, found: list[Any], faults: list[Fault]) -> NDArray[
     return values
 
 # %% ../nbs/07_records.ipynb #0c5b5279
-def columns_of(records: Sequence[Mapping[str, Any]], contract: Contract) -> tuple[dict[str, NDArray[Any]], list[Fault]]:
+def convert_records(
+    records: Sequence[Mapping[str, Any]], contract: Contract
+) -> tuple[dict[str, NDArray[Any]], list[Fault]]:
     """Read records into the contract's columns.
 
     Parameters
@@ -149,7 +144,7 @@ def columns_of(records: Sequence[Mapping[str, Any]], contract: Contract) -> tupl
     Examples
     --------
     >>> contract = Contract((Column("origin", "category"), Column("distance", "number")))
-    >>> columns, faults = columns_of([{"origin": "JFK", "distance": 760}], contract)
+    >>> columns, faults = convert_records([{"origin": "JFK", "distance": 760}], contract)
     >>> columns["distance"].dtype.name, faults
     ('float64', [])
     """

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,14 @@ from numpy.typing import NDArray
 
 from .across import MINUTE
 from .check import check_records
-from .contract import NO_TIME
-from .contract import Column
-from .contract import Contract
+from .contract import NO_TIME, Column, Contract
 from .core.jsontext import is_readable
-from .faults import Fault
-from .faults import plain_spelling
+from .faults import Fault, plain_spelling
 from .narrow import limits_of
 from .offset import offset
-from .records import array_of
+from .records import make_array
 from .relation import Relation
-from .values import MISSING
-from .values import read_value
+from .values import MISSING, read_value
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2
 Judge = Callable[[Any], int]
@@ -230,7 +224,7 @@ class RowCheck:
             if verdict != GOOD:
                 return None
             rows.append(row)
-        return {c.name: array_of(c, [row[c.name] for row in rows]) for _, _, c, _ in self.columns} if rows else None
+        return {c.name: make_array(c, [row[c.name] for row in rows]) for _, _, c, _ in self.columns} if rows else None
 
     def faults(self, record: object) -> list[Fault]:
         """Give the faults of a record, in the words of the check of columns; none where it is good."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from ..core.jsontext import DEPTH, too_deep
-from .plain import BATCH, plain_schema, refusals, widest
+from .plain import BATCH, find_common_schema, plain_schema, translate_arrow_errors
 from .storage import StoredFile
 from ..errors import IngestError
 
@@ -29,7 +29,7 @@ LONGEST = 64 << 20
 def json_blocks(name: str, stream: pa.NativeFile, size: int = 4 << 20) -> Iterator[bytes]:
     """Read whole lines of JSON objects, about `size` bytes at a time; none is longer or deeper than allowed."""
     block, held = [], 0
-    with refusals(name):
+    with translate_arrow_errors(name):
         zipped = name.lower().endswith(".gz")
         plain = gzip.GzipFile(fileobj=stream) if zipped else io.BufferedReader(stream)  # type: ignore[arg-type]
         listed = plain.peek(64)[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
@@ -95,7 +95,7 @@ def json_table(name: str, block: bytes, schema: pa.Schema | None = None) -> pa.T
     read = pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1)
     unexpected = "infer" if schema is None else "error"
     parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected)
-    with refusals(name):
+    with translate_arrow_errors(name):
         try:
             return pa_json.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
         except pa.ArrowInvalid:
@@ -136,7 +136,7 @@ def json_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int
             rows += table.num_rows
             times = [pa.string() if pa.types.is_timestamp(kind) else kind for kind in table.schema.types]
             plain = plain_schema(pa.schema(zip(table.schema.names, times, strict=True)))
-            schema = widest([schema, plain], file.name)
+            schema = find_common_schema([schema, plain], file.name)
     return schema, rows
 
 

@@ -26,7 +26,7 @@ from ..pseudonym import open_pseudonyms
 from ..pseudonym import pseudonym_names
 
 # %% auto #0
-__all__ = ['pseudonym_array', 'pseudonymised_rows', 'check_stored', 'table_pseudonyms', 'pseudonymised_frame']
+__all__ = ['pseudonym_array', 'pseudonymise_rows', 'check_stored', 'table_pseudonyms', 'pseudonymised_frame']
 
 # %% ../../nbs/data/13_privacy.ipynb #f3c5c91b
 def pseudonym_array(values: pa.Array, pseudonyms: Pseudonyms) -> tuple[pa.Array, list[int]]:
@@ -53,7 +53,7 @@ def pseudonym_array(values: pa.Array, pseudonyms: Pseudonyms) -> tuple[pa.Array,
     return made, pc.indices_nonzero(foreign.fill_null(False)).to_pylist()
 
 # %% ../../nbs/data/13_privacy.ipynb #a7dceafe
-def pseudonymised_rows(prepared: Prepared, contract: Contract, pseudonyms: Pseudonyms | None) -> Prepared:
+def pseudonymise_rows(prepared: Prepared, contract: Contract, pseudonyms: Pseudonyms | None) -> Prepared:
     """Put pseudonyms into a batch on its way to the lake.
 
     Parameters

@@ -8,14 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..contract import Column
-from ..contract import Contract
-from ..contract import Relation
+from ..contract import Column, Contract, Relation
 from ..core.files import hold_lock
 from .sink import replaced
 from ..errors import ContractError

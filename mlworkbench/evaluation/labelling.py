@@ -6,30 +6,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.home import Home
-from ..data.cell import meant
-from ..data.source_protocol import Source
+from ..data.cell import parse_cell
 from ..data.source import open_source
-from ..errors import IngestError
-from ..errors import LogError
-from ..errors import WorkbenchError
-from ..errors import nearest
+from ..data.source_protocol import Source
+from ..errors import IngestError, LogError, WorkbenchError, nearest
 from .label_value import label_value
-from .log import LabelRow
-from .log import append_labels
+from .log import LabelRow, append_labels
 from .read import count_unpredicted
 from ..faults import shorten
-from ..pseudonym import pseudonym_names
-from ..pseudonym import pseudonymised_record
+from ..pseudonym import pseudonym_names, pseudonymised_record
 from ..scoring.version import Version
-from ..times import format_time
-from ..times import parse_time
+from ..times import format_time, parse_time
 
 # %% auto #0
 __all__ = ['CLOCKS', 'Labelled', 'write_labels', 'label_rows']
@@ -144,7 +136,7 @@ def _key(value: object, version: Version, persons: Sequence[str]) -> str:
     column = version.request.column(name)
     value = value.item() if hasattr(value, "item") else value
     if column.kind == "integer":
-        whole = meant(value, "integer") if isinstance(value, str) else value
+        whole = parse_cell(value, "integer") if isinstance(value, str) else value
         whole = int(whole) if isinstance(whole, float) and whole.is_integer() else whole
         if isinstance(whole, bool) or not isinstance(whole, int):
             raise LogError(f"key {name!r}: a whole number; got {shorten(value)}; correct it")
@@ -234,7 +226,7 @@ def _labels(source: Source, version: Version, ways: Sequence[tuple[str, ...]]) -
         if value is None or value != value:
             continue
         place = f"{source.name}, row {row}"
-        value = meant(value, "number") if number and not source.typed and isinstance(value, str) else value
+        value = parse_cell(value, "number") if number and not source.typed and isinstance(value, str) else value
         known_at = _us(record["available_at"], "available_at", place)
         yield {"row": row, "value": value, "available_at": known_at, **_named(record, version.declaration, ways, place)}
 

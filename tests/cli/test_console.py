@@ -2,11 +2,15 @@ import io
 import json
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from mlworkbench.cli.console import answer, bar, need, text_table
 from mlworkbench.cli.context import Context, choose_model, find_definition, open_context
+from mlworkbench.cli.console import answer, bar, need, plain, reason, text_table
+from mlworkbench.cli.context import Context, choose_model, find_definition, open_context, settle_interval
 from mlworkbench.errors import DefinitionError, WorkbenchError
 
 
@@ -74,3 +78,52 @@ def test_a_definition_of_another_name_than_in_the_settings_is_refused(workbench)
     settings = replace(here.settings, models={"bikes": here.settings.models["cars"]})
     with pytest.raises(DefinitionError, match="must agree; got 'bikes' and 'cars'"):
         find_definition(Context(settings, here.home), "bikes")
+
+
+NOW = datetime(2013, 11, 1, 12, 30, 15, 999, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("last", "start"),
+    [
+        ("hour", "2013-11-01T11:30:15+00:00"),
+        ("day", "2013-10-31T12:30:15+00:00"),
+        ("7d", "2013-10-25T12:30:15+00:00"),
+        ("12 hours", "2013-11-01T00:30:15+00:00"),
+        ("2w", "2013-10-18T12:30:15+00:00"),
+    ],
+)
+def test_the_last_hours_and_days_are_an_interval_that_ends_now(last, start):
+    assert settle_interval("", "", last, now=NOW) == (start, "2013-11-01T12:30:15+00:00")
+
+
+@pytest.mark.parametrize("last", ["soon", "0d", "-1d", "7", "1.5d", "999999d", "d7", "7y"])
+def test_another_span_is_refused_with_the_way_out(last):
+    with pytest.raises(WorkbenchError, match=r"--last: day, hour, or a number of them; got .*; write it like 7d"):
+        settle_interval("", "", last)
+
+
+def test_an_interval_is_given_once(capsys):
+    with pytest.raises(WorkbenchError, match="--end: not with --last; got 2013-10-01"):
+        settle_interval("", "2013-10-01", "day")
+    assert settle_interval("", "", "") == ("", "")
+    assert settle_interval("2013-10-01", "", "")[0] == "2013-10-01T00:00:00+00:00"
+    assert capsys.readouterr().err == "a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00\n"
+
+
+class Person(io.StringIO):
+    """Somebody at a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_reason_is_given_asked_for_at_a_terminal_or_noted_as_missing(monkeypatch, capsys):
+    assert reason("better") == "better"
+    for nobody in (None, io.StringIO("unheard")):
+        monkeypatch.setattr(sys, "stdin", nobody)
+        assert reason("") == "none given"
+    monkeypatch.setattr(sys, "stdin", Person("better in September\n"))
+    assert reason("") == "better in September"
+    assert reason("") == "none given"  # nothing typed
+    assert capsys.readouterr() == ("", "why: why: ")

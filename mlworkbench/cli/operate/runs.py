@@ -7,7 +7,7 @@ A run is a row of the run table: one whose process died is a failed run, whateve
 # %% ../../../nbs/cli/operate/01_runs.ipynb #11660f29
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlworkbench.operate.runs import RunResult
 
 # %% auto #0
-__all__ = ['Run', 'run_page', 'conclude', 'unmeasured', 'metric_rows', 'run_facts', 'split_parameters', 'start', 'list_', 'show',
+__all__ = ['Run', 'run_page', 'conclude', 'run_facts', 'unmeasured', 'metric_rows', 'split_parameters', 'start', 'list_', 'show',
            'remove']
 
 # %% ../../../nbs/cli/operate/01_runs.ipynb #6ab49bfa
@@ -50,7 +50,24 @@ def conclude(here: Context, result: RunResult, *, as_json: bool) -> None:
     if isinstance(metrics.get("scored"), int):
         refuse_many(here, metrics["scored"], metrics.get("rejected", 0))
 
+
+def run_facts(result: RunResult) -> dict[str, Any]:
+    """Gather what a run found, for JSON."""
+    facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
+    names = [name for name in ("said", "gates", "drift", "labels") if name in result.result]
+    found: dict[str, Any] = {name: result.result[name] for name in names}
+    return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
+
 # %% ../../../nbs/cli/operate/01_runs.ipynb #1a72d7be
+def _measures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Give deployment, name and measure of each metric; those of a training stand under no deployment."""
+    for name, found in metrics.items():
+        if isinstance(found, dict) and "value" in found:
+            yield "", name, found
+        elif isinstance(found, dict):
+            yield from ((name, metric, one) for metric, one in found.items() if isinstance(one, dict))
+
+
 def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
     """Say once each why metrics have no value.
 
@@ -59,8 +76,7 @@ def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
     >>> unmeasured({"one_off": {"accuracy": {"value": None, "reason": "no row has a label"}}})
     ['not measured: no row has a label; add what came true: mlworkbench label FILE']
     """
-    found = [measure for ways in metrics.values() if isinstance(ways, dict) for measure in ways.values()]
-    reasons = {str(measure["reason"]) for measure in found if isinstance(measure, dict) and measure.get("reason")}
+    reasons = {str(found["reason"]) for _, _, found in _measures(metrics) if found.get("reason")}
     way_out = "add what came true: mlworkbench label FILE"
     return [f"not measured: {r}; {way_out}" if "label" in r else f"not measured: {r}" for r in sorted(reasons)]
 
@@ -85,18 +101,8 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             **{key: found.get(key) for key in ("value", "low", "high")},
             "labelled": f"{found.get('n', 0):,}{f' of {served:,}' if (served := found.get('served')) else ''}",
         }
-        for deployment, named in metrics.items()
-        if isinstance(named, dict)
-        for name, found in named.items()
+        for deployment, name, found in _measures(metrics)
     ]
-
-
-def run_facts(result: RunResult) -> dict[str, Any]:
-    """Gather what a run found, for JSON."""
-    facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
-    names = [name for name in ("said", "gates", "drift", "labels") if name in result.result]
-    found: dict[str, Any] = {name: result.result[name] for name in names}
-    return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
 
 # %% ../../../nbs/cli/operate/01_runs.ipynb #24ddf38b
 Run = Annotated[str, typer.Argument(help="Id of the run.", metavar="RUN")]

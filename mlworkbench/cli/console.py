@@ -78,9 +78,10 @@ def reason(why: str) -> str:
     >>> reason("better in September")
     'better in September'
     """
-    if why or sys.stdin is None or not sys.stdin.isatty():
-        return why or "none given"
-    return str(typer.prompt("why", err=True))
+    if not why and sys.stdin is not None and sys.stdin.isatty():
+        typer.echo("why: ", err=True, nl=False)
+        why = sys.stdin.readline().strip()
+    return why or "none given"
 
 
 def refuse_beside(option: str, others: Mapping[str, object]) -> None:

@@ -3,13 +3,10 @@ import json
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from mlworkbench.cli.console import answer, bar, need, text_table
-from mlworkbench.cli.context import Context, choose_model, find_definition, open_context
-from mlworkbench.cli.console import answer, bar, need, plain, reason, text_table
+from mlworkbench.cli.console import answer, bar, need, reason, text_table
 from mlworkbench.cli.context import Context, choose_model, find_definition, open_context, settle_interval
 from mlworkbench.errors import DefinitionError, WorkbenchError
 

@@ -6,9 +6,9 @@ import pytest
 
 from mlworkbench.cli.context import Context, open_context, refuse_many
 from mlworkbench.cli.operate.runs import conclude
+from mlworkbench.core.settings import load_settings
 from mlworkbench.errors import Refused, SettingsError
 from mlworkbench.operate.runs import RunResult
-from mlworkbench.settings import load_settings
 
 
 @pytest.fixture

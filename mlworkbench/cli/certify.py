@@ -117,7 +117,7 @@ def certify_version(here: Place, model: str, version: str, *, rows: int | None, 
     named = opened.model in here.settings.models or opened.declaration.get("origin") == "registered"
     definition = None if named else example_definition(opened.model)
     with bar(quiet=as_json) as report:
-        certificate = make_certificate(opened, here.home, definition=definition, rows=rows, progress=report)
+        certificate = make_certificate(opened, home=here.home, definition=definition, rows=rows, progress=report)
     answer(certificate.summary, certificate_lines(certificate), as_json=as_json)
     if certificate.refusal:
         raise Refused(certificate.refusal)
@@ -137,7 +137,7 @@ def check_file(here: Place, file: Path, *, as_json: bool) -> None:
     """Say in one line whether a certificate is valid, altered, or signed by a key that is not known."""
     from mlworkbench.operate.certificate import verify_certificate
 
-    status, line = verify_certificate(file, here.home)
+    status, line = verify_certificate(file, home=here.home)
     answer({"file": str(file), "status": status}, [line], as_json=as_json)
     if status != "valid":
         raise typer.Exit(1)
@@ -147,7 +147,7 @@ def certify_live(here: Place, model: str, since: str, *, as_json: bool) -> None:
     """Recompute what a model served since a time, and print how it came out; refused where an answer differs."""
     from mlworkbench.operate.live import certify_served
 
-    found = certify_served(model, here.home, since=since)
+    found = certify_served(model, home=here.home, since=since)
     rows: list[dict[str, Any]] = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found.rows]
     told = f"{model} since {since}: {found.verdict} on {found.count:,} answers"
     answer(found.summary, [told, *text_table(rows), *found.remarks, f"metric: {found.metric}"], as_json=as_json)

@@ -78,7 +78,7 @@ def ingest(model: Model = "", table: TableNames = None, rows: Rows = None, json:
     reports: list[IngestReport] = []
     with bar(quiet=json) as report:
         for wanted in chosen_tables(definition, table):
-            reports.append(take(wanted, here.home, rows=rows, progress=report))
+            reports.append(take(wanted, home=here.home, rows=rows, progress=report))
     lines = [one.line() for one in reports] or [f"{definition.name}: no tables; its data come with it"]
     answer({"model": definition.name, "tables": [asdict(one) for one in reports]}, lines, as_json=json)
 
@@ -104,7 +104,7 @@ def materialize(model: Model = "", json: Json = False) -> None:
 
     here = place()
     definition = definition_of(here, model)
-    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, here.home))
+    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, home=here.home))
     store = opened_store(here, read_only=False)
     try:
         with bar(quiet=json) as report:
@@ -165,7 +165,7 @@ def get(
         raise FeatureError(f"--view: a view of {definition.name}; got {view!r}; {nearest(view, views)}")
     store = opened_store(here)
     try:
-        found = looked_up(store, views[view], asked_keys(definition, parsed_keys(key), here.home), at)
+        found = looked_up(store, views[view], asked_keys(definition, parsed_keys(key), home=here.home), at)
     finally:
         store.close()
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
@@ -265,7 +265,7 @@ def check(
         answer({"model": definition.name, "views": {}}, [f"{definition.name}: no views"], as_json=json)
         return
     lake = Lake(here.home.lake)
-    requests = view_requests(definition, here.home, rows=None if all_ else rows)
+    requests = view_requests(definition, home=here.home, rows=None if all_ else rows)
     store = opened_store(here)
     try:
         found = check_views(requests, definition.time_views, lake, store, personal=definition.personal)
@@ -287,7 +287,7 @@ def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
 
     here = place()
     definition = definition_of(here, model)
-    pseudonyms = definition_pseudonyms(definition, here.home)
+    pseudonyms = definition_pseudonyms(definition, home=here.home)
     report = find_leaks(definition, Lake(here.home.lake), rows=rows, pseudonyms=pseudonyms)
     answer(report.to_dict(), report.lines(), as_json=json)
     if report.leaks:

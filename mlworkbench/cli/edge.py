@@ -38,7 +38,7 @@ def export(
 
     here = place()
     name = choose(model, known_models(here))
-    done = export_edge(open_model(name, here.home, version or None), Path(folder), home=here.home)
+    done = export_edge(open_model(name, version or None, home=here.home), Path(folder), home=here.home)
     lines = [
         f"{done.version}: {done.size / 1e6:.1f} MB in {done.folder}; needs {', '.join(done.needs)}",
         "on the device: python -I score.py events.jsonl",
@@ -75,7 +75,7 @@ def _check_signed(folder: Path) -> None:
         home = Home.open(create=False)
     except SettingsError:
         return  # a device has no keys: it holds each file against edge.json
-    status = export_status(folder, home)
+    status = export_status(folder, home=home)
     if status == "altered":
         rule = "edge.json must be as it was signed"
         raise DeploymentError(f"{folder}: {rule}; it was altered; export the version again")
@@ -91,7 +91,7 @@ def collect(
     from mlworkbench.deploy.edge_collect import collect as collect_file
 
     here = place()
-    done = collect_file(Path(file), here.home)
+    done = collect_file(Path(file), home=here.home)
     torn = ", an unfinished last line left out" if done.unfinished else ""
     odd = f", {done.flagged:,} flagged on the device" if done.flagged else ""
     answer(asdict(done), [f"{done.model}: {done.rows:,} predictions read, {done.new:,} new{odd}{torn}"], as_json=json)

@@ -37,6 +37,6 @@ def build(start: Start = "", end: End = "", model: Model = "", to: To = "", json
     definition = definition_of(here, model)
     folder = here.home.model(definition.name)
     sink = open_sink(to or str(folder / "features"), folder=folder, key=ROW_ID)
-    report = build_features(definition, here.home, sink, job=Job(str(midnight(start)), str(midnight(end))))
+    report = build_features(definition, sink, home=here.home, job=Job(str(midnight(start)), str(midnight(end))))
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)

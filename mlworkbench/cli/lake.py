@@ -180,8 +180,8 @@ def lineage(
 
     here = place()
     definition = definition_of(here, model)
-    found = open_model(definition.name, here.home, version or None)
-    traced = training_lineage(found, definition, here.home, start=start, stop=start + rows)
+    found = open_model(definition.name, version or None, home=here.home)
+    traced = training_lineage(found, definition, home=here.home, start=start, stop=start + rows)
     facts = {"model": definition.name, "version": found.version, "rows": traced}
     answer(facts, [line for one in traced for line in lineage_lines(one)], as_json=json)
 

@@ -84,8 +84,8 @@ def train(
     here = place()
     definition = definition_of(here, model)
     accepted = {"accept_differences": accept_differences}
-    with command_run(here.home, definition.name, "train") as run, bar(quiet=json) as report:
-        result = run_training(definition, here.home, progress=report, rows=rows, **accepted)
+    with command_run(definition.name, "train", home=here.home) as run, bar(quiet=json) as report:
+        result = run_training(definition, home=here.home, progress=report, rows=rows, **accepted)
         why = reason_to_promote(result.gates)
         certificate = certified(here, definition, str(result.tag), report) if promote and why else None
         finish_run(run, {"verdict": result.gates["verdict"], "metrics": result.metrics, "version": result.tag})
@@ -123,7 +123,7 @@ def certified(here: Place, definition: ModelDefinition, tag: str, report: Report
     from mlworkbench.operate.certificate import certify
 
     version = registry(here).open(definition.name, tag, trusted=here.settings.trusted_types)
-    return certify(version, here.home, definition=definition, progress=report)
+    return certify(version, home=here.home, definition=definition, progress=report)
 
 
 def make_champion(here: Place, tag: str, why: str) -> bool:

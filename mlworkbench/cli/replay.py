@@ -57,7 +57,7 @@ def _replay_one(prediction_id: str, model: str, *, as_json: bool) -> None:
     """Print the passport of one prediction."""
     from mlworkbench.operate.passport import passport_lines, replay
 
-    facts = replay(prediction_id, place(create=False).home, model=model)
+    facts = replay(prediction_id, home=place(create=False).home, model=model)
     answer(facts, passport_lines(facts), as_json=as_json)
     if facts["verdict"] not in ("equal", "erased"):
         rule = "must replay equal, or be erased"
@@ -70,7 +70,7 @@ def _replay_all(model: str, since: str, limit: int | None, *, as_json: bool) -> 
 
     here = place(create=False)
     chosen = choose(model, known_models(here))
-    report = replay_many(chosen, here.home, since=since or None, limit=limit)
+    report = replay_many(chosen, home=here.home, since=since or None, limit=limit)
     facts = {"model": chosen, **report.counts, "differences": [vars(row) for row in differing(report)[:100]]}
     answer(facts, replay_lines(report), as_json=as_json)
     refuse_difference(report.counts, f"model {chosen}")

@@ -88,7 +88,7 @@ def run_page(here: Place, notebook: str, values: dict[str, Any]) -> RunResult:
 
     need("papermill", extra="runs")
     given = {name: value for name, value in values.items() if value}
-    return run_notebook(notebook, given, here.home)
+    return run_notebook(notebook, given, home=here.home)
 
 
 def conclude(result: RunResult, *, as_json: bool) -> None:
@@ -212,7 +212,7 @@ def label(
 
     here = place()
     opened = opened_version(here, model, "")
-    told = write_labels(opened, label_rows(file, opened), here.home, source=Path(file).name)
+    told = write_labels(opened, label_rows(file, opened), home=here.home, source=Path(file).name)
     first, *more = told.lines()
     answer({"model": opened.model, **asdict(told)}, [f"{opened.model}: {first}", *more], as_json=json)
 

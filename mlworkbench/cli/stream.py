@@ -52,14 +52,14 @@ def stream(
 
     here = place()
     chosen = choose(model, known_models(here))
-    tag, reason = chosen_version(chosen, here.home, version or None)
+    tag, reason = chosen_version(chosen, version or None, home=here.home)
     folder = Registry(here.home).folder(chosen, tag)
     places = Places(file, out, dead_letters, once, name)
     policy = (tuple(here.settings.trusted_types), here.settings.contract_flags)
     worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, *policy))
     shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
     with contextlib.closing(worker), bar(quiet=json or shown) as report:
-        found = work(worker, here.home, places, progress=report)
+        found = work(worker, places, home=here.home, progress=report)
     with contextlib.redirect_stdout(sys.stderr if out == STANDARD else sys.stdout):
         answer({"model": chosen, **asdict(found)}, stream_lines(found), as_json=json)
 

@@ -88,12 +88,7 @@ def count_allowed(gathered: Gathered, decided: pl.DataFrame, lake: Lake) -> dict
 
 # %% ../../nbs/data/12_ingest.ipynb #dbe39dbc
 def ingest(
-    table: Table,
-    home: Home,
-    *,
-    rows: int | None = None,
-    progress: Progress | None = None,
-    now: datetime | None = None,
+    table: Table, *, home: Home, rows: int | None = None, progress: Progress | None = None, now: datetime | None = None
 ) -> IngestReport:
     """Bring the new rows of a source into the lake, exactly once.
 
@@ -149,7 +144,7 @@ class _Turn:
         lake, name = StillLake(self.home.lake), self.table.name
         wide, source, stored = self._opened(lake)
         gathered = new_gathered(wide, source, self.home.path, self.rows, self.when)
-        gathered.pseudonyms = table_pseudonyms(self.table, self.home, lake)
+        gathered.pseudonyms = table_pseudonyms(self.table, lake, home=self.home)
         gathered.hold = self.future == "hold"
         gather(gathered, source, rows=self.rows, progress=self.progress)
         held, latest = StillLake(self.home.held), gathered.latest if gathered.hold else None

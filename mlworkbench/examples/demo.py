@@ -56,7 +56,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
     from mlworkbench.features.materialize import materialize
     from mlworkbench.features.online import OnlineStore
 
-    demo.ingested = [ingest(table, home, progress=report) for table in flights.tables]
+    demo.ingested = [ingest(table, home=home, progress=report) for table in flights.tables]
     store = OnlineStore(home.online_place)
     try:
         materialize(flights.time_views, Lake(home.lake), store, progress=report)
@@ -99,9 +99,9 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
     declared = registry.open(flights.name, champion).declaration["deployments"] if champion else ()
     demo.reused = tuple(declared) == flights.deployments and not any(table.appended for table in demo.ingested)
     if not demo.reused:
-        champion = train(flights, home, progress=report).tag
+        champion = train(flights, home=home, progress=report).tag
         opened, count = registry.open(flights.name, champion), min(rows or ROWS, ROWS)
-        certificate = certify(opened, home, definition=flights, rows=count, progress=report)
+        certificate = certify(opened, home=home, definition=flights, rows=count, progress=report)
         if certificate.refusal:
             raise Refused(certificate.refusal)
         few = "" if count == ROWS else f"certified on {count:,} rows, as many as the demo deploys"
@@ -146,7 +146,7 @@ def ask_edge(version: Version, requests: pl.DataFrame, home: Home, report: Repor
     if report:
         report("edge", 0, 1)
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as folder:
-        answers, seconds = edge_rows(version, requests, home, Path(folder))
+        answers, seconds = edge_rows(version, requests, Path(folder), home=home)
     if report:
         report("edge", 1, 1)
     return Told(seconds, told_frame(answers))
@@ -167,7 +167,7 @@ def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report
     demo.evaluation = {name: found.get(name) for name in ("verdict", "metrics")}
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
     seconds = {name: answered.seconds for name, answered in told.items()}
-    for row in deployments_table(version, requests, home, seconds=seconds):
+    for row in deployments_table(version, requests, home=home, seconds=seconds):
         log = read_log(home.log(version.model), deployment=row.deployment, version=version.version)
         otherwise = told_otherwise(told[row.deployment].answers, log, tolerance=row.tolerance)
         demo.deployments.append(replace(row, mismatches=row.mismatches + otherwise))

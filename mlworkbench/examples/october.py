@@ -176,7 +176,7 @@ def run_page(notebook: str, home: Home, **values: str) -> dict[str, Any]:
     """
     from mlworkbench.operate.runs import run_notebook
 
-    result = run_notebook(notebook, {"model": flights.name, **values}, home)
+    result = run_notebook(notebook, {"model": flights.name, **values}, home=home)
     if result.state != "done":
         raise RunError(f"run {result.run_id}: must end; got {result.error}; open {result.output}")
     return result.result
@@ -221,7 +221,7 @@ def ask_streaming(version: Version, requests: pl.DataFrame, home: Home, report: 
         report("stream", 0, 1)
     source = home.model(version.model) / "demo" / "october.jsonl"
     source.parent.mkdir(parents=True, exist_ok=True)
-    answers, seconds = stream_rows(version, requests, home, source)
+    answers, seconds = stream_rows(version, requests, source, home=home)
     if report:
         report("stream", 1, 1)
     return Told(seconds, told_frame(answers))

@@ -76,7 +76,7 @@ def declared_deployments(version: Version) -> list[str]:
 
 
 def deploy_all(
-    version: Version, asked: pl.DataFrame, home: Home, *, deployments: Sequence[str] | None = None
+    version: Version, asked: pl.DataFrame, *, home: Home, deployments: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Take requests through deployments.
 
@@ -98,10 +98,10 @@ def deploy_all(
     """
     names = declared_deployments(version) if deployments is None else deployments
     asked = without_names(asked, version)
-    return {name: WAYS[name](version, asked, home).seconds for name in names}
+    return {name: WAYS[name](version, asked, home=home).seconds for name in names}
 
 # %% ../../nbs/operate/61_asking.ipynb #a0aa8cb5
-def view_requests(definition: ModelDefinition, home: Home, *, rows: int | None = None) -> pl.DataFrame:
+def view_requests(definition: ModelDefinition, *, home: Home, rows: int | None = None) -> pl.DataFrame:
     """Draw rows of a model, by its seed: keys of its views and prediction time; persons by pseudonym.
 
     Parameters
@@ -121,4 +121,4 @@ def view_requests(definition: ModelDefinition, home: Home, *, rows: int | None =
     lake, keys = Lake(home.lake), dict.fromkeys(key for view in definition.time_views for key in view.key_columns)
     timed = request_frame(definition, lake).rename({str(definition.prediction_time): "prediction_time"})
     drawn = sample_rows(timed.select([*keys, "prediction_time"]), rows, definition.seed)
-    return rows_without_names(definition, drawn, lake, definition_pseudonyms(definition, home))
+    return rows_without_names(definition, drawn, lake, definition_pseudonyms(definition, home=home))

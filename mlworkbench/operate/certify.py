@@ -91,13 +91,13 @@ def minds_of(version: Version, frame: FeatureFrame, decisions: NDArray[np.object
     return two_minds
 
 
-def lake_versions(version: Version, home: Home) -> dict[str, int]:
+def lake_versions(version: Version, *, home: Home) -> dict[str, int]:
     """Give the lake version of each table that a version's views read."""
     lake = Lake(home.lake)
     return {table: lake.version(table) for table in sorted({view.table for view in version.views})}
 
 
-def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> Reference:
+def reference_predictions(version: Version, asked: pl.DataFrame, *, home: Home) -> Reference:
     """Predict all rows at once on features computed the training way, with the pipeline itself.
 
     Parameters
@@ -118,7 +118,7 @@ def reference_predictions(version: Version, asked: pl.DataFrame, home: Home) -> 
     ContractError
         If no row can be predicted.
     """
-    lake = lake_versions(version, home)
+    lake = lake_versions(version, home=home)
     rows = standing(request_of_table(asked, version.request, pseudonyms=version.pseudonyms), version)
     times = prediction_times(rows.request.columns, version)
     if version.views and times is not None and len(rows):
@@ -186,8 +186,8 @@ class DeploymentRow:
 def deployments_table(
     version: Version,
     asked: pl.DataFrame,
-    home: Home,
     *,
+    home: Home,
     deployments: Sequence[str] | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> list[DeploymentRow]:
@@ -211,7 +211,7 @@ def deployments_table(
     list of DeploymentRow
         In the order of `deployments`; also kept in ``<home>/<model>/deployments.json``.
     """
-    reference = reference_predictions(version, asked, home)
+    reference = reference_predictions(version, asked, home=home)
     names = declared_deployments(version) if deployments is None else deployments
     rows = [_compared(version, reference, home, name, (seconds or {}).get(name)) for name in names]
     measured = {"version": version.version, "measured_at": now_text(), "deployments": [asdict(row) for row in rows]}

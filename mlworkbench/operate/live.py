@@ -145,7 +145,7 @@ class LiveVerdict:
         return f"{self.model}: every answer served must be that of the training way; got {'; '.join(said)}; see the log"
 
 
-def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
+def certify_served(model: str, *, home: Home, since: str) -> LiveVerdict:
     """Compute again what a model served since a time, and hold the answers against it.
 
     Parameters
@@ -167,7 +167,7 @@ def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
     WorkbenchError
         If nothing was served since then.
     """
-    log = served(model, home, since=since)
+    log = served(model, home=home, since=since)
     verdicts = [
         (tag, one)
         for tag in log["version"].unique(maintain_order=True).to_list()
@@ -181,7 +181,7 @@ def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
 
 def _held_version(rows: pl.DataFrame, model: str, tag: str, home: Home) -> Iterator[DeploymentVerdict]:
     """Hold what one version served; one that cannot be asked any more gives the reason to each deployment."""
-    version, otherwise = opened(model, tag, home)
+    version, otherwise = opened(model, tag, home=home)
     if version is not None:
         version = with_reference(version, trusted=load_settings().trusted_types)
     for name in sorted(rows["deployment"].unique().to_list(), key=_place):

@@ -31,7 +31,7 @@ from ..scoring.version import Version
 __all__ = ['carried_events', 'edge_rows', 'ask_edge']
 
 # %% ../../nbs/operate/61_way_edge.ipynb #83854c3c
-def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[dict[str, Any]]:
+def carried_events(version: Version, asked: pl.DataFrame, *, home: Home) -> list[dict[str, Any]]:
     """Give requests as events with the values of the views.
 
     Parameters
@@ -53,14 +53,14 @@ def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[di
     times = prediction_times(columns, version)
     if not version.views or times is None:
         return records
-    bring_up(version, home)
+    bring_up(version, home=home)
     with OnlineStore(home.online_place, read_only=True) as store:
         values = store.lookup(version.views, columns, times)
     lists = {name: array.tolist() for name, array in values.items()}
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]
 
 # %% ../../nbs/operate/61_way_edge.ipynb #6dd4143d
-def edge_rows(version: Version, asked: pl.DataFrame, home: Home, folder: Path) -> tuple[list[dict[str, Any]], float]:
+def edge_rows(version: Version, asked: pl.DataFrame, folder: Path, *, home: Home) -> tuple[list[dict[str, Any]], float]:
     """Take rows through an export of the version.
 
     Parameters
@@ -87,21 +87,21 @@ def edge_rows(version: Version, asked: pl.DataFrame, home: Home, folder: Path) -
         If the version cannot be exported, or the device refuses to run.
     """
     device, events, out = folder / "device", folder / "requests.jsonl", folder / "predictions.jsonl"
-    events.write_bytes(event_lines(carried_events(version, asked, home)))
+    events.write_bytes(event_lines(carried_events(version, asked, home=home)))
     export_edge(version, device)
     words = [sys.executable, "-I", str(device / "score.py"), str(events), "--out", str(out), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         said = next(iter(done.stderr.splitlines()), "nothing")
         raise DeploymentError(f"edge: score.py must end well; it ended with code {done.returncode} and said {said}")
-    collect(out, home)
+    collect(out, home=home)
     with out.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines], float(json.loads(done.stdout)["seconds"])
 
 
-def ask_edge(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_edge(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests as a device does, and collect its predictions."""
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
-        answers, seconds = edge_rows(version, asked, home, Path(folder))
+        answers, seconds = edge_rows(version, asked, Path(folder), home=home)
     rows = [int(answer["line"]) - 1 for answer in answers]
     return answered_records(answers, version, rows=rows, calls=((len(answers), seconds),))

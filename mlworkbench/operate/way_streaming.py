@@ -56,7 +56,9 @@ def _told(value: Any) -> Any:  # noqa: ANN401, RUF100 - what JSON does not know:
     return value.tolist() if hasattr(value, "tolist") else value.isoformat()
 
 # %% ../../nbs/operate/61_way_streaming.ipynb #bd0548c5
-def stream_rows(version: Version, asked: pl.DataFrame, home: Home, source: Path) -> tuple[list[dict[str, Any]], float]:
+def stream_rows(
+    version: Version, asked: pl.DataFrame, source: Path, *, home: Home
+) -> tuple[list[dict[str, Any]], float]:
     """Write rows as events and stream them through a worker.
 
     Parameters
@@ -97,17 +99,17 @@ def stream_rows(version: Version, asked: pl.DataFrame, home: Home, source: Path)
     return answers, report.seconds
 
 
-def bring_up(version: Version, home: Home) -> None:
+def bring_up(version: Version, *, home: Home) -> None:
     """Bring the online store up to the lake, where the version has views."""
     if version.views:
         with OnlineStore(home.online_place) as store:
             materialize(version.views, Lake(home.lake), store)
 
 
-def ask_streaming(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_streaming(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Stream the requests from a file; the online store is brought up to the lake before."""
-    bring_up(version, home)
+    bring_up(version, home=home)
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
-        answers, seconds = stream_rows(version, asked, home, Path(folder) / "requests.jsonl")
+        answers, seconds = stream_rows(version, asked, Path(folder) / "requests.jsonl", home=home)
     rows = [int(answer["line"]) - 1 for answer in answers]
     return answered_records(answers, version, rows=rows, calls=((len(answers), seconds),))

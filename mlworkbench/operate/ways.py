@@ -37,7 +37,7 @@ __all__ = ['LIST_LENGTH', 'SINGLES', 'TOLD', 'WAYS', 'DEPLOYMENTS', 'ask_one_off
            'ask_service']
 
 # %% ../../nbs/operate/61_ways.ipynb #83ee1923
-def ask_one_off(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_one_off(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests as a file."""
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         source, out = Path(folder) / "requests.parquet", Path(folder) / "predictions.parquet"
@@ -48,10 +48,10 @@ def ask_one_off(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
         return answered_table(pl.read_parquet(out), version, seconds=seconds)
 
 
-def ask_batch(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_batch(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests into partitions, and read these."""
     started = time.perf_counter()
-    done = score_batch(version, home, requests=asked, job=Job(run_id="certify"))
+    done = score_batch(version, asked, home=home, job=Job(run_id="certify"))
     seconds = time.perf_counter() - started
     table = pl.concat([pl.read_parquet(path) for path in sorted(set(done.partitions))])
     column = version.declaration.get("prediction_time")
@@ -88,9 +88,9 @@ def request_parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[record] for record in records[:single]] + [records[first : first + LIST_LENGTH] for first in lists]
 
 
-def ask_realtime(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_realtime(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Ask a service for the requests, one by one and in lists."""
-    bring_up(version, home)
+    bring_up(version, home=home)
     records = asked.select(version.request.names).to_dicts()
     with start_service(version.model, home=home, version=version.version, env=TOLD) as service:
         return ask_service(service.url, records, version)

@@ -23,11 +23,11 @@ def test_all_deployments_of_a_plain_example_answer_alike(
 ) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     home = Home.open(tmp_path / "home")
-    trained = train(definition, home)
+    trained = train(definition, home=home)
     assert trained.gates["verdict"] == "pass"
     version = Registry(home).open(definition.name, trained.tag)
     asked = requests(definition, Lake(home.lake))
-    table = deployments_table(version, asked, home, seconds=deploy_all(version, asked, home))
+    table = deployments_table(version, asked, home=home, seconds=deploy_all(version, asked, home=home))
     assert [row.deployment for row in table] == ["one_off", "batch", "realtime"]
     for row in table:
         assert (row.rows, row.mismatches, row.missing) == (rows, 0, 0)

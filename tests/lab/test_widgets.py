@@ -297,15 +297,15 @@ def test_equal_scores_have_a_shape_too_and_no_score_is_refused() -> None:
 
 def test_the_last_measurement_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
-    assert last_measured("birds", home) is None
+    assert last_measured("birds", home=home) is None
     home.model("birds").mkdir()
     file = home.model("birds") / MEASURED
     file.write_text(json.dumps({"version": "birds:1", "measured_at": "now", "deployments": [{"rows": 3}]}))
-    assert last_measured("birds", home).deployments == [{"rows": 3}]
+    assert last_measured("birds", home=home).deployments == [{"rows": 3}]
     for broken in ("[]", "{", '{"version": 1}', '{"version": 1, "measured_at": "", "deployments": [3]}'):
         file.write_text(broken)
         with pytest.raises(LogError, match="measure the deployments again"):
-            last_measured("birds", home)
+            last_measured("birds", home=home)
 
 
 # ---- pictures and text
@@ -352,7 +352,7 @@ def test_a_measurement_of_another_version_says_so(tmp_path: Path) -> None:
     table = {"version": "birds:old", "measured_at": "2013-11-01T00:00:00+00:00", "deployments": [row]}
     (home.model("birds") / MEASURED).write_text(json.dumps(table))
     version = SimpleNamespace(model="birds", version="birds:new", declaration={"task": "regression"})
-    page = deployments_html(version, home)
+    page = deployments_html(version, home=home)
     assert "of another version, birds:old" in page and ">batch</td>" in page and "Nothing logged yet" in page
 
 
@@ -467,7 +467,7 @@ def test_a_store_that_was_never_filled_is_said_on_the_page(rooms, tmp_path: Path
 
 def test_the_deployments_of_the_log_are_shown_and_looked_at_again(rooms) -> None:
     version = rooms.open("birds")
-    body, again = deployments_panel(version, rooms.home).children
+    body, again = deployments_panel(version, home=rooms.home).children
     assert all(part in body.value for part in (">one_off</td>", ">40</td>", "share of Gentoo", "svg"))
     body.value = ""
     again.click()

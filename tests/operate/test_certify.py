@@ -88,10 +88,10 @@ def timed() -> ModelDefinition:
 def test_a_model_with_time_and_views_answers_alike_in_all_deployments(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home).tag)
+    version = Registry(home).open("late", train(definition, home=home).tag)
     asked = requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
-    seconds = deploy_all(version, asked, home)
-    rows = deployments_table(version, asked, home, seconds=seconds)
+    seconds = deploy_all(version, asked, home=home)
+    rows = deployments_table(version, asked, home=home, seconds=seconds)
     assert [(row.deployment, row.rows, row.mismatches, row.missing) for row in rows] == [
         (name, asked.height, 0, 0) for name in ("one_off", "batch", "realtime")
     ]
@@ -109,7 +109,7 @@ def test_a_regression_without_time_or_entity_answers_alike_in_all_deployments(ho
     ridge = make_pipeline(StandardScaler(), Ridge()).fit(twice, target)
     version = Registry(home).open("diabetes", register(ridge, twice, target, name="diabetes", home=home).tag)
     asked = pl.DataFrame(pl.from_pandas(twice))
-    rows = deployments_table(version, asked, home, seconds=deploy_all(version, asked, home))
+    rows = deployments_table(version, asked, home=home, seconds=deploy_all(version, asked, home=home))
     assert [(row.rows, row.mismatches, row.missing) for row in rows] == [(447, 0, 0)] * 5
 
 
@@ -119,13 +119,13 @@ def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_
     model = LogisticRegression().fit(X, X["distance"] > 0.5)
     version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
     asked = pl.DataFrame(pl.from_pandas(X))
-    deploy_all(version, asked[:40], home, deployments=["batch"])
-    (row,) = deployments_table(version, asked, home, deployments=["batch"])
+    deploy_all(version, asked[:40], home=home, deployments=["batch"])
+    (row,) = deployments_table(version, asked, home=home, deployments=["batch"])
     assert (row.rows, row.missing, row.mismatches, row.equal) == (40, 10, 0, False)
     with sqlite3.connect(home.log("late")) as connection:
         connection.execute("UPDATE predictions SET scores = '[0.123]' WHERE rowid = 3")
     connection.close()
-    (row,) = deployments_table(version, asked[:40], home, deployments=["batch"])
+    (row,) = deployments_table(version, asked[:40], home=home, deployments=["batch"])
     assert (row.missing, row.mismatches, row.equal) == (0, 1, False)
 
 
@@ -135,7 +135,7 @@ def test_the_reference_predicts_all_rows_at_once_and_leaves_out_what_the_contrac
     model = LogisticRegression().fit(X, X["distance"] > 0.5)
     version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
     asked = pl.DataFrame({"distance": [0.2, None, 0.9]})
-    reference = reference_predictions(version, asked, home)
+    reference = reference_predictions(version, asked, home=home)
     good = pd.DataFrame({"distance": [0.2, 0.9]})
     assert np.array_equal(reference.scores, model.predict_proba(good)[:, 1])
     assert reference.rejected == 1

@@ -76,7 +76,7 @@ def by_ingest(path: Path, home: Path) -> None:
     from mlworkbench.core.home import Home
     from mlworkbench.data.ingest import Table, ingest
 
-    ingest(Table("flights", path, CONTRACT, available_at="scheduled"), Home.open(home))
+    ingest(Table("flights", path, CONTRACT, available_at="scheduled"), home=Home.open(home))
 
 
 def by_deltalake(path: Path, home: Path) -> None:

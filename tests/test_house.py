@@ -279,3 +279,18 @@ def test_a_run_notebook_calls_one_function_a_step(path: Path) -> None:
         assert not [ast.unparse(node) for node in nodes if isinstance(node, (*counting, ast.AugAssign, ast.Dict))]
         calls = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
         assert len([name for name in calls if name not in ("globals", "print")]) <= 1, cell
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_public_function_takes_the_home_by_keyword(path: Path) -> None:
+    """Subject, object, then ``home=``; a home alone is a subject itself. Commands have another order, the shell's."""
+    if module_name(path).split(".")[1:2] in (["cli"], ["examples"]):
+        pytest.skip("commands and examples are no interface")
+    functions = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    named = {f.name: [a.arg for a in (*f.args.posonlyargs, *f.args.args)] for f in functions if f.name[0] != "_"}
+    assert not [name for name, places in named.items() if "home" in places and places != ["home"]]
+
+
+def test_a_private_part_of_bentoml_is_named_in_one_guarded_place() -> None:
+    named = [module_name(p) for p in MODULES if "bentoml._internal" in p.read_text(encoding="utf-8")]
+    assert named == ["mlworkbench.scoring.store"]

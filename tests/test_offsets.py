@@ -139,13 +139,13 @@ def table(rows, contract):
 
 def test_a_file_that_breaks_it_is_told_at_ingest_and_refused_where_it_is_stated(tmp_path, learned):
     home = Home.open(tmp_path / "home")
-    assert not ingest(table(departures(500, first=365, seed=6), learned), home).flagged
+    assert not ingest(table(departures(500, first=365, seed=6), learned), home=home).flagged
     wrong = marked_as_utc(departures(500, first=366, seed=7))
-    report = ingest(table(wrong, learned), home)
+    report = ingest(table(wrong, learned), home=home)
     assert report.flagged["scheduled - minute is 240 or 300 minutes"] == 500
     assert "flagged: 500 rows (100 %) - scheduled - minute is 240 or 300 minutes (row 0" in report.line()
     with pytest.raises(IngestError, match="scheduled - minute is 240 or 300 minutes"):
-        ingest(replace(table(wrong, stated(learned)), limit=0.05), Home.open(tmp_path / "other"))
+        ingest(replace(table(wrong, stated(learned)), limit=0.05), home=Home.open(tmp_path / "other"))
 
 
 def test_an_offset_is_kept_as_json_and_a_wrong_one_refused():

@@ -234,11 +234,11 @@ def test_a_table_unlike_the_one_that_taught_a_stated_contract_is_refused_before_
         return Table("weather", pl.DataFrame(rows), contract, available_at="at")
 
     with pytest.raises(IngestError, match="looks like shares instead of percent; nothing was written"):
-        ingest(table(values / 100), home)
+        ingest(table(values / 100), home=home)
     assert Lake(home.lake).tables() == Lake(home.quarantine).tables() == []
-    assert ingest(table(values), home).appended == 700
-    assert ingest(table(values), home).skipped == 700
-    assert ingest(table(values[:99] / 100 + 35), home).appended == 99, "few rows are not judged"
+    assert ingest(table(values), home=home).appended == 700
+    assert ingest(table(values), home=home).skipped == 700
+    assert ingest(table(values[:99] / 100 + 35), home=home).appended == 99, "few rows are not judged"
 
 
 def test_a_contract_that_is_only_learned_or_has_no_evidence_judges_no_table():

@@ -68,12 +68,12 @@ def test_later_versions_bring_only_new_keys(tmp_path):
     contract = Contract((Column("flight", "text"), Column("delay", "integer")), key=("flight",))
     table = Table("landings", place, contract, available_at=known)
     write(place, ["UA1", "UA2"])
-    assert ingest(table, home).appended == 2
-    assert ingest(table, home).appended == 0
+    assert ingest(table, home=home).appended == 2
+    assert ingest(table, home=home).appended == 0
     write(place, ["UA3"], mode="append")
-    assert ingest(table, home).appended == 1
+    assert ingest(table, home=home).appended == 1
     write(place, ["UA2", "UA4"], mode="overwrite")
-    assert ingest(table, home).appended == 1
+    assert ingest(table, home=home).appended == 1
     assert sorted(Lake(home.lake).read("landings")["flight"]) == ["UA1", "UA2", "UA3", "UA4"]
 
 

@@ -51,52 +51,52 @@ def counts(report):
 def test_a_row_of_the_future_is_held_named_and_enters_when_its_time_has_come(home, key):
     later = NOON + 2 * HOUR
     table = flows(NOON - HOUR, later, NEVER, contract=replace(CONTRACT, key=key))
-    first = ingest(table, home, now=NOON)
+    first = ingest(table, home=home, now=NOON)
     assert counts(first) == (1, 0, 2, 0)
     assert ", 2 held until their time (row 1, available 2024-06-01 14:00 UTC)" in first.line()
     assert json.loads(json.dumps(first.to_dict()))["held"] == 2
-    assert counts(ingest(table, home, now=NOON)) == (0, 1, 2, 0)
+    assert counts(ingest(table, home=home, now=NOON)) == (0, 1, 2, 0)
     assert Lake(home.held).read("flows").height == 2, "each is held once"
     other = flows(NOON, contract=table.contract)
-    second = ingest(other, home, now=later)
+    second = ingest(other, home=home, now=later)
     assert counts(second) == (2, 0, 0, 1), "the next ingest of the table takes it, whatever it reads"
     assert "1 taken in whose time has come" in second.line()
     assert times(home) == [NOON - HOUR, NOON, later]
     row = Lake(home.lake).read("flows").filter(pl.col("at") == later).to_dicts()[0]
     assert (row["ingested_at"], row["source_row"]) == (later, 1)
-    assert counts(ingest(table, home, now=later)) == (0, 2, 1, 0)
+    assert counts(ingest(table, home=home, now=later)) == (0, 2, 1, 0)
     assert times(home) == [NOON - HOUR, NOON, later]
 
 
 @pytest.mark.parametrize("key", [("pump", "at"), ()])
 def test_a_held_row_that_its_own_file_brings_again_enters_once(home, key):
     table = flows(NOON - HOUR, NOON + HOUR, contract=replace(CONTRACT, key=key))
-    ingest(table, home, now=NOON)
-    assert counts(ingest(table, home, now=NOON + HOUR)) == (1, 1, 0, 0)
-    assert counts(ingest(table, home, now=NOON + HOUR)) == (0, 2, 0, 0)
+    ingest(table, home=home, now=NOON)
+    assert counts(ingest(table, home=home, now=NOON + HOUR)) == (1, 1, 0, 0)
+    assert counts(ingest(table, home=home, now=NOON + HOUR)) == (0, 2, 0, 0)
     assert times(home) == [NOON - HOUR, NOON + HOUR]
     assert Lake(home.held).read("flows").is_empty()
 
 
 def test_ten_minutes_are_what_two_clocks_may_differ(home):
     table = flows(NOON + timedelta(minutes=10), NOON + timedelta(minutes=10, seconds=1))
-    assert counts(ingest(table, home, now=NOON)) == (1, 0, 1, 0)
+    assert counts(ingest(table, home=home, now=NOON)) == (1, 0, 1, 0)
 
 
 def test_event_times_may_lie_in_the_future(home):
     contract = Contract((Column("at", "time"), Column("departs", "time")))
     rows = pl.DataFrame({"at": [NOON], "departs": [NEVER]}).cast(pl.Datetime("us", "UTC"))
-    assert ingest(Table("plans", rows, contract, available_at="at"), home, now=NOON).appended == 1
+    assert ingest(Table("plans", rows, contract, available_at="at"), home=home, now=NOON).appended == 1
 
 
 def test_a_row_of_the_future_does_not_keep_a_source_fresh(home):
     table = flows(NOON - 9 * HOUR, NEVER, max_age=HOUR)
     with pytest.raises(IngestError, match="got 9 h "):
-        ingest(table, home, now=NOON)
+        ingest(table, home=home, now=NOON)
     assert not Lake(home.held).exists("flows"), "nothing was written"
     Lake(home.lake).append("flows", pl.DataFrame(_whole(NEVER)).to_arrow())  # a lake of before
     with pytest.raises(IngestError, match="got 9 h "):
-        ingest(table, home, now=NOON)
+        ingest(table, home=home, now=NOON)
 
 
 def _whole(time):
@@ -109,9 +109,9 @@ def test_taken_at_once_where_the_settings_say_so_and_still_no_mark_of_freshness(
     (tmp_path / "settings.ini").write_text("[workbench]\n[ingest]\nfuture = take\n")
     monkeypatch.chdir(tmp_path)
     table = flows(NOON, NEVER)
-    assert counts(ingest(table, home, now=NOON)) == (2, 0, 0, 0)
+    assert counts(ingest(table, home=home, now=NOON)) == (2, 0, 0, 0)
     with pytest.raises(IngestError, match="got 9 h "):
-        ingest(replace(table, max_age=HOUR), home, now=NOON + 9 * HOUR)
+        ingest(replace(table, max_age=HOUR), home=home, now=NOON + 9 * HOUR)
     (tmp_path / "settings.ini").write_text("[workbench]\n[ingest]\nfuture = keep\n")
     with pytest.raises(SettingsError, match="one of hold, take; got 'keep'"):
         ingest(table, home, now=NOON)
@@ -120,17 +120,17 @@ def test_taken_at_once_where_the_settings_say_so_and_still_no_mark_of_freshness(
 
 
 def test_what_was_held_enters_at_once_when_the_settings_change(home, monkeypatch):
-    ingest(flows(NEVER), home, now=NOON)
+    ingest(flows(NEVER), home=home, now=NOON)
     monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE", "take")
-    assert counts(ingest(flows(NOON), home, now=NOON)) == (2, 0, 0, 1)
+    assert counts(ingest(flows(NOON), home=home, now=NOON)) == (2, 0, 0, 1)
 
 
 def test_a_held_correction_becomes_a_version_at_its_time(home):
     contract = Contract(CONTRACT.columns, key=("pump",))
-    ingest(flows(NOON, contract=contract), home, now=NOON)
-    ingest(flows(NOON + HOUR, contract=contract, flow=2.0), home, now=NOON)
+    ingest(flows(NOON, contract=contract), home=home, now=NOON)
+    ingest(flows(NOON + HOUR, contract=contract, flow=2.0), home=home, now=NOON)
     assert Lake(home.lake).read("flows")["flow"].to_list() == [1.0]
-    report = ingest(flows(contract=contract), home, now=NOON + HOUR)
+    report = ingest(flows(contract=contract), home=home, now=NOON + HOUR)
     assert (report.changed, report.revised, report.taken_up) == (1, 1, 1)
     assert Lake(home.lake).read("flows")["flow"].to_list() == [2.0]
 
@@ -147,9 +147,9 @@ def test_a_held_row_moves_no_cursor(home, tmp_path, cursor):
     contract = Contract((*CONTRACT.columns, Column("changed", "integer")), key=("pump",))
     table = Table("flows", source, contract, available_at="at")
     shop(tmp_path, ("a", "2024-06-01T10:00:00Z", 1), ("b", "9999-12-31T00:00:00Z", 2))
-    assert counts(ingest(table, home, now=NOON)) == (1, 0, 1, 0)
+    assert counts(ingest(table, home=home, now=NOON)) == (1, 0, 1, 0)
     shop(tmp_path, ("c", "2024-06-01T11:00:00Z", 3))
-    report = ingest(table, home, now=NOON)
+    report = ingest(table, home=home, now=NOON)
     assert report.appended == 1
     assert sorted(Lake(home.lake).read("flows")["pump"]) == ["a", "c"]
     assert Lake(home.held).read("flows")["pump"].to_list() == ["b"]
@@ -169,7 +169,7 @@ def test_a_process_that_dies_between_the_tables_loses_and_doubles_nothing(home, 
     table = flows(NOON, NOON + HOUR)
     moment = NOON if step == "hold" else NOON + HOUR
     if step == "release":
-        ingest(table, home, now=NOON)
+        ingest(table, home=home, now=NOON)
 
     class Killed(BaseException):
         pass
@@ -182,17 +182,17 @@ def test_a_process_that_dies_between_the_tables_loses_and_doubles_nothing(home, 
     hold = module.hold
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(module, step, die)
-        ingest(table, home, now=moment)
+        ingest(table, home=home, now=moment)
     for _ in range(2):
-        ingest(table, home, now=NOON)
-        ingest(flows(), home, now=NOON + HOUR)
-        ingest(table, home, now=NOON + HOUR)
+        ingest(table, home=home, now=NOON)
+        ingest(flows(), home=home, now=NOON + HOUR)
+        ingest(table, home=home, now=NOON + HOUR)
     assert times(home) == [NOON, NOON + HOUR]
     assert Lake(home.held).read("flows").is_empty()
 
 
 def test_the_time_of_a_person_is_not_told(home):
     contract = replace(CONTRACT, columns=tuple(replace(c, personal=c.name == "at") for c in CONTRACT.columns))
-    report = ingest(flows(NEVER, contract=contract), home, now=NOON)
+    report = ingest(flows(NEVER, contract=contract), home=home, now=NOON)
     assert report.held == 1
     assert "9999" not in report.line()

@@ -95,7 +95,7 @@ def work(source, home, result, key=True, point=None, merge=False, disk=False):
     contract = Contract(columns, key=("flight",) if key else ())
     table = Table("landings", source, contract, available_at="at", new_columns="merge" if merge else "refuse")
     try:
-        found = ingest(table, Home.open(home), progress=progress).to_dict()
+        found = ingest(table, home=Home.open(home), progress=progress).to_dict()
     except WorkbenchError as error:
         found = {"error": str(error)}
     with open(result, "w") as file:

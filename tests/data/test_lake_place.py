@@ -109,9 +109,9 @@ def test_rows_go_from_a_file_through_a_shared_lake_into_the_online_store_and_the
     monkeypatch.setenv("MLWORKBENCH_LAKE", s3.url("lake"))
     table = weather(tmp_path)
     one, other = Home.open(tmp_path / "one"), Home.open(tmp_path / "other")
-    report = ingest(table, one)
+    report = ingest(table, home=one)
     assert (report.appended, report.quarantined) == (20, 1)
-    again = ingest(table, other)  # another machine's home, the same lake
+    again = ingest(table, home=other)  # another machine's home, the same lake
     assert (again.appended, again.skipped, again.quarantined) == (0, 20, 0)
     assert not (one.path / "lake").exists()
     view = AsOfView("weather", "weather", ("origin",), {"wind": "number"}, ttl=timedelta(hours=2))
@@ -136,7 +136,7 @@ from mlworkbench.data.ingest import ingest
 home, table = Home.open(sys.argv[1]), weather(Path(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
-report = ingest(table, home)
+report = ingest(table, home=home)
 print(report.appended, report.quarantined)
 """
 

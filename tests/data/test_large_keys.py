@@ -29,7 +29,7 @@ def events(source, kind):
 @pytest.mark.parametrize("ending", WRITERS)
 def test_a_key_of_kind_number_that_a_double_blurs_is_a_fault(tmp_path, ending):
     home = Home.open(tmp_path / "home")
-    report = ingest(events(written(tmp_path, ending), "number"), home)
+    report = ingest(events(written(tmp_path, ending), "number"), home=home)
     assert (report.appended, report.skipped, report.quarantined) == (2, 0, 2)
     assert sorted(Lake(home.lake).read("events")["key"]) == [7.0, 2.0**53 - 1]
     held = Lake(home.quarantine).read("events").sort("source_row")
@@ -42,7 +42,7 @@ def test_a_key_of_kind_number_that_a_double_blurs_is_a_fault(tmp_path, ending):
 @pytest.mark.parametrize("ending", WRITERS)
 def test_a_key_of_kind_integer_is_exact(tmp_path, ending):
     home = Home.open(tmp_path / "home")
-    report = ingest(events(written(tmp_path, ending), "integer"), home)
+    report = ingest(events(written(tmp_path, ending), "integer"), home=home)
     assert (report.appended, report.quarantined) == (4, 0)
     assert sorted(Lake(home.lake).read("events")["key"]) == sorted(KEYS)
 
@@ -51,5 +51,5 @@ def test_whole_numbers_written_as_text_with_a_point_are_not_guessed(tmp_path):
     home = Home.open(tmp_path / "home")
     path = tmp_path / "events.csv"
     path.write_text("key,at\n9007199254740992.0,2013-10-01T12:00:00Z\n9007199254740993.0,2013-10-01T12:00:00Z\n")
-    report = ingest(events(path, "integer"), home)
+    report = ingest(events(path, "integer"), home=home)
     assert (report.appended, report.quarantined) == (0, 2)

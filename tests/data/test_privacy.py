@@ -58,23 +58,23 @@ def files_with(home: Home, text: str) -> list[str]:
 
 
 def test_rows_are_stored_by_pseudonym_and_missing_stays_missing(home: Home) -> None:
-    report = ingest(rides(frame(MARK, None, MARK, "Bob")), home)
+    report = ingest(rides(frame(MARK, None, MARK, "Bob")), home=home)
     stored, named = Lake(home.lake).read("rides").sort("at")["rider"].to_list(), open_pseudonyms(home)
     assert report.appended == 4 and stored == [named.of(MARK), None, named.of(MARK), named.of("Bob")]
     assert files_with(home, MARK) == []
 
 
 def test_rows_come_in_once_whether_they_bring_the_name_or_the_pseudonym(home: Home) -> None:
-    ingest(rides(frame(MARK, "Bob")), home)
+    ingest(rides(frame(MARK, "Bob")), home=home)
     again = pl.from_arrow(Lake(home.lake).read("rides").sort("at").to_arrow())
     assert isinstance(again, pl.DataFrame)
-    report = ingest(rides(again.select("rider", "at", "fare")), home)
+    report = ingest(rides(again.select("rider", "at", "fare")), home=home)
     assert (report.appended, report.skipped) == (0, 2) and Lake(home.lake).read("rides").height == 2
 
 
 def test_one_key_twice_is_known_by_its_pseudonym_and_told_without_a_name(home: Home) -> None:
     twice = pl.concat([frame(MARK), frame(MARK, fare=9.0)])
-    report = ingest(rides(twice), home)
+    report = ingest(rides(twice), home=home)
     assert (report.appended, report.quarantined) == (1, 1)
     assert files_with(home, MARK) == []
 
@@ -88,13 +88,13 @@ def test_the_spool_on_disk_never_holds_a_name(home: Home, monkeypatch: pytest.Mo
         right(self, batch)
 
     monkeypatch.setattr(spool.Spool, "write", spy)
-    ingest(rides(pl.concat([frame(MARK, "Bob"), frame(MARK, fare=-1.0)])), home)
+    ingest(rides(pl.concat([frame(MARK, "Bob"), frame(MARK, fare=-1.0)])), home=home)
     assert written and not any(MARK in str(batch.to_pylist()) for batch in written)
 
 
 def test_a_row_with_a_pseudonym_of_another_key_goes_to_quarantine(home: Home) -> None:
     foreign = Pseudonyms(bytes(32)).of(MARK)
-    report = ingest(rides(frame(foreign, "Bob")), home)
+    report = ingest(rides(frame(foreign, "Bob")), home=home)
     lines = Lake(home.quarantine).read("rides")
     assert (report.appended, report.quarantined) == (1, 1) and foreign not in lines.write_ndjson()
     assert lines["rule"].to_list() == ["a value, or a pseudonym of this key"]
@@ -102,41 +102,41 @@ def test_a_row_with_a_pseudonym_of_another_key_goes_to_quarantine(home: Home) ->
 
 def test_a_number_that_names_a_person_is_read_from_csv_as_the_text_that_it_is(home: Home, tmp_path: Path) -> None:
     (tmp_path / "rides.csv").write_text(f"rider,at,fare\n007,{NOON},3\n7,{NOON},3\n")
-    ingest(rides(tmp_path / "rides.csv"), home)
+    ingest(rides(tmp_path / "rides.csv"), home=home)
     named = open_pseudonyms(home)
     assert {*Lake(home.lake).read("rides")["rider"]} == {named.of("007"), named.of("7")}
     numbers = frame("7").with_columns(pl.col("rider").cast(pl.Int64))
     with pytest.raises(IngestError, match="'rider' must be text; got int64; convert it in the table's transform"):
-        ingest(rides(numbers), home)
+        ingest(rides(numbers), home=home)
 
 
 def test_a_table_from_before_the_declaration_is_refused_before_anything_is_written(home: Home) -> None:
     plain = Contract(tuple(replace(c, pseudonym=False, personal=False) for c in CONTRACT.columns), key=("rider", "at"))
-    ingest(rides(frame(MARK), plain), home)
+    ingest(rides(frame(MARK), plain), home=home)
     with pytest.raises(IngestError, match=r"must hold pseudonyms; got plain values.*remove the table") as refused:
-        ingest(rides(frame("Bob")), home)
+        ingest(rides(frame("Bob")), home=home)
     assert MARK not in str(refused.value) and Lake(home.lake).version("rides") == 0
 
 
 def test_a_lost_key_is_not_replaced_by_a_new_one(home: Home) -> None:
-    ingest(rides(frame(MARK)), home)
+    ingest(rides(frame(MARK)), home=home)
     key = home.keys / "pseudonym"
     kept = key.read_text()
     key.unlink()
     with pytest.raises(SettingsError, match="must be there; got none"):
-        ingest(rides(frame("Bob")), home)
+        ingest(rides(frame("Bob")), home=home)
     assert not key.exists() and Lake(home.lake).version("rides") == 0
     key.write_text("00" * 32)
     key.chmod(0o600)
     with pytest.raises(IngestError, match=r"must hold pseudonyms of key .*; got those of .*; put the old key back"):
-        ingest(rides(frame("Bob")), home)
+        ingest(rides(frame("Bob")), home=home)
     key.write_text(kept)
-    assert ingest(rides(frame("Bob")), home).appended == 1
+    assert ingest(rides(frame("Bob")), home=home).appended == 1
 
 
 def test_a_table_that_names_nobody_needs_and_makes_no_key(home: Home) -> None:
     contract = Contract(tuple(replace(c, pseudonym=False) for c in CONTRACT.columns))
-    ingest(rides(frame("Bob"), contract), home)
+    ingest(rides(frame("Bob"), contract), home=home)
     assert not (home.keys / "pseudonym").exists()
 
 
@@ -151,7 +151,7 @@ def test_the_user_sees_values_in_a_transform_and_pseudonyms_in_what_is_allowed(h
         seen["allowed"] += rows["rider"].to_list()
         return pl.Series([True] * rows.height)
 
-    ingest(rides(frame(MARK), transform=transform, allowed={"any": allowed}), home)
+    ingest(rides(frame(MARK), transform=transform, allowed={"any": allowed}), home=home)
     assert seen["transform"] == [MARK] and all(map(is_pseudonym, seen["allowed"])) and seen["allowed"]
 
 
@@ -220,7 +220,7 @@ def test_an_error_of_the_users_own_function_keeps_a_personal_value_to_itself(
     declared = {"available_at": "at", **(merging if where == "new_columns" else {where: fields[where]})}
     table = Table("rides", frame(MARK), PERSONAL, limit=1.0, **declared)  # type: ignore[arg-type]
     with pytest.raises(UserCodeError, match=r"Error: \(withheld: personal\); at .*test_privacy.py") as failure:
-        ingest(table, home)
+        ingest(table, home=home)
     assert MARK not in shown(failure.value)
 
 
@@ -253,11 +253,11 @@ def test_a_source_that_fails_names_nobody_where_its_table_is_of_persons(home: Ho
     with pytest.raises(
         UserCodeError, match=r"source: LookupError: \(withheld: personal\); at .*_privacy.py"
     ) as failure:
-        ingest(rides(source), home)
+        ingest(rides(source), home=home)
     assert MARK not in shown(failure.value)
     nobody = Contract(tuple(replace(c, pseudonym=False, personal=False) for c in CONTRACT.columns))
     with pytest.raises(UserCodeError, match=f"source: LookupError: .*{MARK}"):
-        ingest(rides(source, nobody), home)
+        ingest(rides(source, nobody), home=home)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_source_that_fails_names_nobody_where_its_table_is_of_persons(home: Ho
 def test_a_broken_file_is_told_without_its_rows(home: Home, tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(IngestError, match=said) as failure:
-        ingest(rides(tmp_path / name), home)
+        ingest(rides(tmp_path / name), home=home)
     assert MARK not in shown(failure.value)
 
 

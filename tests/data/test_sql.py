@@ -68,21 +68,21 @@ def test_a_query_is_a_source_like_any_other(shop):
 
 def test_only_what_is_newer_is_read_and_rows_at_the_last_value_come_once(shop, home):
     shop.land((1, "UA1", 1.0), (2, "UA2", 2.0))
-    assert counts(ingest(landings(shop), home)) == (2, 2, 0, 0)
-    assert counts(ingest(landings(shop), home)) == (1, 0, 1, 0)
+    assert counts(ingest(landings(shop), home=home)) == (2, 2, 0, 0)
+    assert counts(ingest(landings(shop), home=home)) == (1, 0, 1, 0)
     shop.land((2, "UA2b", 2.0), (3, "UA3", 3.0), (1, "late", 3.0))
-    assert counts(ingest(landings(shop), home)) == (3, 2, 1, 0)
+    assert counts(ingest(landings(shop), home=home)) == (3, 2, 1, 0)
     assert flights(home) == ["UA1", "UA2", "UA2b", "UA3"]
-    assert counts(ingest(landings(shop), home)) == (1, 0, 1, 0)
+    assert counts(ingest(landings(shop), home=home)) == (1, 0, 1, 0)
 
 
 def test_an_overlap_finds_what_was_committed_late(shop, home):
     shop.land((1, "UA1", 1.0), (5, "UA5", 2.0))
-    ingest(landings(shop), home)
+    ingest(landings(shop), home=home)
     shop.land((3, "late", 2.0))
-    assert counts(ingest(landings(shop, overlap=2), home)) == (2, 1, 1, 0)
+    assert counts(ingest(landings(shop, overlap=2), home=home)) == (2, 1, 1, 0)
     with pytest.raises(IngestError, match=r"overlap goes with the cursor 'id', so it is a whole number; got"):
-        ingest(landings(shop, overlap=timedelta(hours=1)), home)
+        ingest(landings(shop, overlap=timedelta(hours=1)), home=home)
 
 
 def test_rows_without_a_value_of_the_cursor_are_not_lost(shop, home):
@@ -91,53 +91,53 @@ def test_rows_without_a_value_of_the_cursor_are_not_lost(shop, home):
         **{**vars(table), "contract": Contract((Column("id", "number", nullable=True), *COLUMNS[1:]), key=("flight",))}
     )
     shop.land((1, "UA1", 1.0), (None, "UA0", 1.0))
-    assert counts(ingest(table, home)) == (2, 2, 0, 0)
+    assert counts(ingest(table, home=home)) == (2, 2, 0, 0)
     shop.land((None, "UAx", 1.0))
-    assert counts(ingest(table, home)) == (3, 1, 2, 0)
+    assert counts(ingest(table, home=home)) == (3, 1, 2, 0)
 
 
 def test_a_bad_row_at_the_last_value_is_neither_doubled_nor_held_against_the_limit(shop, home):
     shop.land(*((number, f"UA{number}", 1.0) for number in range(99)), (99, "UA99", 999.0))
-    assert counts(ingest(landings(shop, limit=0.05), home)) == (100, 99, 0, 1)
-    again = ingest(landings(shop, limit=0.05), home)
+    assert counts(ingest(landings(shop, limit=0.05), home=home)) == (100, 99, 0, 1)
+    again = ingest(landings(shop, limit=0.05), home=home)
     assert (counts(again), again.still_refused) == ((1, 0, 0, 0), 1)
     shop.land((100, "UA100", 1.0))
-    assert counts(ingest(landings(shop, limit=0.05), home)) == (2, 1, 0, 0)
-    assert counts(ingest(landings(shop, limit=0.05), home)) == (1, 0, 1, 0)
+    assert counts(ingest(landings(shop, limit=0.05), home=home)) == (2, 1, 0, 0)
+    assert counts(ingest(landings(shop, limit=0.05), home=home)) == (1, 0, 1, 0)
     shop.land((101, "UA101", 999.0))
     with pytest.raises(IngestError, match=r"1 of 2 rows \(50.0%\) break the contract"):
-        ingest(landings(shop, limit=0.05), home)
+        ingest(landings(shop, limit=0.05), home=home)
     assert Lake(home.quarantine).read("landings").height == 1
 
 
 def test_a_sample_first_takes_the_rest_later(shop, home):
     shop.land(*((number, f"UA{number}", 1.0) for number in (4, 2, 3, 1, 0)))
-    assert counts(ingest(landings(shop), home, rows=2)) == (2, 2, 0, 0)
+    assert counts(ingest(landings(shop), home=home, rows=2)) == (2, 2, 0, 0)
     assert flights(home) == ["UA0", "UA1"]
-    assert counts(ingest(landings(shop), home)) == (4, 3, 1, 0)
+    assert counts(ingest(landings(shop), home=home)) == (4, 3, 1, 0)
 
 
 def test_another_query_begins_anew_and_doubles_nothing(shop, home):
     shop.land((1, "UA1", 1.0), (2, "UA2", 1.0))
-    ingest(landings(shop, query=f"{QUERY} WHERE flight = 'UA2'"), home)
-    assert counts(ingest(landings(shop), home)) == (2, 1, 1, 0)
+    ingest(landings(shop, query=f"{QUERY} WHERE flight = 'UA2'"), home=home)
+    assert counts(ingest(landings(shop), home=home)) == (2, 1, 1, 0)
 
 
 def test_without_a_cursor_all_is_read_and_each_key_taken_once(shop, home):
     shop.land((1, "UA1", 1.0), (2, "UA2", 1.0))
-    ingest(landings(shop, cursor=""), home)
+    ingest(landings(shop, cursor=""), home=home)
     shop.land((0, "UA0", 1.0))
-    assert counts(ingest(landings(shop, cursor="", query=f"{QUERY} ORDER BY id"), home)) == (3, 1, 2, 0)
+    assert counts(ingest(landings(shop, cursor="", query=f"{QUERY} ORDER BY id"), home=home)) == (3, 1, 2, 0)
 
 
 def test_a_query_needs_a_key_and_a_cursor_that_is_not_personal(shop, home):
     shop.land((1, "UA1", 1.0))
     with pytest.raises(IngestError, match="known by the contract's key"):
-        ingest(landings(shop, key=()), home)
+        ingest(landings(shop, key=()), home=home)
     table = landings(shop)
     contract = Contract((Column("id", "integer", personal=True), *COLUMNS[1:]), key=("id",))
     with pytest.raises(IngestError, match="must not be personal"):
-        ingest(Table(**{**vars(table), "contract": contract}), home)
+        ingest(Table(**{**vars(table), "contract": contract}), home=home)
 
 
 @pytest.mark.parametrize("point", ["reading", "quarantined", "writing", "written"])
@@ -200,7 +200,7 @@ elif point == "writing":
 elif point == "written":
     append = lake.Lake.append
     lake.Lake.append = lambda self, *args, **more: (append(self, *args, **more), self.path.name == "lake" and die())[0]
-report = ingest(table, Home.open(home), progress=die if point == "reading" else None)
+report = ingest(table, home=Home.open(home), progress=die if point == "reading" else None)
 print(report.read, report.appended, report.skipped, report.still_refused)
 """
 
@@ -348,7 +348,7 @@ def test_a_mixed_column_of_sqlite_costs_its_bad_rows_only(home, tmp_path):
         rows = [(1, "UA1", 3), (2, "UA2", "late"), (3, "UA3", 2.5)]
         connection.executemany("INSERT INTO landings VALUES (?, ?, ?)", rows)
     shop = type("Shop", (), {"url": f"sqlite:///{tmp_path}/mixed.db"})
-    assert counts(ingest(landings(shop), home)) == (3, 2, 0, 1)
+    assert counts(ingest(landings(shop), home=home)) == (3, 2, 0, 1)
     with pytest.raises(IngestError, match=r"cursor 'delay' must hold whole numbers.*text mixed with numbers"):
         SqlSource(shop.url, QUERY, cursor="delay").columns()
     with pytest.raises(IngestError, match="must hold text, numbers, times or days; got bytes"):

@@ -135,18 +135,18 @@ def test_files_of_a_delta_table_are_not_taken_one_by_one(s3, tmp_path):
 
 def test_rows_of_a_store_reach_the_lake_exactly_once_also_after_a_move(s3, home, tmp_path):
     s3.write("inbox/1.csv", CSV)
-    assert ingest(table(s3.url("inbox/*.csv")), home).appended == 3
-    again = ingest(table(s3.url("inbox/*.csv")), home)
+    assert ingest(table(s3.url("inbox/*.csv")), home=home).appended == 3
+    again = ingest(table(s3.url("inbox/*.csv")), home=home)
     assert (again.appended, again.skipped) == (0, 3)
     s3.write("inbox/2.csv", b"flight,delay,day\nDL4,1,4\n")
-    more = ingest(table(s3.url("inbox/*.csv")), home)
+    more = ingest(table(s3.url("inbox/*.csv")), home=home)
     assert (more.appended, more.skipped) == (1, 3)
     s3.write("archive/2013/one.csv", CSV)
     s3.remove("inbox/1.csv")
-    moved = ingest(table(s3.url("**/*.csv")), home)
+    moved = ingest(table(s3.url("**/*.csv")), home=home)
     assert (moved.appended, moved.skipped) == (0, 4)
     (tmp_path / "one.csv").write_bytes(CSV)
-    here = ingest(table(tmp_path / "one.csv"), home)
+    here = ingest(table(tmp_path / "one.csv"), home=home)
     assert (here.appended, here.skipped) == (0, 3)
     assert Lake(home.lake).read("delays").height == 4
 

@@ -37,7 +37,7 @@ def test_what_is_logged_what_lies_at_home_and_what_arrives_are_the_same(workshop
     version, to = workshop.open("delays"), f"sqlite:///{tmp_path}/shop.db?table=p"
     job = Job(START, END, "night", to)
     for _ in range(2):
-        report = score_batch(version, workshop.home, requests=workshop.trips(), job=job)
+        report = score_batch(version, workshop.trips(), home=workshop.home, job=job)
     rows = arrived(tmp_path / "shop.db")
     assert report.sink == "table 'p' in shop.db" and rows.height == 50
     assert rows.columns == ["prediction_id", "version", "trip", "asked", "score", "decision", "flags", "partition"]
@@ -51,11 +51,11 @@ def test_what_is_logged_what_lies_at_home_and_what_arrives_are_the_same(workshop
 
 def test_an_interval_that_cuts_a_day_leaves_the_rest_of_it_in_the_sink(workshop, tmp_path) -> None:
     version, to = workshop.open("delays"), f"delta:{tmp_path}/p"
-    score_batch(version, workshop.home, requests=workshop.trips(), job=Job(START, END, "night", to))
+    score_batch(version, workshop.trips(), home=workshop.home, job=Job(START, END, "night", to))
     table = deltalake.DeltaTable(f"{tmp_path}/p")
     before = pl.DataFrame(table.to_pyarrow_table()).sort("prediction_id")
     part = Job("2013-10-01T15:00:00Z", "2013-10-01T20:00:00Z", "evening", to)
-    score_batch(version, workshop.home, requests=workshop.trips(), job=part)
+    score_batch(version, workshop.trips(), home=workshop.home, job=part)
     again = deltalake.DeltaTable(f"{tmp_path}/p")
     assert again.version() == table.version(), "the same predictions: nothing was committed"
     assert pl.DataFrame(again.to_pyarrow_table()).sort("prediction_id").equals(before)
@@ -64,9 +64,9 @@ def test_an_interval_that_cuts_a_day_leaves_the_rest_of_it_in_the_sink(workshop,
 def test_two_versions_and_models_stand_side_by_side_in_one_table(workshop, elsewhere: Home, tmp_path) -> None:
     birds = pl.DataFrame({"bill": [39.1, 51.5], "island": ["Dream", "Biscoe"], "ring": ["R1", "R2"]})
     to = f"sqlite:///{tmp_path}/shop.db?table=p"
-    score_batch(workshop.open("birds"), elsewhere, requests=birds, job=Job(to=to))
+    score_batch(workshop.open("birds"), birds, home=elsewhere, job=Job(to=to))
     with pytest.raises(IngestError, match=r"table 'p' in shop\.db: has no column 'score_Adelie'"):
-        score_batch(workshop.open("species"), elsewhere, requests=birds, job=Job(to=to))
+        score_batch(workshop.open("species"), birds, home=elsewhere, job=Job(to=to))
     assert arrived(tmp_path / "shop.db").height == 2
     assert read_log(elsewhere.log("species")).height == 2, "what was predicted was logged all the same"
 
@@ -75,7 +75,7 @@ def test_a_day_without_any_value_of_a_column_keeps_its_type(workshop, elsewhere:
     birds = pl.DataFrame({"bill": [39.1], "island": ["Dream"], "ring": pl.Series([None], dtype=pl.String)})
     to = f"sqlite:///{tmp_path}/shop.db?table=p"
     for rows in (birds, birds.with_columns(pl.lit("R1").alias("ring"))):
-        score_batch(workshop.open("birds"), elsewhere, requests=rows, job=Job(to=to))
+        score_batch(workshop.open("birds"), rows, home=elsewhere, job=Job(to=to))
         assert arrived(tmp_path / "shop.db")["ring"].to_list() == rows["ring"].to_list()
 
 
@@ -83,7 +83,7 @@ def test_a_wrong_sink_is_refused_before_a_row_is_scored(workshop, elsewhere: Hom
     birds = pl.DataFrame({"bill": [39.1], "island": ["Dream"], "ring": ["R1"]})
     for to, said in (("ftp://x", "to: one of"), ("https://h/#secret=${NO_SUCH_SECRET}", "NO_SUCH_SECRET must be set")):
         with pytest.raises(IngestError, match=said):
-            score_batch(workshop.open("birds"), elsewhere, requests=birds, job=Job(to=to))
+            score_batch(workshop.open("birds"), birds, home=elsewhere, job=Job(to=to))
     assert not elsewhere.log("birds").exists()
 
 
@@ -92,10 +92,10 @@ def test_a_sink_that_fails_keeps_log_and_home_and_the_next_run_delivers(workshop
     (tmp_path / "shop.db").mkdir()
     to = f"sqlite:///{tmp_path}/shop.db?table=p"
     with pytest.raises(IngestError, match="a partition can be written; got unable to open"):
-        score_batch(workshop.open("birds"), elsewhere, requests=birds, job=Job(to=to))
+        score_batch(workshop.open("birds"), birds, home=elsewhere, job=Job(to=to))
     assert read_log(elsewhere.log("birds")).height == 1
     (tmp_path / "shop.db").rmdir()
-    score_batch(workshop.open("birds"), elsewhere, requests=birds, job=Job(to=to))
+    score_batch(workshop.open("birds"), birds, home=elsewhere, job=Job(to=to))
     assert arrived(tmp_path / "shop.db").height == 1
 
 
@@ -108,9 +108,9 @@ from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.choice import open_model
 from mlworkbench.deploy.interval import Job
 home = Home.open({home!r})
-version = open_model("delays", home)
+version = open_model("delays", home=home)
 print("begins", flush=True)
-score_batch(version, home, requests=trips(), job=Job({start!r}, {end!r}, "night", {to!r}))
+score_batch(version, trips(), home=home, job=Job({start!r}, {end!r}, "night", {to!r}))
 """
 
 
@@ -124,7 +124,7 @@ def test_a_batch_that_is_killed_anywhere_delivers_each_row_once_at_last(workshop
             assert run.stdout.readline() == "begins\n"
             time.sleep(pause)
             run.send_signal(signal.SIGKILL)
-    report = score_batch(workshop.open("delays"), workshop.home, requests=workshop.trips(), job=Job(START, END, "", to))
+    report = score_batch(workshop.open("delays"), workshop.trips(), home=workshop.home, job=Job(START, END, "", to))
     rows = arrived(tmp_path / "shop.db")
     assert rows.height == rows["prediction_id"].n_unique() == 50
     assert rows["prediction_id"].to_list() == at_home(report)["prediction_id"].to_list()
@@ -139,7 +139,7 @@ def test_the_run_notebook_delivers(workshop, tmp_path: Path, monkeypatch: pytest
     if not Lake(workshop.home.lake).exists("birds_rows"):
         Lake(workshop.home.lake).append("birds_rows", rows.to_arrow(), transaction=None)
     to = f"sqlite:///{tmp_path}/shop.db?table=p"
-    run = run_notebook("batch_score", {"model": "birds", "to": to}, workshop.home, seconds=120)
+    run = run_notebook("batch_score", {"model": "birds", "to": to}, home=workshop.home, seconds=120)
     assert (run.state, run.verdict) == ("done", "pass"), run.error
     assert run.result["reports"]["sink"] == "table 'p' in shop.db"
     assert arrived(tmp_path / "shop.db").height == run.result["metrics"]["scored"]

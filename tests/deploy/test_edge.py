@@ -354,7 +354,7 @@ def test_what_comes_home_is_imported_once_and_reads_as_any_prediction(hangar: Ha
     Registry(home).add(hangar.version.folder, "late", hangar.version.content_id)
     with (tmp_path / "p.jsonl").open("a") as file:
         file.write('{"torn')
-    first, second = collect(tmp_path / "p.jsonl", home), collect(tmp_path / "p.jsonl", home)
+    first, second = collect(tmp_path / "p.jsonl", home=home), collect(tmp_path / "p.jsonl", home=home)
     assert (first.model, first.rows, first.new, first.unfinished) == ("late", 12, 12, 1) and second.new == 0
     log = read_log(home.log("late"))
     assert len(log) == 12 and set(log["deployment"]) == {"edge"} and set(log["scorer"]) == {"compiled"}
@@ -381,7 +381,7 @@ def test_a_file_that_holds_anything_else_is_refused_whole(hangar: Hangar, tmp_pa
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
     home = Home.open(tmp_path / "home")
     with pytest.raises((LogError, VersionError)):
-        collect(tmp_path / "p.jsonl", home)
+        collect(tmp_path / "p.jsonl", home=home)
     assert not home.log("late").exists()
 
 

@@ -104,7 +104,7 @@ def text(**told: Any) -> Callable[[Line], object]:
 def refused(file: Path, home: Home, column: str) -> str:
     """Collect, and give the one line of the refusal; nothing is imported."""
     with pytest.raises(WorkbenchError) as told:
-        collect(file, home)
+        collect(file, home=home)
     assert f"p.jsonl, line 2, {column}: " in str(told.value) and "nothing was imported" in str(told.value)
     assert not home.log("birds").exists()
     return str(told.value)
@@ -200,14 +200,14 @@ def test_a_file_holds_predictions_of_one_model(till: Till, file: Path, home: Hom
 def test_a_line_that_is_no_record_is_refused_by_number(till: Till, file: Path, home: Home, line: bytes) -> None:
     file.write_bytes(file.read_bytes() + line + b"\n")
     with pytest.raises(LogError, match=r"p\.jsonl, line 4: a line of JSON that a device wrote"):
-        collect(file, home)
+        collect(file, home=home)
     assert not home.log("birds").exists()
 
 
 def test_a_file_without_a_prediction_is_refused(tmp_path: Path, home: Home) -> None:
     (tmp_path / "p.jsonl").write_text('{"torn')
     with pytest.raises(LogError, match="at least one prediction"):
-        collect(tmp_path / "p.jsonl", home)
+        collect(tmp_path / "p.jsonl", home=home)
 
 
 def test_an_altered_version_judges_no_line(till: Till, file: Path, home: Home, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_an_altered_version_judges_no_line(till: Till, file: Path, home: Home, t
     (folder / "declaration.json").write_bytes(whole + b" ")
     try:
         with pytest.raises(VersionError, match=r"line 1, version: declaration\.json was altered"):
-            collect(file, home)
+            collect(file, home=home)
     finally:
         (folder / "declaration.json").write_bytes(whole)
 
@@ -232,33 +232,33 @@ ANOTHER = {
 def test_a_known_prediction_with_another_answer_is_refused(
     till: Till, file: Path, home: Home, name: str
 ) -> None:
-    collect(file, home)
+    collect(file, home=home)
     before = read_log(home.log("birds"))
     rewritten(file, ANOTHER[name])
     with pytest.raises(LogError, match=rf"line 2, (scores|decision): what {till.tag} gives for these features"):
-        collect(file, home)
+        collect(file, home=home)
     assert read_log(home.log("birds")).equals(before)
 
 
 def test_two_lines_of_one_id_in_a_file_say_the_same(till: Till, file: Path, home: Home) -> None:
     file.write_text(file.read_text() * 2)
-    assert (collect(file, home).rows, len(read_log(home.log("birds")))) == (6, 3)
+    assert (collect(file, home=home).rows, len(read_log(home.log("birds")))) == (6, 3)
     rewritten(file, ANOTHER["other scores"], line=4)
     with pytest.raises(LogError, match="line 4, scores: what"):
-        collect(file, home)
+        collect(file, home=home)
 
 
 def test_the_same_file_scored_again_elsewhere_adds_nothing(till: Till, file: Path, home: Home, tmp_path: Path) -> None:
-    assert collect(file, home).new == 3
+    assert collect(file, home=home).new == 3
     rewritten(file, log(logged_at=7, latency_us=1))
     rewritten(
         file, lambda line: line["log"].update(scores=json.dumps([s + 1e-15 for s in json.loads(line["log"]["scores"])]))
     )
-    assert collect(file, home).new == 0
+    assert collect(file, home=home).new == 0
 
 
 def test_what_a_device_wrote_is_imported_and_can_be_read(till: Till, file: Path, home: Home) -> None:
-    assert collect(file, home).new == 3
+    assert collect(file, home=home).new == 3
     found = read_log(home.log("birds"))
     assert [len(scores) for scores in found["scores"]] == [3, 3, 3]
     assert set(found["version"]) == {till.tag}
@@ -280,4 +280,4 @@ def test_a_forged_file_is_refused_and_the_honest_one_that_comes_later_is_not(
     honest.parent.mkdir()
     honest.write_bytes(file.read_bytes())
     assert ":" in refused(rewritten(file, change), home, column)
-    assert collect(honest, home).new == 3
+    assert collect(honest, home=home).new == 3

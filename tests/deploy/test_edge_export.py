@@ -429,12 +429,12 @@ def _clean() -> Iterator[None]:
 def test_an_export_is_signed_and_one_that_agrees_with_itself_alone_is_refused(version, tmp_path: Path) -> None:
     home, other = Home.open(tmp_path / "home"), Home.open(tmp_path / "other")
     folder = export_edge(version, tmp_path / "device", home=home).folder
-    assert (export_status(folder, home), export_status(folder, other)) == ("valid", "unknown key")
+    assert (export_status(folder, home=home), export_status(folder, home=other)) == ("valid", "unknown key")
     plain = export_edge(version, tmp_path / "plain").folder
-    assert export_status(plain, home) == "unsigned"
+    assert export_status(plain, home=home) == "unsigned"
     told = json.loads((folder / "edge.json").read_text())
     golden = folder / "model/golden.jsonl"
     golden.write_bytes(golden.read_bytes() + b"\n")
     told["files"]["model/golden.jsonl"] = hashlib.sha256(golden.read_bytes()).hexdigest()
     (folder / "edge.json").write_text(json.dumps(told))
-    assert export_status(folder, home) == "altered"
+    assert export_status(folder, home=home) == "altered"

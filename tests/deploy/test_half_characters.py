@@ -118,8 +118,8 @@ def test_a_label_with_one_is_refused_by_row(workshop, elsewhere: Home) -> None:
     refusals = {"value": "label 1: a label is one of the classes", "entity": f"label 1: entity is {RULE}"}
     for change in ({"value": "\ud800"}, {"entity": {"ring": "\ud800"}}):
         with pytest.raises(LogError, match=refusals[next(iter(change))]):
-            write_labels(version, [good, {**good, **change}], elsewhere)
-    assert write_labels(version, [good], elsewhere).new == 1
+            write_labels(version, [good, {**good, **change}], home=elsewhere)
+    assert write_labels(version, [good], home=elsewhere).new == 1
 
 
 @pytest.fixture
@@ -157,13 +157,13 @@ UNREADABLE = {
 @pytest.mark.parametrize("change", UNREADABLE.values(), ids=UNREADABLE)
 def test_one_unreadable_row_ends_no_check(served: Home, change: tuple[str, object]) -> None:
     edit(served, change[0], value=change[1])
-    found = certify_served("birds", served, since=SINCE)
+    found = certify_served("birds", home=served, since=SINCE)
     (row,) = found.rows
     halved = "\\ud800" in str(change[1])
     assert found.verdict == ("equal" if halved else "refused") and row["left_out"] == int(halved)
     assert row["rows"] >= 5
     assert ("1 of 6 rows were left out" in found.remarks[0]) if halved else "\n" not in found.refusal
-    verdicts = replay_many("birds", served).counts
+    verdicts = replay_many("birds", home=served).counts
     assert verdicts["equal"] == 5 and verdicts["replayed"] == 6
 
 
@@ -174,7 +174,7 @@ def test_an_evaluation_counts_the_rows_that_it_cannot_read(served: Home, worksho
     rows, unreadable = readable(log)
     assert (rows.height, unreadable) == (5, 1)
     labels = [{"prediction_id": i, "value": "Adelie", "available_at": 1} for i in log["prediction_id"]]
-    write_labels(version, labels, served)
+    write_labels(version, labels, home=served)
     joined = join_labels(rows, read_labels(served.log("birds")))
     assert evaluate_log(joined, version.declaration)["accuracy"]["value"] == 1.0
 

@@ -88,7 +88,7 @@ def test_a_file_of_predictions_names_each_row_by_the_key_and_so_does_the_log(ver
 
 
 def test_a_batch_names_each_row_by_the_key(version: Version, home: Home) -> None:
-    report = score_batch(version, home, requests=pl.DataFrame(ASKED))
+    report = score_batch(version, pl.DataFrame(ASKED), home=home)
     assert pl.read_parquet(report.partitions)["order_id"].to_list() == KEYS
     assert logged(home, "batch") == [str(key) for key in KEYS]
 
@@ -140,8 +140,8 @@ def test_a_device_writes_the_key_and_it_comes_home(version: Version, home: Home,
     forged.write_text(out.read_text().replace(f'"key":"{KEYS[0]}"', '"key":"5"', 1))
     assert forged.read_text() != out.read_text()
     with pytest.raises(LogError, match="line 1, key"):
-        collect(forged, home)
-    assert collect(out, home).new == 4
+        collect(forged, home=home)
+    assert collect(out, home=home).new == 4
     assert logged(home, "edge") == [str(key) for key in KEYS]
 
 

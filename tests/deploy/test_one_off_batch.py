@@ -205,12 +205,12 @@ NIGHT = Job("2013-10-01T00:00:00Z", "2013-10-03T00:00:00Z", "night")
 
 def test_a_batch_writes_a_partition_a_day_and_repeats_itself(workshop) -> None:
     version = workshop.open("delays")
-    report = score_batch(version, workshop.home, requests=workshop.trips(), job=NIGHT)
+    report = score_batch(version, workshop.trips(), home=workshop.home, job=NIGHT)
     assert [path.stem for path in report.partitions] == ["2013-10-01", "2013-10-02"]
     assert report.scored == sum(pl.read_parquet(path).height for path in report.partitions) == 50
     before = [path.read_bytes() for path in report.partitions]
     rows = read_log(workshop.home.log("delays"), deployment="batch").height
-    again = score_batch(version, workshop.home, requests=workshop.trips(), job=NIGHT)
+    again = score_batch(version, workshop.trips(), home=workshop.home, job=NIGHT)
     assert [path.read_bytes() for path in again.partitions] == before
     assert read_log(workshop.home.log("delays"), deployment="batch").height == rows == 50
 
@@ -220,7 +220,7 @@ def test_one_off_and_batch_agree(workshop, tmp_path: Path) -> None:
     source = tmp_path / "trips.parquet"
     workshop.trips().write_parquet(source)
     one_off = pl.read_csv(score_file(version, source, home=workshop.home, out=tmp_path / "p.csv").out)
-    report = score_batch(version, workshop.home, requests=workshop.trips(), job=NIGHT)
+    report = score_batch(version, workshop.trips(), home=workshop.home, job=NIGHT)
     batch = pl.concat([pl.read_parquet(path) for path in report.partitions])
     both = one_off.join(batch, on="trip", suffix="_batch")
     assert both.height == 50
@@ -231,9 +231,9 @@ def test_one_off_and_batch_agree(workshop, tmp_path: Path) -> None:
 
 def test_an_interval_that_cuts_a_day_leaves_the_rest_of_it(workshop) -> None:
     version = workshop.open("delays")
-    whole = score_batch(version, workshop.home, requests=workshop.trips(), job=NIGHT).partitions[0].read_bytes()
+    whole = score_batch(version, workshop.trips(), home=workshop.home, job=NIGHT).partitions[0].read_bytes()
     part = Job("2013-10-01T15:00:00Z", "2013-10-01T20:00:00Z", "evening")
-    report = score_batch(version, workshop.home, requests=workshop.trips(), job=part)
+    report = score_batch(version, workshop.trips(), home=workshop.home, job=part)
     assert 0 < report.scored < pl.read_parquet(report.partitions[0]).height
     ids = set(pl.read_parquet(report.partitions[0])["prediction_id"])
     report.partitions[0].write_bytes(whole)
@@ -241,19 +241,19 @@ def test_an_interval_that_cuts_a_day_leaves_the_rest_of_it(workshop) -> None:
 
 
 def test_a_model_without_time_has_one_partition(workshop, elsewhere: Home) -> None:
-    report = score_batch(workshop.open("birds"), elsewhere, requests=pl.DataFrame(ROWS))
+    report = score_batch(workshop.open("birds"), pl.DataFrame(ROWS), home=elsewhere)
     assert [path.stem for path in report.partitions] == ["all"]
     with pytest.raises(DeploymentError, match="leave start and end empty"):
-        score_batch(workshop.open("birds"), elsewhere, requests=pl.DataFrame(ROWS), job=NIGHT)
+        score_batch(workshop.open("birds"), pl.DataFrame(ROWS), home=elsewhere, job=NIGHT)
 
 
 def test_rows_that_a_batch_refuses_are_listed(workshop, elsewhere: Home) -> None:
     rows = pl.DataFrame([*ROWS, {**BIRD, "bill": 391.0}])
-    report = score_batch(workshop.open("birds"), elsewhere, requests=rows)
+    report = score_batch(workshop.open("birds"), rows, home=elsewhere)
     assert (report.scored, report.rejected) == (4, 1)
     assert json.loads(report.rejected_path.read_text())["row"] == 4
     with pytest.raises(DeploymentError, match="no row can be scored"):
-        score_batch(workshop.open("birds"), elsewhere, requests=rows[4:])
+        score_batch(workshop.open("birds"), rows[4:], home=elsewhere)
 
 
 KILLED = """
@@ -271,7 +271,7 @@ def slow(folder, name, table):
 batch.write_partition = slow
 home = Home.open({home!r})
 job = interval.Job("2013-10-01T00:00:00Z", "2013-10-03T00:00:00Z")
-batch.score_batch(open_model("delays", home), home, requests=trips(), job=job)
+batch.score_batch(open_model("delays", home=home), trips(), home=home, job=job)
 """
 
 
@@ -283,7 +283,7 @@ def test_a_batch_that_is_killed_leaves_whole_partitions_and_the_next_run_complet
         assert run.stdout.readline().strip() == "2013-10-01"
         time.sleep(0.1)
         run.send_signal(signal.SIGKILL)
-    report = score_batch(workshop.open("delays"), workshop.home, requests=workshop.trips(), job=NIGHT)
+    report = score_batch(workshop.open("delays"), workshop.trips(), home=workshop.home, job=NIGHT)
     assert sum(pl.read_parquet(path).height for path in report.partitions) == report.scored == 50
     assert not list(report.partitions[0].parent.glob(".*"))
 
@@ -295,7 +295,7 @@ def test_the_run_notebook_scores_an_interval(workshop, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     rows = pl.DataFrame(ROWS).select("bill", "island", "ring")
     Lake(workshop.home.lake).append("birds_rows", rows.to_arrow(), transaction=None)
-    run = run_notebook("batch_score", {"model": "birds"}, workshop.home, seconds=120)
+    run = run_notebook("batch_score", {"model": "birds"}, home=workshop.home, seconds=120)
     assert (run.state, run.verdict) == ("done", "pass"), run.error
     assert run.result["metrics"]["scored"] == 4
     assert (Path(run.result["reports"]["predictions"]) / "all.parquet").exists()

@@ -88,7 +88,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         rows = {"shop": ["North", "South"] * 100, "left": np.arange(200.0), "available_at": hours}
         lake.append("stock", pl.DataFrame(rows).with_columns(pl.col("available_at").dt.cast_time_unit("us")).to_arrow())
         for name, more in (("stock", {}), ("waits", {"max_lag": timedelta(hours=4)})):
-            train(stocked(name, view(**more)), home)
+            train(stocked(name, view(**more)), home=home)
         with OnlineStore(home.online) as store:
             materialize((view(),), lake, store)
         registry = Registry(home)
@@ -135,7 +135,7 @@ def test_one_row_without_a_score_costs_itself_alone_in_every_way(
     table = pl.DataFrame(records)
     table.write_parquet(tmp_path / "rows.parquet")
     filed = score_file(version, tmp_path / "rows.parquet", home=elsewhere)
-    batch = score_batch(version, elsewhere, requests=table)
+    batch = score_batch(version, table, home=elsewhere)
     expected = pl.read_parquet(filed.out)
     assert (filed.scored, filed.rejected, expected["row"].to_list()) == (2, 1, [0, 2])
     assert json.loads(filed.rejected_path.read_text())["row"] == 1
@@ -214,11 +214,11 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     device = score_source(shop.sums, data, tmp_path / "edge.jsonl")
     assert device.flagged == 1 and device.flags.startswith("1 of 2 rows flagged")
     assert "flags" in json.loads((tmp_path / "edge.jsonl").read_text().splitlines()[1])
-    assert collect(tmp_path / "edge.jsonl", shop.home).flagged == 1
-    batch = score_batch(shop.sums, elsewhere, requests=pl.DataFrame(UNUSUAL))
+    assert collect(tmp_path / "edge.jsonl", home=shop.home).flagged == 1
+    batch = score_batch(shop.sums, pl.DataFrame(UNUSUAL), home=elsewhere)
     assert batch.flags.rows == 1 and pl.read_parquet(batch.partitions[0])["flags"].null_count() == 1
     name = read_log(elsewhere.log("sums"))["prediction_id"].to_list()
-    facts = [replay(one, elsewhere) for one in name]
+    facts = [replay(one, home=elsewhere) for one in name]
     assert sorted(len(fact["flags"]) for fact in facts) == [0, 2]
     lines = "\n".join(passport_lines(max(facts, key=lambda fact: len(fact["flags"]))))
     assert "unusual: price above" in lines and "shop unknown 'NORTH'" in lines
@@ -306,12 +306,12 @@ def test_a_table_that_was_made_without_flags_gets_the_column(shop: Shop, tmp_pat
     places = {"sqlite": f"sqlite:///{tmp_path}/p.db?table=p", "delta": f"delta:{tmp_path}/p", "folder": f"{tmp_path}/p"}
     from mlworkbench.data.sinks import open_sink
 
-    first = score_batch(shop.sums, elsewhere, requests=requests)
+    first = score_batch(shop.sums, requests, home=elsewhere)
     old = pl.read_parquet(first.partitions[0]).drop("row", "flags").insert_column(1, pl.lit("v").alias("version"))
     name = f"{shop.sums.version.replace(':', '-')}-all"
     open_sink(places[kind], folder=tmp_path).write(name, old)
     for _ in range(2):
-        score_batch(shop.sums, elsewhere, requests=requests, job=Job(to=places[kind]))
+        score_batch(shop.sums, requests, home=elsewhere, job=Job(to=places[kind]))
     if kind == "sqlite":
         with sqlite3.connect(tmp_path / "p.db") as connection:
             found = [row[0] for row in connection.execute("SELECT flags FROM p ORDER BY flags IS NULL")]

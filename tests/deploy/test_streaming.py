@@ -358,7 +358,7 @@ def test_an_event_in_a_list_of_512_is_predicted_as_alone(worker, workshop) -> No
 def test_dead_letters_of_standard_output_are_kept_in_the_home(worker, tmp_path, workshop, elsewhere, capfd) -> None:
     source = tmp_path / "trips.jsonl"
     source.write_text("no event\n" + json.dumps(events_of(workshop.trips(1))[0]) + "\n")
-    report = work(worker, elsewhere, Places(str(source), once=True))
+    report = work(worker, Places(str(source), once=True), home=elsewhere)
     assert (report.scored, report.rejected, report.out) == (1, 1, "-")
     assert Path(report.dead).parent == elsewhere.model("delays") / "dead_letters"
     assert json.loads(capfd.readouterr().out)["entity"] == {"trip": "T0"}

@@ -55,7 +55,7 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     future = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
     append_labels(home.log("iris"), [{**row, "value": "virginica", "available_at": future} for row in known])
     append_labels(home.log("iris"), [{**known[0], "value": "bar", "available_at": 2}])
-    ran = run_notebook(NOTEBOOK, {"model": "iris", "version": made.content_id[:12]}, home, seconds=300)
+    ran = run_notebook(NOTEBOOK, {"model": "iris", "version": made.content_id[:12]}, home=home, seconds=300)
     assert (ran.state, ran.error) == ("done", "")
     result = json.loads(ran.result_path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert result["said"][0].startswith("verdict: undecided") and "judgement: " in result["said"][3]
@@ -78,9 +78,8 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     for path in result["reports"].values():
         assert Path(path).stat().st_size > 1000
     then = {"known_at": "2030-01-02T00:00:00Z", "model": "iris", "version": made.content_id[:12]}
-    later = run_notebook(NOTEBOOK, then, home, seconds=300)
+    later = run_notebook(NOTEBOOK, then, home=home, seconds=300)
     assert later.result["metrics"]["batch"]["accuracy"]["value"] < 0.4, "then all are said to be virginica"
-    nothing = run_notebook(
-        NOTEBOOK, {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}, home, seconds=300
-    )
+    then = {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}
+    nothing = run_notebook(NOTEBOOK, then, home=home, seconds=300)
     assert nothing.state == "failed" and "predictions in the interval" in nothing.error

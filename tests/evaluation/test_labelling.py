@@ -122,7 +122,7 @@ def file_of(tmp_path, text, name="labels.csv"):
 
 def told(home, file, version=None, **options):
     version = version or made()
-    return write_labels(version, label_rows(file, version), home, source="labels.csv", now=NOW, **options)
+    return write_labels(version, label_rows(file, version), home=home, source="labels.csv", now=NOW, **options)
 
 
 def test_a_file_of_labels_that_all_say_101_counts_as_the_class_and_again_adds_nothing(home, tmp_path):
@@ -156,7 +156,7 @@ def test_one_label_that_is_no_class_refuses_the_file_by_row_and_id_and_nothing_i
 def test_python_is_refused_as_a_file_is(home, value):
     with pytest.raises(LogError, match=f"label 0 \\(p\\): .*classes 0, 1; got '{value}'; none was written"):
         row = {"prediction_id": "p", "value": value, "available_at": 1}
-        write_labels(made(COUNTS), [row], home)
+        write_labels(made(COUNTS), [row], home=home)
 
 
 def test_a_regression_takes_numbers_of_any_file_and_no_text(home, tmp_path):
@@ -181,7 +181,7 @@ def test_a_key_is_the_same_as_number_and_as_text_and_a_text_key_keeps_its_nought
     predicted(home, [7])
     for key in (7, "7", 7.0, np.int64(7)):
         row = {"key": key, "value": "12", "available_at": 1}
-        write_labels(made(), [row], home)
+        write_labels(made(), [row], home=home)
     assert read_labels(home.log("m")).height == 1
     version = made(kind="text")
     predicted(home, ["007"], deployment="realtime")
@@ -200,7 +200,7 @@ def test_a_key_is_the_same_as_number_and_as_text_and_a_text_key_keeps_its_nought
 )
 def test_a_key_that_names_no_row_is_refused(home, version, key, said):
     with pytest.raises(LogError, match=said):
-        write_labels(version, [{"key": key, "value": "12", "available_at": 1}], home)
+        write_labels(version, [{"key": key, "value": "12", "available_at": 1}], home=home)
 
 
 def test_ids_that_nobody_predicted_are_counted_told_and_kept(home, tmp_path):
@@ -226,7 +226,7 @@ def test_a_label_dated_in_2030_is_held_until_then_and_the_right_one_counts(home,
     assert joined(home, known_at=NOW) == ['"101"']
     assert joined(home, known_at="2030-01-02T00:00:00Z") == ['"12"']
     soon = [{"key": 7, "value": "12", "available_at": NOW + 599_000_000}]
-    assert write_labels(made(), soon, home, now=NOW).held == 0, "a clock may be ten minutes ahead"
+    assert write_labels(made(), soon, home=home, now=NOW).held == 0, "a clock may be ten minutes ahead"
 
 
 def test_a_changed_label_is_a_row_of_its_own_and_the_later_counts(home, tmp_path):

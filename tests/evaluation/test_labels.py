@@ -231,8 +231,8 @@ def test_a_person_is_labelled_by_name_or_pseudonym_and_written_by_pseudonym(tmp_
     home, of = Home.open(tmp_path / "home"), Pseudonyms(bytes(32)).of
     row = {"prediction_time": DAY, "value": 1, "available_at": DAY}
     rows = [{**row, "entity": {"rider": "Ada"}}, {**row, "entity": {"rider": of("Ada")}}]
-    assert write_labels(rides_version(), rows, home).new == 1
-    assert write_labels(rides_version(), [{"prediction_id": "p1", "value": 1, "available_at": DAY}], home).new == 1
+    assert write_labels(rides_version(), rows, home=home).new == 1
+    assert write_labels(rides_version(), [{"prediction_id": "p1", "value": 1, "available_at": DAY}], home=home).new == 1
     written = read_labels(home.log("rides"))
     assert json.loads(written["entity"][0]) == {"rider": of("Ada")} and written["prediction_id"].to_list() == ["", "p1"]
 
@@ -254,6 +254,6 @@ def test_a_label_that_cannot_be_written_names_nobody(tmp_path):
         (rides_version(pseudonyms=None), row, "label 0: .*pseudonyms need their key"),
     ):
         with pytest.raises(LogError, match=said) as failure:
-            write_labels(version, [row, wrong], home)
+            write_labels(version, [row, wrong], home=home)
         assert "7731" not in "".join(traceback.format_exception(failure.value))
     assert not home.log("rides").exists()

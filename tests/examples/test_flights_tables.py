@@ -83,7 +83,7 @@ def test_the_lake_has_no_column_that_the_contract_does_not_state(prepared):
 
 
 def test_weather_sends_the_impossible_wind_to_quarantine_and_repeats_append_nothing(home):
-    first, second = ingest(WEATHER, home), ingest(WEATHER, home)
+    first, second = ingest(WEATHER, home=home), ingest(WEATHER, home=home)
     assert (first.read, first.appended, first.quarantined) == (26_115, 26_114, 1)
     assert second.appended == 0
     bad = Lake(home.quarantine).read("weather")
@@ -92,21 +92,21 @@ def test_weather_sends_the_impossible_wind_to_quarantine_and_repeats_append_noth
 
 
 def test_weather_is_available_an_hour_after_its_hour(home):
-    ingest(WEATHER, home, rows=100)
+    ingest(WEATHER, home=home, rows=100)
     table = Lake(home.lake).read("weather")
     assert ((table["available_at"] - table["observed_at"]) == timedelta(hours=1)).all()
 
 
 def test_planes_are_registered_before_the_year_began(home):
-    report = ingest(PLANES, home)
+    report = ingest(PLANES, home=home)
     table = Lake(home.lake).read("planes")
     assert report.appended == 3_322
     assert table["available_at"].unique().to_list() == [datetime(2012, 1, 1, tzinfo=UTC)]
 
 
 def test_flights_with_unknown_tails_are_allowed_and_counted(home):
-    ingest(PLANES, home)
-    report = ingest(FLIGHTS, home)
+    ingest(PLANES, home=home)
+    report = ingest(FLIGHTS, home=home)
     assert (report.appended, report.quarantined) == (336_776, 0)
     assert report.allowed[UNKNOWN_TAIL] == 50_094
 

@@ -23,7 +23,7 @@ def test_all_deployments_of_a_plain_example_answer_alike(
 ) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     home = Home.open(tmp_path / "home")
-    trained = train(definition, home)
+    trained = train(definition, home=home)
     assert trained.gates["verdict"] == "pass"
     version = Registry(home).open(definition.name, trained.tag)
     asked = requests(definition, Lake(home.lake))

@@ -18,7 +18,7 @@ def own_store(tmp_path, monkeypatch):
 @pytest.mark.parametrize("definition", [penguins, diabetes], ids=["penguins", "diabetes"])
 def test_the_example_passes_its_gates_and_is_repeatable(definition, tmp_path):
     home = Home.open(tmp_path / "home")
-    first, second = train(definition, home), train(definition, home)
+    first, second = train(definition, home=home), train(definition, home=home)
     assert first.gates["verdict"] == "pass"
     assert (first.created, second.created) == (True, False)
     assert first.content_id == second.content_id
@@ -26,7 +26,7 @@ def test_the_example_passes_its_gates_and_is_repeatable(definition, tmp_path):
 
 def test_penguins_score_like_the_pipeline_of_the_version(tmp_path):
     home = Home.open(tmp_path / "home")
-    train(penguins, home)
+    train(penguins, home=home)
     version = Registry(home).open("penguins", Registry(home).serving("penguins")[0])
     rows = penguins_data().drop(columns="species")
     columns = {}

@@ -73,7 +73,7 @@ def test_after_new_and_train_its_one_model_is_shown(place: Path, monkeypatch: py
     monkeypatch.delitem(sys.modules, "definition", raising=False)
     settings = load_settings()
     import_path(settings)
-    train(load_definition(settings.models["cars"]), Home.open())
+    train(load_definition(settings.models["cars"]), home=Home.open())
     page = run_all()
     assert [label for label, _ in page.choice.options] == ["cars - newest that passed its gates"]
     assert page.what_if is not None

@@ -361,7 +361,7 @@ def test_a_measurement_of_another_version_says_so(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     certified(home, "20131101T000000-1", rows=3)
     version = SimpleNamespace(model="birds", version="birds:new", declaration={"task": "regression"})
-    page = deployments_html(version, home)
+    page = deployments_html(version, home=home)
     assert "of another version, birds:old" in page and ">batch</td>" in page and "Nothing logged yet" in page
 
 
@@ -476,7 +476,7 @@ def test_a_store_that_was_never_filled_is_said_on_the_page(rooms, tmp_path: Path
 
 def test_the_deployments_of_the_log_are_shown_and_looked_at_again(rooms) -> None:
     version = rooms.open("birds")
-    body, again = deployments_panel(version, rooms.home).children
+    body, again = deployments_panel(version, home=rooms.home).children
     assert all(part in body.value for part in (">one_off</td>", ">40</td>", "share of Gentoo", "svg"))
     body.value = ""
     again.click()

@@ -165,7 +165,7 @@ def test_an_accepted_difference_is_unproved_and_never_serves(home: Home, in_proc
     with pytest.raises(VersionError, match="unproved"):
         registry.serving("line")
     opened = registry.open("line", result.tag)
-    certificate = certify(opened, home)
+    certificate = certify(opened, home=home)
     assert certificate.verdict == "undecided" and "unproved, because a trial of ours" in certificate.refusal
     assert "unproved, because a trial of ours" in certificate.page.read_text()
     assert "unproved, because a trial of ours" in (result.folder / "card.md").read_text()
@@ -180,14 +180,14 @@ def test_what_was_made_before_the_anchor_stays_valid_and_is_undecided(home: Home
     result = register(LinearRegression().fit(X, TARGET), X, TARGET, name="old", home=home)
     assert result.anchor == {"verdict": "undecided", "reason": "made before the anchor"}
     assert Registry(home).serving("old")[0] == result.tag
-    certificate = certify(Registry(home).open("old"), home)
+    certificate = certify(Registry(home).open("old"), home=home)
     assert certificate.verdict == "undecided" and "made before the anchor" in certificate.refusal
     assert {row["verdict"] for row in certificate.fields["deployments"]} == {"equal"}
 
 
 def test_the_certificate_is_equal_with_the_counts_of_the_anchor(home: Home, in_process) -> None:
     result = register(LinearRegression().fit(X, TARGET), X, TARGET, name="line", home=home)
-    certificate = certify(Registry(home).open("line"), home)
+    certificate = certify(Registry(home).open("line"), home=home)
     assert certificate.verdict == "equal" and certificate.fields["anchor"] == result.anchor
     assert "equal, 400 rows as given, 4 odd cells" in certificate.page.read_text()
     assert "Anchor: equal, 400 rows as given" in (result.folder / "card.md").read_text()
@@ -206,10 +206,10 @@ def test_a_wrong_intercept_of_large_targets_is_not_proved(off: float, home: Home
 
 
 def test_a_definition_from_a_frame_is_as_given_and_one_from_a_file_is_not(home: Home, tmp_path, in_process) -> None:
-    as_given = train(ModelDefinition("framed", LogisticRegression(), X.assign(late=Y), "late"), home)
+    as_given = train(ModelDefinition("framed", LogisticRegression(), X.assign(late=Y), "late"), home=home)
     assert as_given.anchor["verdict"] == "equal" and as_given.anchor["source"] == "as given"
     X.assign(late=Y).to_parquet(tmp_path / "rows.parquet")
-    read = train(ModelDefinition("filed", LogisticRegression(), str(tmp_path / "rows.parquet"), "late"), home)
+    read = train(ModelDefinition("filed", LogisticRegression(), str(tmp_path / "rows.parquet"), "late"), home=home)
     assert read.anchor["verdict"] == "equal" and read.anchor["source"] == "read by the workbench"
 
 

@@ -39,7 +39,7 @@ def light(monkeypatch, home: Home) -> Home:
         opened = open_version(folder, trusted=trusted)
         return [answer_part(opened, part) for part in parts]
 
-    def publish(home, fields, *, rows, anchoring):
+    def publish(fields, *, home, rows, anchoring):
         own = anchor.ask_pipeline(anchoring)
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "version"

@@ -101,11 +101,11 @@ def test_text_from_a_shell_is_read_as_the_declared_type(home) -> None:
 
 
 def test_a_command_that_raises_is_a_failed_run(home) -> None:
-    with pytest.raises(KeyError), command_run(home, "flights", "train"):
+    with pytest.raises(KeyError), command_run("flights", "train", home=home):
         raise KeyError("carrier")
-    with pytest.raises(KeyboardInterrupt), recorded(home, "flights", "x", "train"):
+    with pytest.raises(KeyboardInterrupt), recorded("flights", "x", "train", home=home):
         raise KeyboardInterrupt
-    with command_run(home, "flights", "train") as run:
+    with command_run("flights", "train", home=home) as run:
         finish_run(run, {"verdict": "undecided"})
     told = [(row.state, row.verdict, row.error) for row in list_runs(home)]
     assert sorted(told) == [

@@ -96,7 +96,7 @@ def asked_in(home, version, asked):
 def test_a_model_with_time_and_views_answers_alike_in_all_deployments(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home).tag)
+    version = Registry(home).open("late", train(definition, home=home).tag)
     asked = requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
     rows = asked_in(home, version, asked)
     assert [(row.deployment, row.rows, row.mismatches, row.missing) for row in rows] == [
@@ -163,7 +163,7 @@ def test_the_reference_predicts_all_rows_at_once_and_leaves_out_what_the_contrac
     model = LogisticRegression().fit(X, X["distance"] > 0.5)
     version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
     asked = pl.DataFrame({"distance": [0.2, None, 0.9]})
-    reference = reference_predictions(version, asked, home)
+    reference = reference_predictions(version, asked, home=home)
     good = pd.DataFrame({"distance": [0.2, 0.9]})
     assert np.array_equal(reference.scores, model.predict_proba(good)[:, 1])
     assert reference.rejected == 1

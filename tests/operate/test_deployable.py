@@ -96,7 +96,7 @@ def test_file_log_replay_and_certificate_decide_as_predict_does(home, tmp_path, 
     log = read_log(home.log("own"))
     assert [json.loads(text) for text in log["decision"].to_list()] == wanted
     assert {one.verdict for one in replay_rows(log[:50], version, Lake(home.lake))} == {"equal"}
-    assert reference_predictions(version, pl.from_pandas(fresh), home).decisions.tolist() == wanted
+    assert reference_predictions(version, pl.from_pandas(fresh), home=home).decisions.tolist() == wanted
 
 
 class Counting(ClassifierMixin, BaseEstimator):
@@ -122,7 +122,7 @@ def test_a_device_that_cannot_be_is_refused_on_a_small_fit_and_never_after_the_l
     data = many.assign(label=np.where(many.a > 0, "yes", "no"))
     Counting.seen.clear()
     with pytest.raises(DefinitionError, match=r"slow: deployments: edge takes what compiles; .*fit of 3\d\d rows"):
-        train(ModelDefinition("slow", Counting(), data, "label", deployments=("batch", "edge")), home)
+        train(ModelDefinition("slow", Counting(), data, "label", deployments=("batch", "edge")), home=home)
     assert len(Counting.seen) == 1 and Counting.seen[0] < 400 and Registry(home).models() == []
 
 
@@ -133,7 +133,7 @@ def test_a_device_and_persons_exclude_each_other_when_they_are_declared() -> Non
 
 def test_a_stated_threshold_that_decides_otherwise_than_predict_is_told_and_on_the_card(home) -> None:
     data = X.assign(label=TWO)
-    result = train(ModelDefinition("strict", LogisticRegression(), data, "label", threshold=0.9), home)
+    result = train(ModelDefinition("strict", LogisticRegression(), data, "label", threshold=0.9), home=home)
     differs = Registry(home).open("strict", result.tag).declaration["predict_differs"]
     line = f"decides otherwise than predict on {differs:,} of 400 rows (threshold 0.9 as stated)"
     assert differs > 0 and line in result.line and line in (result.folder / "card.md").read_text()

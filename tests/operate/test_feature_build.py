@@ -63,15 +63,15 @@ def test_the_features_are_those_of_training(lake):
 def test_days_are_written_whole_and_a_repetition_changes_nothing(lake, home, tmp_path):
     definition, sink = trips(), open_sink(f"delta:{tmp_path}/f", folder=tmp_path, key=ROW_ID)
     evening = Job("2013-10-01T18:00:00Z", "2013-10-01T20:00:00Z")
-    report = build_features(definition, home, sink, job=evening)
+    report = build_features(definition, sink, home=home, job=evening)
     assert (report.rows, report.partitions) == (12, ("trips-features-2013-10-01",))
-    report = build_features(definition, home, sink)
+    report = build_features(definition, sink, home=home)
     assert report.rows == 30 and len(report.partitions) == 2
     from deltalake import DeltaTable
 
     version = DeltaTable(f"{tmp_path}/f").version()
     later = trips(until="2013-10-01T18:00:00Z")
-    assert build_features(later, home, sink).rows == 30, "until ends training, not features"
+    assert build_features(later, sink, home=home).rows == 30, "until ends training, not features"
     table = DeltaTable(f"{tmp_path}/f")
     assert table.version() == version == 1 and table.to_pyarrow_table().num_rows == 30
 
@@ -93,7 +93,7 @@ def test_a_personal_entity_stays_at_home_and_rows_after_until_are_left_out(lake)
 def test_an_interval_without_rows_and_a_feature_called_row_id_are_refused(lake, home, tmp_path):
     sink = open_sink(f"{tmp_path}/f", folder=tmp_path, key=ROW_ID)
     with pytest.raises(DeploymentError, match="at least one row"):
-        build_features(trips(), home, sink, job=Job("2014-01-01T00:00:00Z"))
+        build_features(trips(), sink, home=home, job=Job("2014-01-01T00:00:00Z"))
     definition = trips(views=())
     object.__setattr__(definition, "data", definition.data.with_columns(pl.lit(1.0).alias(ROW_ID)))
     with pytest.raises(FeatureError, match="no feature is called 'row_id'"):

@@ -29,7 +29,7 @@ def opened(home: Home, pipeline: object, X: pd.DataFrame, y: pd.Series) -> tuple
 
 
 def told(version: Version, sent: pl.DataFrame, home: Home) -> tuple[Answered, pl.DataFrame]:
-    answered = ask_one_off(version, sent, home)
+    answered = ask_one_off(version, sent, home=home)
     log = read_log(home.log("m"), deployment="one_off")
     return answered, log.filter(pl.col("prediction_id").is_in(answered.ids))
 
@@ -41,14 +41,14 @@ def iris(home: Home) -> tuple[Home, Version, pl.DataFrame, Trail]:
     X = X.sample(frac=1, random_state=0, ignore_index=True)
     y = y.sample(frac=1, random_state=0, ignore_index=True)
     version, asked = opened(home, LogisticRegression(max_iter=2000), X, y)
-    return home, version, asked, trail_of(version, asked, home)
+    return home, version, asked, trail_of(version, asked, home=home)
 
 
 @pytest.fixture
 def diabetes(home: Home) -> tuple[Home, Version, pl.DataFrame, Trail]:
     X, y = load_diabetes(return_X_y=True, as_frame=True)
     version, asked = opened(home, Ridge(), X, y)
-    return home, version, asked, trail_of(version, asked, home)
+    return home, version, asked, trail_of(version, asked, home=home)
 
 
 def test_nothing_is_found_where_nothing_differs(diabetes) -> None:
@@ -124,13 +124,13 @@ def test_an_answer_of_another_version_is_named_before_all_that_follows_from_it(i
 def test_a_refused_examination_says_where_rows_parted_and_no_value_of_them(iris) -> None:
     home, version, asked, _ = iris
 
-    def inches(version: Version, given: pl.DataFrame, apart: Home) -> Answered:
-        return WAYS["one_off"](version, given.with_columns(pl.col("petal_width") / 2.54), apart)
+    def inches(version: Version, given: pl.DataFrame, *, home: Home) -> Answered:
+        return WAYS["one_off"](version, given.with_columns(pl.col("petal_width") / 2.54), home=home)
 
-    verdicts = examine(version, asked, home, ways={"one_off": inches})[1]
+    verdicts = examine(version, asked, home=home, ways={"one_off": inches})[1]
     assert verdicts[0].finding == "step request, petal_width"
     assert verdicts[0].to_dict()["finding"] == "step request, petal_width"
-    assert examine(version, asked, home)[1][0].finding == ""
+    assert examine(version, asked, home=home)[1][0].finding == ""
 
 
 @pytest.mark.parametrize(
@@ -157,5 +157,5 @@ def test_five_thousand_rows_are_searched_in_under_five_seconds(home: Home) -> No
     asked = pl.from_pandas(X)
     answered, log = told(version, asked.with_columns(pl.all() * 1.01), home)
     started = time.perf_counter()
-    found = find(trail_of(version, asked, home), answered, log=log)
+    found = find(trail_of(version, asked, home=home), answered, log=log)
     assert (found.step, time.perf_counter() - started < 5) == ("request", True)

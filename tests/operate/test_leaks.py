@@ -31,7 +31,7 @@ def landed_on_the_wrong_clock(rows: pl.DataFrame) -> pl.Series:
 
 def with_tables(home: Home, *tables: object) -> Lake:
     for table in tables:
-        ingest(table, home, rows=ROWS, now=datetime(2026, 1, 1, tzinfo=UTC))
+        ingest(table, home=home, rows=ROWS, now=datetime(2026, 1, 1, tzinfo=UTC))
     return Lake(home.lake)
 
 

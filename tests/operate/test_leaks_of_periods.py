@@ -54,8 +54,8 @@ def period(rows, column, how, every="1d", late=timedelta(0), offset=timedelta(0)
 def report(tmp_path, sold, daily, *, label="sold", **more):
     lake = Lake(tmp_path / "lake")
     contract = Contract((Column("shop", "text"), Column("usual", "number")))
-    ingest(Table("daily", daily, contract), home := Home.open(tmp_path / "home"), now=NOW)
-    ingest(table := Table("sales", sold, _contract(sold), available_at="known", limit=0.0), home, now=NOW)
+    ingest(Table("daily", daily, contract), home=(home := Home.open(tmp_path / "home")), now=NOW)
+    ingest(table := Table("sales", sold, _contract(sold), available_at="known", limit=0.0), home=home, now=NOW)
     lake = Lake(home.lake)
     names, estimator = sold.columns, LinearRegression() if label == "sold" else LogisticRegression()
     model = ModelDefinition(

@@ -88,7 +88,7 @@ def test_a_key_is_no_feature():
 
 def test_a_key_that_names_persons_is_known_by_pseudonym(home, tmp_path):
     definition = ModelDefinition("orders", LogisticRegression(), orders(), "big", key="order", personal=("order",))
-    version = Registry(home).open("orders", train(definition, home).tag)
+    version = Registry(home).open("orders", train(definition, home=home).tag)
     orders().head(2).to_csv(tmp_path / "today.csv", index=False)
     score_file(version, tmp_path / "today.csv", home=home, out=tmp_path / "out.csv")
     kept = read_log(home.log("orders"))["key"].to_list()

@@ -124,7 +124,7 @@ def definition(home: Home, miles: RowFunction) -> ModelDefinition:
 
 @pytest.fixture
 def version(definition: ModelDefinition, home: Home) -> Version:
-    return Registry(home).open("late", train(definition, home).tag)
+    return Registry(home).open("late", train(definition, home=home).tag)
 
 
 def in_a_file(version: Version, home: Home, tmp_path: Path, rows: pl.DataFrame | None = None) -> None:
@@ -167,11 +167,11 @@ def rewrite(home: Home, table: pl.DataFrame, name: str = "weather") -> None:
 
 def test_every_deployment_comes_out_again_bit_for_bit(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
-    score_batch(version, home, requests=requests(), job=Job(run_id="test"))
+    score_batch(version, requests(), home=home, job=Job(run_id="test"))
     in_real_time(version, home)
     in_a_stream(version, home)
     in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4, "worst": 30.5})
-    report = replay_many("late", home)
+    report = replay_many("late", home=home)
     rows = COUNT + COUNT + 41 + 40
     assert report.counts == {
         "replayed": rows, "equal": rows, "erased": 0, "differ": 0, "undecided": 0, "exact": rows,
@@ -186,14 +186,14 @@ def test_predictions_come_out_again_after_retraining_promotion_and_rollback(
 
     in_a_file(version, home, tmp_path)
     newer = replace(definition, estimator=HistGradientBoostingClassifier(max_iter=9, min_samples_leaf=3))
-    later = Registry(home).open("late", train(newer, home).tag)
+    later = Registry(home).open("late", train(newer, home=home).tag)
     assert later.version != version.version
     registry = Registry(home)
     for tag in (version.version, later.version):
         registry.promote("late", tag, who="test", why="test", override="a test")
     in_a_file(later, home, tmp_path)
     registry.rollback("late", who="test", why="test", override="a test")
-    assert replay_many("late", home).counts["exact"] == 2 * COUNT
+    assert replay_many("late", home=home).counts["exact"] == 2 * COUNT
 
 
 def test_rows_that_came_after_the_prediction_change_nothing(version: Version, home: Home, tmp_path: Path) -> None:
@@ -203,9 +203,9 @@ def test_rows_that_came_after_the_prediction_change_nothing(version: Version, ho
         ingested_at=pl.lit(datetime.now(UTC)), source=pl.lit("new"), source_row=pl.lit(0).cast(pl.Int64)
     )
     Lake(home.lake).append("weather", late.to_arrow())
-    assert replay_many("late", home).counts["exact"] == COUNT
+    assert replay_many("late", home=home).counts["exact"] == COUNT
     in_a_file(version, home, tmp_path, requests().with_columns(flight=pl.col("flight") + " again"))
-    assert replay_many("late", home).counts["exact"] == 2 * COUNT
+    assert replay_many("late", home=home).counts["exact"] == 2 * COUNT
 
 
 def test_an_altered_row_of_the_lake_is_found_by_view_and_column(version: Version, home: Home, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_altered_row_of_the_lake_is_found_by_view_and_column(version: Version
     rewrite(
         home, table.with_columns(wind=pl.when(pl.int_range(pl.len()) == 4).then(pl.col("wind") + 1).otherwise("wind"))
     )
-    report = replay_many("late", home)
+    report = replay_many("late", home=home)
     found = [row for row in report.rows if row.verdict == "differ"]
     asked = requests().filter((pl.col("place") == "A") & (pl.col("at").dt.hour() == 4) & (pl.col("at").dt.day() == 1))
     assert len(found) == asked.height > 0
@@ -231,16 +231,16 @@ def test_rows_that_are_gone_from_the_lake_are_erased_and_not_different(
     in_a_file(version, home, tmp_path)
     path = str(home.lake / "weather")
     deltalake.DeltaTable(path).delete("wind > 15")
-    assert replay_many("late", home).counts["exact"] == COUNT
+    assert replay_many("late", home=home).counts["exact"] == COUNT
     deltalake.DeltaTable(path).vacuum(0, dry_run=False, enforce_retention_duration=False)
-    report = replay_many("late", home)
+    report = replay_many("late", home=home)
     erased = [row for row in report.rows if row.verdict == "erased"]
     assert erased
     assert report.counts["equal"] == COUNT - len(erased)
     assert {row.step for row in erased} == {"view weather"}
     assert "no longer in the lake" in erased[0].reason
     shutil.rmtree(home.lake / "weather")
-    counts = replay_many("late", home).counts
+    counts = replay_many("late", home=home).counts
     assert counts["differ"] == 0
     assert counts["erased"] >= len(erased)
 
@@ -267,7 +267,7 @@ def test_an_altered_log_is_found_by_step_and_column(
     in_a_file(version, home, tmp_path)
     one = read_log(home.log("late"))["prediction_id"][17]
     change(home, f"{assignment} WHERE prediction_id = '{one}'")
-    report = replay_many("late", home)
+    report = replay_many("late", home=home)
     assert [
         (row.prediction_id, row.verdict, row.step, row.column) for row in report.rows if row.verdict != "equal"
     ] == [(one, "differ", step, column)]
@@ -277,7 +277,7 @@ def test_an_altered_log_is_found_by_step_and_column(
 def test_erased_features_in_the_log_are_erased(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     change(home, "features = '{}', request = '{}' WHERE rowid <= 3")
-    assert replay_many("late", home).counts["erased"] == 3
+    assert replay_many("late", home=home).counts["erased"] == 3
 
 
 def test_altered_code_of_a_version_is_a_difference_of_the_version(version: Version, home: Home, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_altered_code_of_a_version_is_a_difference_of_the_version(version: Versi
     code = version.folder / "code" / "replay_features.py"
     code.chmod(0o644)
     code.write_text(CODE.replace("1.609344", "1.6"))
-    report = replay_many("late", home)
+    report = replay_many("late", home=home)
     assert report.counts["differ"] == COUNT
     assert {row.step for row in report.rows} == {"version"}
     assert "was altered" in report.rows[0].reason
@@ -295,7 +295,7 @@ def test_an_edit_of_the_module_here_changes_nothing_and_is_shown(version: Versio
     in_a_file(version, home, tmp_path)
     (tmp_path / "replay_features.py").write_text(CODE.replace("1.609344", "1.6"))
     one = read_log(home.log("late"))["prediction_id"][0]
-    facts = replay(one, home)
+    facts = replay(one, home=home)
     assert (facts["verdict"], facts["exact"]) == ("equal", True)
     assert facts["functions"][0]["here"] == "edited"
 
@@ -303,10 +303,10 @@ def test_an_edit_of_the_module_here_changes_nothing_and_is_shown(version: Versio
 def test_a_removed_version_leaves_its_predictions_undecided(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     Registry(home).remove("late", version.version)
-    report = replay_many("late", home, limit=2)
+    report = replay_many("late", home=home, limit=2)
     assert report.counts["undecided"] == report.counts["replayed"] == 2
     assert "was removed" in report.rows[0].reason
-    facts = replay(report.rows[0].prediction_id, home)
+    facts = replay(report.rows[0].prediction_id, home=home)
     assert facts["verdict"] == "undecided"
     assert {one["name"] for one in facts["features"]} == {"km", "wind", "delay", "n", "worst", "miles", "longer"}
     assert "was removed" in passport_lines(facts)[-1]
@@ -318,7 +318,7 @@ def test_rows_of_an_older_log_without_an_input_are_undecided_unless_the_score_is
     in_a_file(version, home, tmp_path)
     change(home, "request = '', schema_version = 1 WHERE rowid <= 4")
     change(home, "scores = '[0.9]' WHERE rowid = 1")
-    report = replay_many("late", home)
+    report = replay_many("late", home=home)
     assert [row.verdict for row in report.rows[:5]] == ["differ", "undecided", "undecided", "undecided", "equal"]
     assert "the log does not keep place, tail, detour" in report.rows[1].reason
 
@@ -330,17 +330,17 @@ def test_a_registered_model_without_time_or_views_comes_out_again(home: Home, tm
     tag = register(LogisticRegression().fit(X, late), X, late, name="cars", home=home).tag
     X.to_csv(tmp_path / "cars.csv", index=False)
     score_file(Registry(home).open("cars", tag), tmp_path / "cars.csv", home=home, out=tmp_path / "out.csv")
-    assert replay_many("cars", home).counts["exact"] == 200
+    assert replay_many("cars", home=home).counts["exact"] == 200
     change(home, "features = json_set(features, '$.speed', 17) WHERE rowid = 5", "cars")
-    assert [row.step for row in replay_many("cars", home).rows if row.verdict == "differ"] == ["scorer"]
+    assert [row.step for row in replay_many("cars", home=home).rows if row.verdict == "differ"] == ["scorer"]
 
 
 def test_since_and_limit_choose_the_newest(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     change(home, "logged_at = logged_at - 86400000000 WHERE rowid <= 100")
     newest = read_log(home.log("late"))["logged_at"].max()
-    assert replay_many("late", home, since=newest.isoformat()).counts["replayed"] == 20
-    assert replay_many("late", home, limit=7).counts["replayed"] == 7
+    assert replay_many("late", home=home, since=newest.isoformat()).counts["replayed"] == 20
+    assert replay_many("late", home=home, limit=7).counts["replayed"] == 7
 
 
 def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
     place = next(
         n for n, row in enumerate(requests().to_dicts()) if row["place"] == "A" and row["tail"] != "N3" and n > 12
     )
-    facts = replay(log["prediction_id"][place][:8], home)
+    facts = replay(log["prediction_id"][place][:8], home=home)
     assert (facts["model"], facts["verdict"], facts["exact"]) == ("late", "equal", True)
     asked = requests().row(place, named=True)
     assert facts["entity"] == {"flight": asked["flight"]}
@@ -378,7 +378,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
 
 def test_a_passport_of_what_an_event_carried_says_so(version: Version, home: Home) -> None:
     in_a_stream(version, home, {"wind": 3.25, "delay": None, "n": 4, "worst": 30.5})
-    facts = replay(read_log(home.log("late"))["prediction_id"][0], home)
+    facts = replay(read_log(home.log("late"))["prediction_id"][0], home=home)
     sources = {one["name"]: one["from"] for one in facts["features"]}
     assert sources["wind"] == "carried by the event"
     assert facts["views"] == []
@@ -388,25 +388,25 @@ def test_a_passport_of_what_an_event_carried_says_so(version: Version, home: Hom
 def test_an_unknown_or_short_id_is_refused(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     with pytest.raises(LogError, match="which is none of them"):
-        replay("0" * 32, home)
+        replay("0" * 32, home=home)
     with pytest.raises(LogError, match="at least its first 8 digits"):
-        replay("0", home)
+        replay("0", home=home)
     with pytest.raises(LogError, match="one of the log of late"):
-        replay_many("late", home, ids=["0" * 32])
+        replay_many("late", home=home, ids=["0" * 32])
 
 
 def test_nothing_to_replay_and_a_model_without_a_log_are_refused(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     with pytest.raises(LogError, match="at least one prediction logged since 2100"):
-        replay_many("late", home, since="2100-01-01T00:00:00+00:00")
+        replay_many("late", home=home, since="2100-01-01T00:00:00+00:00")
     one = read_log(home.log("late"))["prediction_id"][0]
     with pytest.raises(LogError, match="a model with a log; got 'nosuch'; known: late"):
-        replay(one, home, model="nosuch")
-    assert replay(one, home, model="late")["verdict"] == "equal"
+        replay(one, home=home, model="nosuch")
+    assert replay(one, home=home, model="late")["verdict"] == "equal"
 
 
 def test_a_row_emptied_in_part_alone_is_altered_and_not_erased(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
     change(home, "features = '{}' WHERE rowid = 1")
-    counts = replay_many("late", home).counts
+    counts = replay_many("late", home=home).counts
     assert (counts["erased"], counts["equal"]) == (0, COUNT - 1)

@@ -38,11 +38,11 @@ def test_a_run_notebook_declares_the_shared_parameters(name, tmp_path) -> None:
 def test_training_and_retraining_run_as_notebooks_and_compare_with_who_serves(home, tmp_path: Path) -> None:
     (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[models]\nsmall = own_model:small\n")
     (tmp_path / "own_model.py").write_text(MODULE.replace("FEATURES", "('z',)"))
-    first = run_notebook("train", {"model": "small"}, home)
+    first = run_notebook("train", {"model": "small"}, home=home)
     assert (first.state, first.error) == ("done", "")
     old = first.result["version"]
     (tmp_path / "own_model.py").write_text(MODULE.replace("FEATURES", "('x', 'z')"))
-    second = run_notebook("retrain", {"version": old}, home)
+    second = run_notebook("retrain", {"version": old}, home=home)
     assert (second.state, second.error, second.verdict) == ("done", "", "pass")
     new = second.result["version"]
     assert second.result["before"] == old != new
@@ -55,6 +55,6 @@ def test_training_and_retraining_run_as_notebooks_and_compare_with_who_serves(ho
 @pytest.mark.system
 def test_a_model_that_nobody_defined_is_a_failed_run_with_one_line(home, tmp_path: Path) -> None:
     (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[models]\nsmall = own_model:small\n")
-    failed = run_notebook("train", {"model": "smal"}, home)
+    failed = run_notebook("train", {"model": "smal"}, home=home)
     assert failed.state == "failed"
     assert "DefinitionError: model: one that settings.ini lists under [models]; got 'smal'" in failed.error

@@ -42,7 +42,7 @@ def gone(pid: int, seconds: float = 10) -> bool:
 
 @pytest.mark.system
 def test_a_run_that_ends_well_leaves_result_output_and_row(home, page, finish) -> None:
-    done = run_notebook(page("sums", finish), {"model": "flights", "run_id": "first", "rows": "7"}, home)
+    done = run_notebook(page("sums", finish), {"model": "flights", "run_id": "first", "rows": "7"}, home=home)
     assert (done.state, done.verdict, done.error) == ("done", "pass", "")
     assert done.result == {"verdict": "pass", "metrics": {"rows": 7}, "reports": {}}
     assert done.result_path == home.runs("flights") / "first" / "result.json"
@@ -57,7 +57,7 @@ def test_a_run_that_ends_well_leaves_result_output_and_row(home, page, finish) -
 @pytest.mark.system
 def test_an_exception_in_a_cell_is_a_failed_run_that_names_cell_and_error(home, page, finish) -> None:
     path = page("broken", "table = {}", "# take one\ntable['carrier']", finish)
-    failed = run_notebook(path, {"model": "flights"}, home)
+    failed = run_notebook(path, {"model": "flights"}, home=home)
     assert failed.state == "failed"
     assert failed.error == "code cell 4 (table['carrier']): KeyError: 'carrier'"
     assert not failed.result_path.exists()
@@ -73,7 +73,7 @@ def test_a_kernel_killed_by_kill_9_is_a_failed_run(home, page, finish) -> None:
 
     killer = threading.Thread(target=kill)
     killer.start()
-    failed = run_notebook(path, {"model": "flights", "run_id": "k"}, home)
+    failed = run_notebook(path, {"model": "flights", "run_id": "k"}, home=home)
     killer.join()
     assert failed.state == "failed"
     assert "code cell 3 (import os, pathlib, time): the kernel died" in failed.error
@@ -83,7 +83,7 @@ def test_a_kernel_killed_by_kill_9_is_a_failed_run(home, page, finish) -> None:
 @pytest.mark.system
 def test_a_run_past_its_limit_is_stopped_with_its_kernel(home, page, finish) -> None:
     began = time.monotonic()
-    failed = run_notebook(page("slow", SLEEP, finish), {"model": "flights", "run_id": "s"}, home, seconds=8)
+    failed = run_notebook(page("slow", SLEEP, finish), {"model": "flights", "run_id": "s"}, home=home, seconds=8)
     assert time.monotonic() - began < 25
     assert failed.state == "failed"
     assert "passed the limit of 8 s" in failed.error
@@ -103,7 +103,7 @@ def test_a_runner_killed_by_kill_9_takes_worker_and_kernel_along(home, page, fin
     (row,) = list_runs(home)
     assert row.state == "running"
     with pytest.raises(RunError, match="must not be running already; got 'o'"):
-        run_notebook(path, {"model": "flights", "run_id": "o"}, home)
+        run_notebook(path, {"model": "flights", "run_id": "o"}, home=home)
     runner.kill()
     runner.wait()
     assert gone(kernel)
@@ -114,9 +114,9 @@ def test_a_runner_killed_by_kill_9_takes_worker_and_kernel_along(home, page, fin
 
 @pytest.mark.system
 def test_a_notebook_that_forgets_its_result_is_a_failed_run_and_a_stale_result_is_gone(home, page, finish) -> None:
-    good = run_notebook(page("sums", finish), {"model": "flights", "run_id": "a"}, home)
+    good = run_notebook(page("sums", finish), {"model": "flights", "run_id": "a"}, home=home)
     assert good.result_path.exists()
-    again = run_notebook(page("sums", "1 + 1"), {"model": "flights", "run_id": "a"}, home)
+    again = run_notebook(page("sums", "1 + 1"), {"model": "flights", "run_id": "a"}, home=home)
     assert again.state == "failed"
     assert "without finish_run" in again.error
     assert not again.result_path.exists()
@@ -137,7 +137,7 @@ def test_wrong_usage_is_refused_before_anything_is_written(home, page, finish, g
     path = page("sums", finish)
     before = sorted(home.path.rglob("*"))
     with pytest.raises(RunError, match=words):
-        run_notebook(path, given, home)
+        run_notebook(path, given, home=home)
     assert sorted(home.path.rglob("*")) == before
 
 
@@ -173,11 +173,11 @@ def test_the_table_keeps_runs_apart_by_model_and_finds_them_by_id(home) -> None:
 
 
 def test_a_living_run_is_not_removed_and_not_started_twice(home) -> None:
-    with hold_run(home, "flights", "a"):
+    with hold_run("flights", "a", home=home):
         RunTable(home).write(RunRow("a", "flights", "train"))
         assert RunTable(home).get("a").state == "running"
-        for act in (lambda: RunTable(home).remove("a"), lambda: hold_run(home, "flights", "a").__enter__()):
+        for act in (lambda: RunTable(home).remove("a"), lambda: hold_run("flights", "a", home=home).__enter__()):
             with pytest.raises(RunError, match="must not be running already"):
                 act()
-    assert not run_lives(home, "flights", "a")
+    assert not run_lives("flights", "a", home=home)
     assert RunTable(home).get("a").state == "failed"

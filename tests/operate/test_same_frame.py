@@ -295,7 +295,7 @@ def test_whole_numbers_beyond_two_to_the_53_are_exact_to_the_log(home, tmp_path)
     np.testing.assert_allclose(pl.read_csv(report.out)["score"].to_numpy(), pipeline.predict(X), rtol=0, atol=1e-9)
     log = read_log(home.log("m"))
     assert logged_frame(log, version.frame).columns["id"].tolist() == X["id"].tolist()
-    assert {row.verdict for row in replay_log(log, "m", home).rows} == {"equal"}
+    assert {row.verdict for row in replay_log(log, "m", home=home).rows} == {"equal"}
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "uint64"])

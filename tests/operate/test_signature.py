@@ -65,9 +65,9 @@ def test_a_damaged_key_is_refused_and_not_replaced(place: Home) -> None:
 
 def test_what_was_signed_is_valid_after_a_journey_through_json_in_any_layout(place: Home) -> None:
     told = signed(FIELDS, signing_key(place))
-    assert check_signature(told, place) == "valid"
+    assert check_signature(told, home=place) == "valid"
     again = json.loads(json.dumps(dict(reversed(told.items())), indent=7))
-    assert check_signature(again, place) == "valid"
+    assert check_signature(again, home=place) == "valid"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_was_signed_is_valid_after_a_journey_through_json_in_any_layout(pla
 def test_every_change_is_seen(place: Home, change) -> None:
     told = json.loads(json.dumps(signed(FIELDS, signing_key(place))))
     change(told)
-    assert check_signature(told, place) == "altered"
+    assert check_signature(told, home=place) == "altered"
 
 
 def test_a_forgery_under_another_key_is_of_an_unknown_key_until_that_key_is_trusted(
@@ -99,12 +99,12 @@ def test_a_forgery_under_another_key_is_of_an_unknown_key_until_that_key_is_trus
 ) -> None:
     other = Home.open(tmp_path / "other")
     forged = signed({**FIELDS, "rows": 9}, signing_key(other))
-    assert check_signature(forged, place) == "unknown key"
+    assert check_signature(forged, home=place) == "unknown key"
     signing_key(place)
-    assert check_signature(forged, place) == "unknown key"
+    assert check_signature(forged, home=place) == "unknown key"
     (place.keys / "other.pub").write_bytes((other.keys / PUBLIC).read_bytes())
     (place.keys / "junk.pub").write_text("nothing")
-    assert check_signature(forged, place) == "valid"
+    assert check_signature(forged, home=place) == "valid"
     assert len(known_keys(place)) == 2
 
 
@@ -113,14 +113,14 @@ def test_a_key_that_was_moved_away_is_followed_by_one_that_is_known_too(place: H
     (place.keys / KEY).rename(place.keys / "old.pem")
     after = signed(FIELDS, signing_key(place))
     assert before["signature"]["key_name"] != after["signature"]["key_name"]
-    assert check_signature(after, place) == check_signature(before, place) == "valid"
+    assert check_signature(after, home=place) == check_signature(before, home=place) == "valid"
     names = {KEY, PUBLIC, "old.pem", f"{after['signature']['key_name']}.pub"}
     assert {path.name for path in place.keys.iterdir()} == names
 
 
 def test_a_file_with_a_name_twice_or_nested_without_end_is_altered(place: Home) -> None:
     text = json.dumps(signed(FIELDS, signing_key(place)))
-    assert read_signed(text.encode(), place)[1] == "valid"
+    assert read_signed(text.encode(), home=place)[1] == "valid"
     for other in (
         text.replace('"model": "late"', '"model": "early", "model": "late"'),
         text.replace('"deployment": "batch"', '"deployment": "edge", "deployment": "batch"'),
@@ -131,8 +131,8 @@ def test_a_file_with_a_name_twice_or_nested_without_end_is_altered(place: Home) 
         "7",
         "",
     ):
-        assert read_signed(other.encode(), place) == ({}, "altered")
-    assert read_signed(b"\xff\xfe\x00", place) == ({}, "altered")
+        assert read_signed(other.encode(), home=place) == ({}, "altered")
+    assert read_signed(b"\xff\xfe\x00", home=place) == ({}, "altered")
 
 
 def test_a_page_is_whole_and_escapes_what_others_wrote() -> None:

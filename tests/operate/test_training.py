@@ -69,7 +69,7 @@ def strict(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_same_rows_code_and_seed_give_the_same_version_and_say_so(home) -> None:
-    first, again = train(definition(), home), train(definition(), home)
+    first, again = train(definition(), home=home), train(definition(), home=home)
     assert (first.created, again.created) == (True, False)
     assert first.content_id == again.content_id
     assert first.tag == f"birds:{first.content_id[:32]}"
@@ -88,30 +88,30 @@ def test_the_same_rows_code_and_seed_give_the_same_version_and_say_so(home) -> N
 )
 def test_open_seeds_are_set_so_that_random_estimators_repeat(home, estimator) -> None:
     only = definition(estimator=estimator, features=("mass",))
-    assert train(only, home).content_id == train(only, home).content_id
-    assert train(replace(only, seed=1), home).content_id != train(only, home).content_id
+    assert train(only, home=home).content_id == train(only, home=home).content_id
+    assert train(replace(only, seed=1), home=home).content_id != train(only, home=home).content_id
 
 
 def test_other_rows_give_another_version(home) -> None:
     changed = birds()
     changed.loc[3, "mass"] += 1
-    assert train(definition(), home).content_id != train(definition(data=changed), home).content_id
+    assert train(definition(), home=home).content_id != train(definition(data=changed), home=home).content_id
 
 
 def test_a_sample_of_rows_is_drawn_by_the_seed(home) -> None:
-    one, two = train(definition(), home, rows=60), train(definition(), home, rows=60)
+    one, two = train(definition(), home=home, rows=60), train(definition(), home=home, rows=60)
     assert one.rows["train"] + one.rows["validation"] == 60
     assert one.content_id == two.content_id
 
 
 def test_the_trials_of_a_search_stay_with_the_version(home) -> None:
     search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=3)
-    result = train(definition(estimator=search, features=("mass",)), home)
+    result = train(definition(estimator=search, features=("mass",)), home=home)
     assert (result.folder / "trials.json").is_file()
 
 
 def test_a_version_answers_on_its_own_and_reproduces_its_golden_rows(home) -> None:
-    result = train(definition(views=(RowFunction(doubled),)), home)
+    result = train(definition(views=(RowFunction(doubled),)), home=home)
     version = Registry(home).open("birds", result.tag)
     assert len(version.golden) == 100
     assert set(version.golden[0]["frame"]) == {"island", "mass", "doubled"}
@@ -122,7 +122,7 @@ def test_a_version_answers_on_its_own_and_reproduces_its_golden_rows(home) -> No
 
 def test_golden_rows_and_profile_hold_neither_entity_nor_personal_columns(home) -> None:
     data = birds().assign(ring=[f"ring-{number}" for number in range(120)], owner=[f"owner-{n}" for n in range(120)])
-    result = train(definition(data=data, entity=("ring",), personal=("owner",)), home)
+    result = train(definition(data=data, entity=("ring",), personal=("owner",)), home=home)
     for file in result.folder.rglob("*"):
         if file.is_file():
             text = file.read_bytes()
@@ -131,7 +131,7 @@ def test_golden_rows_and_profile_hold_neither_entity_nor_personal_columns(home) 
 
 
 def test_a_failed_gate_is_a_verdict_not_an_error(home) -> None:
-    result = train(definition(gates={"accuracy": (">=", 0.999)}), home)
+    result = train(definition(gates={"accuracy": (">=", 0.999)}), home=home)
     assert result.gates["verdict"] == "fail"
     assert Registry(home).versions("birds")[0]["verdict"] == "fail"
 
@@ -139,12 +139,12 @@ def test_a_failed_gate_is_a_verdict_not_an_error(home) -> None:
 def test_boolean_and_whole_number_classes_keep_their_kind(home) -> None:
     data = birds().assign(heavy=lambda table: table["mass"] > 4000).drop(columns="species")
     islands = make_pipeline(OneHotEncoder(), LogisticRegression())
-    tag = train(definition(data=data, label="heavy", features=("island",), estimator=islands), home).tag
+    tag = train(definition(data=data, label="heavy", features=("island",), estimator=islands), home=home).tag
     assert Registry(home).open("birds", tag).declaration["classes"] == [False, True]
     holes = data.assign(heavy=data["heavy"].astype(float)).astype({"heavy": "object"})
     holes.loc[::10, "heavy"] = None
     holes["heavy"] = holes["heavy"].astype(float)
-    result = train(definition(name="holes", data=holes, label="heavy"), home)
+    result = train(definition(name="holes", data=holes, label="heavy"), home=home)
     assert Registry(home).open("holes", result.tag).declaration["classes"] == [0, 1]
     assert result.rows["unlabelled"] == 12
 
@@ -170,7 +170,7 @@ def test_boolean_and_whole_number_classes_keep_their_kind(home) -> None:
 )
 def test_what_cannot_teach_is_refused_in_one_line_and_nothing_is_written(home, change, words) -> None:
     with pytest.raises(DefinitionError) as refusal:
-        train(definition(**change), home)
+        train(definition(**change), home=home)
     assert all(word in str(refusal.value) for word in words), str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert Registry(home).models() == []
@@ -178,13 +178,13 @@ def test_what_cannot_teach_is_refused_in_one_line_and_nothing_is_written(home, c
 
 def test_an_error_in_the_users_row_function_names_file_line_and_row(home) -> None:
     with pytest.raises(UserCodeError, match=r"broken: ValueError: too heavy; .*test_training.py, line \d+.*row \d+"):
-        train(definition(views=(RowFunction(broken),)), home)
+        train(definition(views=(RowFunction(broken),)), home=home)
 
 
 def test_an_error_in_the_users_transformer_names_file_and_line(home) -> None:
     estimator = make_pipeline(FunctionTransformer(strict), LogisticRegression())
     with pytest.raises(UserCodeError, match=r"test_training.py, line \d+, in strict"):
-        train(definition(estimator=estimator), home)
+        train(definition(estimator=estimator), home=home)
 
 
 # rows with time
@@ -231,26 +231,26 @@ def timed(**fields: object) -> ModelDefinition:
 
 
 def test_a_label_must_be_known_before_the_cut_to_teach(home) -> None:
-    result = train(timed(split="2013-02-01T00:00:00+00:00"), home)
+    result = train(timed(split="2013-02-01T00:00:00+00:00"), home=home)
     assert result.rows == {"train": 300, "validation": 90, "unlabelled": 0, "unknown_at_cut": 10}
 
 
 def test_without_a_stated_split_the_last_fifth_judges(home) -> None:
-    rows = train(timed(label_available_at=None), home).rows
+    rows = train(timed(label_available_at=None), home=home).rows
     assert (rows["train"], rows["validation"]) == (320, 80)
 
 
 def test_rows_at_or_after_until_neither_teach_nor_judge(home) -> None:
-    rows = train(timed(split="2013-01-20T00:00:00+00:00", until="2013-01-25T00:00:00+00:00"), home).rows
+    rows = train(timed(split="2013-01-20T00:00:00+00:00", until="2013-01-25T00:00:00+00:00"), home=home).rows
     assert rows["train"] + rows["unknown_at_cut"] == 190
     assert rows["validation"] == 50
 
 
 def test_a_split_that_leaves_nothing_is_refused(home) -> None:
     with pytest.raises(DefinitionError, match="split: rows with a known label after the cut; got none"):
-        train(timed(split="2014-01-01T00:00:00+00:00"), home)
+        train(timed(split="2014-01-01T00:00:00+00:00"), home=home)
     with pytest.raises(DefinitionError, match="before the cut"):
-        train(timed(split="2012-01-01T00:00:00+00:00"), home)
+        train(timed(split="2012-01-01T00:00:00+00:00"), home=home)
 
 
 def test_views_are_joined_as_of_the_prediction_time(home) -> None:
@@ -262,7 +262,7 @@ def test_views_are_joined_as_of_the_prediction_time(home) -> None:
     expected = np.where((origin == "JFK"), hours.astype(float), np.nan)
     assert np.array_equal(wind, expected, equal_nan=True)
     assert assembled.contract.column("wind").nullable
-    result = train(seen, home)
+    result = train(seen, home=home)
     assert [view.name for view in Registry(home).open("late", result.tag).views] == ["weather"]
 
 
@@ -270,7 +270,7 @@ def test_a_view_column_that_the_request_has_already_is_refused(home) -> None:
     weather(Lake(home.lake))
     data = flights().with_columns(wind=pl.lit(1.0))
     with pytest.raises(DefinitionError, match="'wind'; rename it in the view"):
-        train(timed(data=data, views=(WEATHER,), features=None), home)
+        train(timed(data=data, views=(WEATHER,), features=None), home=home)
 
 
 def test_the_frame_leaves_out_entity_personal_times_and_label(home) -> None:

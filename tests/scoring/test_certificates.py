@@ -64,7 +64,7 @@ def certificate(registry: Registry, tag: str, name: str = "c1", *, home: Home | 
     path = registry.home.path / "price" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(signed(told, signing_key(home or registry.home))), encoding="utf-8")
-    registry.certificates.add(record_of(path, registry.home))
+    registry.certificates.add(record_of(path, home=registry.home))
     return path
 
 
@@ -187,7 +187,7 @@ def test_a_certificate_signed_by_a_stranger_allows_nothing_until_his_key_is_know
 def test_the_signed_verdict_counts_and_not_the_one_of_the_line(registry: Registry) -> None:
     tag = add(registry, 2.0)
     path = certificate(registry, tag, verdict="refused")
-    better = replace(record_of(path, registry.home), name="c2", verdict="equal")
+    better = replace(record_of(path, home=registry.home), name="c2", verdict="equal")
     registry.certificates.add(better)
     refused(registry, tag, "got certificate c2, which was altered")
     refused_line = registry.certificates.of(tag)[1]

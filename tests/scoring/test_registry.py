@@ -259,6 +259,17 @@ def test_two_processes_that_add_the_same_version_make_one(registry: Registry, tm
     assert registry.open("price", identity[:32]).content_id == identity
 
 
+def test_a_bentoml_without_the_private_store_is_refused_in_one_line(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a private class of BentoML opens a store elsewhere; a release without it must add nothing and say so."""
+    identity = build(tmp_path / "v", 2.0)
+    monkeypatch.setitem(sys.modules, "bentoml._internal.models", None)
+    with pytest.raises(VersionError, match=r"cannot stage it in the model store of BentoML \d.*; nothing was added"):
+        registry.add(tmp_path / "v", "price", identity)
+    assert registry.models() == []
+
+
 WAITING = """
 import time
 from mlworkbench.scoring import store

@@ -180,12 +180,12 @@ def build_world(folder: Path) -> World:
     home = Home.open(folder / "home")
     fill_lake(Lake(home.lake))
     data = flights()
-    old = train(definition(data[:480]), home).tag
-    version = Registry(home).open("late", train(definition(data), home).tag)
+    old = train(definition(data[:480]), home=home).tag
+    version = Registry(home).open("late", train(definition(data), home=home).tag)
     asked = requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
-    bring_up(version, home)
-    reference = reference_predictions(version, asked, home)
-    return World(home, version, old, asked, reference, trail_of(version, asked, home), folder / "fault")
+    bring_up(version, home=home)
+    reference = reference_predictions(version, asked, home=home)
+    return World(home, version, old, asked, reference, trail_of(version, asked, home=home), folder / "fault")
 
 
 # ---------------------------------------------------------------- the faults
@@ -223,7 +223,7 @@ def sent(**changes: Callable[[dict[str, Any]], Any]) -> Plant:
 
 def filed(ask: Way, *columns: pl.Expr) -> Plant:
     """A table altered on its way to file or batch."""
-    return lambda world: ask(world.version, world.asked.with_columns(*columns), world.home)
+    return lambda world: ask(world.version, world.asked.with_columns(*columns), home=world.home)
 
 
 def inside(name: str) -> Plant:
@@ -257,7 +257,7 @@ def started(change: Callable[[Path], None] | None = None, name: str = "") -> Pla
 
     def plant(world: World) -> Answered:
         with world.altered(change) if change else nullcontext(), world.on(name) if name else nullcontext():
-            return ask_streaming(world.version, world.asked, world.home)
+            return ask_streaming(world.version, world.asked, home=world.home)
 
     return plant
 
@@ -417,7 +417,7 @@ def examined(world: World, fault: Fault) -> Outcome:
     world.uncalled.clear()
     told: list[tuple[Answered, float]] = []
 
-    def way(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+    def way(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
         answered = fault.plant(world)
         told.append((answered, time.perf_counter()))
         return answered
@@ -471,7 +471,7 @@ def clean(world: World, seed: int) -> list[DeploymentVerdict]:
     ways: dict[str, Way] = {
         "one_off": ask_one_off,
         "batch": ask_batch,
-        "realtime": lambda version, table, home: world.ask(table.to_dicts()),
+        "realtime": lambda version, table, *, home: world.ask(table.to_dicts()),
     }
     forget(world.home)
     return [

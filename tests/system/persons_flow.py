@@ -75,7 +75,7 @@ def label_from_python(home: Home) -> None:
     asked_at = datetime.fromisoformat(rides(1)["asked"][0])
     at = int(asked_at.timestamp() * 1_000_000)
     row = {"entity": {"rider": PERSON}, "prediction_time": at, "value": 1, "available_at": at + 1}
-    print(write_labels(Registry(home).open("tips"), [row], home), "label from Python")
+    print(write_labels(Registry(home).open("tips"), [row], home=home), "label from Python")
 
 
 def main() -> None:
@@ -92,8 +92,8 @@ def main() -> None:
     told("score", "asked.csv", "--out", "scored.csv")
     told("score", "asked.parquet", "--out", "scored.parquet")
     version = Registry(home).open("tips")
-    score_batch(version, home, requests=batch_requests("tips", home))
-    score_batch(version, home, requests=rides().with_columns(pl.col("asked").str.to_datetime("%+", time_unit="us")))
+    score_batch(version, batch_requests("tips", home=home), home=home)
+    score_batch(version, rides().with_columns(pl.col("asked").str.to_datetime("%+", time_unit="us")), home=home)
     ask_service(home)
     Path("events.jsonl").write_bytes(events())
     told("stream", "events.jsonl", "--once", "--out", "streamed.jsonl")

@@ -150,7 +150,7 @@ def test_what_was_served_is_computed_again_without_the_key(flow: Path, home: Hom
     try:
         from mlworkbench.operate.replay import replay_many
 
-        counts = replay_many("tips", home, limit=20).counts
+        counts = replay_many("tips", home=home, limit=20).counts
         assert counts["equal"] == counts["replayed"] == 20
     finally:
         (home.keys / "away").rename(key)

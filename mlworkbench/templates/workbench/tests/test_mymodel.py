@@ -20,6 +20,6 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_passes_the_gates_and_is_repeatable(tmp_path: Path) -> None:
     """Train twice: one version, and its gates do not fail."""
     home = Home.open(tmp_path / "home")
-    first, second = train(mymodel, home), train(mymodel, home)
+    first, second = train(mymodel, home=home), train(mymodel, home=home)
     assert first.gates["verdict"] != "fail"
     assert first.content_id == second.content_id

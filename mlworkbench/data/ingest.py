@@ -34,12 +34,7 @@ __all__ = ['ingest', 'open_reading', 'Committed', 'commit_decided', 'report_comm
 
 # %% ../../nbs/data/12_ingest.ipynb #dbe39dbc
 def ingest(
-    table: Table,
-    home: Home,
-    *,
-    rows: int | None = None,
-    progress: Progress | None = None,
-    now: datetime | None = None,
+    table: Table, *, home: Home, rows: int | None = None, progress: Progress | None = None, now: datetime | None = None
 ) -> IngestReport:
     """Bring the new rows of a source into the lake, exactly once.
 

@@ -118,7 +118,7 @@ def _first_values(lake: Lake, table: str, columns: Iterable[str]) -> dict[str, s
     return {name: str(one.item()) for name, one in found.items() if one.height}
 
 
-def table_pseudonyms(table: Table, home: Home, lake: Lake) -> Pseudonyms | None:
+def table_pseudonyms(table: Table, lake: Lake, *, home: Home) -> Pseudonyms | None:
     """Open the key for the rows of a table; made where it is the first.
 
     Parameters

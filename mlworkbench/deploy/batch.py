@@ -125,12 +125,7 @@ def _deliver(sink: Sink, version: Version, paths: list[Path]) -> None:
 
 
 def score_batch(
-    version: Version,
-    home: Home,
-    *,
-    requests: pl.DataFrame,
-    job: Job | None = None,
-    progress: Progress | None = None,
+    version: Version, requests: pl.DataFrame, *, home: Home, job: Job | None = None, progress: Progress | None = None
 ) -> BatchReport:
     """Score the requests of an interval into partitions.
 
@@ -199,7 +194,7 @@ def _scored(
         first += part.height
 
 # %% ../../nbs/deploy/51_batch.ipynb #02d46c39
-def batch_requests(model: str, home: Home) -> pl.DataFrame:
+def batch_requests(model: str, *, home: Home) -> pl.DataFrame:
     """Give all rows that a model's definition knows.
 
     Parameters

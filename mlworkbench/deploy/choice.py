@@ -21,7 +21,7 @@ from ..scoring.version import Version
 __all__ = ['chosen_version', 'chosen_model', 'Choice', 'choose', 'open_model']
 
 # %% ../../nbs/deploy/46_choice.ipynb #bac91658
-def chosen_version(model: str, home: Home, version: str | None) -> tuple[str, str]:
+def chosen_version(model: str, version: str | None, *, home: Home) -> tuple[str, str]:
     """Settle what to serve: what was asked for, else the champion, else the newest that passed its gates.
 
     Parameters
@@ -144,13 +144,13 @@ def choose(environment: MutableMapping[str, str] | None = None) -> Choice:
     home = Home.open(variables.get("MLWORKBENCH_HOME") or settings.home_folder)
     registry = Registry(home)
     model = chosen_model(variables.get("MLWORKBENCH_MODEL", ""), registry.models())
-    tag, reason = chosen_version(model, home, variables.get("MLWORKBENCH_VERSION"))
+    tag, reason = chosen_version(model, variables.get("MLWORKBENCH_VERSION"), home=home)
     variables.update({"MLWORKBENCH_HOME": str(home.path), "MLWORKBENCH_MODEL": model, "MLWORKBENCH_VERSION": tag})
     folder = registry.folder(model, tag)
     return Choice(home, model, tag, folder, reason, tuple(settings.trusted_types), settings.contract_flags)
 
 # %% ../../nbs/deploy/46_choice.ipynb #a36a7697
-def open_model(model: str, home: Home, version: str | None = None) -> Version:
+def open_model(model: str, version: str | None = None, *, home: Home) -> Version:
     """Open a version of a model: the one asked for, else the one that serves.
 
     Parameters

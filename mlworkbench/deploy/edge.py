@@ -191,7 +191,7 @@ def export_edge(version: Version, folder: Path, *, home: Home | None = None) -> 
     return EdgeExport(folder, version.version, len(files), sum(map(len, files.values())), _needs(version))
 
 
-def export_status(folder: Path, home: Home) -> str:
+def export_status(folder: Path, *, home: Home) -> str:
     """Say what the signature of an export is worth here.
 
     Returns
@@ -203,7 +203,7 @@ def export_status(folder: Path, home: Home) -> str:
         content = (folder / "edge.json").read_bytes()
     except OSError as error:
         raise DeploymentError(f"{folder}: an export with its edge.json; {error.strerror}; export it again") from None
-    fields, status = read_signed(content, home)
+    fields, status = read_signed(content, home=home)
     return "unsigned" if status == "altered" and not fields and b'"signature"' not in content else status
 
 

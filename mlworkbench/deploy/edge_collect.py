@@ -252,7 +252,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any], shape: Shape) -> boo
     return all(one[field] == other[field] for field in told) and all(abs(a - b) <= shape.tolerance for a, b in pairs)
 
 
-def collect(path: Path, home: Home) -> Collected:
+def collect(path: Path, *, home: Home) -> Collected:
     """Import the predictions of a device into the log, each once.
 
     Parameters

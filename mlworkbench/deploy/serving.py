@@ -123,7 +123,9 @@ def free_port(port: int | None = None) -> int:
         return int(probe.getsockname()[1])
 
 # %% ../../nbs/deploy/55_serving.ipynb #1c26e8e6
-def service_environment(model: str, home: Home, version: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
+def service_environment(
+    model: str, version: str, env: Mapping[str, str] | None = None, *, home: Home
+) -> dict[str, str]:
     """Say what the service process finds in its environment.
 
     Parameters
@@ -271,11 +273,11 @@ def start_service(
     VersionError
         If there is no such version.
     """
-    tag, reason = chosen_version(model, home, version)
+    tag, reason = chosen_version(model, version, home=home)
     number = free_port(port)
     log = home.model(model) / "services" / f"{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = service_environment(model, home, tag, env)
+    environment = service_environment(model, tag, env, home=home)
     with log.open("wb") as output:
         process = _spawn(number, environment, output.fileno())
     service = Service(f"http://{HOST}:{number}", number, tag, reason, log, process)

@@ -108,14 +108,14 @@ def own_output(out: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def letters_of(places: Places, home: Home, model: str) -> Places:
+def letters_of(places: Places, model: str, *, home: Home) -> Places:
     """Name a file of dead letters in the home where predictions go to standard output and none is named."""
     if places.dead or places.out != STANDARD:
         return places
     return replace(places, dead=str(home.model(model) / "dead_letters" / f"{uuid.uuid4().hex[:16]}.jsonl"))
 
 
-def work(worker: Streaming, home: Home, places: Places, *, progress: Progress | None = None) -> StreamReport:
+def work(worker: Streaming, places: Places, *, home: Home, progress: Progress | None = None) -> StreamReport:
     """Let a worker read, from here to there, until the end or until it is told to stop.
 
     Parameters
@@ -139,7 +139,7 @@ def work(worker: Streaming, home: Home, places: Places, *, progress: Progress | 
     WorkbenchError
         If places, log or store cannot be used.
     """
-    settled = letters_of(places, home, worker.version.model)
+    settled = letters_of(places, worker.version.model, home=home)
     writer = Writer(worker.version.model, worker.version.version)
     with own_output(settled.out) as descriptor:
         channel = JsonLines(settled, writer, descriptor=descriptor)
@@ -186,7 +186,7 @@ def _stream() -> None:
     choice = choose()
     worker = Streaming.open(choice)
     with contextlib.closing(worker):
-        report = work(worker, choice.home, places)
+        report = work(worker, places, home=choice.home)
     print(json.dumps(asdict(report)), file=sys.stderr, flush=True)
 
 # %% ../../nbs/deploy/56_stream_worker.ipynb #3d29f3ad
@@ -218,11 +218,11 @@ def run_worker(
     DeploymentError
         With the worker's own line, if it was refused or died.
     """
-    tag, _ = chosen_version(model, home, version)
+    tag, _ = chosen_version(model, version, home=home)
     given = {"source": places.source, "out": places.out, "dead": places.dead, "name": places.name}
     named = {PREFIX + name.upper(): value for name, value in given.items()}
     variables = {**(env or {}), **named, f"{PREFIX}ONCE": str(int(places.once))}
-    environment = service_environment(model, home, tag, variables)
+    environment = service_environment(model, tag, variables, home=home)
     command = [sys.executable, str(service_folder("streaming") / "worker.py")]
     ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     lines = [line for line in ended.stderr.decode(errors="replace").splitlines() if line.strip()]

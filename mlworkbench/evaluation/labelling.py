@@ -70,7 +70,7 @@ class Labelled:
 
 
 def write_labels(
-    version: Version, rows: Sequence[LabelRow], home: Home, *, source: str = "", now: int | None = None
+    version: Version, rows: Sequence[LabelRow], *, home: Home, source: str = "", now: int | None = None
 ) -> Labelled:
     """Write what came true for the predictions of a version's model, persons by pseudonym.
 

@@ -123,7 +123,7 @@ class ModelPage:
         one, self.what_if = self._models[model], None
         try:
             version = Registry(self.home).open(model, one.tag, trusted=load_settings().trusted_types)
-            what_if, deployments = WhatIf(version, self.home), deployments_panel(version, self.home)
+            what_if, deployments = WhatIf(version, self.home), deployments_panel(version, home=self.home)
         except WorkbenchError as error:
             self._say(str(error))
             return
@@ -142,7 +142,7 @@ class ModelPage:
         """What the chosen model answered last."""
         return None if self.what_if is None else self.what_if.answer
 
-def open_page(home: str = "", model: str = "") -> ModelPage:
+def open_page(model: str = "", *, home: str = "") -> ModelPage:
     """Open the page of a workbench; its own modules can be imported from then on.
 
     Parameters

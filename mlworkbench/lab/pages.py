@@ -89,7 +89,7 @@ def _score_name(declaration: Mapping[str, Any]) -> str:
     return f"score of {label}{declaration['positive']}"
 
 # %% ../../nbs/lab/70_pages.ipynb #fff2e7ca
-def deployments_html(version: Version, home: Home) -> str:
+def deployments_html(version: Version, *, home: Home) -> str:
     """Show what is known about a version's deployments.
 
     Parameters
@@ -115,7 +115,7 @@ def deployments_html(version: Version, home: Home) -> str:
 
 def _measured(version: Version, home: Home) -> str:
     """Show the last measurement, and whether it was of this version."""
-    found = last_measured(version.model, home)
+    found = last_measured(version.model, home=home)
     if found is None or not found.deployments:
         return "<p>Not measured yet.</p>"
     other = "" if found.version == version.version else f" - of another version, {html.escape(found.version)}"

@@ -172,7 +172,7 @@ class WhatIf:
         self.picture.value = figure_html(sweep_figure(found, self.inputs[name].value, threshold=threshold), text)
 
 # %% ../../nbs/lab/70_widgets.ipynb #fce9943d
-def deployments_panel(version: Version, home: Home) -> Widget:
+def deployments_panel(version: Version, *, home: Home) -> Widget:
     """Show what is known about a version's deployments, with a button to look again.
 
     Parameters
@@ -187,7 +187,7 @@ def deployments_panel(version: Version, home: Home) -> Widget:
     ipywidgets.VBox
         The panel.
     """
-    body = ipywidgets.HTML(deployments_html(version, home))
+    body = ipywidgets.HTML(deployments_html(version, home=home))
     again = ipywidgets.Button(description="look again")
-    again.on_click(lambda _: setattr(body, "value", deployments_html(version, home)))
+    again.on_click(lambda _: setattr(body, "value", deployments_html(version, home=home)))
     return ipywidgets.VBox([body, again])

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -22,7 +20,7 @@ from ..scoring.decision import score_names
 from ..scoring.version import Version
 
 # %% auto #0
-__all__ = ['Way', 'Answered', 'answered_table', 'answered_records']
+__all__ = ['Answered', 'Way', 'answered_table', 'answered_records']
 
 # %% ../../nbs/operate/61_answered.ipynb #410d3bf4
 @dataclass(frozen=True, eq=False)
@@ -69,7 +67,11 @@ class Answered:
         return smallest, statistics.median(seconds for rows, seconds in self.calls if rows == smallest)
 
 
-Way = Callable[[Version, pl.DataFrame, Home], Answered]
+class Way(Protocol):
+    """How a deployment is asked."""
+
+    def __call__(self, version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
+        """Ask about rows; give what was answered."""
 
 # %% ../../nbs/operate/61_answered.ipynb #6ef1021e
 def answered_table(

@@ -69,8 +69,9 @@ def declared_deployments(version: Version) -> list[str]:
     declared = version.declaration.get("deployments") or ("one_off", "batch", "realtime")
     return [name for name in DEPLOYMENTS if name in declared]
 
+
 # %% ../../nbs/operate/61_asking.ipynb #a0aa8cb5
-def view_requests(definition: ModelDefinition, home: Home, *, rows: int | None = None) -> pl.DataFrame:
+def view_requests(definition: ModelDefinition, *, home: Home, rows: int | None = None) -> pl.DataFrame:
     """Draw rows of a model, by its seed: keys of its views and prediction time; persons by pseudonym.
 
     Parameters
@@ -90,4 +91,4 @@ def view_requests(definition: ModelDefinition, home: Home, *, rows: int | None =
     lake, keys = Lake(home.lake), dict.fromkeys(key for view in definition.time_views for key in view.key_columns)
     timed = request_frame(definition, lake).rename({str(definition.prediction_time): "prediction_time"})
     drawn = sample_rows(timed.select([*keys, "prediction_time"]), rows, definition.seed)
-    return rows_without_names(definition, drawn, lake, definition_pseudonyms(definition, home))
+    return rows_without_names(definition, drawn, lake, definition_pseudonyms(definition, home=home))

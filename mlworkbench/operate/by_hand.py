@@ -43,7 +43,7 @@ class Record:
 
     def __init__(self, home: Home, model: str, run_id: str, notebook: str) -> None:
         self.home, self._lock = home, ExitStack()
-        self._lock.enter_context(hold_run(home, model, run_id))
+        self._lock.enter_context(hold_run(model, run_id, home=home))
         self.row = RunRow(run_id, model, notebook, pid=os.getpid(), started=now_text())
         RunTable(home).write(self.row)
 
@@ -66,7 +66,7 @@ def _said(error: BaseException) -> str:
 
 
 @contextmanager
-def recorded(home: Home, model: str, run_id: str, name: str) -> Iterator[Record]:
+def recorded(model: str, run_id: str, name: str, *, home: Home) -> Iterator[Record]:
     """Keep the row of a command's run; a block that raises is a failed run."""
     record = Record(home, model, run_id, name)
     try:
@@ -87,7 +87,7 @@ def notebook_name(given: str = "") -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "notebook"
 
 
-def begin_record(home: Home, model: str, run_id: str, notebook: str) -> Record | None:
+def begin_record(model: str, run_id: str, notebook: str, *, home: Home) -> Record | None:
     """Begin the row of a run by hand; None where a runner keeps it."""
     if os.environ.get(RUNNER) == f"{model}/{run_id}":
         return None

@@ -121,8 +121,8 @@ def verdict_of(verdicts: Sequence[DeploymentVerdict], anchor: Mapping[str, Any] 
 
 def certify(
     version: Version,
-    home: Home,
     *,
+    home: Home,
     definition: ModelDefinition | None = None,
     rows: int | None = ROWS,
     progress: Progress | None = None,
@@ -152,13 +152,13 @@ def certify(
     WorkbenchError
         If there are no rows, or the lake changed meanwhile.
     """
-    whole = certificate_rows(version, home, definition=definition, rows=None)
+    whole = certificate_rows(version, home=home, definition=definition, rows=None)
     asked = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
-    reference, verdicts = examine(version, asked, home, progress=progress)
+    reference, verdicts = examine(version, asked, home=home, progress=progress)
     fields = _fields(version, reference=reference, verdicts=verdicts)
     fields |= {"available": whole.height, "hashes": certificate_hashes(version, asked, reference.lake)}
     certificate = _write(fields, home)
-    Registry(home).certificates.add(record_of(certificate.path, home))
+    Registry(home).certificates.add(record_of(certificate.path, home=home))
     return certificate
 
 
@@ -200,7 +200,7 @@ def _write(fields: dict[str, Any], home: Home) -> Certificate:
     return Certificate(whole, place / fields["name"] / "certificate.json")
 
 # %% ../../nbs/operate/61_certificate.ipynb #4f9c3389
-def verify_certificate(path: Path, home: Home) -> tuple[str, str]:
+def verify_certificate(path: Path, *, home: Home) -> tuple[str, str]:
     """Check a certificate's signature, and the page beside it.
 
     Parameters
@@ -223,7 +223,7 @@ def verify_certificate(path: Path, home: Home) -> tuple[str, str]:
         If there is no such file, or something else was signed.
     """
     try:
-        fields, status = read_signed(path.read_bytes(), home)
+        fields, status = read_signed(path.read_bytes(), home=home)
     except OSError as error:
         raise VersionError(f"{path}: a certificate that can be read; got {error.strerror}; check the path") from None
     if status == "altered":

@@ -48,7 +48,7 @@ WORK = ".examined-"
 
 
 @contextmanager
-def home_apart(home: Home, model: str) -> Iterator[Home]:
+def home_apart(model: str, *, home: Home) -> Iterator[Home]:
     """Give a home with a log and outputs of its own, that shares lake, online store and pseudonyms with another.
 
     Parameters
@@ -104,8 +104,8 @@ def _linked(apart: Home, home: Home) -> Home:
 def examine(
     version: Version,
     asked: pl.DataFrame,
-    home: Home,
     *,
+    home: Home,
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,
 ) -> tuple[Reference, list[DeploymentVerdict]]:
@@ -152,7 +152,7 @@ def compare_deployments(
     ContractError
         If no row can be predicted.
     """
-    reference = reference_predictions(version, asked, home)
+    reference = reference_predictions(version, asked, home=home)
     good = asked[reference.rows].select(version.request.names)
     declared, verdicts = declared_deployments(version), list[DeploymentVerdict]()
     for name in DEPLOYMENTS:
@@ -182,7 +182,7 @@ def examine_one(
         if ask is None:
             rule = "a deployment that can be asked; got none"
             raise DeploymentError(f"{deployment}: {rule}; leave it out of the definition, or promote with a reason")
-        answered: Answered = ask(version, good, apart)
+        answered: Answered = ask(version, good, home=apart)
         log = read_log(path, deployment=deployment, version=version.version)
     except WorkbenchError as error:
         rows = len(good)
@@ -199,7 +199,7 @@ def examine_one(
 def _place(version: Version, good: pl.DataFrame, apart: Home, *, answered: Answered) -> str:
     """Say where a deployment first parted; the values themselves are in nobody's certificate."""
     try:
-        found = find(trail_of(version, good, apart), answered, log=read_log(apart.log(version.model)))
+        found = find(trail_of(version, good, home=apart), answered, log=read_log(apart.log(version.model)))
     except WorkbenchError:
         return ""
     return found.place if found else ""

@@ -78,7 +78,7 @@ class BuildReport:
     sink: str
 
 
-def build_features(definition: ModelDefinition, home: Home, sink: Sink, *, job: Job | None = None) -> BuildReport:
+def build_features(definition: ModelDefinition, sink: Sink, *, home: Home, job: Job | None = None) -> BuildReport:
     """Write the features of a model's rows to a sink, also of those at or after its `until`.
 
     Parameters
@@ -101,7 +101,7 @@ def build_features(definition: ModelDefinition, home: Home, sink: Sink, *, job: 
     WorkbenchError
         If the rows cannot be assembled, none is in the interval, or the sink does not take them.
     """
-    whole, pseudonyms = replace(definition, until=None), definition_pseudonyms(definition, home)
+    whole, pseudonyms = replace(definition, until=None), definition_pseudonyms(definition, home=home)
     table = feature_table(whole, assemble(whole, Lake(home.lake), pseudonyms=pseudonyms))
     days = in_interval(table, definition.prediction_time, job or Job())["__day__"].unique()
     wanted = in_interval(table, definition.prediction_time, Job()).filter(pl.col("__day__").is_in(days.implode()))

@@ -181,7 +181,7 @@ def certify_served(model: str, home: Home, *, since: str, until: str = "") -> Li
 
 def _held_version(rows: pl.DataFrame, model: str, tag: str, home: Home) -> Iterator[DeploymentVerdict]:
     """Hold what one version served; one that cannot be asked any more gives the reason to each deployment."""
-    version, otherwise = opened(model, tag, home)
+    version, otherwise = opened(model, tag, home=home)
     if version is not None:
         version = with_reference(version, trusted=load_settings().trusted_types)
     for name in sorted(rows["deployment"].unique().to_list(), key=_place):

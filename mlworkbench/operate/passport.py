@@ -47,7 +47,7 @@ Facts = dict[str, Any]
 __all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'passport_lines']
 
 # %% ../../nbs/operate/62_passport.ipynb #54e99d5e
-def find_prediction(prediction_id: str, home: Home, *, model: str = "") -> tuple[str, pl.DataFrame]:
+def find_prediction(prediction_id: str, *, home: Home, model: str = "") -> tuple[str, pl.DataFrame]:
     """Find one prediction in the logs.
 
     Parameters
@@ -153,7 +153,7 @@ _JSON = ("entity", "decision", "watermark", "faults", "request")
 _TOLD = ("prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "latency_us")
 
 
-def replay(prediction_id: str, home: Home, *, model: str = "") -> Facts:
+def replay(prediction_id: str, *, home: Home, model: str = "") -> Facts:
     """Gather what a prediction was made from, and compute it again.
 
     Parameters
@@ -176,9 +176,9 @@ def replay(prediction_id: str, home: Home, *, model: str = "") -> Facts:
     LogError
         If there is no such prediction.
     """
-    name, log = find_prediction(prediction_id, home, model=model)
+    name, log = find_prediction(prediction_id, home=home, model=model)
     row = log.with_columns(pl.col("prediction_time", "logged_at").cast(pl.Int64)).row(0, named=True)
-    version, _ = opened(name, row["version"], home)
+    version, _ = opened(name, row["version"], home=home)
     facts = {field: row[field] for field in _TOLD}
     facts |= {field: format_time(row[field]) for field in ("prediction_time", "logged_at")}
     facts |= {field: json.loads(row[field] or "null") for field in _JSON}

@@ -22,7 +22,7 @@ from ..scoring.definition import ModelDefinition
 __all__ = ['definition_pseudonyms', 'rows_without_names', 'check_views_stored', 'asked_keys']
 
 # %% ../../nbs/operate/59_persons.ipynb #e9ebb3d9
-def definition_pseudonyms(definition: ModelDefinition, home: Home, *, create: bool = False) -> Pseudonyms | None:
+def definition_pseudonyms(definition: ModelDefinition, *, home: Home, create: bool = False) -> Pseudonyms | None:
     """Open the key of pseudonyms where a definition names persons.
 
     Parameters
@@ -85,8 +85,8 @@ def check_views_stored(definition: ModelDefinition, lake: Lake, pseudonyms: Pseu
         check_stored(lake, view.table, stored, pseudonyms)
 
 # %% ../../nbs/operate/59_persons.ipynb #92510a78
-def asked_keys(definition: ModelDefinition, keys: Mapping[str, str], home: Home) -> dict[str, str]:
+def asked_keys(definition: ModelDefinition, keys: Mapping[str, str], *, home: Home) -> dict[str, str]:
     """Put pseudonyms in the place of keys that name persons, as a request does."""
     names = [name for name in definition.pseudonym_columns if name in keys]
-    pseudonyms = definition_pseudonyms(definition, home) if names else None
+    pseudonyms = definition_pseudonyms(definition, home=home) if names else None
     return pseudonymised_record(keys, names, pseudonyms)

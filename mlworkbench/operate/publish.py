@@ -281,9 +281,7 @@ class TrainResult:
         return {**outcome, "created": self.created, "rows": self.rows, "reports": {"card": self.folder / "card.md"}}
 
 
-def publish(
-    home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int], anchoring: Anchoring
-) -> TrainResult:
+def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], anchoring: Anchoring) -> TrainResult:
     """Build a version, hold it against the pipeline itself, and add it to the registry.
 
     Parameters

@@ -233,7 +233,7 @@ def register(
         kept = Table(
             f"{name}_rows", None, Contract(tuple(Column(one, "text", pseudonym=True) for one in named.personal))
         )
-        pseudonyms = table_pseudonyms(kept, place, lake)
+        pseudonyms = table_pseudonyms(kept, lake, home=place)
         assembled = assemble(definition, lake, pseudonyms=pseudonyms, polars=takes == "polars")
         wanted = None if deployments is None else definition.deployments
         fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
@@ -242,7 +242,7 @@ def register(
         given, source = registered_rows(X, table.drop(label).columns, takes, sent=sent)
         subject = Subject(pipeline, fields["task"], fields["classes"], fields["positive"])
         anchoring = Anchoring(name, subject, given, source=source, accepted=accept_differences, progress=progress)
-        result = publish(place, fields, rows={"given": len(assembled)}, anchoring=anchoring)
+        result = publish(fields, home=place, rows={"given": len(assembled)}, anchoring=anchoring)
         lake.overwrite(kept.name, rows_without_names(definition, table, lake, pseudonyms).to_arrow())
         return result
 

@@ -34,7 +34,7 @@ from ..times import parse_time
 __all__ = ['opened', 'ReplayReport', 'environment_differences', 'replay_many', 'replay_log']
 
 # %% ../../nbs/operate/62_replay.ipynb #cc36c101
-def opened(model: str, tag: str, home: Home) -> tuple[Version | None, Replayed]:
+def opened(model: str, tag: str, *, home: Home) -> tuple[Version | None, Replayed]:
     """Open the version that a prediction names.
 
     Parameters
@@ -143,15 +143,15 @@ def replay_many(
     if log.is_empty():
         rule = f"at least one prediction logged since {since or 'ever'}"
         raise LogError(f"{model}: {rule}; got none; give an earlier time, or score something first")
-    return replay_log(log, model, home)
+    return replay_log(log, model, home=home)
 
 
-def replay_log(log: pl.DataFrame, model: str, home: Home) -> ReplayReport:
+def replay_log(log: pl.DataFrame, model: str, *, home: Home) -> ReplayReport:
     """Compute log rows of a model again, version by version; as `replay_many`."""
     lake, environments = Lake(home.lake), dict[str, dict[str, tuple[str, str]]]()
     found: dict[str, Replayed] = {}
     for (tag,), part in log.group_by("version", maintain_order=True):
-        version, verdict = opened(model, str(tag), home)
+        version, verdict = opened(model, str(tag), home=home)
         if version is not None:
             environments[str(tag)] = environment_differences(version)
         for (scorer,), rows in part.group_by("scorer", maintain_order=True):

@@ -33,7 +33,7 @@ from ..scoring.version import Version
 __all__ = ['incumbent', 'judging_rows', 'measure_version', 'compare_versions', 'Retrained', 'retrain']
 
 # %% ../../nbs/operate/65_retraining.ipynb #33cbf40a
-def incumbent(home: Home, model: str, version: str | None = None) -> str | None:
+def incumbent(model: str, version: str | None = None, *, home: Home) -> str | None:
     """Give the tag of the version that a new one is compared with.
 
     Parameters
@@ -101,7 +101,7 @@ def judging_rows(
 
 
 def measure_version(
-    version: Version, assembled: Assembled, rows: NDArray[np.int64], home: Home, *, seed: int = 0
+    version: Version, assembled: Assembled, rows: NDArray[np.int64], *, home: Home, seed: int = 0
 ) -> dict[str, Any]:
     """Measure one version on some rows.
 
@@ -138,9 +138,9 @@ def measure_version(
 
 def compare_versions(
     definition: ModelDefinition,
-    home: Home,
     tags: Sequence[str],
     *,
+    home: Home,
     interval: tuple[int | None, int | None] = (None, None),
     trusted: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
@@ -164,12 +164,12 @@ def compare_versions(
     dict of str to dict
         Metrics with intervals, by tag.
     """
-    assembled = assemble(definition, Lake(home.lake), pseudonyms=definition_pseudonyms(definition, home))
+    assembled = assemble(definition, Lake(home.lake), pseudonyms=definition_pseudonyms(definition, home=home))
     rows = judging_rows(definition, assembled, interval=interval)
     registry = Registry(home)
     versions = {tag: registry.open(definition.name, tag, trusted=trusted) for tag in dict.fromkeys(tags)}
     seed = definition.seed
-    return {tag: measure_version(version, assembled, rows, home, seed=seed) for tag, version in versions.items()}
+    return {tag: measure_version(version, assembled, rows, home=home, seed=seed) for tag, version in versions.items()}
 
 # %% ../../nbs/operate/65_retraining.ipynb #8bb68b23
 @dataclass(frozen=True)
@@ -234,9 +234,9 @@ def retrain(
     Retrained
         Nobody is promoted.
     """
-    before = incumbent(home, definition.name, version)
-    trained = train(definition, home, rows=rows)
+    before = incumbent(definition.name, version, home=home)
+    trained = train(definition, home=home, rows=rows)
     tags = [tag for tag in (before, trained.tag) if tag]
     trusted = load_settings().trusted_types
-    compared = compare_versions(definition, home, tags, interval=interval, trusted=trusted)
+    compared = compare_versions(definition, tags, home=home, interval=interval, trusted=trusted)
     return Retrained(trained=trained, before=before, compared=compared)

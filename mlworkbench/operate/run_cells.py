@@ -128,10 +128,10 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = (), notebo
     settings = load_settings()
     import_path(settings)
     home = Home.open(Path(given["home"]) if given.get("home") else None)
-    name, model = notebook_name(notebook), given.get("model") or sole_model(settings, home)
+    name, model = notebook_name(notebook), given.get("model") or sole_model(settings, home=home)
     run_id, own = given.get("run_id") or new_run_id(name), {name: given[name] for name in also if name in given}
     folder = home.runs(model) / run_id
-    record = begin_record(home, model, run_id, name)
+    record = begin_record(model, run_id, name, home=home)
     folder.mkdir(parents=True, exist_ok=True)
     if record:
         (folder / "result.json").unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def _is_parameter(name: str, value: object) -> bool:
     return plain and not name.startswith("_") and name not in _NOTEBOOK_NAMES
 
 
-def sole_model(settings: Settings, home: Home) -> str:
+def sole_model(settings: Settings, *, home: Home) -> str:
     """Give the name of the only model there is, from settings.ini and the registry.
 
     Parameters
@@ -223,7 +223,7 @@ def finish_run(run: Run, result: Mapping[str, Any]) -> Path:
 
 # %% ../../nbs/operate/63_run_cells.ipynb #072d936a
 @contextmanager
-def command_run(home: Home, model: str, name: str) -> Iterator[Run]:
+def command_run(model: str, name: str, *, home: Home) -> Iterator[Run]:
     """Keep the run of a command: its row, its folder, and why it failed if the block raises.
 
     Parameters
@@ -238,7 +238,7 @@ def command_run(home: Home, model: str, name: str) -> Iterator[Run]:
     Run
         For `finish_run`.
     """
-    with recorded(home, model, new_run_id(name), name) as record:
+    with recorded(model, new_run_id(name), name, home=home) as record:
         folder = home.runs(model) / record.row.run_id
         folder.mkdir(parents=True, exist_ok=True)
         yield Run(home, model, record.row.run_id, "", "", None, None, None, folder, record=record)

@@ -88,7 +88,7 @@ def _lock_path(home: Home, model: str, run_id: str) -> Path:
 
 
 @contextmanager
-def hold_run(home: Home, model: str, run_id: str) -> Iterator[None]:
+def hold_run(model: str, run_id: str, *, home: Home) -> Iterator[None]:
     """Hold the lock of a run while it lives.
 
     Parameters
@@ -109,7 +109,7 @@ def hold_run(home: Home, model: str, run_id: str) -> Iterator[None]:
         yield
 
 
-def run_lives(home: Home, model: str, run_id: str) -> bool:
+def run_lives(model: str, run_id: str, *, home: Home) -> bool:
     """Say whether a living process holds the lock of a run.
 
     Parameters
@@ -181,7 +181,7 @@ class RunTable:
         return [self._true_state(RunRow(**dict(zip(_FIELDS, values, strict=True)))) for values in found]
 
     def _true_state(self, row: RunRow) -> RunRow:
-        if row.state != "running" or run_lives(self.home, row.model, row.run_id):
+        if row.state != "running" or run_lives(row.model, row.run_id, home=self.home):
             return row
         return replace(row, state="failed", error=GONE)
 
@@ -231,7 +231,7 @@ class RunTable:
             If there is no such run, or it still runs.
         """
         row = self.get(run_id, model=model)
-        with hold_run(self.home, row.model, run_id):
+        with hold_run(row.model, run_id, home=self.home):
             shutil.rmtree(self.home.runs(row.model) / run_id, ignore_errors=True)
             with self._file.write() as connection:
                 connection.execute("DELETE FROM runs WHERE model = ? AND run_id = ?", (row.model, run_id))

@@ -75,7 +75,7 @@ class RunResult:
 
 
 def run_notebook(
-    notebook: str | Path, parameters: Mapping[str, Any], home: Home, *, seconds: float | None = None
+    notebook: str | Path, parameters: Mapping[str, Any], *, home: Home, seconds: float | None = None
 ) -> RunResult:
     """Run a notebook with papermill in a process of its own.
 
@@ -106,7 +106,7 @@ def run_notebook(
     if said := bare_dates(parameters):
         print(said, file=sys.stderr)
     row = RunRow(values["run_id"], values["model"], path.stem, started=now_text())
-    with hold_run(home, row.model, row.run_id):
+    with hold_run(row.model, row.run_id, home=home):
         folder = home.runs(row.model) / row.run_id
         folder.mkdir(parents=True, exist_ok=True)
         for stale in ("result.json", "outcome.json", f"{path.stem}.ipynb"):
@@ -127,7 +127,7 @@ def _complete(notebook: Path, parameters: Mapping[str, Any], settings: Settings,
     if values.get("home") and Path(values["home"]).resolve() != home.path.resolve():
         raise RunError(f"parameter 'home': must be the home in use; got {values['home']!r}; leave it out")
     values["home"] = str(home.path.resolve())
-    values["model"] = values.get("model") or sole_model(settings, home)
+    values["model"] = values.get("model") or sole_model(settings, home=home)
     values["run_id"] = values.get("run_id") or new_run_id(notebook.stem)
     check_ranges(values)
     return values

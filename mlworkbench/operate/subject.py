@@ -32,7 +32,7 @@ __all__ = ['certificate_rows', 'package_digest', 'certificate_hashes']
 
 # %% ../../nbs/operate/61_subject.ipynb #85eea284
 def certificate_rows(
-    version: Version, home: Home, *, definition: ModelDefinition | None = None, rows: int | None = ROWS
+    version: Version, *, home: Home, definition: ModelDefinition | None = None, rows: int | None = ROWS
 ) -> pl.DataFrame:
     """Draw the requests that a certificate is made on.
 
@@ -58,7 +58,7 @@ def certificate_rows(
         If nobody knows the model's rows, or a column of the request is not among them.
     """
     lake = Lake(home.lake)
-    table = batch_requests(version.model, home) if definition is None else request_frame(definition, lake)
+    table = batch_requests(version.model, home=home) if definition is None else request_frame(definition, lake)
     require_columns(table.columns, version.request, f"rows of {version.model}")
     asked = without_names(table.select(version.request.names), version)
     return sample_rows(asked, rows, int(version.declaration.get("seed") or 0))

@@ -67,7 +67,7 @@ def training_rows(version: Version, definition: ModelDefinition, home: Home) -> 
     origin = version.manifest.get("origin") or {}
     lake = LakeSnapshot(home.lake, versions=origin.get("lake"))
     try:
-        pseudonyms = definition_pseudonyms(definition, home)
+        pseudonyms = definition_pseudonyms(definition, home=home)
         assembled = assemble(definition, lake, rows=origin.get("rows"), pseudonyms=pseudonyms)
         _, labels, split = taught(definition, assembled)
     except WorkbenchError as error:
@@ -113,7 +113,7 @@ def own_rows(rows: pl.DataFrame, lake: Lake, name: str) -> pl.DataFrame:
 
 # %% ../../nbs/operate/62_taught_by.ipynb #703891f2
 def training_lineage(
-    version: Version, definition: ModelDefinition, home: Home, *, start: int = 0, stop: int | None = None
+    version: Version, definition: ModelDefinition, *, home: Home, start: int = 0, stop: int | None = None
 ) -> list[Facts]:
     """Trace the rows that taught a version back to their sources.
 
@@ -140,7 +140,7 @@ def training_lineage(
     VersionError
         If the rows that taught it cannot be made again, or there are no such rows.
     """
-    rows, lake = training_rows(version, definition, home)
+    rows, lake = training_rows(version, definition, home=home)
     if not 0 <= start < rows.height or (stop is not None and stop <= start):
         asked = f"{start} to {stop if stop is not None else 'the last'}"
         rule = f"some of the {rows.height} rows that taught it"

@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int | None], None]
 __all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'find_definition', 'TrainResult', 'register']
 
 # %% ../../nbs/operate/60_training.ipynb #5fd056ed
-def ingest_missing(definition: ModelDefinition, home: Home, *, progress: Progress | None = None) -> list[str]:
+def ingest_missing(definition: ModelDefinition, *, home: Home, progress: Progress | None = None) -> list[str]:
     """Ingest those tables of a definition that the lake does not have yet.
 
     Parameters
@@ -63,7 +63,7 @@ def ingest_missing(definition: ModelDefinition, home: Home, *, progress: Progres
     lake = Lake(home.lake)
     missing = [table for table in definition.tables if not lake.exists(table.name)]
     for table in missing:
-        ingest(table, home, progress=progress)
+        ingest(table, home=home, progress=progress)
     return [table.name for table in missing]
 
 # %% ../../nbs/operate/60_training.ipynb #cebf9ab8
@@ -154,8 +154,8 @@ def _counts(split: Split) -> dict[str, int]:
 # %% ../../nbs/operate/60_training.ipynb #82ba4f82
 def train(
     definition: ModelDefinition,
-    home: Home,
     *,
+    home: Home,
     progress: Progress | None = None,
     rows: int | None = None,
     accept_differences: str = "",
@@ -186,7 +186,7 @@ def train(
         If the version answers a row otherwise than the fitted pipeline; names step or column, row and both values.
     """
     with home.lock(f"train/{definition.name}"):
-        ingest_missing(definition, home, progress=progress)
+        ingest_missing(definition, home=home, progress=progress)
         with _step(progress, "features"):
             lake, pseudonyms = LakeSnapshot(home.lake), definition_pseudonyms(definition, home, create=True)
             assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
@@ -196,7 +196,7 @@ def train(
             fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         with _step(progress, "version"):
             anchoring = anchoring_of(definition, assembled, fitted, accepted=accept_differences, progress=progress)
-            return publish(home, fields, rows=counts, anchoring=anchoring)
+            return publish(fields, home=home, rows=counts, anchoring=anchoring)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from ..scoring.version import Version
 __all__ = ['carried_events', 'ask_edge']
 
 # %% ../../nbs/operate/61_way_edge.ipynb #83854c3c
-def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[dict[str, Any]]:
+def carried_events(version: Version, asked: pl.DataFrame, *, home: Home) -> list[dict[str, Any]]:
     """Give requests as events with the values of the views.
 
     Parameters
@@ -53,7 +53,7 @@ def carried_events(version: Version, asked: pl.DataFrame, home: Home) -> list[di
     times = prediction_times(columns, version)
     if not version.views or times is None:
         return records
-    bring_up(version, home)
+    bring_up(version, home=home)
     with OnlineStore(home.online_place, read_only=True) as store:
         values = store.lookup(version.views, columns, times)
     lists = {name: array.tolist() for name, array in values.items()}

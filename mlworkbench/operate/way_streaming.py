@@ -59,7 +59,7 @@ def _told(value: Any) -> Any:  # noqa: ANN401, RUF100 - what JSON does not know:
 TELL_FLAGS = {"MLWORKBENCH_CONTRACT_FLAGS": "tell"}  # equal answers are asked for, whatever is done with unusual rows
 
 
-def bring_up(version: Version, home: Home) -> None:
+def bring_up(version: Version, *, home: Home) -> None:
     """Bring the online store up to the lake, where the version has views."""
     if version.views:
         with OnlineStore(home.online_place) as store:

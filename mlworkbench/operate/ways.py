@@ -33,7 +33,7 @@ __all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'DEPLOYMENTS', 'ask_one_off', 'ask_
            'ask_service']
 
 # %% ../../nbs/operate/61_ways.ipynb #83ee1923
-def ask_one_off(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_one_off(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests as a file."""
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         source, out = Path(folder) / "requests.parquet", Path(folder) / "predictions.parquet"
@@ -88,9 +88,9 @@ def request_parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[record] for record in records[:single]] + [records[first : first + LIST_LENGTH] for first in lists]
 
 
-def ask_realtime(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_realtime(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Ask a service for the requests, one by one and in lists."""
-    bring_up(version, home)
+    bring_up(version, home=home)
     records = asked.select(version.request.names).to_dicts()
     with start_service(version.model, home=home, version=version.version, env=TELL_FLAGS) as service:
         return ask_service(service.url, records, version)

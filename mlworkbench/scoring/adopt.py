@@ -77,7 +77,7 @@ def _made(file: Path) -> float | None:
         return None
 
 
-def first_made(home: Home, store: Path) -> set[str]:
+def first_made(store: Path, *, home: Home) -> set[str]:
     """Give of each model that a home trained or registered the first version since, by the age of the home's lock."""
     found = set()
     for lock in home.locks.glob(f"{quote('train/', safe='')}*.lock"):
@@ -89,7 +89,7 @@ def first_made(home: Home, store: Path) -> set[str]:
     return found
 
 
-def adoptable(home: Home, store: Path) -> list[str]:
+def adoptable(store: Path, *, home: Home) -> list[str]:
     """Give the versions of the store that are an old home's own.
 
     Parameters
@@ -104,6 +104,6 @@ def adoptable(home: Home, store: Path) -> list[str]:
     list of str
         Tags, sorted; none for a new home.
     """
-    wanted = spoken_of(home) | first_made(home, store)
+    wanted = spoken_of(home) | first_made(store, home=home)
     there = (f"{file.parent.parent.name}:{file.parent.name}" for file in store.glob(f"*/*/{MANIFEST}"))
     return sorted(wanted & {*there})

@@ -53,7 +53,7 @@ class CertificateRecord:
     file: str
 
 
-def record_of(path: Path, home: Home) -> CertificateRecord:
+def record_of(path: Path, *, home: Home) -> CertificateRecord:
     """Make the line of a certificate from its file.
 
     Parameters

@@ -19,7 +19,7 @@ from .files import json_digest
 __all__ = ['ROWS', 'signed_fields', 'objection', 'basis_of']
 
 # %% ../../nbs/scoring/37_evidence.ipynb #c90d1402
-def signed_fields(record: CertificateRecord, home: Home) -> tuple[dict[str, Any], str]:
+def signed_fields(record: CertificateRecord, *, home: Home) -> tuple[dict[str, Any], str]:
     """Read what was signed.
 
     Parameters
@@ -42,7 +42,7 @@ def signed_fields(record: CertificateRecord, home: Home) -> tuple[dict[str, Any]
         content = (home.path / record.file).read_bytes()
     except OSError as error:
         return {}, f"cannot be read ({error.strerror})"
-    fields, status = read_signed(content, home)
+    fields, status = read_signed(content, home=home)
     if status == "unknown key":
         return {}, "is signed by a key that is not known here"
     if (fields.get("name"), hashlib.sha256(content).hexdigest()) != (record.name, record.digest):
@@ -94,8 +94,8 @@ def basis_of(
     records: Sequence[CertificateRecord],
     manifest: Mapping[str, Any],
     declared: Collection[str],
-    home: Home,
     *,
+    home: Home,
     ever: bool = False,
 ) -> tuple[str, str]:
     """Say which certificate allows a version to be champion.
@@ -123,12 +123,12 @@ def basis_of(
     Examples
     --------
     >>> from pathlib import Path
-    >>> basis_of([], {}, ["batch"], Home(Path("home")))
+    >>> basis_of([], {}, ["batch"], home=Home(Path("home")))
     ('', 'none')
     """
     found = []
     for record in records if ever else records[:1]:
-        fields, why_not = signed_fields(record, home)
+        fields, why_not = signed_fields(record, home=home)
         why_not = why_not or objection(fields, manifest, declared)
         if not why_not:
             return f"certificate {record.name}, {fields['rows']:,} row{'' if fields['rows'] == 1 else 's'}", ""

@@ -115,7 +115,7 @@ class Holdings:
         if self._settled:
             return
         before = self.names.place()
-        if before is None and (tags := adoptable(self.home, self.store)):
+        if before is None and (tags := adoptable(self.store, home=self.home)):
             with self.lock():
                 if self.names.place() is None:
                     self._own(tags)

@@ -17,7 +17,7 @@ from .version import Version
 __all__ = ['with_pseudonyms']
 
 # %% ../../nbs/scoring/36_keyed.ipynb #6ec159b3
-def with_pseudonyms(version: Version, home: Home) -> Version:
+def with_pseudonyms(version: Version, *, home: Home) -> Version:
     """Give a version the key of a home, where it names persons.
 
     Parameters

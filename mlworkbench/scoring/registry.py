@@ -153,7 +153,7 @@ class Registry:
             raise VersionError(f"{tag}: the version of that tag; got {version.version}; restore the folder or retrain")
         if not sealed:
             self.seals.note(tag, version.manifest)
-        return with_pseudonyms(version, self.home) if asked else version
+        return with_pseudonyms(version, home=self.home) if asked else version
 
     def champion(self, model: str) -> str | None:
         """Give the champion's tag, or None."""
@@ -251,7 +251,7 @@ class Registry:
     def _basis(self, tag: str, manifest: dict[str, Any], *, override: str, ever: bool = False) -> str:
         """Say what allows a version to be champion; refuse it where nothing does."""
         declared = self._declared(tag).get("deployments") or ()
-        basis, got = basis_of(self.certificates.of(tag), manifest, declared, self.home, ever=ever)
+        basis, got = basis_of(self.certificates.of(tag), manifest, declared, home=self.home, ever=ever)
         basis = basis or (override.strip() and f"override: {override.strip()}")
         if not basis:
             rule = f"a champion has a certificate of {', '.join(declared)}"

@@ -138,7 +138,7 @@ def _told(public: bytes, value: bytes) -> dict[str, str]:
     return {"algorithm": ALGORITHM, "key": key, "key_name": key_name(public), "value": text}
 
 # %% ../../nbs/scoring/36_signature.ipynb #4cbac7f1
-def check_signature(fields: Mapping[str, Any], home: Home) -> str:
+def check_signature(fields: Mapping[str, Any], *, home: Home) -> str:
     """Check the signature of fields.
 
     Parameters
@@ -165,7 +165,7 @@ def check_signature(fields: Mapping[str, Any], home: Home) -> str:
     return "valid" if public in known_keys(home) else "unknown key"
 
 
-def read_signed(content: bytes, home: Home) -> tuple[dict[str, Any], str]:
+def read_signed(content: bytes, *, home: Home) -> tuple[dict[str, Any], str]:
     """Read a signed file and check its signature; a name that stands there twice is no content that was signed.
 
     Parameters
@@ -186,7 +186,7 @@ def read_signed(content: bytes, home: Home) -> tuple[dict[str, Any], str]:
         fields = json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return {}, "altered"
-    status = check_signature(fields, home)
+    status = check_signature(fields, home=home)
     return ({} if status == "altered" else fields), status
 
 

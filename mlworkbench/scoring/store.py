@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 from ..core.files import sync_tree, write_file
+from ..errors import VersionError
 
 # %% auto #0
 __all__ = ['bentoml_home', 'write_latest', 'put_version', 'drop_version']
@@ -33,15 +34,24 @@ def write_latest(folder: Path) -> None:
 
 # %% ../../nbs/scoring/36_store.ipynb #444c510c
 def _stage(built: Path, tag: str, staging: Path) -> Path:
-    """Let BentoML write a model into the staging store; give its folder there."""
+    """Let BentoML write a model into the staging store; give its folder there.
+
+    The one place in the house that names a private part of BentoML: its public functions know one store in a process,
+    that of BENTOML_HOME when BentoML was imported, and a staging store must lie elsewhere.
+    """
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     import bentoml
-    from bentoml._internal.models import ModelStore
 
-    store = ModelStore(staging)
-    with bentoml.models.create(tag, labels={"made_by": "mlworkbench"}, _model_store=store) as model:
-        shutil.copytree(built, model.path, dirs_exist_ok=True)
-    return Path(store.get(tag).path)
+    try:
+        from bentoml._internal.models import ModelStore
+
+        store = ModelStore(staging)
+        with bentoml.models.create(tag, labels={"made_by": "mlworkbench"}, _model_store=store) as model:
+            shutil.copytree(built, model.path, dirs_exist_ok=True)
+        return Path(store.get(tag).path)
+    except (ImportError, TypeError, AttributeError) as error:
+        rule = f"cannot stage it in the model store of BentoML {bentoml.__version__}: {error}"
+        raise VersionError(f"{tag}: {rule}; nothing was added; install 'bentoml>=1.4.20,<1.5'") from None
 
 
 def put_version(built: Path, tag: str, store: Path) -> Path:

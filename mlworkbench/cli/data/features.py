@@ -42,6 +42,7 @@ def build(
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)
 
+
 # %% ../../../nbs/cli/data/02_features.ipynb #f9ddeeec
 def open_online_store(here: Context, *, read_only: bool = True) -> OnlineStore:
     """Open the online store of the home."""

@@ -74,7 +74,7 @@ def _check_signed(folder: Path) -> None:
         home = Home.open(create=False)
     except SettingsError:
         return  # a device has no keys: it holds each file against edge.json
-    status = export_status(folder, home)
+    status = export_status(folder, home=home)
     if status == "altered":
         rule = "edge.json must be as it was signed"
         raise DeploymentError(f"{folder}: {rule}; it was altered; export the version again")

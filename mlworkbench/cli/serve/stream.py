@@ -54,7 +54,7 @@ def stream(
     worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, *policy))
     shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
     with contextlib.closing(worker), bar(quiet=json or shown) as report:
-        found = work(worker, here.home, places, progress=report)
+        found = work(worker, places, home=here.home, progress=report)
     with contextlib.redirect_stdout(sys.stderr if out == STANDARD else sys.stdout):
         answer({"model": chosen, **asdict(found)}, stream_lines(found), as_json=json)
 

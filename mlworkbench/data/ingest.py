@@ -67,7 +67,7 @@ def ingest(
 
     def take_turn() -> Committed:
         lakes = open_lakes(home)
-        reading = open_reading(table, home, lakes.lake, when=when, rows=rows)
+        reading = open_reading(table, lakes.lake, home=home, when=when, rows=rows)
         staged = stage(reading, lakes.held, progress=progress)
         decided = decide(staged, lakes)
         return commit_decided(decided, lakes, quarantined)
@@ -77,7 +77,7 @@ def ingest(
     return report_committed(committed, seconds=time.perf_counter() - began)
 
 # %% ../../nbs/data/12_ingest.ipynb #88c7ef28
-def open_reading(table: Table, home: Home, lake: Lake, *, when: datetime, rows: int | None = None) -> Reading:
+def open_reading(table: Table, lake: Lake, *, home: Home, when: datetime, rows: int | None = None) -> Reading:
     """Open the source of a table where the last reading came to, and let the declaration take new columns where it may.
 
     Raises
@@ -97,7 +97,7 @@ def open_reading(table: Table, home: Home, lake: Lake, *, when: datetime, rows: 
         folder=home.path,
         limit=rows,
         holds=read_setting("ingest.future").value == "hold",
-        pseudonyms=table_pseudonyms(table, home, lake),
+        pseudonyms=table_pseudonyms(table, lake, home=home),
         added=tuple(new_columns(wide, table.contract, stored)),
     )
 

@@ -31,7 +31,7 @@ __all__ = ['Report', 'OCTOBER', 'prepare', 'settle_version', 'october_rows', 'in
            'named_definition', 'run_demo']
 
 # %% ../../nbs/demo/03_demo.ipynb #e1ef11b0
-def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
+def prepare(demo: Demo, report: Report | None = None, *, home: Home) -> None:
     """Take in the tables and fill the online store.
 
     Parameters
@@ -48,7 +48,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
     from mlworkbench.features.materialize import materialize
     from mlworkbench.features.online import OnlineStore
 
-    demo.ingested = [ingest(table, home, progress=report) for table in flights.tables]
+    demo.ingested = [ingest(table, home=home, progress=report) for table in flights.tables]
     store = OnlineStore(home.online_place)
     try:
         materialize(flights.time_views, Lake(home.lake), store, progress=report)
@@ -56,7 +56,7 @@ def prepare(home: Home, demo: Demo, report: Report | None = None) -> None:
         store.close()
 
 
-def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows: int | None = None) -> Version:
+def settle_version(demo: Demo, report: Report | None = None, *, home: Home, rows: int | None = None) -> Version:
     """Train, certify and promote, or reuse the champion where no row and no deployment is new.
 
     Parameters
@@ -91,9 +91,9 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
     declared = registry.open(flights.name, champion).declaration["deployments"] if champion else ()
     demo.reused = tuple(declared) == flights.deployments and not any(table.appended for table in demo.ingested)
     if not demo.reused:
-        champion = train(flights, home, progress=report).tag
+        champion = train(flights, home=home, progress=report).tag
         opened, count = registry.open(flights.name, champion), min(rows or ROWS, ROWS)
-        certificate = certify(opened, home, definition=flights, rows=count, progress=report)
+        certificate = certify(opened, home=home, definition=flights, rows=count, progress=report)
         if certificate.refusal:
             raise Refused(certificate.refusal)
         few = "" if count == ROWS else f"certified on {count:,} rows, as many as the demo deploys"
@@ -107,7 +107,7 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
 OCTOBER = ("2013-10-01T00:00:00+00:00", "2013-11-01T00:00:00+00:00")
 
 
-def october_rows(home: Home, rows: int | None = None) -> pl.DataFrame:
+def october_rows(rows: int | None = None, *, home: Home) -> pl.DataFrame:
     """Flights to score, by prediction time, with label and the time it was known.
 
     Parameters
@@ -158,7 +158,7 @@ def interval(table: pl.DataFrame) -> tuple[str, str]:
     return OCTOBER[0], after.isoformat()
 
 # %% ../../nbs/demo/03_demo.ipynb #8913d794
-def add_labels(table: pl.DataFrame, home: Home) -> int:
+def add_labels(table: pl.DataFrame, *, home: Home) -> int:
     """Write the labels of the flights that landed; how many are new."""
     from mlworkbench.evaluation.log import append_labels
 
@@ -180,7 +180,7 @@ def add_labels(table: pl.DataFrame, home: Home) -> int:
     return append_labels(home.log(flights.name), rows)
 
 # %% ../../nbs/demo/03_demo.ipynb #1b812fb8
-def run_page(notebook: str, home: Home, **values: str) -> dict[str, Any]:
+def run_page(notebook: str, *, home: Home) -> dict[str, Any]:
     """Run a notebook for the flights; its result.
 
     Raises
@@ -190,21 +190,21 @@ def run_page(notebook: str, home: Home, **values: str) -> dict[str, Any]:
     """
     from mlworkbench.operate.runs import run_notebook
 
-    result = run_notebook(notebook, {"model": flights.name, **values}, home)
+    result = run_notebook(notebook, {"model": flights.name, **values}, home=home)
     if result.state != "done":
         raise RunError(f"run {result.run_id}: must end; got {result.error}; open {result.output}")
     return result.result
 
 
-def deploy(version: Version, table: pl.DataFrame, home: Home, demo: Demo, report: Report | None) -> None:
+def deploy(version: Version, table: pl.DataFrame, demo: Demo, report: Report | None, *, home: Home) -> None:
     """Ask all deployments for October, compare what they answered and logged with the reference, and evaluate it."""
     from mlworkbench.operate.examine import compare_deployments
 
-    _, verdicts = compare_deployments(version, table.drop("late", "available_at"), home, progress=report)
+    _, verdicts = compare_deployments(version, table.drop("late", "available_at"), home=home, progress=report)
     demo.deployments = [row for row in verdicts if row.verdict != "not_declared"]
-    add_labels(table, home)
+    add_labels(table, home=home)
     start, end = interval(table)
-    found = run_page("evaluate", home, version=version.version, start=start, end=end)
+    found = run_page("evaluate", home=home, version=version.version, start=start, end=end)
     demo.evaluation = {name: found.get(name) for name in ("verdict", "metrics")}
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
 
@@ -245,9 +245,9 @@ def run_demo(home: Home, *, rows: int | None = None, report: Report | None = Non
     """
     demo, started = Demo(), time.perf_counter()
     with PeakMemory() as memory, named_definition():
-        prepare(home, demo, report)
-        version = settle_version(home, demo, report, rows=rows)
-        table = october_rows(home, rows)
-        deploy(version, table, home, demo, report)
+        prepare(demo, report, home=home)
+        version = settle_version(demo, report, home=home, rows=rows)
+        table = october_rows(rows, home=home)
+        deploy(version, table, demo, report, home=home)
     demo.seconds, demo.peak_memory_mb = time.perf_counter() - started, memory.megabytes
     return demo

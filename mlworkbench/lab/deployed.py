@@ -130,7 +130,7 @@ class Measured:
     deployments: list[dict[str, Any]]
 
 
-def last_measured(model: str, home: Home) -> Measured | None:
+def last_measured(model: str, *, home: Home) -> Measured | None:
     """Read the table of deployments from the newest certificate of a model; None where it has none.
 
     Raises

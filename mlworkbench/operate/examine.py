@@ -110,16 +110,16 @@ def examine(
     progress: Progress | None = None,
 ) -> tuple[Reference, list[DeploymentVerdict]]:
     """Compare the deployments of a version in a home apart, see `compare_deployments`; nothing of it stays."""
-    bring_up(version, home)
-    with home_apart(home, version.model) as apart, named_in(apart, version):
-        return compare_deployments(version, asked, apart, ways=ways, progress=progress)
+    bring_up(version, home=home)
+    with home_apart(version.model, home=home) as apart, named_in(apart, version):
+        return compare_deployments(version, asked, home=apart, ways=ways, progress=progress)
 
 
 def compare_deployments(
     version: Version,
     asked: pl.DataFrame,
-    home: Home,
     *,
+    home: Home,
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,
 ) -> tuple[Reference, list[DeploymentVerdict]]:
@@ -164,7 +164,7 @@ def compare_deployments(
         verdicts.append(examine_one(version, good, home, deployment=name, way=(ways.get(name), reference)))
         if progress:
             progress(name, len(good), len(good))
-    after = lake_versions(version, home)
+    after = lake_versions(version, home=home)
     if after != reference.lake:
         rule, went = "the lake must stand still while a version is examined", f"from {reference.lake} to {after}"
         raise DeploymentError(f"{version.version}: {rule}; it went {went}; examine it again")

@@ -37,7 +37,7 @@ from ..times import parse_time
 __all__ = ['served', 'recomputed', 'sorted_rows']
 
 # %% ../../nbs/operate/61_kept.ipynb #852ef247
-def served(model: str, home: Home, *, since: str, until: str = "") -> pl.DataFrame:
+def served(model: str, *, home: Home, since: str, until: str = "") -> pl.DataFrame:
     """Give the log rows that were served in the half-open interval [since, until).
 
     Parameters

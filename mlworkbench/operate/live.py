@@ -145,7 +145,7 @@ class LiveVerdict:
         return f"{self.model}: every answer served must be that of the training way; got {'; '.join(said)}; see the log"
 
 
-def certify_served(model: str, home: Home, *, since: str, until: str = "") -> LiveVerdict:
+def certify_served(model: str, *, home: Home, since: str, until: str = "") -> LiveVerdict:
     """Compute again what a model served in an interval, and hold the answers against it.
 
     Parameters
@@ -167,7 +167,7 @@ def certify_served(model: str, home: Home, *, since: str, until: str = "") -> Li
     WorkbenchError
         If nothing was served since then.
     """
-    log = served(model, home, since=since, until=until)
+    log = served(model, home=home, since=since, until=until)
     verdicts = [
         (tag, one)
         for tag in log["version"].unique(maintain_order=True).to_list()

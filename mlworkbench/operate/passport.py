@@ -184,7 +184,7 @@ def replay(prediction_id: str, *, home: Home, model: str = "") -> Facts:
     facts |= {field: json.loads(row[field] or "null") for field in _JSON}
     facts |= {"scores": row["scores"], "flags": flag_lines(facts["faults"] or [], version)}
     facts |= _made_of(row, log, version, home)
-    found = replay_log(log, name, home).rows[0]
+    found = replay_log(log, name, home=home).rows[0]
     return facts | {key: to_plain(value) for key, value in asdict(found).items()}
 
 

@@ -99,8 +99,8 @@ def environment_differences(version: Version) -> dict[str, tuple[str, str]]:
 
 def replay_many(
     model: str,
-    home: Home,
     *,
+    home: Home,
     ids: Sequence[str] | None = None,
     since: str | None = None,
     until: str | None = None,

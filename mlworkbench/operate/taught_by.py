@@ -40,7 +40,7 @@ Facts = dict[str, Any]
 ROW = "__row__"
 
 
-def training_rows(version: Version, definition: ModelDefinition, home: Home) -> tuple[pl.DataFrame, LakeSnapshot]:
+def training_rows(version: Version, definition: ModelDefinition, *, home: Home) -> tuple[pl.DataFrame, LakeSnapshot]:
     """Make the rows that taught a version again.
 
     Parameters

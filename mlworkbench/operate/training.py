@@ -188,7 +188,7 @@ def train(
     with home.lock(f"train/{definition.name}"):
         ingest_missing(definition, home=home, progress=progress)
         with _step(progress, "features"):
-            lake, pseudonyms = LakeSnapshot(home.lake), definition_pseudonyms(definition, home, create=True)
+            lake, pseudonyms = LakeSnapshot(home.lake), definition_pseudonyms(definition, home=home, create=True)
             assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
         with _step(progress, "fit"):
             fields, counts, fitted = _trained(definition, assembled)

@@ -60,7 +60,7 @@ def carried_events(version: Version, asked: pl.DataFrame, *, home: Home) -> list
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]
 
 # %% ../../nbs/operate/61_way_edge.ipynb #6dd4143d
-def ask_edge(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_edge(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests as a device does, and collect its predictions; the start of its process is not timed.
 
     Raises
@@ -70,14 +70,14 @@ def ask_edge(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
     """
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as name:
         device, events, out = (Path(name) / part for part in ("device", "requests.jsonl", "predictions.jsonl"))
-        events.write_bytes(event_lines(carried_events(version, asked, home)))
+        events.write_bytes(event_lines(carried_events(version, asked, home=home)))
         export_edge(version, device)
         words = [sys.executable, "-I", str(device / "score.py"), str(events), "--out", str(out), "--json"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             line = next(iter(done.stderr.splitlines()), "nothing")
             raise DeploymentError(f"edge: score.py must end well; it ended with code {done.returncode} and said {line}")
-        collect(out, home)
+        collect(out, home=home)
         with out.open(encoding="utf-8") as lines:
             answers = [json.loads(line) for line in lines]
     rows, seconds = [int(answer["line"]) - 1 for answer in answers], float(json.loads(done.stdout)["seconds"])

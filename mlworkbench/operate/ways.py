@@ -44,7 +44,7 @@ def ask_one_off(version: Version, asked: pl.DataFrame, *, home: Home) -> Answere
         return answered_table(pl.read_parquet(out), version, seconds=seconds)
 
 
-def ask_batch(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
+def ask_batch(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests into partitions, and read these; what else a partition holds stays as it is."""
     column = version.declaration.get("prediction_time") or None
     job = Job(run_id="certify")
@@ -52,7 +52,7 @@ def ask_batch(version: Version, asked: pl.DataFrame, home: Home) -> Answered:
         times = asked[column].dt.epoch("us").sort()
         job = replace(job, start=format_time(times[0]), end=format_time(times[-1] + 1))
     started = time.perf_counter()
-    done = score_batch(version, home, requests=asked, job=job)
+    done = score_batch(version, asked, home=home, job=job)
     seconds = time.perf_counter() - started
     parts = [pl.read_parquet(path) for path in sorted(set(done.partitions))]
     table = in_interval(pl.concat(parts, how="diagonal_relaxed"), column, job)

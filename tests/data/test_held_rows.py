@@ -114,7 +114,7 @@ def test_taken_at_once_where_the_settings_say_so_and_still_no_mark_of_freshness(
         ingest(replace(table, max_age=HOUR), home=home, now=NOON + 9 * HOUR)
     (tmp_path / "settings.ini").write_text("[workbench]\n[ingest]\nfuture = keep\n")
     with pytest.raises(SettingsError, match="one of hold, take; got 'keep'"):
-        ingest(table, home, now=NOON)
+        ingest(table, home=home, now=NOON)
     monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE", "hold")
     assert read_setting("ingest.future").value == "hold"
 

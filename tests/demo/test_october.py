@@ -36,7 +36,7 @@ def test_labels_enter_the_log_once_and_only_for_flights_that_landed(tmp_path):
     )
     home = Home.open(tmp_path / "home")
     home.model("flights").mkdir()
-    assert (add_labels(table, home), add_labels(table, home)) == (1, 0)
+    assert (add_labels(table, home=home), add_labels(table, home=home)) == (1, 0)
 
 
 def test_the_definition_is_named_for_the_block_only():

@@ -308,16 +308,16 @@ def certified(home: Home, name: str, *, rows: int) -> Path:
 
 def test_the_last_measurement_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
-    assert last_measured("birds", home) is None
+    assert last_measured("birds", home=home) is None
     file = certified(home, "20131101T000000-1", rows=3)
     certified(home, "20131031T000000-0", rows=2)
     certified(home, ".part-new", rows=4)
-    (row,) = last_measured("birds", home).deployments
+    (row,) = last_measured("birds", home=home).deployments
     assert (row["deployment"], row["verdict"], row["rows"]) == ("batch", "equal", 3)
     for broken in ("[]", "{", '{"version": 1}', '{"version": 1, "issued_at": "", "deployments": [3]}'):
         file.write_text(broken)
         with pytest.raises(LogError, match=r"20131101T000000-1 of 'birds'.*certify the version again"):
-            last_measured("birds", home)
+            last_measured("birds", home=home)
 
 
 # ---- pictures and text

@@ -89,7 +89,7 @@ def timed() -> ModelDefinition:
 
 def asked_in(home, version, asked):
     """The verdicts of the deployments that a version declares, asked in the home itself."""
-    return [one for one in compare_deployments(version, asked, home)[1] if one.verdict != "not_declared"]
+    return [one for one in compare_deployments(version, asked, home=home)[1] if one.verdict != "not_declared"]
 
 
 @pytest.mark.system
@@ -125,16 +125,16 @@ def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_
     model = LogisticRegression().fit(X, X["distance"] > 0.5)
     version = Registry(home).open("late", register(model, X, X["distance"] > 0.5, name="late", home=home).tag)
     asked = pl.DataFrame(pl.from_pandas(X))
-    reference = reference_predictions(version, asked, home)
+    reference = reference_predictions(version, asked, home=home)
 
     def compared(way):
         return examine_one(version, asked, home, deployment="batch", way=(way, reference))
 
-    row = compared(lambda version, table, home: ask_batch(version, table[:40], home))
+    row = compared(lambda version, table, home: ask_batch(version, table[:40], home=home))
     assert (row.rows, row.missing, row.mismatches, row.verdict) == (50, 10, 0, "refused")
 
     def rewritten(version, table, home):
-        answered = ask_batch(version, table, home)
+        answered = ask_batch(version, table, home=home)
         with sqlite3.connect(home.log("late")) as connection:
             connection.execute("UPDATE predictions SET scores = '[0.123]' WHERE prediction_id = ?", [answered.ids[2]])
         connection.close()
@@ -147,12 +147,12 @@ def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_
 def test_rows_of_a_day_that_nobody_asks_about_stay_in_its_partition(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home).tag)
+    version = Registry(home).open("late", train(definition, home=home).tag)
     asked = requests(definition, Lake(home.lake), end="2013-01-02T00:00:00+00:00")
-    score_batch(version, home, requests=asked)
+    score_batch(version, asked, home=home)
     (path,) = (home.model("late") / "predictions").rglob("*.parquet")
     before = pl.read_parquet(path).drop("prediction_id", "row")
-    answered = ask_batch(version, asked[10:20], home)
+    answered = ask_batch(version, asked[10:20], home=home)
     assert answered.rows == list(range(10))
     assert pl.read_parquet(path).drop("prediction_id", "row").equals(before) and before.height == 96
 

@@ -59,11 +59,11 @@ def certify(
     refuse_beside("--all", {"--rows": rows} if all_ else {})
     here = open_context()
     model, asked = split_version(here, version)
-    opened = open_model(model, here.home, asked)
+    opened = open_model(model, asked, home=here.home)
     named = model in here.settings.models or opened.declaration.get("origin") == "registered"
     told = {"definition": None if named else example_definition(model), "rows": None if all_ else rows or ROWS}
     with bar(quiet=json) as report:
-        certificate = make_certificate(opened, here.home, progress=report, **told)
+        certificate = make_certificate(opened, home=here.home, progress=report, **told)
     answer(certificate.summary, certificate_lines(certificate), as_json=json)
     if certificate.refusal:
         raise Refused(certificate.refusal)
@@ -85,7 +85,7 @@ def verify(
     """Say whether a certificate is what was signed, by a known key."""
     from mlworkbench.operate.certificate import verify_certificate
 
-    status, line = verify_certificate(file, open_context(create=False).home)
+    status, line = verify_certificate(file, home=open_context(create=False).home)
     answer({"file": str(file), "status": status}, [line], as_json=json)
     if status != "valid":
         raise typer.Exit(1)
@@ -97,7 +97,7 @@ def served(model: Model = "", start: Start = "", end: End = "", last: Last = "",
 
     here = open_context(create=False)
     start, end = settle_interval(start, end, last)
-    found = certify_served(known_model(here, model), here.home, since=start or FIRST, until=end)
+    found = certify_served(known_model(here, model), home=here.home, since=start or FIRST, until=end)
     rows: list[dict[str, Any]] = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found.rows]
     told = f"{found.model} since {found.since}: {found.verdict} on {found.count:,} answers"
     answer(found.summary, [told, *text_table(rows), *found.remarks, f"metric: {found.metric}"], as_json=json)

@@ -49,7 +49,7 @@ def log(
 
     here = open_context(create=False)
     chosen, (start, end) = known_model(here, model), settle_interval(start, end, last)
-    report = replay_many(chosen, here.home, since=start or None, until=end or None, limit=rows)
+    report = replay_many(chosen, home=here.home, since=start or None, until=end or None, limit=rows)
     facts = {"model": chosen, **report.counts, "differences": [vars(row) for row in differing(report)[:100]]}
     answer(facts, replay_lines(report), as_json=json)
     refuse_difference(report.counts, f"model {chosen}")

@@ -38,7 +38,7 @@ def build(
     definition = find_definition(here, model)
     folder = here.home.model(definition.name)
     sink = open_sink(to or str(folder / "features"), folder=folder, key=ROW_ID)
-    report = build_features(definition, here.home, sink, job=job)
+    report = build_features(definition, sink, home=here.home, job=job)
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)
 
@@ -63,7 +63,7 @@ def materialize(model: Model = "", json: Json = False) -> None:
 
     here = open_context()
     definition = find_definition(here, model)
-    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, here.home))
+    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, home=here.home))
     store = open_online_store(here, read_only=False)
     try:
         with bar(quiet=json) as report:
@@ -109,7 +109,7 @@ def get(
         raise FeatureError(f"--view: a view of {definition.name}; got {view!r}; {nearest(view, views)}")
     store = open_online_store(here)
     try:
-        found = look_up(store, views[view], asked_keys(definition, split_keys(key), here.home), at)
+        found = look_up(store, views[view], asked_keys(definition, split_keys(key), home=here.home), at)
     finally:
         store.close()
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
@@ -210,7 +210,7 @@ def check(
         answer({"model": definition.name, "views": {}}, [f"{definition.name}: no views"], as_json=json)
         return
     lake = Lake(here.home.lake)
-    requests = view_requests(definition, here.home, rows=None if all_ else rows or SAMPLE)
+    requests = view_requests(definition, home=here.home, rows=None if all_ else rows or SAMPLE)
     store = open_online_store(here)
     try:
         found = check_views(requests, definition.time_views, lake, store, personal=definition.personal)
@@ -232,7 +232,7 @@ def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
 
     here = open_context()
     definition = find_definition(here, model)
-    pseudonyms = definition_pseudonyms(definition, here.home)
+    pseudonyms = definition_pseudonyms(definition, home=here.home)
     report = find_leaks(definition, Lake(here.home.lake), rows=rows, pseudonyms=pseudonyms)
     answer(report.to_dict(), report.lines(), as_json=json)
     if report.leaks:

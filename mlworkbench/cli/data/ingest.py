@@ -38,6 +38,6 @@ def ingest(model: Model = "", table: Tables = None, rows: Rows = None, json: Jso
     reports: list[IngestReport] = []
     with bar(quiet=json) as report:
         for wanted in choose_tables(definition, table):
-            reports.append(take(wanted, here.home, rows=rows, progress=report))
+            reports.append(take(wanted, home=here.home, rows=rows, progress=report))
     lines = [one.line() for one in reports] or [f"{definition.name}: no tables; its data come with it"]
     answer({"model": definition.name, "tables": [asdict(one) for one in reports]}, lines, as_json=json)

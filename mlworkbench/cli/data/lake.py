@@ -167,8 +167,8 @@ def lineage(
 
     here = open_context()
     definition = find_definition(here, model)
-    found = open_model(definition.name, here.home, version or None)
-    traced = training_lineage(found, definition, here.home, start=skip, stop=skip + (rows or SHOWN))
+    found = open_model(definition.name, version or None, home=here.home)
+    traced = training_lineage(found, definition, home=here.home, start=skip, stop=skip + (rows or SHOWN))
     facts = {"model": definition.name, "version": found.version, "rows": traced}
     answer(facts, [line for one in traced for line in lineage_lines(one)], as_json=json)
 

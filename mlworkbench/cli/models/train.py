@@ -73,8 +73,8 @@ def train(
     here = open_context()
     definition = find_definition(here, model)
     accepted = {"accept_differences": accept_differences}
-    with command_run(here.home, definition.name, "train") as run, bar(quiet=json) as report:
-        result = run_training(definition, here.home, progress=report, rows=rows, **accepted)
+    with command_run(definition.name, "train", home=here.home) as run, bar(quiet=json) as report:
+        result = run_training(definition, home=here.home, progress=report, rows=rows, **accepted)
         why = reason_to_promote(result.gates) if promote else ""
         certificate = certify_trained(here, definition, str(result.tag), report) if why else None
         finish_run(run, {"verdict": result.gates["verdict"], "metrics": result.metrics, "version": result.tag})
@@ -115,7 +115,7 @@ def certify_trained(here: Context, definition: ModelDefinition, tag: str, report
     from mlworkbench.operate.certificate import certify
 
     version = open_registry(here).open(definition.name, tag, trusted=here.settings.trusted_types)
-    return certify(version, here.home, definition=definition, progress=report)
+    return certify(version, home=here.home, definition=definition, progress=report)
 
 # %% ../../../nbs/cli/models/02_train.ipynb #7c3856ac
 def register(

@@ -29,8 +29,8 @@ def label(
     from mlworkbench.evaluation.labelling import label_rows, write_labels
 
     here = open_context()
-    opened = open_model(known_model(here, model), here.home)
-    told = write_labels(opened, label_rows(file, opened), here.home, source=Path(file).name)
+    opened = open_model(known_model(here, model), home=here.home)
+    told = write_labels(opened, label_rows(file, opened), home=here.home, source=Path(file).name)
     first, *more = told.lines()
     answer({"model": opened.model, **asdict(told)}, [f"{opened.model}: {first}", *more], as_json=json)
 

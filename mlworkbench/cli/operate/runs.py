@@ -30,7 +30,7 @@ def run_page(here: Context, notebook: str, values: dict[str, Any]) -> RunResult:
     from mlworkbench.operate.runs import run_notebook
 
     need("papermill", extra="runs")
-    run = run_notebook(notebook, {name: value for name, value in values.items() if value}, here.home)
+    run = run_notebook(notebook, {name: value for name, value in values.items() if value}, home=here.home)
     if run.state != "done":
         raise RunError(f"run {run.run_id} failed: {run.error}; open {run.output}")
     return run

@@ -37,7 +37,7 @@ def export(
 
     here = open_context()
     name = known_model(here, model)
-    done = export_edge(open_model(name, here.home, version or None), Path(folder), home=here.home)
+    done = export_edge(open_model(name, version or None, home=here.home), Path(folder), home=here.home)
     lines = [
         f"{done.version}: {done.size / 1e6:.1f} MB in {done.folder}; needs {', '.join(done.needs)}",
         "on the device: python -I score.py events.jsonl",
@@ -90,7 +90,7 @@ def collect(
     from mlworkbench.deploy.edge_collect import collect as collect_file
 
     here = open_context()
-    done = collect_file(Path(file), here.home)
+    done = collect_file(Path(file), home=here.home)
     torn = ", an unfinished last line left out" if done.unfinished else ""
     odd = f", {done.flagged:,} flagged on the device" if done.flagged else ""
     answer(asdict(done), [f"{done.model}: {done.rows:,} predictions read, {done.new:,} new{odd}{torn}"], as_json=json)

@@ -35,7 +35,7 @@ def score(
     from mlworkbench.deploy.one_off import score_file
 
     here = open_context()
-    opened = open_model(known_model(here, model), here.home, version or None)
+    opened = open_model(known_model(here, model), version or None, home=here.home)
     with bar(quiet=json) as report:
         scored = score_file(opened, rows_from(file, query), home=here.home, out=out or None, progress=report)
     facts = {"model": opened.model, **asdict(scored)}

@@ -47,7 +47,7 @@ def stream(
 
     here = open_context()
     chosen = known_model(here, model)
-    tag, reason = chosen_version(chosen, here.home, version or None)
+    tag, reason = chosen_version(chosen, version or None, home=here.home)
     folder = Registry(here.home).folder(chosen, tag)
     places = Places(file, out, dead=dead_letters, once=once, name=source)
     policy = (tuple(here.settings.trusted_types), here.settings.contract_flags)

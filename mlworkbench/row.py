@@ -115,7 +115,7 @@ def _breaks_depends(relation: Relation, contract: Contract) -> Breaks:
 
     return breaks
 
-
+# %% ../nbs/08_row.ipynb #9eefeef2
 def _breaks_offset(relation: Relation, contract: Contract) -> Breaks:
     """Find a clock that is off by an unusual number of minutes."""
     first, second = relation.columns

@@ -306,7 +306,7 @@ class Decided:
     first_change: str
     warning: str
 
-
+# %% ../../nbs/data/12_decide.ipynb #24da3b48
 def decide(staged: Staged, lakes: Lakes) -> Decided:
     """Say what becomes of the rows that wait, against the tables as they are.
 
@@ -335,9 +335,7 @@ def decide(staged: Staged, lakes: Lakes) -> Decided:
     )
 
 
-def _bad_lines(
-    staged: Staged, tally: Tally, repeats: Spool, quarantine: LakeSnapshot
-) -> tuple[pl.DataFrame, int]:
+def _bad_lines(staged: Staged, tally: Tally, repeats: Spool, quarantine: LakeSnapshot) -> tuple[pl.DataFrame, int]:
     """Give the lines that are new in quarantine and the rows that they speak of, if these are within the limit."""
     reading, batches = staged.reading, chain(staged.bad.batches(), repeats.batches())
     if reading.source.stable:

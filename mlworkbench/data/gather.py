@@ -35,8 +35,8 @@ from ..pseudonym import Pseudonyms
 
 # %% auto #0
 __all__ = ['Progress', 'SUMMED', 'PARTS', 'SEEN', 'Reading', 'translate_source_errors', 'open_table_source', 'resume_source',
-           'Tally', 'count_bad_rows', 'check_limit', 'Portion', 'divide', 'read_pieces', 'read_portions', 'take_up_due',
-           'waiting_schema', 'Staged', 'stage']
+           'Tally', 'count_bad_rows', 'check_limit', 'Portion', 'divide_batch', 'read_pieces', 'read_portions',
+           'take_up_due', 'waiting_schema', 'Staged', 'stage']
 
 # %% ../../nbs/data/12_gather.ipynb #7a042e3b
 Progress = Callable[[str, int, int | None], None]
@@ -226,7 +226,7 @@ class Portion:
     remarks: Remarks = field(default_factory=Remarks)
 
 # %% ../../nbs/data/12_gather.ipynb #1adf8f1c
-def divide(reading: Reading, prepared: Prepared, source: str, part: int) -> Portion:
+def divide_batch(reading: Reading, prepared: Prepared, source: str, part: int) -> Portion:
     """Divide a checked batch."""
     table, batch, positions = reading.table, prepared.batch, prepared.batch.column("source_row")
     severe = [fault for fault in prepared.faults if fault.severe]
@@ -304,7 +304,7 @@ def read_portions(reading: Reading) -> Iterator[Portion]:
             else:
                 checked = prepare(table, batch, first, what=part.name, typed=part.typed)
                 prepared = pseudonymise_rows(checked, table.contract, reading.pseudonyms)
-                portion = divide(reading, prepared, source, number)
+                portion = divide_batch(reading, prepared, source, number)
                 yield replace(portion, tally=Tally(read=len(batch)) + portion.tally)
             first += len(batch)
         seen += [source] * (first > 0 and source not in seen)

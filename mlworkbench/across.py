@@ -136,7 +136,7 @@ def _hint(columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Con
     return cause or f"the row has {told}"
 
 
-def _offset(
+def _explain_offset(
     columns: Mapping[str, NDArray[Any]], relation: Relation, contract: Contract, row: int
 ) -> tuple[float | None, str]:
     """Give the offset of a row, and what would explain it."""
@@ -180,7 +180,7 @@ def check_relations(columns: Mapping[str, NDArray[Any]], contract: Contract) -> 
             value = None if column.kind == "time" else columns[column.name][row : row + 1].tolist()[0]
             hint = _hint(columns, relation, contract, row) if place < 100 else ""
             if relation.rule == "offset":
-                value, hint = _offset(columns, relation, contract, row)
+                value, hint = _explain_offset(columns, relation, contract, row)
             faults.append(column.fault(row, relation.text, value, hint, severe=not relation.learned))
     return faults
 

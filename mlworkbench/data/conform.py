@@ -23,10 +23,10 @@ from ..shares import check_shares
 from ..times import TIME_HINT
 
 # %% auto #0
-__all__ = ['check_names', 'check_table', 'Conformed', 'conform']
+__all__ = ['check_column_names', 'check_table_shares', 'Conformed', 'conform']
 
 # %% ../../nbs/data/12_conform.ipynb #012ddaf8
-def check_names(names: Sequence[str], contract: Contract, what: str) -> None:
+def check_column_names(names: Sequence[str], contract: Contract, what: str) -> None:
     """Refuse a source that lacks a declared column or brings one that is not declared.
 
     Raises
@@ -44,7 +44,7 @@ def check_names(names: Sequence[str], contract: Contract, what: str) -> None:
             raise IngestError(f"{what}: column {name!r} is new, the contract does not declare it; {way}")
 
 # %% ../../nbs/data/12_conform.ipynb #2cb51c91
-def check_table(batch: pa.RecordBatch, contract: Contract, what: str) -> None:
+def check_table_shares(batch: pa.RecordBatch, contract: Contract, what: str) -> None:
     """Refuse rows that as a whole are not like those that their contract was learned from.
 
     Parameters
@@ -117,7 +117,7 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
     >>> [fault.row for fault in conform(rows, Contract((Column("delay", "number"),)), "rows").faults]
     [1]
     """
-    check_names(batch.schema.names, contract, what)
+    check_column_names(batch.schema.names, contract, what)
     arrays, faults = [], []
     for column in contract.columns:
         values, misfits = convert(batch.column(column.name), column, what, typed=typed)
@@ -129,7 +129,7 @@ def conform(batch: pa.RecordBatch, contract: Contract, what: str, *, typed: bool
         arrays.append(values)
     told = {(fault.row, fault.column) for fault in faults}
     stored = pa.RecordBatch.from_arrays(arrays, schema=stored_schema(contract))
-    check_table(stored, contract, what)
+    check_table_shares(stored, contract, what)
     faults += [fault for fault in _check_suspects(stored, contract, what) if (fault.row, fault.column) not in told]
     return Conformed(stored, faults)
 
@@ -139,14 +139,14 @@ def _check_suspects(batch: pa.RecordBatch, contract: Contract, what: str) -> Ite
     rows = find_suspects(batch, contract)
     if not rows.size:
         return
-    checked = {column.name: _at(batch.column(column.name), column, rows) for column in contract.columns}
+    checked = {column.name: _take_rows(batch.column(column.name), column, rows) for column in contract.columns}
     for fault in check_columns(checked, contract):
         if fault.row < 0:
             raise IngestError(f"{what}: {fault.line()}")
         yield replace(fault, row=int(rows[fault.row]))
 
 
-def _at(values: pa.Array, column: Column, rows: NDArray[np.int64]) -> NDArray[Any]:
+def _take_rows(values: pa.Array, column: Column, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Give some rows of a column in numpy; a vector's length is that of all rows."""
     if column.kind == "vector":
         return to_checkable(values, column)[rows]

@@ -207,15 +207,15 @@ def describe_first_change(staged: Staged, verdicts: pl.DataFrame, lake: Lake) ->
     if place is None or not verdicts["changed"][place]:
         return ""
     table, rival, taken = staged.reading.table, verdicts["rival"][place], verdicts["append"][place]
-    now, before = _at(staged, place), _named(staged, rival, lake)
-    words = [f"{name} {_shown(table, name, now)}" for name in table.contract.key]
+    now, before = _row_at(staged, place), _named(staged, rival, lake)
+    words = [f"{name} {_show_value(table, name, now)}" for name in table.contract.key]
     for name in [n for n in value_names(table) if now[n] != before.get(n)][:3]:
-        old, new = _shown(table, name, before), _shown(table, name, now)
+        old, new = _show_value(table, name, before), _show_value(table, name, now)
         words.append(f"{name} {old}, now {new}" if taken else f"{name} {old} kept, {new} dropped")
     return ", ".join(words)
 
 
-def _at(staged: Staged, place: int) -> dict[str, Any]:
+def _row_at(staged: Staged, place: int) -> dict[str, Any]:
     """Give the row at a place of the good spool."""
     found: list[dict[str, Any]] = []
     for batch in staged.rows():
@@ -235,7 +235,7 @@ def _named(staged: Staged, name: str, lake: Lake) -> dict[str, Any]:
     return next((frame.row(0, named=True) for frame in found if frame.height), {})
 
 
-def _shown(table: Table, name: str, row: dict[str, Any]) -> str:
+def _show_value(table: Table, name: str, row: dict[str, Any]) -> str:
     """Show one value of a row, short and as a person would write it."""
     value = row.get(name)
     if table.contract.column(name).personal:
@@ -306,7 +306,7 @@ class Decided:
     first_change: str
     warning: str
 
-
+# %% ../../nbs/data/12_decide.ipynb #24da3b48
 def decide(staged: Staged, lakes: Lakes) -> Decided:
     """Say what becomes of the rows that wait, against the tables as they are.
 
@@ -335,9 +335,7 @@ def decide(staged: Staged, lakes: Lakes) -> Decided:
     )
 
 
-def _bad_lines(
-    staged: Staged, tally: Tally, repeats: Spool, quarantine: LakeSnapshot
-) -> tuple[pl.DataFrame, int]:
+def _bad_lines(staged: Staged, tally: Tally, repeats: Spool, quarantine: LakeSnapshot) -> tuple[pl.DataFrame, int]:
     """Give the lines that are new in quarantine and the rows that they speak of, if these are within the limit."""
     reading, batches = staged.reading, chain(staged.bad.batches(), repeats.batches())
     if reading.source.stable:

@@ -38,7 +38,7 @@ def hold(held: Lake, table: Table, rows: Sequence[pl.DataFrame], when: datetime)
     stamped = pl.concat(rows).with_columns(ingested_at=pl.lit(when).cast(pl.Datetime("us", "UTC")))
     new = stamped.select(table.schema.names).with_columns(__same__=_same(table)).unique("__same__", maintain_order=True)
     if held.exists(table.name):
-        known = _typed(held.scan(table.name).collect(), table).select(__same__=_same(table))
+        known = _with_all_columns(held.scan(table.name).collect(), table).select(__same__=_same(table))
         new = new.join(known, on="__same__", how="anti", maintain_order="left")
     fresh = new.drop("__same__").to_arrow().cast(table.schema)
     held.append(table.name, fresh, personal=table.personal, merge=held.exists(table.name))
@@ -51,7 +51,7 @@ def _same(table: Table) -> pl.Expr:
     return pl.struct(list(dict.fromkeys(names))).hash()
 
 
-def _typed(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
+def _with_all_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     """Give held rows the columns that their table has by now; what it got later is missing."""
     blank = pl.DataFrame(table.schema.empty_table())
     later = [pl.lit(None, kind).alias(name) for name, kind in blank.schema.items() if name not in rows.columns]
@@ -63,7 +63,8 @@ def read_due(held: Lake, table: Table, latest: datetime | None) -> pl.DataFrame:
     if not held.exists(table.name):
         return pl.DataFrame(table.schema.empty_table())
     rows = held.scan(table.name)
-    return _typed((rows if latest is None else rows.filter(pl.col("available_at") <= latest)).collect(), table)
+    come = rows if latest is None else rows.filter(pl.col("available_at") <= latest)
+    return _with_all_columns(come.collect(), table)
 
 
 def release(held: Lake, table: Table, latest: datetime | None) -> None:

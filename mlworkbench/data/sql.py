@@ -28,7 +28,7 @@ from .spool import Spool
 from ..errors import IngestError, nearest
 
 # %% auto #0
-__all__ = ['CURSORS', 'write_mark', 'read_mark', 'is_ahead', 'Answer', 'read_answer', 'SqlSource']
+__all__ = ['CURSORS', 'write_mark', 'read_mark', 'is_ahead', 'QueryAnswer', 'read_answer', 'SqlSource']
 
 # %% ../../nbs/data/12_sql.ipynb #346255e8
 CURSORS: Mapping[pa.DataType, type] = {
@@ -86,7 +86,7 @@ def is_ahead(value: object, latest: datetime | None) -> bool:
 
 # %% ../../nbs/data/12_sql.ipynb #bae6794a
 @dataclass(frozen=True)
-class Answer:
+class QueryAnswer:
     """A query's answer on disk.
 
     Attributes
@@ -101,7 +101,7 @@ class Answer:
     fingerprint: str
 
 
-def read_answer(address: Address, question: Question, folder: Path) -> Answer:
+def read_answer(address: Address, question: Question, folder: Path) -> QueryAnswer:
     """Read an answer into a file of a folder that vanishes with the process."""
     with database_rows(address, question, os.environ, folder) as reader:
         spool = Spool(folder, reader.schema)
@@ -111,7 +111,7 @@ def read_answer(address: Address, question: Question, folder: Path) -> Answer:
                 spool.write(batch)
                 for values in batch.columns:
                     digest.update(values_bytes(values))
-    return Answer(spool, digest.hexdigest()[:32])
+    return QueryAnswer(spool, digest.hexdigest()[:32])
 
 # %% ../../nbs/data/12_sql.ipynb #0cfde635
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class SqlSource:
         return hashlib.sha256("\n".join(what).encode()).hexdigest()[:32]
 
     @cached_property
-    def answer(self) -> Answer:
+    def answer(self) -> QueryAnswer:
         """The rows, read at the first use."""
         question = Question(self.query, self.cursor, self._from())
         answer = read_answer(Address(self.url), question, self.folder)

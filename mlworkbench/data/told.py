@@ -44,7 +44,7 @@ class Remarks:
             found[name] = {"values": values, "rows": counts.total(), "share": counts.total() / max(rows, 1)}
         return found
 
-
+# %% ../../nbs/data/12_told.ipynb #c00fa36b
 def find_remarks(
     faults: Iterable[Fault], refused: Collection[int], contract: Contract, positions: Sequence[Any]
 ) -> Remarks:

@@ -238,6 +238,12 @@ def test_what_is_allowed_is_counted_over_the_appended_rows(home):
     assert ingest(table, home=home).allowed == {"flights unknown to the register": 0, "not landed": 0}
 
 
+def test_the_first_row_that_a_rule_flags_is_named_by_its_position_in_the_source(home):
+    usual = Contract((*COLUMNS[:2], Column("delay", "number", upper=60, learned=True)), key=("flight",))
+    table = landings(frame(["A", "B", "C"], [1.0, 2.0, 99.0]), usual, transform=lambda rows: rows.tail(1))
+    assert "row 2, column 'delay'" in next(iter(ingest(table, home, now=NOW).first_flagged.values()))
+
+
 def test_a_columns_words_count_its_flagged_values(home):
     open_category = Column("flight", "category", categories=("A",), allow="flights of other airlines")
     table = landings(frame(["A", "B", "C"]), Contract((open_category, *COLUMNS[1:])))

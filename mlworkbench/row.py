@@ -22,14 +22,14 @@ from .narrow import limits_of
 from .offset import offset
 from .records import make_array
 from .relation import Relation
-from .values import MISSING, read_value
+from .values import MISSING, WHOLE, read_value
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2
 Judge = Callable[[Any], int]
 Breaks = Callable[[Mapping[str, Any]], bool]
 
 # %% auto #0
-__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OWN', 'WHOLE', 'RowCheck']
+__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OWN', 'RowCheck']
 
 # %% ../nbs/08_row.ipynb #1e304275
 def _number_judge(column: Column) -> Judge:
@@ -115,7 +115,7 @@ def _breaks_depends(relation: Relation, contract: Contract) -> Breaks:
 
     return breaks
 
-
+# %% ../nbs/08_row.ipynb #9eefeef2
 def _breaks_offset(relation: Relation, contract: Contract) -> Breaks:
     """Find a clock that is off by an unusual number of minutes."""
     first, second = relation.columns
@@ -158,7 +158,6 @@ BREAKS: dict[str, Callable[[Relation, Contract], Breaks]] = {
 
 # %% ../nbs/08_row.ipynb #0506221a
 OWN = {"number": float, "integer": int, "boolean": bool, "category": str, "text": str}
-WHOLE = 2**63
 
 
 class RowCheck:

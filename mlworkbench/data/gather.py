@@ -35,8 +35,8 @@ from ..pseudonym import Pseudonyms
 
 # %% auto #0
 __all__ = ['Progress', 'SUMMED', 'PARTS', 'SEEN', 'Reading', 'translate_source_errors', 'open_table_source', 'resume_source',
-           'Tally', 'count_bad_rows', 'check_limit', 'Portion', 'divide', 'read_pieces', 'read_portions', 'take_up_due',
-           'waiting_schema', 'Staged', 'stage']
+           'Tally', 'count_bad_rows', 'check_limit', 'Portion', 'divide_batch', 'read_pieces', 'read_portions',
+           'take_up_due', 'waiting_schema', 'Staged', 'stage']
 
 # %% ../../nbs/data/12_gather.ipynb #7a042e3b
 Progress = Callable[[str, int, int | None], None]
@@ -225,8 +225,8 @@ class Portion:
     ahead: pl.DataFrame | None = None
     remarks: Remarks = field(default_factory=Remarks)
 
-
-def divide(reading: Reading, prepared: Prepared, source: str, part: int) -> Portion:
+# %% ../../nbs/data/12_gather.ipynb #1adf8f1c
+def divide_batch(reading: Reading, prepared: Prepared, source: str, part: int) -> Portion:
     """Divide a checked batch."""
     table, batch, positions = reading.table, prepared.batch, prepared.batch.column("source_row")
     severe = [fault for fault in prepared.faults if fault.severe]
@@ -258,7 +258,7 @@ def _late_rows(
     newest = times.filter(pl.Series(good & ~late)).max()
     return late, newest if isinstance(newest, datetime) else None
 
-
+# %% ../../nbs/data/12_gather.ipynb #08a63338
 def _allowed_rows(contract: Contract, prepared: Prepared, come: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     """Say which of the rows that come in a column allows on purpose."""
     found = {}
@@ -304,12 +304,12 @@ def read_portions(reading: Reading) -> Iterator[Portion]:
             else:
                 checked = prepare(batch, first, home=table, what=part.name, typed=part.typed)
                 prepared = pseudonymise_rows(checked, table.contract, reading.pseudonyms)
-                portion = divide(reading, prepared, source, number)
+                portion = divide_batch(reading, prepared, source, number)
                 yield replace(portion, tally=Tally(read=len(batch)) + portion.tally)
             first += len(batch)
         seen += [source] * (first > 0 and source not in seen)
 
-
+# %% ../../nbs/data/12_gather.ipynb #983a34e9
 def take_up_due(reading: Reading, waiting: pl.DataFrame, seen: Sequence[Portion]) -> Iterator[Portion]:
     """Take up rows that were held and whose time has come; those that were read again just now count once."""
     if waiting.is_empty():
@@ -388,7 +388,7 @@ class Staged:
             whole = stamped.append_column("source", sources[part].slice(0, len(batch)))
             yield whole.select(self.reading.table.schema.names)
 
-
+# %% ../../nbs/data/12_gather.ipynb #39518e11
 def stage(reading: Reading, held: Lake, *, progress: Progress | None = None) -> Staged:
     """Read a source once, and let its rows wait, with those held before that are due.
 

@@ -101,7 +101,7 @@ def open_reading(table: Table, lake: Lake, *, home: Home, when: datetime, rows: 
         added=tuple(new_columns(wide, table.contract, stored)),
     )
 
-
+# %% ../../nbs/data/12_ingest.ipynb #b80bb27f
 @dataclass(frozen=True)
 class Committed:
     """What was written.
@@ -181,7 +181,7 @@ def report_committed(committed: Committed, *, seconds: float) -> IngestReport:
         first_flagged={rule: fault.line() for rule, fault in remarks.first.items()},
     )
 
-
+# %% ../../nbs/data/12_ingest.ipynb #9926890e
 def _count_rows(committed: Committed) -> dict[str, int]:
     """Count each row once."""
     tally, verdicts = committed.decided.tally, committed.decided.verdicts

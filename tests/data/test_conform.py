@@ -6,7 +6,6 @@ import pytest
 from mlworkbench.check import check_columns
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.conform import check_table, conform
 from mlworkbench.data.conform import check_table_shares, conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
 from mlworkbench.data.ingest import Table, ingest

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.source import open_source
 from mlworkbench.data.source_protocol import WholeSource, is_source, missing_members
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
-from mlworkbench.home import Home
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 CONTRACT = Contract((Column("number", "integer"), Column("delay", "number", upper=60)), key=("number",))

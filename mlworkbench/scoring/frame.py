@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
-from ..errors import ScoringError
-from ..errors import nearest
+from ..contract import Column, Contract
+from ..core.jsontext import to_plain_list
+from ..errors import ScoringError, nearest
 
 Json = Any  # what json.loads gives
 
@@ -26,16 +25,6 @@ Json = Any  # what json.loads gives
 __all__ = ['Json', 'EDGE', 'FeatureFrame', 'column_array', 'frame_from_columns']
 
 # %% ../../nbs/scoring/30_frame.ipynb #e82ece13
-def _json_value(value: object) -> Json:
-    """Turn one value of a column into what JSON can carry: NaN to None, infinity to text."""
-    if isinstance(value, np.ndarray):
-        return [_json_value(part) for part in value]
-    plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, float) and not math.isfinite(plain):
-        return None if math.isnan(plain) else str(plain)
-    return plain
-
-
 @dataclass(frozen=True, eq=False)
 class FeatureFrame:
     """A model's input: named columns in fixed order, all of one length.
@@ -79,7 +68,7 @@ class FeatureFrame:
 
     def rows(self) -> list[dict[str, Any]]:
         """Give one JSON-ready dict a row: NaN becomes None, an allowed infinity becomes text."""
-        lists = [[_json_value(v) for v in values] for values in self.columns.values()]
+        lists = [to_plain_list(values) for values in self.columns.values()]
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
     @classmethod

@@ -45,7 +45,7 @@ def _sum(counts: dict[str, int]) -> int:
     """Add up feature values over all columns."""
     return sum(counts.values())
 
-
+# %% ../../../nbs/cli/check/01_certify.ipynb #f4f5d302
 def certify(
     version: ServedVersion = "",
     rows: Rows = None,
@@ -61,11 +61,12 @@ def certify(
     model, asked = split_version(here, version)
     opened = open_model(model, here.home, asked)
     named = model in here.settings.models or opened.declaration.get("origin") == "registered"
-    told = {"definition": None if named else example_definition(model), "rows": None if all_ else rows or ROWS}
+    definition, wanted = None if named else example_definition(model), None if all_ else rows or ROWS
     with bar(quiet=json) as report:
-        certificate = make_certificate(opened, here.home, progress=report, **told)
-    answer(certificate.summary, certificate_lines(certificate), as_json=json)
-    if certificate.refusal:
+        certificate = make_certificate(opened, here.home, definition=definition, rows=wanted, progress=report)
+    undecided = [certificate.refusal] if certificate.verdict == "undecided" else []
+    answer(certificate.summary, [*certificate_lines(certificate), *undecided], as_json=json)
+    if certificate.verdict == "refused":
         raise Refused(certificate.refusal)
 
 

@@ -87,7 +87,7 @@ def train(
     answer(facts, [*result_lines(result), *lines, *["now champion"] * facts["promoted"]], as_json=json)
     refuse_version(result, certificate, promote=promote)
 
-
+# %% ../../../nbs/cli/models/02_train.ipynb #a955df6d
 def refuse_version(result: TrainResult, certificate: Certificate | None, *, promote: bool) -> None:
     """Refuse a version whose gates failed, or that was to be promoted and may not be."""
     verdict, kept = result.gates.get("verdict"), "the version is kept and not promoted"
@@ -147,7 +147,7 @@ def register(
         result = make_version(pipeline, table, labels, progress=report, **told)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
-
+# %% ../../../nbs/cli/models/02_train.ipynb #d054cfd1
 def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
     """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa

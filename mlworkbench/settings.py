@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         Address of the lake; empty for a folder of the home.
     contract_flags : str
         What becomes of a row that breaks a learned rule: ``tell``, ``refuse`` the row, or ``off`` says nothing.
-    contract_max_refused : float
+    contract_max_refused, max_refused : float
         Largest share of refused rows, 0 to 1, with which a command still ends well; a text may say ``5 %``.
     ingest_future : str
         What ingest does with rows that become available in the future: hold or take.
@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     def folder(self) -> Path:
         """Folder of settings.ini; the current one where there is no file."""
         return self._folder
+
+    @property
+    def max_refused(self) -> float:
+        """Share of refused rows above which a command ends with exit code 1."""
+        return self.contract_max_refused
 
     @field_validator("online")
     @classmethod

@@ -202,7 +202,7 @@ def refuse_many(here: Context, scored: int, rejected: int) -> None:
     Refused
         If their share is larger than ``[contract] max_refused``.
     """
-    share, allowed = rejected / max(scored + rejected, 1), here.settings.contract_max_refused
+    share, allowed = rejected / max(scored + rejected, 1), here.settings.max_refused
     if share > allowed:
         got = f"{rejected:,} of {scored + rejected:,} rows ({share:.1%})"
         way = "the output is kept; correct the source, or raise [contract] max_refused"

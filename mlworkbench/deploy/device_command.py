@@ -19,8 +19,7 @@ from .device import open_export
 from .device import score_source
 from .device_files import fingerprint
 from .device_files import source_name
-from ..errors import DeploymentError
-from ..errors import WorkbenchError
+from ..errors import DeploymentError, WorkbenchError, exit_code_of
 
 # %% auto #0
 __all__ = ['main']
@@ -39,7 +38,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     Returns
     -------
     int
-        0 done; 2 wrong usage or bad input, with one line on standard error.
+        0 done; 2 wrong usage or bad input, 75 try again, with one line on standard error.
     """
     parser = argparse.ArgumentParser(prog="score.py", description="Score events on this device.")
     parser.add_argument("file", help="events: JSON lines, or CSV (.csv); - for JSON lines from standard input")
@@ -55,7 +54,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         report = score_source(replace(version, flags=flags), data, Path(asked.out), name=asked.file, source=source)
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return exit_code_of(error)
     print(json.dumps(asdict(report)) if asked.json else _told(report))
     if report.flags:
         print(report.flags, file=sys.stderr)

@@ -324,7 +324,7 @@ def test_a_pipe_that_has_a_path_is_a_stream_too(device: Path, tmp_path: Path) ->
 
 
 def test_the_command_of_the_workbench_passes_the_name_on(device: Path, tmp_path: Path) -> None:
-    edge_score(str(device), str(tmp_path / "e.jsonl"), out=str(tmp_path / "p.jsonl"), name="till_7")
+    edge_score(str(device), str(tmp_path / "e.jsonl"), out=str(tmp_path / "p.jsonl"), source="till_7")
     assert all(line["log"]["request_id"].startswith("till_7-") for line in lines(tmp_path / "p.jsonl"))
 
 

@@ -76,7 +76,7 @@ def last_basis(history: Sequence[Mapping[str, Any]], alias: str) -> str:
     """Give the basis of an alias's newest move."""
     return str(next((line["basis"] for line in reversed(history) if line["alias"] == alias), ""))
 
-
+# %% ../../../nbs/cli/models/03_models.ipynb #ff3bca25
 def rollback(model: Model = "", why: Why = "", override: Override = "", json: Json = False) -> None:
     """Go back to the champion before the present one."""
     here = open_context()

@@ -66,7 +66,7 @@ def test_a_command_without_any_row_is_no_matter_of_shares(workbench):
 @pytest.mark.parametrize(("text", "share"), [("0", 0.0), ("5 %", 0.05), ("0.25", 0.25), ("100%", 1.0)])
 def test_the_share_is_a_number_or_percent(workbench, text, share):
     allow(text)
-    assert load_settings().contract_max_refused == pytest.approx(share)
+    assert load_settings().max_refused == pytest.approx(share)
     refuse_many(Context(load_settings(), open_context().home), scored=1 - share, rejected=share)
 
 

@@ -246,7 +246,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _refuse(error, words, debug="--debug" in arguments)
 
-
+# %% ../../nbs/cli/04_app.ipynb #52db3031
 def _stopped() -> int:
     """Say that a person stopped the command, and give the exit code for it."""
     typer.echo("stopped", err=True)

@@ -190,7 +190,7 @@ def old_copies(folder: Path) -> dict[str, str]:
             found[path] = text
     return found
 
-
+# %% ../../nbs/cli/03_scaffold.ipynb #57c871f5
 def refresh_workbench(folder: Path) -> tuple[list[str], list[str]]:
     """Write the old copies of a workbench again.
 

@@ -46,6 +46,7 @@ def _sum(counts: dict[str, int]) -> int:
     return sum(counts.values())
 
 
+# %% ../../../nbs/cli/check/01_certify.ipynb #f4f5d302
 def certify(
     version: ServedVersion = "",
     rows: Rows = None,
@@ -59,13 +60,14 @@ def certify(
     refuse_beside("--all", {"--rows": rows} if all_ else {})
     here = open_context()
     model, asked = split_version(here, version)
-    opened = open_model(model, asked, home=here.home)
+    opened = open_model(model, here.home, asked)
     named = model in here.settings.models or opened.declaration.get("origin") == "registered"
-    told = {"definition": None if named else example_definition(model), "rows": None if all_ else rows or ROWS}
+    definition, wanted = None if named else example_definition(model), None if all_ else rows or ROWS
     with bar(quiet=json) as report:
-        certificate = make_certificate(opened, home=here.home, progress=report, **told)
-    answer(certificate.summary, certificate_lines(certificate), as_json=json)
-    if certificate.refusal:
+        certificate = make_certificate(opened, here.home, definition=definition, rows=wanted, progress=report)
+    undecided = [certificate.refusal] if certificate.verdict == "undecided" else []
+    answer(certificate.summary, [*certificate_lines(certificate), *undecided], as_json=json)
+    if certificate.verdict == "refused":
         raise Refused(certificate.refusal)
 
 

@@ -114,7 +114,7 @@ def get(
         store.close()
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
 
-
+# %% ../../../nbs/cli/data/02_features.ipynb #c7bb1aef
 def look_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dict[str, Any]:  # noqa: ANN401, RUF100
     """Values of one view for one key as of a time, by output column."""
     import time
@@ -131,7 +131,7 @@ def look_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dic
     found = store.lookup([view], columns, np.array([moment], dtype=np.int64))
     return {name: values.tolist()[0] for name, values in found.items()}
 
-
+# %% ../../../nbs/cli/data/02_features.ipynb #a281d8a7
 def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
     """Say how far the store has come with a view; empty where it has not begun."""
     from mlworkbench.contract import format_time
@@ -192,6 +192,7 @@ def check_lines(model: str, found: FeatureCheck) -> list[str]:
     return [told, *text_table(rows), *late, *map(str, found.first)]
 
 
+# %% ../../../nbs/cli/data/02_features.ipynb #a7bfbe17
 def check(
     model: Model = "",
     rows: Rows = None,
@@ -209,19 +210,17 @@ def check(
     if not definition.time_views:
         answer({"model": definition.name, "views": {}}, [f"{definition.name}: no views"], as_json=json)
         return
-    lake = Lake(here.home.lake)
-    requests = view_requests(definition, home=here.home, rows=None if all_ else rows or SAMPLE)
+    requests = view_requests(definition, here.home, rows=None if all_ else rows or SAMPLE)
     store = open_online_store(here)
     try:
-        found = check_views(requests, definition.time_views, lake, store, personal=definition.personal)
+        found = check_views(requests, definition.time_views, Lake(here.home.lake), store, personal=definition.personal)
     finally:
         store.close()
     facts = {"model": definition.name, **asdict(found), "mismatches": found.mismatches}
     answer(facts, check_lines(definition.name, found), as_json=json)
     if found.mismatches:
-        rule = "the online store must answer as the lake does"
-        way = "remove the online store and materialize again"
-        raise Refused(f"features of {definition.name}: {rule}; got {found.first[0]}; {way}")
+        said = f"the online store must answer as the lake does; got {found.first[0]}"
+        raise Refused(f"features of {definition.name}: {said}; remove the online store and materialize again")
 
 # %% ../../../nbs/cli/data/02_features.ipynb #53f5547b
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:

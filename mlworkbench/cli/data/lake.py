@@ -60,7 +60,7 @@ def describe_table(lake: Lake, name: str) -> dict[str, Any]:
     counted = {"version": table.version(), "rows": rows, "files": len(sizes), "bytes": sum(sizes)}
     return {"table": name, **counted, "bytes_there": there}
 
-
+# %% ../../../nbs/cli/data/03_lake.ipynb #6b6696ae
 def history(name: Name, at: At = "", json: Json = False) -> None:
     """Show a table's versions: when, if readable, and for whom."""
     from datetime import datetime
@@ -105,7 +105,7 @@ def compact(table: Tables = None, json: Json = False) -> None:
             done.append(join(lake, name))
     answer({"tables": [asdict(one) for one in done]}, list(care_lines(done)), as_json=json)
 
-
+# %% ../../../nbs/cli/data/03_lake.ipynb #5ad7f9ac
 def vacuum(
     table: Tables = None,
     hours: Annotated[int, typer.Option("--hours", min=0, help="Keep files that went out of use since then.")] = 168,
@@ -172,7 +172,7 @@ def lineage(
     facts = {"model": definition.name, "version": found.version, "rows": traced}
     answer(facts, [line for one in traced for line in lineage_lines(one)], as_json=json)
 
-
+# %% ../../../nbs/cli/data/03_lake.ipynb #f871faa7
 def lineage_lines(facts: dict[str, Any]) -> Iterator[str]:
     """Lay out one training row for a person."""
     yield f"training row {facts['row']}"

@@ -88,6 +88,7 @@ def train(
     refuse_version(result, certificate, promote=promote)
 
 
+# %% ../../../nbs/cli/models/02_train.ipynb #a955df6d
 def refuse_version(result: TrainResult, certificate: Certificate | None, *, promote: bool) -> None:
     """Refuse a version whose gates failed, or that was to be promoted and may not be."""
     verdict, kept = result.gates.get("verdict"), "the version is kept and not promoted"
@@ -115,7 +116,7 @@ def certify_trained(here: Context, definition: ModelDefinition, tag: str, report
     from mlworkbench.operate.certificate import certify
 
     version = open_registry(here).open(definition.name, tag, trusted=here.settings.trusted_types)
-    return certify(version, home=here.home, definition=definition, progress=report)
+    return certify(version, here.home, definition=definition, progress=report)
 
 # %% ../../../nbs/cli/models/02_train.ipynb #7c3856ac
 def register(
@@ -147,7 +148,7 @@ def register(
         result = make_version(pipeline, table, labels, progress=report, **told)
     answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
 
-
+# %% ../../../nbs/cli/models/02_train.ipynb #d054cfd1
 def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
     """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa

@@ -58,7 +58,7 @@ def stream(
     with contextlib.redirect_stdout(sys.stderr if out == STANDARD else sys.stdout):
         answer({"model": chosen, **asdict(found)}, stream_lines(found), as_json=json)
 
-
+# %% ../../../nbs/cli/serve/02_stream.ipynb #c92b08b3
 def stream_lines(report: StreamReport) -> list[str]:
     """Say what was streamed."""
     where = "standard output" if report.out == STANDARD else report.out

@@ -241,7 +241,7 @@ def test_what_is_allowed_is_counted_over_the_appended_rows(home):
 def test_the_first_row_that_a_rule_flags_is_named_by_its_position_in_the_source(home):
     usual = Contract((*COLUMNS[:2], Column("delay", "number", upper=60, learned=True)), key=("flight",))
     table = landings(frame(["A", "B", "C"], [1.0, 2.0, 99.0]), usual, transform=lambda rows: rows.tail(1))
-    assert "row 2, column 'delay'" in next(iter(ingest(table, home, now=NOW).first_flagged.values()))
+    assert "row 2, column 'delay'" in next(iter(ingest(table, home=home, now=NOW).first_flagged.values()))
 
 
 def test_a_columns_words_count_its_flagged_values(home):

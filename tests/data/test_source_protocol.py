@@ -62,10 +62,10 @@ def delays(queue, contract=CONTRACT):
 
 def test_an_incremental_source_of_ones_own_is_read_from_its_mark_on(tmp_path):
     home, queue = Home.open(tmp_path / "home"), Queue([(0, 3.0), (1, 999.0)])
-    first = ingest(delays(queue), home, now=NOON)
+    first = ingest(delays(queue), home=home, now=NOON)
     queue.messages.append((2, 4.0))
-    second = ingest(delays(queue), home, now=NOON)
-    again = ingest(delays(queue), home, now=NOON)
+    second = ingest(delays(queue), home=home, now=NOON)
+    again = ingest(delays(queue), home=home, now=NOON)
     assert [(r.read, r.appended, r.quarantined) for r in (first, second, again)] == [(2, 1, 1), (1, 1, 0), (0, 0, 0)]
     assert Lake(home.lake).read("delays")["number"].sort().to_list() == [0, 2]
 
@@ -73,10 +73,10 @@ def test_an_incremental_source_of_ones_own_is_read_from_its_mark_on(tmp_path):
 def test_its_rows_need_a_key_and_its_cursor_names_nobody(tmp_path):
     home, queue = Home.open(tmp_path / "home"), Queue([(0, 3.0)])
     with pytest.raises(IngestError, match="rows of a query are known by the contract's key"):
-        ingest(delays(queue, Contract(CONTRACT.columns)), home, now=NOON)
+        ingest(delays(queue, Contract(CONTRACT.columns)), home=home, now=NOON)
     hidden = Contract((Column("number", "integer", personal=True), CONTRACT.columns[1]), key=("number",))
     with pytest.raises(IngestError, match="cursor 'number' must not be personal"):
-        ingest(delays(queue, hidden), home, now=NOON)
+        ingest(delays(queue, hidden), home=home, now=NOON)
 
 
 def test_what_lacks_a_member_is_refused_by_the_name_of_it():

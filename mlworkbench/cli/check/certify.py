@@ -60,11 +60,11 @@ def certify(
     refuse_beside("--all", {"--rows": rows} if all_ else {})
     here = open_context()
     model, asked = split_version(here, version)
-    opened = open_model(model, here.home, asked)
+    opened = open_model(model, asked, home=here.home)
     named = model in here.settings.models or opened.declaration.get("origin") == "registered"
     definition, wanted = None if named else example_definition(model), None if all_ else rows or ROWS
     with bar(quiet=json) as report:
-        certificate = make_certificate(opened, here.home, definition=definition, rows=wanted, progress=report)
+        certificate = make_certificate(opened, home=here.home, definition=definition, rows=wanted, progress=report)
     undecided = [certificate.refusal] if certificate.verdict == "undecided" else []
     answer(certificate.summary, [*certificate_lines(certificate), *undecided], as_json=json)
     if certificate.verdict == "refused":

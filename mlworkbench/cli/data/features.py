@@ -210,7 +210,7 @@ def check(
     if not definition.time_views:
         answer({"model": definition.name, "views": {}}, [f"{definition.name}: no views"], as_json=json)
         return
-    requests = view_requests(definition, here.home, rows=None if all_ else rows or SAMPLE)
+    requests = view_requests(definition, home=here.home, rows=None if all_ else rows or SAMPLE)
     store = open_online_store(here)
     try:
         found = check_views(requests, definition.time_views, Lake(here.home.lake), store, personal=definition.personal)

@@ -116,7 +116,7 @@ def certify_trained(here: Context, definition: ModelDefinition, tag: str, report
     from mlworkbench.operate.certificate import certify
 
     version = open_registry(here).open(definition.name, tag, trusted=here.settings.trusted_types)
-    return certify(version, here.home, definition=definition, progress=report)
+    return certify(version, home=here.home, definition=definition, progress=report)
 
 # %% ../../../nbs/cli/models/02_train.ipynb #7c3856ac
 def register(

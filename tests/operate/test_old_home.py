@@ -21,15 +21,18 @@ from mlworkbench.deploy.batch import batch_requests, score_batch
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
+from mlworkbench.errors import UserCodeError
 from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_labels
 from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.view import Total
 from mlworkbench.home import Home
 from mlworkbench.operate.certificate import verify_certificate
 from mlworkbench.operate.passport import passport
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.operate.runs import list_runs
+from mlworkbench.scoring.code import load_code
 from mlworkbench.scoring.registry import Registry
 
 PACKED = Path(__file__).parents[1] / "old_home" / "home.tar.gz"
@@ -160,6 +163,17 @@ def test_an_altered_certificate_is_still_found(home: Home) -> None:
     path = home.path / record.file
     path.write_text(path.read_text().replace('"rows": 139', '"rows": 138'))
     assert verify_certificate(path, home)[0] == "altered"
+
+
+def test_a_kept_source_finds_at_the_door_what_left_its_module(tmp_path: Path) -> None:
+    (tmp_path / "rides.py").write_text(
+        "from mlworkbench.an_older_place import AsOfView, Total\n\n\ndef kept(km):\n    return Total\n"
+    )
+    (kept,) = load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
+    assert kept.function([]) is Total
+    (tmp_path / "rides.py").write_text("from mlworkbench.an_older_place import Nothing\n")
+    with pytest.raises(UserCodeError, match=r"cannot import name 'Nothing' from 'mlworkbench.an_older_place'.*retrain"):
+        load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
 
 
 def test_history_runs_and_passports_can_be_read(home: Home) -> None:

@@ -2,13 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint types notebooks benchmark readme
+SINCE ?= HEAD
+# two processes with two threads each wait for each other in loops on two cores
+test check test-long notebooks: export OMP_NUM_THREADS = 1
+
+.PHONY: demo test check test-long lint types notebooks benchmark readme
 
 demo: .venv/installed
 	$(BIN)/mlworkbench demo
 
-test: lint types notebooks
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/installed
+	$(MAKE) --jobs 3 --output-sync=target lint types notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: .venv/installed # in a minute: lint, types, laws, and the tests of what was changed (SINCE=main: on a branch)
+	$(MAKE) --jobs 2 --output-sync=target lint types
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not system' tests/test_house.py $$($(BIN)/python .ci/changed.py $(SINCE))
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..contract import Contract
 from ..errors import VersionError
+from .code import source_digest
 from .files import MEASURED, forged, json_digest, read_document
 
 # %% auto #0
@@ -41,8 +42,8 @@ def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, 
         If one of them is forged.
     """
     declaration, contracts = read_document(folder, "declaration.json"), read_document(folder, "contract.json")
-    measured = {*MEASURED, *(manifest.get("measured") or ())}
-    declared = {name: value for name, value in declaration.items() if name not in measured}
+    outside = {*MEASURED, *(manifest.get("measured") or ()), *(["scorer"] if manifest["format"] > 1 else [])}
+    declared = {name: value for name, value in declaration.items() if name not in outside}
     for name, value in (("declaration", declared), ("contract", contracts)):
         if json_digest(value) != manifest["parts"][name]:
             rule = f"{name}.json was altered: it is not the one of its content id"
@@ -57,6 +58,8 @@ def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, 
 def check_parts(folder: Path, manifest: Mapping[str, Any], *, sealed: bool) -> None:
     """Hold code and pipeline against the content id; a pipeline under a seal was held against it before."""
     code = {name: digest for name, digest in manifest["files"].items() if name.startswith("code/")}
+    if manifest["format"] > 1:
+        code = {name: source_digest((folder / name).read_bytes()) for name in code}
     found = {"code": json_digest(code)}
     if not sealed:
         from mlworkbench.scoring.archive import check_archive

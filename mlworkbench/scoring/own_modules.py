@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ScoringError, UserCodeError, VersionError, user_frame
-from .code import own_source, source_of
+from .code import import_kept, own_source, source_of
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'MOST', 'imported_names', 'own_modules', 'load_modules', 'installed_helpers', 'check_helpers']
@@ -142,7 +142,7 @@ class _Kept:
         package = str((globals or {}).get("__package__") or "")
         absolute = importlib.util.resolve_name("." * level + name, package) if level else name
         if absolute not in self.names:
-            return builtins.__import__(name, globals, locals, fromlist, level)
+            return import_kept(name, globals, locals, fromlist, level)
         parts = absolute.split(".")
         chain = [self.load(".".join(parts[: end + 1])) for end in range(len(parts))]
         for outer, inner, part in zip(chain, chain[1:], parts[1:], strict=False):

@@ -187,7 +187,7 @@ class ReferenceScorer:
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score every row; see `answer`."""
-        return self.answer(frame)[0]
+        return self._scored(frame)[0]
 
     def answer(self, frame: FeatureFrame) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
         """Score every row, and decide it where scores alone do not.
@@ -210,16 +210,20 @@ class ReferenceScorer:
         UserCodeError
             If the user's own transformer raises; names file, line and row.
         """
+        scores, raw = self._scored(frame)
+        return scores, self._decided(frame, raw) if len(frame) else None
+
+    def _scored(self, frame: FeatureFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Score every row; with what the pipeline's method gave."""
         if not len(frame):
-            return np.empty((0, len(self.classes)) if self.task == "multiclass" else 0), None
+            return np.empty((0, len(self.classes)) if self.task == "multiclass" else 0), np.empty(0)
         method = response_method(self.pipeline, self.task)
         raw = np.asarray(self._call(method, frame), dtype=np.float64)
-        scores = finite_scores(self._oriented(raw, method))
-        return scores, self._decided(frame, raw, method)
+        return finite_scores(self._oriented(raw, method)), raw
 
-    def _decided(self, frame: FeatureFrame, raw: NDArray[np.float64], method: str) -> NDArray[np.object_] | None:
+    def _decided(self, frame: FeatureFrame, raw: NDArray[np.float64]) -> NDArray[np.object_] | None:
         """Decide by the largest of what was asked already, or by the pipeline's own `predict`."""
-        rule = self.decision or {}
+        rule, method = self.decision or {}, response_method(self.pipeline, self.task)
         if rule.get("rule") == "predict" or rule.get("of", method) != method:
             return self.predict(frame)
         if rule.get("rule") != "argmax":

@@ -143,28 +143,17 @@ def test_an_unknown_model_or_version_is_refused_in_one_line(workshop) -> None:
             pytest.fail("it started")
 
 
-def test_a_service_with_views_reads_the_online_store(workshop) -> None:
+def test_a_service_with_views_reads_the_store_and_leaves_nothing_when_its_block_ends_by_an_error(workshop) -> None:
     asked = {"trip": "T1", "origin": "JFK", "asked": "2013-10-01T18:00:00Z", "distance": 500}
-    with start_service("delays", home=workshop.home) as running:
-        assert ask(running, "/score", json.dumps(asked).encode(), **{"X-Request-Id": "views"})[0] == 200
-    log = read_log(workshop.home.log("delays"), deployment="realtime")
-    assert [json.loads(f)["wind"] for f, r in log.select("features", "request_id").rows() if r == "views"] == [12.0]
-
-
-def test_nothing_is_left_when_the_block_ends_by_an_error(workshop) -> None:
     processes: list[psutil.Process] = []
-    with pytest.raises(ZeroDivisionError), start_service("birds", home=workshop.home) as running:
+    with pytest.raises(ZeroDivisionError), start_service("delays", home=workshop.home) as running:
+        assert ask(running, "/score", json.dumps(asked).encode(), **{"X-Request-Id": "views"})[0] == 200
         processes += family(running)
         _ = 1 / 0
     assert len(processes) == 2 and gone(processes)
     assert free_port(running.port) == running.port
-
-
-def test_workers_end_when_their_supervisor_is_killed(workshop) -> None:
-    with start_service("birds", home=workshop.home) as running:
-        processes = family(running)
-        running.process.kill()
-        assert gone(processes)
+    log = read_log(workshop.home.log("delays"), deployment="realtime")
+    assert [json.loads(f)["wind"] for f, r in log.select("features", "request_id").rows() if r == "views"] == [12.0]
 
 
 def test_a_service_ends_when_its_starter_is_killed(workshop) -> None:
@@ -245,3 +234,10 @@ def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
 
 def test_the_service_comes_with_the_package() -> None:
     assert {"service.py", "README.md", "bentofile.yaml"} <= {path.name for path in service_folder().iterdir()}
+
+
+def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:
+    """The last of this file: the service that its tests share is gone after it."""
+    processes = family(service)
+    service.process.kill()
+    assert gone(processes)

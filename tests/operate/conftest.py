@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     opened = Home.open(tmp_path / "home")
     monkeypatch.setenv("MLWORKBENCH_HOME", str(opened.path))
     return opened
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Home, Callable[[], None]], None]:
+    """Fill a home and its model store as the first test that asked for it by this name did; others get a copy."""
+    made: dict[str, Path] = {}
+
+    def fill(name: str, home: Home, make: Callable[[], None]) -> None:
+        if name not in made:
+            make()
+            made[name] = tmp_path_factory.mktemp(name)
+            for part in ("home", "bentoml"):
+                shutil.copytree(home.path.parent / part, made[name] / part)
+        else:
+            shutil.copytree(made[name], home.path.parent, dirs_exist_ok=True)
+
+    return fill
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -77,11 +78,13 @@ FAR = RowFunction(far)
 
 
 @pytest.fixture
-def trained(home: Home) -> Version:
-    weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
-    version = Registry(home).open("late", train(definition(), home=home).tag)
-    bring_up(version, home=home)
-    return version
+def trained(home: Home, made_once: Callable[..., None]) -> Version:
+    def make() -> None:
+        weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
+        bring_up(Registry(home).open("late", train(definition(), home).tag), home)
+
+    made_once("live", home, make)
+    return Registry(home).open("late")
 
 
 def ask(version: Version, home: Home, *, at: datetime, logged: datetime, name: str = "one") -> None:

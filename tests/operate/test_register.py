@@ -21,10 +21,11 @@ import mlworkbench
 from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.path import request_columns
-from mlworkbench.errors import DefinitionError, IngestError
+from mlworkbench.errors import DefinitionError, IngestError, ScoringError
 from mlworkbench.operate.register import named_rows, register
 from mlworkbench.operate.training import definition_of
 from mlworkbench.pseudonym import open_pseudonyms
+from mlworkbench.scoring import proof
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict
 
@@ -68,6 +69,22 @@ def test_rows_and_labels_are_kept_in_the_lake_once(home) -> None:
     kept = Lake(home.lake).read("late_rows")
     assert kept.columns == ["distance", "carrier", "late"]
     assert kept.height == 60
+
+
+def test_a_version_that_keeps_its_other_scorer_says_so(home, monkeypatch) -> None:
+    X, y = rows()
+    kept = {"name": "late", "deployments": ("one_off", "batch"), "home": home}
+    with monkeypatch.context() as patch:
+        patch.setattr(proof, "compile_scorer", lambda _: raise_missing())
+        first = register(boosting(X, y), X, y, **kept)
+    again = register(boosting(X, y), X, y, **kept)
+    assert (first.tag, first.notes) == (again.tag, ())
+    assert "it keeps its reference scorer, a compiled one was made now" in again.line
+    assert Registry(home).open("late").scorer.kind == "reference"
+
+
+def raise_missing() -> None:
+    raise ScoringError("onnxruntime is missing")
 
 
 def test_the_facade_opens_the_home_that_settings_name(home) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,10 +93,7 @@ def miles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RowFuncti
 
 
 @pytest.fixture
-def definition(home: Home, miles: RowFunction) -> ModelDefinition:
-    lake = Lake(home.lake)
-    lake.append("weather", weather(np.random.default_rng(1).uniform(0, 30, 30).round(2).tolist()).to_arrow())
-    lake.append("arrivals", arrivals().to_arrow())
+def definition(miles: RowFunction) -> ModelDefinition:
     views = (
         AsOfView("weather", "weather", ("place",), {"wind": "number"}, ttl=timedelta(hours=3)),
         WindowView(
@@ -123,8 +120,15 @@ def definition(home: Home, miles: RowFunction) -> ModelDefinition:
 
 
 @pytest.fixture
-def version(definition: ModelDefinition, home: Home) -> Version:
-    return Registry(home).open("late", train(definition, home=home).tag)
+def version(definition: ModelDefinition, home: Home, made_once: Callable[..., None]) -> Version:
+    def make() -> None:
+        lake = Lake(home.lake)
+        lake.append("weather", weather(np.random.default_rng(1).uniform(0, 30, 30).round(2).tolist()).to_arrow())
+        lake.append("arrivals", arrivals().to_arrow())
+        train(definition, home)
+
+    made_once("replay", home, make)
+    return Registry(home).open("late")
 
 
 def in_a_file(version: Version, home: Home, tmp_path: Path, rows: pl.DataFrame | None = None) -> None:

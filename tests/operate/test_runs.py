@@ -82,13 +82,15 @@ def test_a_kernel_killed_by_kill_9_is_a_failed_run(home, page, finish) -> None:
 
 @pytest.mark.system
 def test_a_run_past_its_limit_is_stopped_with_its_kernel(home, page, finish) -> None:
-    began = time.monotonic()
-    failed = run_notebook(page("slow", SLEEP, finish), {"model": "flights", "run_id": "s"}, home=home, seconds=8)
-    assert time.monotonic() - began < 25
-    assert failed.state == "failed"
-    assert "passed the limit of 8 s" in failed.error
+    path = page("slow", SLEEP, finish)
+    for limit in (8, 45):  # a busy machine may not have started the kernel after 8 s
+        failed = run_notebook(path, {"model": "flights", "run_id": f"s{limit}"}, home, seconds=limit)
+        assert failed.state == "failed"
+        assert f"passed the limit of {limit} s" in failed.error
+        if "before the first cell" not in failed.error:
+            break
     assert "code cell 3" in failed.error
-    assert gone(kernel_of(home.runs("flights") / "s"), seconds=2)
+    assert gone(kernel_of(home.runs("flights") / f"s{limit}"), seconds=2)
 
 
 @pytest.mark.system

@@ -98,9 +98,9 @@ def definition(folder):
 
 
 @pytest.fixture
-def trained(definition, home):
-    result = train(definition, home=home)
-    return Registry(home).open(definition.name, result.tag)
+def trained(definition, home, made_once):
+    made_once("taught", home, lambda: train(definition, home))
+    return Registry(home).open(definition.name)
 
 
 def file_of(folder, fingerprint):

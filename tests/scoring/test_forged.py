@@ -42,7 +42,7 @@ ROWS = np.random.default_rng(0).normal(size=(80, 3))
 SIDES = (ROWS[:, 0] > 0) * 1
 
 HONEST = {
-    "forest": RandomForestClassifier(3, max_depth=3),
+    "forest": RandomForestClassifier(3, max_depth=3, random_state=0),
     "behind more columns": make_pipeline(PolynomialFeatures(3), DecisionTreeClassifier(max_depth=4)),
     "boosted": GradientBoostingRegressor(n_estimators=3),
     "histograms": HistGradientBoostingClassifier(max_iter=3, categorical_features=[2]),

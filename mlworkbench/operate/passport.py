@@ -37,7 +37,7 @@ from .parting import steps_of
 from .replay import environment_differences
 from .replay import opened
 from .replay import replay_log
-from ..scoring.code import source_of
+from ..scoring.code import source_digest, source_of
 from ..scoring.version import Version
 from ..times import format_time
 
@@ -143,7 +143,7 @@ def _function(function: RowFunction, entry: Mapping[str, Any], version: Version)
     """Describe one row function."""
     path = source_of(entry["module"])
     kept = (version.folder / entry["file"]).read_bytes()
-    here = "absent" if path is None else "same" if path.read_bytes() == kept else "edited"
+    here = "absent" if path is None else "same" if source_digest(path.read_bytes()) == source_digest(kept) else "edited"
     code = {"sha256": version.manifest["files"][entry["file"]], "here": here}
     return {"name": function.name, "module": entry["module"], "inputs": list(function.inputs), **code}
 

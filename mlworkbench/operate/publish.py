@@ -24,7 +24,7 @@ from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version
 from ..scoring.deciding import Ruling, settle
 from ..scoring.decision import decide
-from ..scoring.files import read_manifest
+from ..scoring.files import read_document, read_manifest
 from ..scoring.frame import FeatureFrame
 from ..scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method, tuned_rule
 from ..scoring.registry import Registry
@@ -281,7 +281,16 @@ class TrainResult:
         return {**outcome, "created": self.created, "rows": self.rows, "reports": {"card": self.folder / "card.md"}}
 
 
-def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], anchoring: Anchoring) -> TrainResult:
+def _kept_scorer(built: Path, stored: Path) -> list[str]:
+    """Say so where the version is there already and answers by the other kind of scorer."""
+    made, kept = (read_document(folder, "declaration.json")["scorer"] for folder in (built, stored))
+    way_out = "remove it and repeat to have the other"
+    return [] if made == kept else [f"it keeps its {kept} scorer, a {made} one was made now; {way_out}"]
+
+
+def publish(
+    home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int], anchoring: Anchoring
+) -> TrainResult:
     """Build a version, hold it against the pipeline itself, and add it to the registry.
 
     Parameters
@@ -313,8 +322,9 @@ def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], a
         gates = anchor_version(own, folder, anchoring, fields)
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))
-    place = registry.folder(model, tag)
-    facts: dict[str, Any] = {"rows": dict(rows), "notes": tuple(fields.get("notes", ()))}
+        place = registry.folder(model, tag)
+        notes = (*fields.get("notes", ()), *_kept_scorer(folder, place))
+    facts: dict[str, Any] = {"rows": dict(rows), "notes": notes}
     facts["anchor"] = anchor_of(read_manifest(place))
     return TrainResult(tag, content, dict(fields["metrics"]), gates, tag not in before, place, **facts)
 

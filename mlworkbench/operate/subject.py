@@ -20,6 +20,7 @@ from ..deploy.table import request_of_table
 from ..deploy.table import require_columns
 from ..deploy.table import without_names
 from .assembly import sample_rows
+from ..scoring.code import source_digest
 from ..scoring.definition import ModelDefinition
 from ..scoring.evidence import ROWS
 from ..scoring.files import environment
@@ -68,7 +69,7 @@ def package_digest() -> str:
     """Hash the source files of this package."""
     root = Path(str(resources.files("mlworkbench")))
     paths = sorted(path for path in root.rglob("*.py") if "templates" not in path.parts)
-    return json_digest({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})
+    return json_digest({str(path.relative_to(root)): source_digest(path.read_bytes()) for path in paths})
 
 
 def certificate_hashes(version: Version, asked: pl.DataFrame, lake: Mapping[str, int]) -> dict[str, str]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..contract import Contract
 from ..core.files import write_synced
 from ..errors import ScoringError
 from ..features.view import RowFunction, View, declaration_of
-from .code import collect_code
+from .code import collect_code, source_digest
 from .deciding import Ruling, settle
 from .decision import DEPENDS, class_names, scale_of, tolerance_of
 from .dump import array_digest, dump_bytes, dump_digest, load_pipeline, named_modules
@@ -240,18 +239,18 @@ def build_version(folder: Path, **fields: Field) -> str:
     scorer = ReferenceScorer(pipeline, parts.frame, parts.task, list(parts.classes), **fields)
     asked = (scorer, parts.golden[2], parts.training)
     compiled, proof = parts.proved or compile_proved(*asked, threshold=ruling.threshold)
-    declared = _declaration(parts, functions, {**ruling.fields, "scorer": (compiled or scorer).kind})
+    declared = _declaration(parts, functions, ruling.fields)
     measured = _measure(parts, [scorer, compiled] if compiled else [scorer], declared)
     contracts = _contracts(parts)
     identity = {
         "pipeline": dump_digest(data),
         "declaration": json_digest(declared),
         "contract": json_digest(contracts),
-        "code": json_digest({name: hashlib.sha256(source).hexdigest() for name, source in code.items()}),
+        "code": json_digest({name: source_digest(source) for name, source in code.items()}),
         "training": fingerprint(parts.training, parts.labels),
     }
     golden = _golden(parts, declared["golden_request"], scorer)
-    facts = {**declared, **measured, "predict_differs": ruling.differs}
+    facts = {**declared, **measured, "predict_differs": ruling.differs, "scorer": (compiled or scorer).kind}
     documents = {"declaration.json": facts, "contract.json": contracts}
     files = scorer_files(compiled) if compiled else {}
     _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})

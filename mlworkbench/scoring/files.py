@@ -27,7 +27,7 @@ from ..errors import VersionError
 from ..faults import shorten
 
 # %% auto #0
-__all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'LARGEST', 'json_text', 'json_digest', 'content_id',
+__all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'FORMAT', 'LARGEST', 'json_text', 'json_digest', 'content_id',
            'environment', 'file_digests', 'amend_version', 'write_manifest', 'read_document', 'forged', 'read_manifest',
            'verify_files']
 
@@ -36,6 +36,7 @@ MANIFEST = "manifest.json"
 VERSION_FILES = ("pipeline.skops", "declaration.json", "contract.json", "profile.json", "golden.jsonl", "card.md")
 ID_PARTS = ("pipeline", "declaration", "contract", "code", "training")
 MEASURED = ("measured", "scale", "tolerance", "predict_differs")  # in the declaration, not in the content id
+FORMAT = 2  # from 2 on, the kind of scorer and nbdev's comment lines stand outside the content id, too
 
 
 def json_text(value: object) -> str:
@@ -99,7 +100,7 @@ def amend_version(folder: Path, fields: Mapping[str, Any], *, card: str) -> None
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     """Write the manifest of a version folder, with the digest of every file in it."""
-    write_synced(folder / MANIFEST, json_text({"format": 1, **fields, "files": file_digests(folder)}).encode())
+    write_synced(folder / MANIFEST, json_text({"format": FORMAT, **fields, "files": file_digests(folder)}).encode())
 
 
 LARGEST = 512 << 20
@@ -160,8 +161,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         If the folder is not a version, or was written by a newer package.
     """
     manifest = read_document(folder, MANIFEST)
-    if type(manifest.get("format")) is int and manifest["format"] > 1:
-        raise VersionError(f"{folder.name}: version format 1; got {manifest['format']}; upgrade mlworkbench")
+    if type(manifest.get("format")) is int and manifest["format"] > FORMAT:
+        rule = f"a version of format {FORMAT} or older"
+        raise VersionError(f"{folder.name}: {rule}; got {manifest['format']}; upgrade mlworkbench")
     for name, (rule, holds) in _MANIFEST_RULES.items():
         if not holds(manifest.get(name)):
             got = "nothing" if name not in manifest else shorten(manifest[name])
@@ -190,7 +192,7 @@ def _are_texts(value: object) -> bool:
 
 _DIGEST = "[0-9a-f]{64}"
 _MANIFEST_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "format": ("1", lambda value: type(value) is int and value == 1),
+    "format": ("1 or 2", lambda value: type(value) is int and 1 <= value <= FORMAT),
     "model": ("the name of a model", lambda value: isinstance(value, str) and 0 < len(value) <= 40),
     "content_id": ("64 hex digits", lambda value: _texts_by_name({"": value}, _DIGEST)),
     "parts": ("a digest for each part", lambda value: _texts_by_name(value, _DIGEST) and {*ID_PARTS} <= value.keys()),

@@ -212,8 +212,8 @@ def ask_everywhere(model: str, home: object, folder: Path) -> None:
 
 def make(folder: Path) -> None:
     """Make everything below a folder that is the current one."""
+    from mlworkbench.core.home import Home
     from mlworkbench.evaluation.labels import read_log, write_labels
-    from mlworkbench.home import Home
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.runs import run_notebook
     from mlworkbench.scoring.registry import Registry

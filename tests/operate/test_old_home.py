@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mlworkbench.contract import Column, Contract
+from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.table import Table
@@ -27,7 +28,6 @@ from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_labels
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import Total
-from mlworkbench.home import Home
 from mlworkbench.operate.certificate import verify_certificate
 from mlworkbench.operate.passport import passport
 from mlworkbench.operate.replay import replay_many
@@ -167,11 +167,11 @@ def test_an_altered_certificate_is_still_found(home: Home) -> None:
 
 def test_a_kept_source_finds_at_the_door_what_left_its_module(tmp_path: Path) -> None:
     (tmp_path / "rides.py").write_text(
-        "from mlworkbench.an_older_place import AsOfView, Total\n\n\ndef kept(km):\n    return Total\n"
+        "from mlworkbench.features.aggregate import Total; from mlworkbench.features.declare import AsOfView\n\n\ndef kept(km):\n    return Total\n"
     )
     (kept,) = load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
     assert kept.function([]) is Total
-    (tmp_path / "rides.py").write_text("from mlworkbench.an_older_place import Nothing\n")
+    (tmp_path / "rides.py").write_text("\n")
     with pytest.raises(UserCodeError, match=r"cannot import name 'Nothing' from 'mlworkbench.an_older_place'.*retrain"):
         load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
 

@@ -288,9 +288,7 @@ def _kept_scorer(built: Path, stored: Path) -> list[str]:
     return [] if made == kept else [f"it keeps its {kept} scorer, a {made} one was made now; {way_out}"]
 
 
-def publish(
-    home: Home, fields: Mapping[str, Any], *, rows: Mapping[str, int], anchoring: Anchoring
-) -> TrainResult:
+def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], anchoring: Anchoring) -> TrainResult:
     """Build a version, hold it against the pipeline itself, and add it to the registry.
 
     Parameters

@@ -176,8 +176,8 @@ def train_tips(home: object) -> list[str]:
     from mlworkbench.scoring.registry import Registry
 
     newer = replace(tips, estimator=make_pipeline(SimpleImputer(), LogisticRegression(C=0.1, max_iter=2000)))
-    tags = [train(definition, home).tag for definition in (tips, newer)]
-    bring_up(Registry(home).open("tips", tags[0]), home)
+    tags = [train(definition, home=home).tag for definition in (tips, newer)]
+    bring_up(Registry(home).open("tips", tags[0]), home=home)
     return tags
 
 
@@ -196,18 +196,18 @@ def ask_everywhere(model: str, home: object, folder: Path) -> None:
     if model == "bills":
         pl.read_csv(file).select("mass", flipper=pl.col("mass") / 20).write_csv(file := folder / "asked_bills.csv")
     score_file(version, file, home=home, out=folder / f"scored_{model}.csv")
-    score_batch(version, home, requests=batch_requests(model, home))
+    score_batch(version, batch_requests(model, home=home), home=home)
     records = pl.read_csv(file).select(version.request.names).to_dicts()
     with start_service(model, home=home) as service, Client(service.url) as client:
         client.score(records[0], request_id="one")
         answers = client.score(records[:12], request_id="list")
     (folder / f"answered_{model}.json").write_text(json.dumps({"asked": records[:12], "answers": answers}, indent=1))
-    asked = batch_requests(model, home).head(15)
-    stream_rows(version, asked, home, folder / f"events_{model}.jsonl")
+    asked = batch_requests(model, home=home).head(15)
+    stream_rows(version, asked, folder / f"events_{model}.jsonl", home=home)
     if "edge" in version.declaration["deployments"]:
         place = folder / f"device_{model}"
         place.mkdir()
-        edge_rows(version, asked.head(10), home, place)
+        edge_rows(version, asked.head(10), place, home=home)
 
 
 def make(folder: Path) -> None:
@@ -224,7 +224,7 @@ def make(folder: Path) -> None:
     registry = Registry(home)
     for model in ("penguins", "bills", "tips"):
         version = registry.open(model, tags[0] if model == "tips" else None)
-        assert certify(version, home).verdict == "equal", model
+        assert certify(version, home=home).verdict == "equal", model
         registry.promote(model, version.version, who="maker", why="first")
     registry.promote("tips", tags[1], who="maker", why="newer", override="to have two")
     registry.promote("tips", tags[1], who="maker", why="to be watched", alias="challenger")
@@ -234,8 +234,8 @@ def make(folder: Path) -> None:
         ids = read_log(home.log(model), deployment="one_off")["prediction_id"].to_list()
         values = {"penguins": "Gentoo", "bills": 41.5, "tips": 1}
         known = {"value": values[model], "available_at": 1_717_200_000_000_000}
-        write_labels(registry.open(model), [{"prediction_id": one, **known} for one in ids[:10]], home)
-    done = run_notebook(folder / "count.ipynb", {"model": "penguins", "rows": 5, "run_id": "count-first"}, home)
+        write_labels(registry.open(model), [{"prediction_id": one, **known} for one in ids[:10]], home=home)
+    done = run_notebook(folder / "count.ipynb", {"model": "penguins", "rows": 5, "run_id": "count-first"}, home=home)
     assert done.state == "done", done.error
 
 

@@ -81,7 +81,7 @@ FAR = RowFunction(far)
 def trained(home: Home, made_once: Callable[..., None]) -> Version:
     def make() -> None:
         weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
-        bring_up(Registry(home).open("late", train(definition(), home).tag), home)
+        bring_up(Registry(home).open("late", train(definition(), home=home).tag), home=home)
 
     made_once("live", home, make)
     return Registry(home).open("late")

@@ -118,7 +118,7 @@ def test_the_same_file_gives_the_same_scores_under_the_same_ids(folder: Path, ho
 @pytest.mark.parametrize("model", IDS)
 def test_the_same_batch_adds_nothing_to_the_log(home: Home, model: str) -> None:
     before = logged(home, model)
-    score_batch(Registry(home).open(model), home, requests=batch_requests(model, home))
+    score_batch(Registry(home).open(model), batch_requests(model, home=home), home=home)
     assert logged(home, model) == before
 
 
@@ -126,7 +126,7 @@ def test_the_same_batch_adds_nothing_to_the_log(home: Home, model: str) -> None:
 def test_the_log_comes_out_again_whatever_served(home: Home, model: str) -> None:
     log = read_log(home.log(model))
     assert set(log["deployment"]) == {*SERVED, *(["edge"] if model == "penguins" else [])}
-    counts = replay_many(model, home).counts
+    counts = replay_many(model, home=home).counts
     assert counts["replayed"] == counts["equal"] == log.height > 0
     assert read_labels(home.log(model)).height == 10
 
@@ -152,7 +152,7 @@ def test_its_certificate_is_valid_and_still_allows_promotion(home: Home, model: 
     registry = Registry(home)
     champion = str(registry.champion(model))
     (record,) = registry.certificates.of(champion)
-    status, line = verify_certificate(home.path / record.file, home)
+    status, line = verify_certificate(home.path / record.file, home=home)
     assert (status, record.verdict) == ("valid", "equal"), line
     assert registry.promote(model, champion, who="test", why="again") == champion
     assert registry.history(model)[-1]["basis"].startswith(f"certificate {record.name}")
@@ -162,7 +162,7 @@ def test_an_altered_certificate_is_still_found(home: Home) -> None:
     (record,) = Registry(home).certificates.of(f"bills:{IDS['bills'][0]}")
     path = home.path / record.file
     path.write_text(path.read_text().replace('"rows": 139', '"rows": 138'))
-    assert verify_certificate(path, home)[0] == "altered"
+    assert verify_certificate(path, home=home)[0] == "altered"
 
 
 def test_a_kept_source_finds_at_the_door_what_left_its_module(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_source_that_was_taken_is_not_taken_again(folder: Path, home: Home) ->
     )
     contract = Contract(columns, key=("rider", "asked"))
     before = Lake(home.lake).read("rides").height
-    ingest(Table("rides", folder / "rides.csv", contract, available_at="asked", limit=0.5), home)
+    ingest(Table("rides", folder / "rides.csv", contract, available_at="asked", limit=0.5), home=home)
     assert Lake(home.lake).read("rides").height == before == 160
 
 
@@ -221,7 +221,7 @@ def test_a_device_made_then_works_on_and_its_predictions_come_home(folder: Path,
     for got, expected in zip(new, old, strict=True):
         assert got["scores"] == pytest.approx(expected["scores"], abs=NEAR)
     before = read_log(home.log("penguins"), deployment="edge").height
-    collect(device / "predictions.jsonl", home)
+    collect(device / "predictions.jsonl", home=home)
     assert read_log(home.log("penguins"), deployment="edge").height == before == 10
-    collect(out, home)
-    assert replay_many("penguins", home).counts["differ"] == 0
+    collect(out, home=home)
+    assert replay_many("penguins", home=home).counts["differ"] == 0

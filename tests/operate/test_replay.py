@@ -125,7 +125,7 @@ def version(definition: ModelDefinition, home: Home, made_once: Callable[..., No
         lake = Lake(home.lake)
         lake.append("weather", weather(np.random.default_rng(1).uniform(0, 30, 30).round(2).tolist()).to_arrow())
         lake.append("arrivals", arrivals().to_arrow())
-        train(definition, home)
+        train(definition, home=home)
 
     made_once("replay", home, make)
     return Registry(home).open("late")

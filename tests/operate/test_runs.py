@@ -84,7 +84,7 @@ def test_a_kernel_killed_by_kill_9_is_a_failed_run(home, page, finish) -> None:
 def test_a_run_past_its_limit_is_stopped_with_its_kernel(home, page, finish) -> None:
     path = page("slow", SLEEP, finish)
     for limit in (8, 45):  # a busy machine may not have started the kernel after 8 s
-        failed = run_notebook(path, {"model": "flights", "run_id": f"s{limit}"}, home, seconds=limit)
+        failed = run_notebook(path, {"model": "flights", "run_id": f"s{limit}"}, home=home, seconds=limit)
         assert failed.state == "failed"
         assert f"passed the limit of {limit} s" in failed.error
         if "before the first cell" not in failed.error:

@@ -99,7 +99,7 @@ def definition(folder):
 
 @pytest.fixture
 def trained(definition, home, made_once):
-    made_once("taught", home, lambda: train(definition, home))
+    made_once("taught", home, lambda: train(definition, home=home))
     return Registry(home).open(definition.name)
 
 

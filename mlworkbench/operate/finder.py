@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ..evaluation.equivalence import differences
-from ..evaluation.equivalence import tied
+from ..evaluation.equivalence import find_ties
 from ..evaluation.text import listed
 from .answered import Answered
 from .certify import minds_of
@@ -146,7 +146,7 @@ def _result(trail: Trail, told: Told, *, beyond: bool) -> Finding | None:
     if len(off):
         k = int(off[0])
         return Finding("scorer", "score", told.rows[k], scores[k].tolist(), told.scores[k].tolist())
-    ties = tied(scores, tolerance=trail.version.tolerance, threshold=edge) & beyond
+    ties = find_ties(scores, tolerance=trail.version.tolerance, threshold=edge) & beyond
     right = trail.predictions.decisions[told.rows].tolist()
     minds = minds_of(trail.version, trail.predictions.frame, trail.predictions.decisions)
     turned = [k for k, (one, other) in enumerate(zip(right, told.decisions, strict=True)) if one != other]

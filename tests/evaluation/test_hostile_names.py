@@ -13,7 +13,7 @@ import pytest
 from mlworkbench.contract import Column, Contract
 from mlworkbench.evaluation.card import card, table
 from mlworkbench.evaluation.profile import profile_frame
-from mlworkbench.evaluation.report import drift_table, evidently_reports, without_tags
+from mlworkbench.evaluation.report import drift_table, escape_tags, evidently_reports
 from mlworkbench.lab.pages import render_table
 from mlworkbench.operate.certificate_page import render_certificate
 from mlworkbench.scoring.frame import FeatureFrame
@@ -124,7 +124,7 @@ def test_evidently_writes_no_tag_of_ours_into_its_scripts(pages: dict[str, Path]
 
 def test_what_is_no_data_is_left_alone() -> None:
     page = '<script>if (1<2) {}</script>\n    var metric_1 = {"a": "<b>"};\n<p>'
-    assert without_tags(page) == '<script>if (1<2) {}</script>\n    var metric_1 = {"a": "\\u003cb\\u003e"};\n<p>'
+    assert escape_tags(page) == '<script>if (1<2) {}</script>\n    var metric_1 = {"a": "\\u003cb\\u003e"};\n<p>'
 
 
 def test_a_cell_of_a_table_is_text() -> None:

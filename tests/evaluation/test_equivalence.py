@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlworkbench.errors import ProfileError
-from mlworkbench.evaluation.equivalence import Comparison, compare, differences, tied
+from mlworkbench.evaluation.equivalence import Comparison, compare, differences, find_ties
 
 
 def test_equal_predictions_in_any_order_are_equal():
@@ -127,8 +127,8 @@ def test_scores_of_another_shape_are_refused():
 
 
 def test_without_a_threshold_a_single_score_has_no_ties():
-    assert tied([0.5, 0.5], tolerance=1.0).tolist() == [False, False]
-    assert tied([[0.6, 0.4], [0.5 + 1e-10, 0.5]], tolerance=1e-9).tolist() == [False, True]
+    assert find_ties([0.5, 0.5], tolerance=1.0).tolist() == [False, False]
+    assert find_ties([[0.6, 0.4], [0.5 + 1e-10, 0.5]], tolerance=1e-9).tolist() == [False, True]
 
 
 def test_a_comparison_is_json_and_carries_its_verdict():

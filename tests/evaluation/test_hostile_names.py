@@ -13,9 +13,9 @@ import pytest
 from mlworkbench.contract import Column, Contract
 from mlworkbench.evaluation.card import card, table
 from mlworkbench.evaluation.profile import profile_frame
-from mlworkbench.evaluation.report import drift_table, evidently_reports, without_tags
-from mlworkbench.lab.pages import html_table
-from mlworkbench.operate.certificate_page import certificate_page
+from mlworkbench.evaluation.report import drift_table, escape_tags, evidently_reports
+from mlworkbench.lab.pages import render_table
+from mlworkbench.operate.certificate_page import render_certificate
 from mlworkbench.scoring.frame import FeatureFrame
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -50,7 +50,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     row["feature_mismatches"] = dict.fromkeys(HOSTILE, 2)
     told = {"version": HOSTILE[0], "verdict": HOSTILE[1], "rows": 2, "issued_at": HOSTILE[2], "name": HOSTILE[3]}
     told |= {"hashes": {HOSTILE[0]: HOSTILE[1]}, "environment": {HOSTILE[2]: HOSTILE[0]}, "deployments": [row]}
-    own = {"certificate": certificate_page(told), "table": html_table([{n: n for n in HOSTILE}])}
+    own = {"certificate": render_certificate(told), "table": render_table([{n: n for n in HOSTILE}])}
     own["card"] = as_page(hostile_card())
     for name, text in own.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
@@ -124,7 +124,7 @@ def test_evidently_writes_no_tag_of_ours_into_its_scripts(pages: dict[str, Path]
 
 def test_what_is_no_data_is_left_alone() -> None:
     page = '<script>if (1<2) {}</script>\n    var metric_1 = {"a": "<b>"};\n<p>'
-    assert without_tags(page) == '<script>if (1<2) {}</script>\n    var metric_1 = {"a": "\\u003cb\\u003e"};\n<p>'
+    assert escape_tags(page) == '<script>if (1<2) {}</script>\n    var metric_1 = {"a": "\\u003cb\\u003e"};\n<p>'
 
 
 def test_a_cell_of_a_table_is_text() -> None:

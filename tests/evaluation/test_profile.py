@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlworkbench.errors import ProfileError
-from mlworkbench.evaluation.picture import calibration_picture, score_picture
+from mlworkbench.evaluation.picture import compute_shares, draw_calibration, draw_histograms, draw_scores
 from mlworkbench.evaluation.profile import SAMPLE_ROWS, profile_column, profile_frame, quantile_edges
 from mlworkbench.evaluation.shift import compare_profile, stability_index
 from mlworkbench.scoring.frame import FeatureFrame
@@ -146,8 +146,9 @@ def test_pictures_are_small_and_well_formed():
 
     draws = np.random.default_rng(0)
     for picture in (
-        score_picture(draws.random(100), draws.random(10)),
-        score_picture([0.5], [0.5, np.nan]),
-        calibration_picture(draws.random(100), draws.random(100) < 0.5),
+        draw_scores(draws.random(100), draws.random(10)),
+        draw_scores([0.5], [0.5, np.nan]),
+        draw_calibration(draws.random(100), draws.random(100) < 0.5),
+        draw_histograms("<&>", {"<a>": compute_shares(draws.random(9), 0, 1), "b": np.zeros(30)}, low=0.0, high=1.0),
     ):
         assert ElementTree.fromstring(picture).tag.endswith("svg") and len(picture) < 5000

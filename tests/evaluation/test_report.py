@@ -8,8 +8,8 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.errors import ProfileError
-from mlworkbench.evaluation.card import card, rule_text, show
-from mlworkbench.evaluation.distance import drift_plan, jensen_shannon, wasserstein
+from mlworkbench.evaluation.card import card, rule_text, show, table
+from mlworkbench.evaluation.distance import jensen_shannon, plan_drift, wasserstein
 from mlworkbench.evaluation.profile import profile_frame
 from mlworkbench.evaluation.report import drift_table, evidently_reports, report_sides
 from mlworkbench.scoring.frame import FeatureFrame
@@ -57,7 +57,7 @@ def test_the_distances_are_those_evidently_computes(written):
 def test_a_season_inside_the_reference_raises_its_own_threshold():
     steady = np.random.default_rng(0).normal(size=2000)
     season = steady + np.linspace(0, 4, 2000)
-    plan = drift_plan(pd.DataFrame({"steady": steady, "season": season}), numeric=["steady", "season"])
+    plan = plan_drift(pd.DataFrame({"steady": steady, "season": season}), numeric=["steady", "season"])
     assert plan["steady"]["threshold"] < 0.25 < 1 < plan["season"]["threshold"]
 
 
@@ -130,6 +130,6 @@ def test_rules_are_words_and_cells_stay_in_their_table():
         "may be missing, tails unknown to planes are allowed",
     ]
     assert rule_text(Column("x", "number", upper=1)) == "at most 1"
-    assert show("a|b\nc") == "a\\|b c"
+    assert show("a|b\nc") == "a|b c" and table(["x"], [["a|b\nc"]]).endswith("| a\\|b c |")
     numbers = [show(number) for number in (0.0, 1.0, 0.5, 1e-9, 12345.6, True)]
     assert numbers == ["0", "1", "0.5", "1e-09", "12,346", "True"]

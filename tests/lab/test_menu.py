@@ -14,7 +14,7 @@ from mlworkbench.cli.scaffold import write_workbench
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import import_path, load_settings
 from mlworkbench.errors import VersionError
-from mlworkbench.lab.menu import ModelPage, explorable
+from mlworkbench.lab.menu import ModelPage, list_explorable
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import load_definition
@@ -83,7 +83,7 @@ def test_after_new_and_train_its_one_model_is_shown(place: Path, monkeypatch: py
 def test_where_models_are_registered_only_they_are_offered(place: Path) -> None:
     (place / "settings.ini").write_text("[workbench]\nhome = .workbench\n")
     add("birds")
-    assert [one.label for one in explorable(Home.open())] == [f"birds - {FREE}"]
+    assert [one.label for one in list_explorable(Home.open())] == [f"birds - {FREE}"]
     assert run_all().what_if is not None
 
 

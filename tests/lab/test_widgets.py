@@ -24,13 +24,14 @@ from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
+from mlworkbench.evaluation.picture import embed_picture
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.lab.deployed import Shapes, deployment_summary, last_measured, score_shapes
-from mlworkbench.lab.field import Field, Record, _blank, fields_of, start_record
-from mlworkbench.lab.figures import figure_html, shapes_figure, sweep_figure
-from mlworkbench.lab.inputs import MISSING, Input
-from mlworkbench.lab.pages import answer_html, deployments_html, html_table
-from mlworkbench.lab.probe import Answer, Sweep, ask, by_reach, looked_up, positions_of, sweep
+from mlworkbench.lab.deployed import MEASURED, bin_scores, last_measured, summarize_deployments
+from mlworkbench.lab.field import MISSING, Field, Record, _make_blank, list_fields, start_record
+from mlworkbench.lab.figures import draw_sweep, write_svg
+from mlworkbench.lab.inputs import Input
+from mlworkbench.lab.pages import render_answer, render_deployments, render_table
+from mlworkbench.lab.probe import Answer, Sweep, ask, list_positions, look_up_views, rank_by_reach, sweep
 from mlworkbench.lab.widgets import LOOKED_UP, WhatIf, deployments_panel
 from mlworkbench.operate.verdict import DeploymentVerdict
 from mlworkbench.scoring.version import predict
@@ -42,11 +43,11 @@ NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"
 
 
 def field_of(version: Any, name: str) -> Field:
-    return next(field for field in fields_of(version) if field.name == name)
+    return next(field for field in list_fields(version) if field.name == name)
 
 
 def test_fields_are_the_request_then_what_each_view_looks_up(rooms) -> None:
-    found = [(field.name, field.view) for field in fields_of(rooms.open("trips"))]
+    found = [(field.name, field.view) for field in list_fields(rooms.open("trips"))]
     assert found[:4] == [("trip", ""), ("origin", ""), ("asked", ""), ("distance", "")]
     assert found[4:] == [("wind", "weather"), ("sky", "weather"), ("landed", "landings"), ("delay", "landings")]
 
@@ -74,7 +75,7 @@ def test_without_range_or_profile_the_golden_rows_speak(rooms) -> None:
 
 def test_a_nullable_category_offers_missing_and_a_boolean_two_values() -> None:
     column = Column("a", "category", nullable=True, categories=("x",))
-    assert positions_of(Field(column, choices=("x", None))) == ["x", None]
+    assert list_positions(Field(column, choices=("x", None))) == ["x", None]
 
 
 def test_choices_of_birds(rooms) -> None:
@@ -114,7 +115,7 @@ def test_the_start_passes_the_contract_though_golden_rows_have_no_entity(rooms) 
     ],
 )
 def test_a_blank_value_passes_its_own_column(column: Column) -> None:
-    assert check_records([{"a": _blank(column)}], Contract((column,)))[1] == []
+    assert check_records([{"a": _make_blank(column)}], Contract((column,)))[1] == []
 
 
 def test_a_change_makes_a_new_record_and_an_unknown_name_is_refused() -> None:
@@ -210,7 +211,7 @@ def test_a_text_has_nothing_to_sweep(rooms) -> None:
 
 def test_the_fields_that_move_the_score_farthest_come_first(rooms) -> None:
     version = rooms.open("trips")
-    found = by_reach(version, start_record(version), fields_of(version))
+    found = rank_by_reach(version, start_record(version), list_fields(version))
     reaches = [part.reach for part in found]
     assert reaches == sorted(reaches, reverse=True)
     assert found[0].field.name == "wind"
@@ -231,13 +232,13 @@ def test_view_values_are_those_of_the_online_store_as_of_the_records_time(rooms)
     for row in range(len(version.golden)):
         record = start_record(version, row)
         forgotten = Record(record.request, dict.fromkeys(record.values))
-        assert looked_up(version, forgotten, rooms.home.online) == record
+        assert look_up_views(version, forgotten, rooms.home.online) == record
 
 
 def test_another_time_has_another_wind(rooms) -> None:
     version = rooms.open("trips")
     record = start_record(version)
-    later = looked_up(version, record.changed("asked", "2013-10-02T15:30:00+00:00"), rooms.home.online)
+    later = look_up_views(version, record.changed("asked", "2013-10-02T15:30:00+00:00"), rooms.home.online)
     assert later.values["wind"] != record.values["wind"]
     store = OnlineStore(rooms.home.online, read_only=True)
     at = request_columns([later.request], version).columns["asked"][0]
@@ -249,7 +250,7 @@ def test_another_time_has_another_wind(rooms) -> None:
 def test_a_lookup_of_a_refused_record_is_refused(rooms) -> None:
     version = rooms.open("trips")
     with pytest.raises(ContractError, match="'asked'"):
-        looked_up(version, start_record(version).changed("asked", "yesterday"), rooms.home.online)
+        look_up_views(version, start_record(version).changed("asked", "yesterday"), rooms.home.online)
 
 
 # ---- tables and shapes
@@ -263,7 +264,7 @@ def log_of(scores: list[list[float]], decisions: list[Any], waits: list[int], na
 
 def test_the_log_is_summed_up_by_deployment() -> None:
     log = log_of([[0.5], [0.25], [1.0]], ["late", "on time", "late"], [1000, 3000, 500], ["b", "b", "a"])
-    rows = deployment_summary(log, {"task": "binary", "classes": ["on time", "late"]}).to_dicts()
+    rows = summarize_deployments(log, {"task": "binary", "classes": ["on time", "late"]}).to_dicts()
     assert [row["deployment"] for row in rows] == ["a", "b"]
     assert rows[1]["rows"] == 2 and rows[1]["mean score"] == 0.375 and rows[1]["median wait, ms"] == 2.0
     assert rows[1]["share of late"] == 0.5 and rows[0]["share of on time"] == 0.0
@@ -272,18 +273,18 @@ def test_the_log_is_summed_up_by_deployment() -> None:
 
 def test_boolean_and_numeric_classes_are_counted_and_a_regression_has_no_shares() -> None:
     log = log_of([[0.5], [0.25]], [True, False], [1, 1], ["a", "a"])
-    assert deployment_summary(log, {"task": "binary", "classes": [False, True]})["share of True"].to_list() == [0.5]
+    assert summarize_deployments(log, {"task": "binary", "classes": [False, True]})["share of True"].to_list() == [0.5]
     log = log_of([[0.5, 0.2, 0.3], [0.1, 0.2, 0.7]], [0, 2], [1, 1], ["a", "a"])
-    table = deployment_summary(log, {"task": "multiclass", "classes": [0, 1, 2]})
+    table = summarize_deployments(log, {"task": "multiclass", "classes": [0, 1, 2]})
     assert table["share of 1"].to_list() == [0.0] and table["mean score of 2"].to_list() == [0.5]
     log = log_of([[5.0], [7.0]], [None, None], [1, 1], ["a", "a"])
-    table = deployment_summary(log, {"task": "regression", "classes": []})
+    table = summarize_deployments(log, {"task": "regression", "classes": []})
     assert table.columns == ["deployment", "rows", "mean score", "median wait, ms", "last logged"]
 
 
 def test_shapes_share_their_edges_and_sum_to_one() -> None:
     log = log_of([[0.0], [1.0], [0.9], [math.inf]], [None] * 4, [1] * 4, ["b", "b", "a", "a"])
-    shapes = score_shapes(log, bins=10)
+    shapes = bin_scores(log, bins=10)
     assert list(shapes.shares) == ["a", "b"] and shapes.rows == {"a": 1, "b": 2}
     assert shapes.edges[0] == 0.0 and shapes.edges[-1] == 1.0
     assert all(share.sum() == pytest.approx(1.0) for share in shapes.shares.values())
@@ -291,9 +292,9 @@ def test_shapes_share_their_edges_and_sum_to_one() -> None:
 
 def test_equal_scores_have_a_shape_too_and_no_score_is_refused() -> None:
     log = log_of([[0.5], [0.5]], [None] * 2, [1] * 2, ["a", "a"])
-    assert score_shapes(log, bins=4).shares["a"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert bin_scores(log, bins=4).shares["a"].tolist() == [1.0, 0.0, 0.0, 0.0]
     with pytest.raises(LogError, match="at least one finite score"):
-        score_shapes(log.clear())
+        bin_scores(log.clear())
 
 
 def certified(home: Home, name: str, *, rows: int) -> Path:
@@ -324,16 +325,16 @@ def test_the_last_measurement_is_read_and_a_broken_one_refused(tmp_path: Path) -
 
 
 def test_a_figure_is_the_same_file_twice_and_its_text_is_escaped() -> None:
-    shapes = Shapes(np.array([0.0, 0.5, 1.0]), {"a": np.array([0.5, 0.5])}, {"a": 2})
-    first, second = (figure_html(shapes_figure(shapes), 'a "quoted" <text>') for _ in range(2))
+    found = Sweep(Field(Column("a", "number"), span=(0.0, 9.0)), list(range(10)), np.zeros((10, 2)), ("x", "y"))
+    first, second = (embed_picture(write_svg(draw_sweep(found, 1)), 'a "quoted" <text>') for _ in range(2))
     assert first == second
-    assert 'alt="a &quot;quoted&quot; &lt;text&gt;"' in first
+    assert 'alt="a &#34;quoted&#34; &lt;text&gt;"' in first
 
 
 @pytest.mark.parametrize("at", [5.0, None, 1e9, "odd"])
 def test_a_sweep_is_drawn_wherever_the_record_stands(at: object) -> None:
     found = Sweep(Field(Column("a", "number"), span=(0.0, 9.0)), list(range(10)), np.zeros((10, 2)), ("x", "y"))
-    axes = sweep_figure(found, at, threshold=0.5).axes[0]
+    axes = draw_sweep(found, at, threshold=0.5).axes[0]
     points = [line for line in axes.lines if line.get_marker() == "o"]
     assert len(points) == (2 if at == 5.0 else 0)
 
@@ -341,7 +342,7 @@ def test_a_sweep_is_drawn_wherever_the_record_stands(at: object) -> None:
 def test_the_present_choice_is_the_filled_point() -> None:
     field = Field(Column("a", "category"), choices=("x", None))
     found = Sweep(field, ["x", None], np.array([[0.1], [0.9]]), ("score",))
-    axes = sweep_figure(found, None).axes[0]
+    axes = draw_sweep(found, None).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "(missing)"]
     colours = axes.collections[0].get_facecolors()
     assert colours[0].tolist() == [1, 1, 1, 1] and colours[1].tolist() != [1, 1, 1, 1]
@@ -350,9 +351,9 @@ def test_the_present_choice_is_the_filled_point() -> None:
 def test_text_is_escaped_wherever_it_comes_from() -> None:
     evil = "<script>alert(1)</script>"
     pages = [
-        html_table([{evil: evil}]),
-        answer_html(Answer({evil: 0.5}, evil, (evil,)), Answer({}), {"task": "multiclass"}),
-        answer_html(Answer({}, None, (evil,), True), Answer({}), {"task": "multiclass"}),
+        render_table([{evil: evil}]),
+        render_answer(Answer({evil: 0.5}, evil, (evil,)), Answer({}), {"task": "multiclass"}),
+        render_answer(Answer({}, None, (evil,), True), Answer({}), {"task": "multiclass"}),
     ]
     assert all(evil not in page and "&lt;script" in page for page in pages)
 
@@ -361,7 +362,7 @@ def test_a_measurement_of_another_version_says_so(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     certified(home, "20131101T000000-1", rows=3)
     version = SimpleNamespace(model="birds", version="birds:new", declaration={"task": "regression"})
-    page = deployments_html(version, home=home)
+    page = render_deployments(version, home)
     assert "of another version, birds:old" in page and ">batch</td>" in page and "Nothing logged yet" in page
 
 
@@ -460,7 +461,7 @@ def test_view_values_follow_keys_and_time_when_they_are_looked_up(rooms) -> None
     page.source.value = LOOKED_UP
     assert page.record == start_record(page.version)
     page.inputs["asked"].value = "2013-10-02T15:30:00+00:00"
-    expected = looked_up(page.version, page.record, rooms.home.online).values
+    expected = look_up_views(page.version, page.record, rooms.home.online).values
     assert page.record.values == expected and page.inputs["wind"].value == expected["wind"]
     page.inputs["asked"].value = "soon"
     assert page.answer.refused and "asked" in page.result.value
@@ -498,9 +499,9 @@ def test_a_missing_extra_is_named() -> None:
 
 def test_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    shapes = Shapes(np.array([0.0, 1.0]), {"a": np.array([1.0])}, {"a": 2})
+    found = Sweep(Field(Column("a", "category"), choices=("x",)), ["x"], np.array([[0.1]]), ("score",))
     with pytest.raises(WorkbenchError, match=re.escape("mlworkbench[lab]")):
-        shapes_figure(shapes)
+        draw_sweep(found, None)
 
 
 @pytest.mark.system

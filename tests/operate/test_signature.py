@@ -11,7 +11,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.errors import SettingsError, VersionError
-from mlworkbench.operate.certificate_page import certificate_page
+from mlworkbench.operate.certificate_page import render_certificate
 from mlworkbench.scoring.signature import KEY, PUBLIC, check_signature, known_keys, read_signed, signed, signing_key
 
 FIELDS = {"model": "late", "rows": 5000, "deployments": [{"deployment": "batch", "max_difference": 1.5e-16}]}
@@ -142,10 +142,10 @@ def test_a_page_is_whole_and_escapes_what_others_wrote() -> None:
     none = {"deployment": "edge", "verdict": "not_declared"}
     certificate = {"version": "late:<i>", "verdict": "refused", "rows": 3, "issued_at": "2013", "rejected": 2}
     certificate |= {"deployments": [row, none], "hashes": {"code": "9f"}, "environment": {"numpy": "2"}, "name": "c"}
-    page = certificate_page(certificate)
+    page = render_certificate(certificate)
     for harm in ("<script", "<b>", "<i>", "http://", "https://", 'src="'):
         assert harm not in page
     assert "&lt;b&gt;no&lt;/b&gt; &amp; so" in page and "Infinity" in page and "not declared" in page
     assert "2 rows that break the contract were left out" in page
-    assert "&quot;x&quot;: 1 values differ in their last digits alone" in page
+    assert "&#34;x&#34;: 1 values differ in their last digits alone" in page
     assert page.startswith("<!doctype html>") and page.count("<tr>") == 3

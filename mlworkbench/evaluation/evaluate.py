@@ -24,7 +24,7 @@ from .label_value import usable_labels
 from .labelling import CLOCKS
 from .labels import evaluate_log, join_labels, logged, logged_frame
 from ..metrics.bootstrap import check_gates
-from .picture import Picture, calibration_picture, score_picture
+from .picture import Picture, draw_calibration, draw_scores
 from .read import moment_us, read_labels, read_log, readable
 from .report import drift_table, evidently_reports, report_sides
 from .shift import compare_profile
@@ -242,8 +242,8 @@ def _pictures(live: pl.DataFrame, subject: _Subject, metrics: Mapping[str, Any])
     if metrics.get("brier", {}).get("value") is not None:
         there = live["label"].is_not_null().to_numpy()
         came_true = [label == subject.declaration["positive"] for label in arrays["labels"][there]]
-        calibration = calibration_picture(scores[there], came_true)
-    return {"scores": score_picture(subject.profile["sample"]["scores"][0], scores), "calibration": calibration}
+        calibration = draw_calibration(scores[there], came_true)
+    return {"scores": draw_scores(subject.profile["sample"]["scores"][0], scores), "calibration": calibration}
 
 # %% ../../nbs/evaluation/50_evaluate.ipynb #fa334fb2
 def evaluate(

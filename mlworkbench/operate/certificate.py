@@ -20,7 +20,7 @@ from ..core.home import Home
 from ..errors import VersionError
 from .anchor_told import anchor_line, anchor_of
 from .assembly import sample_rows
-from .certificate_page import certificate_page
+from .certificate_page import render_certificate
 from .certify import Reference
 from .examine import Progress
 from .examine import examine
@@ -189,7 +189,7 @@ def _write(fields: dict[str, Any], home: Home) -> Certificate:
     """Write page and signed file into a folder that appears with both in it."""
     place = home.model(fields["model"]) / "certificates"
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    page = certificate_page(fields).encode()
+    page = render_certificate(fields).encode()
     whole = signed({**fields, "page": hashlib.sha256(page).hexdigest()}, signing_key(home))
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with home.lock(f"certificates/{fields['model']}"):

@@ -14,14 +14,10 @@ import numpy as np
 import polars as pl
 
 from ..core.jsontext import to_plain_list
-from ..evaluation.equivalence import differences
-from ..evaluation.equivalence import tied
+from ..evaluation.equivalence import differences, find_ties
 from .answered import Answered
 from .certify import minds_of
-from .trail import Told
-from .trail import Trail
-from .trail import explained
-from .trail import told_of
+from .trail import Told, Trail, explained, told_of
 
 # %% auto #0
 __all__ = ['STEPS', 'SWAPPED', 'PLACES', 'NAMES', 'Finding', 'find', 'find_in_refusal']
@@ -146,7 +142,7 @@ def _result(trail: Trail, told: Told, *, beyond: bool) -> Finding | None:
     if len(off):
         k = int(off[0])
         return Finding("scorer", "score", told.rows[k], scores[k].tolist(), told.scores[k].tolist())
-    ties = tied(scores, tolerance=trail.version.tolerance, threshold=edge) & beyond
+    ties = find_ties(scores, tolerance=trail.version.tolerance, threshold=edge) & beyond
     right = trail.predictions.decisions[told.rows].tolist()
     minds = minds_of(trail.version, trail.predictions.frame, trail.predictions.decisions)
     turned = [k for k, (one, other) in enumerate(zip(right, told.decisions, strict=True)) if one != other]

@@ -87,7 +87,7 @@ _DEPLOYMENTS = """
 _LOG = "{{ table }}{% if fault %}<p>{{ fault }}</p>{% else %}<h3>{{ title }}</h3>{{ picture }}{% endif %}"
 
 
-def render_deployments(version: Version, home: Home) -> Markup:
+def render_deployments(version: Version, *, home: Home) -> Markup:
     """Render what a home knows about a version's deployments: the last measurement, and the prediction log.
 
     Raises
@@ -95,7 +95,7 @@ def render_deployments(version: Version, home: Home) -> Markup:
     LogError
         If the log or the measurement cannot be read.
     """
-    measured, log = last_measured(version.model, home), _read_served(version, home)
+    measured, log = last_measured(version.model, home=home), _read_served(version, home)
     shown = None if log is None else _render_log(log, version.declaration)
     return render_html(_DEPLOYMENTS, measured=measured, version=version.version, table=render_table, log=shown)
 

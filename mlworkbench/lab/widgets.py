@@ -160,9 +160,9 @@ class WhatIf:
         self.picture.value = embed_picture(write_svg(figure), text)
 
 # %% ../../nbs/lab/70_widgets.ipynb #fce9943d
-def deployments_panel(version: Version, home: Home) -> Widget:
+def deployments_panel(version: Version, *, home: Home) -> Widget:
     """Show what a home knows about a version's deployments, with a button to look again."""
-    body = ipywidgets.HTML(render_deployments(version, home))
+    body = ipywidgets.HTML(render_deployments(version, home=home))
     again = ipywidgets.Button(description="look again")
-    again.on_click(lambda _: setattr(body, "value", render_deployments(version, home)))
+    again.on_click(lambda _: setattr(body, "value", render_deployments(version, home=home)))
     return ipywidgets.VBox([body, again])

@@ -362,7 +362,7 @@ def test_a_measurement_of_another_version_says_so(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     certified(home, "20131101T000000-1", rows=3)
     version = SimpleNamespace(model="birds", version="birds:new", declaration={"task": "regression"})
-    page = render_deployments(version, home)
+    page = render_deployments(version, home=home)
     assert "of another version, birds:old" in page and ">batch</td>" in page and "Nothing logged yet" in page
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..contract import Column
 from ..contract import Contract
 from ..contract import Relation
-from .sink import replaced
+from ..core.files import replace_file
 from ..errors import ContractError
 from ..home import file_lock
 
@@ -191,6 +191,6 @@ def _add(path: Path, before: Revision | None, contract: Contract, entry: dict[st
     changes = ["first version"] if before is None else contract_changes(before.contract, contract) or ["evidence"]
     history = (*(before.history if before else ()), {**entry, "changes": changes})
     kept = {"version": entry["version"], "contract": contract.to_dict(), "history": list(history)}
-    with replaced(path) as file:
+    with replace_file(path, error=ContractError) as file:
         file.write(json.dumps(kept, indent=1, allow_nan=False).encode())
     return Revision(entry["version"], contract, history)

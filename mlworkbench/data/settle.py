@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .spool import room
+from .spool import kept_on_disk
 from ..errors import IngestError
 
 # %% auto #0
@@ -141,7 +141,7 @@ def settled(
         for rows in blocks:
             block, count = block_of(rows, names, what), count + 1
             schema = pa.schema([wider(*pair, what) for pair in zip(schema, block.schema, strict=True)])
-            with room(), pa.ipc.new_stream(file, block.schema) as stream:
+            with kept_on_disk(), pa.ipc.new_stream(file, block.schema) as stream:
                 stream.write_batch(block)
         file.seek(0)
         waiting = (pa.ipc.open_stream(file).read_all().to_batches()[0] for _ in range(count))

@@ -45,8 +45,8 @@ def sql_types(what: str, schema: pa.Schema) -> dict[str, Any]:
     """
     import sqlalchemy as sa
 
-    double, text = sa.DOUBLE_PRECISION(), sa.TEXT()
-    kinds: dict[pa.DataType, Any] = {pa.int64(): sa.BIGINT(), pa.float64(): double, pa.string(): text}
+    kinds: dict[pa.DataType, Any] = {pa.int64(): sa.BIGINT(), pa.string(): sa.TEXT()}
+    kinds[pa.float64()] = sa.DOUBLE_PRECISION()
     types = kinds | {pa.list_(kind): sa.ARRAY(item) for kind, item in kinds.items()}
     types |= {pa.bool_(): sa.BOOLEAN(), pa.date32(): sa.DATE(), pa.timestamp("us", "UTC"): sa.TIMESTAMP(timezone=True)}
     in_sqlite = {pa.int64(): sa.INTEGER(), pa.float64(): sa.REAL(), pa.bool_(): sa.BOOLEAN()}

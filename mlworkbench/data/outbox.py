@@ -7,55 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sqlite3
-from collections.abc import Iterable
-from collections.abc import Iterator
-from contextlib import closing
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from .sink import as_text
-from .sink_partition import Part
-from .sink_partition import twice
+from ..core.sqlite import SqliteFile
+from .sink import compact_json, row_texts
+from .sink_partition import Part, doubled_id_error
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['ROWS', 'BYTES', 'SCHEMA', 'row_texts', 'bodies', 'Batch', 'Outbox']
+__all__ = ['ROWS', 'BYTES', 'SCHEMA', 'bodies', 'Batch', 'Outbox']
 
 # %% ../../nbs/data/14_outbox.ipynb #6a6d4a9a
 ROWS = 500
 BYTES = 262_144
-
-
-def row_texts(batch: pa.RecordBatch) -> Iterator[str]:
-    """Write each row of a batch as a JSON object.
-
-    Examples
-    --------
-    >>> list(row_texts(pa.RecordBatch.from_pydict({"id": ["a"], "x": [float("nan")], "y": [float("inf")]})))
-    ['{"id":"a","x":null,"y":"Infinity"}']
-    """
-    for row in as_text(batch, lists=False).iter_rows(named=True):
-        yield _dumped({name: _finite(value) for name, value in row.items()})
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value of a row
-    """Replace numbers that JSON does not have."""
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _dumped(value: object) -> str:
-    """Write JSON without blanks; what was read from it is written the same."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(text: str) -> bytes:
@@ -64,54 +31,40 @@ def _digest(text: str) -> bytes:
 
 
 def bodies(partition: str, entries: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Pack rows and withdrawn ids into batches.
-
-    Parameters
-    ----------
-    partition : str
-        Its name.
-    entries : iterable of (str, str)
-        ``"rows"`` with a row as JSON object, or ``"withdrawn"`` with an id as JSON text.
-
-    Yields
-    ------
-    str
-        ``{"partition": ..., "rows": [...], "withdrawn": [...]}``.
+    """Pack rows (``"rows"``, as JSON objects) and ids (``"withdrawn"``, as JSON text) into bodies of batches.
 
     Examples
     --------
     >>> list(bodies("2013-10-01", [("rows", '{"prediction_id":"a1"}'), ("withdrawn", '"c0"')]))
     ['{"partition":"2013-10-01","rows":[{"prediction_id":"a1"}],"withdrawn":["c0"]}']
     """
-    for group in _groups(entries):
-        lists = {name: ",".join(text for place, text in group if place == name) for name in ("rows", "withdrawn")}
-        yield f'{{"partition":{_dumped(partition)},"rows":[{lists["rows"]}],"withdrawn":[{lists["withdrawn"]}]}}'
-
-
-def _groups(entries: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Cut entries into groups of bounded rows and bytes."""
     group, size = list[tuple[str, str]](), 0
     for entry in entries:
         length = len(entry[1].encode())
         if group and (len(group) == ROWS or size + length > BYTES):
-            yield group
+            yield _body(partition, group)
             group, size = [], 0
         group.append(entry)
         size += length
     if group:
-        yield group
+        yield _body(partition, group)
+
+
+def _body(partition: str, group: list[tuple[str, str]]) -> str:
+    """Write the body of a batch; its parts are JSON already."""
+    rows, withdrawn = (",".join(text for place, text in group if place == name) for name in ("rows", "withdrawn"))
+    return f'{{"partition":{compact_json(partition)},"rows":[{rows}],"withdrawn":[{withdrawn}]}}'
 
 # %% ../../nbs/data/14_outbox.ipynb #f70ddb98
-SCHEMA = """
-PRAGMA secure_delete = ON;
-CREATE TABLE IF NOT EXISTS sent (id TEXT PRIMARY KEY, partition TEXT NOT NULL, digest BLOB) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS sent_partition ON sent (partition);
-CREATE TABLE IF NOT EXISTS revisions (partition TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (
-    number INTEGER PRIMARY KEY, partition TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL
-);
-CREATE TEMPORARY TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID;
-"""
+SCHEMA = (
+    "PRAGMA secure_delete = ON",
+    "CREATE TABLE IF NOT EXISTS sent (id TEXT PRIMARY KEY, partition TEXT NOT NULL, digest BLOB) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS sent_partition ON sent (partition)",
+    "CREATE TABLE IF NOT EXISTS revisions (partition TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS batches "
+    "(number INTEGER PRIMARY KEY, partition TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL)",
+    "CREATE TEMPORARY TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID",
+)
 _SENT = "INSERT OR REPLACE INTO sent VALUES (?, ?, ?)"
 _NEXT = "INSERT INTO revisions VALUES (?, 1) ON CONFLICT DO UPDATE SET revision = revision + 1 RETURNING revision"
 _KNOWN = "SELECT id, digest FROM sent WHERE partition = ? AND id IN (SELECT value FROM json_each(?))"
@@ -143,25 +96,16 @@ class Outbox:
     path: Path
     key: str
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open the file; all or nothing."""
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.touch(mode=0o600)
-            with closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as connection:
-                connection.executescript(SCHEMA)
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            raise IngestError(f"outbox {self.path.name}: can be written; got {error}; make room for it") from error
+    @property
+    def _file(self) -> SqliteFile:
+        """The file, which is opened for each transaction."""
+        return SqliteFile(self.path, "outbox", IngestError, seconds=60)
 
     def stage(self, part: Part) -> None:
         """Write down what of a partition is to go."""
-        with self._transaction() as outbox:
+        with self._file.write(*SCHEMA) as outbox:
             left = outbox.execute("SELECT number, body FROM batches WHERE partition = ? ORDER BY number", (part.name,))
-            old = [(number, _digest(body)) for number, body in left if self._doubt(outbox, body)]
+            old = [(number, _digest(self._doubt(outbox, body))) for number, body in left.fetchall()]
             new = list[tuple[int | None, bytes]]()
             for body in bodies(part.name, self._entries(outbox, part)):
                 added = outbox.execute("INSERT INTO batches VALUES (NULL, ?, '', ?)", (part.name, body))
@@ -174,12 +118,12 @@ class Outbox:
                 keys = [(hashlib.sha256(b"%d" % revision + digest).hexdigest()[:32], number) for number, digest in new]
                 outbox.executemany("UPDATE batches SET key = ? WHERE number = ?", keys)
 
-    def _doubt(self, outbox: sqlite3.Connection, body: str) -> bool:
-        """Take what a waiting batch holds as unknown: it may have arrived."""
+    def _doubt(self, outbox: sqlite3.Connection, body: str) -> str:
+        """Take what a waiting batch holds as unknown, since it may have arrived, and give its text."""
         batch = json.loads(body)
         ids = [*(row[self.key] for row in batch["rows"]), *batch["withdrawn"]]
         outbox.executemany(_SENT, [(name, batch["partition"], None) for name in ids])
-        return True
+        return body
 
     def _entries(self, outbox: sqlite3.Connection, part: Part) -> Iterator[tuple[str, str]]:
         """Find rows that were not sent as they are, then ids that were sent and are gone."""
@@ -187,17 +131,17 @@ class Outbox:
             ids = batch.column(self.key).to_pylist()
             for name in ids:
                 if not outbox.execute("INSERT OR IGNORE INTO seen VALUES (?)", (name,)).rowcount:
-                    raise twice(part.name, self.key, name)
+                    raise doubled_id_error(part.name, self.key, name)
             known = dict(outbox.execute(_KNOWN, (part.name, json.dumps(ids))))
             for name, text in zip(ids, row_texts(batch), strict=True):
                 if known.get(name) != _digest(text):
                     yield "rows", text
         for (name,) in outbox.execute(_GONE, (part.name,)):
-            yield "withdrawn", _dumped(name)
+            yield "withdrawn", compact_json(name)
 
     def waiting(self, partition: str) -> Batch | None:
         """Give the next batch of a partition that is to go; None where all went."""
-        with self._transaction() as outbox:
+        with self._file.write(*SCHEMA) as outbox:
             select = "SELECT number, partition, key, body FROM batches WHERE partition = ? ORDER BY number LIMIT 1"
             found = outbox.execute(select, (partition,)).fetchone()
         return Batch(*found) if found else None
@@ -205,8 +149,8 @@ class Outbox:
     def note(self, batch: Batch) -> None:
         """Note a batch as sent, and forget its text."""
         told = json.loads(batch.body)
-        sent = [(row[self.key], batch.partition, _digest(_dumped(row))) for row in told["rows"]]
-        with self._transaction() as outbox:
+        sent = [(row[self.key], batch.partition, _digest(compact_json(row))) for row in told["rows"]]
+        with self._file.write(*SCHEMA) as outbox:
             outbox.executemany(_SENT, sent)
             gone = [(name, batch.partition) for name in told["withdrawn"]]
             outbox.executemany("DELETE FROM sent WHERE id = ? AND partition = ?", gone)

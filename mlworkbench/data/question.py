@@ -6,61 +6,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from datetime import datetime
 from typing import Any
 
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['quoted', 'literal', 'Question', 'check_columns']
+__all__ = ['compile_statement', 'Question', 'check_columns']
 
 # %% ../../nbs/data/10_question.ipynb #f9c957f6
-def quoted(name: str) -> str:
-    """Write a column's name as SQL does.
+def compile_statement(statement: Any, dialect: Any) -> tuple[str, tuple[Any, ...]]:  # noqa: ANN401, RUF100 - of a library that is imported late
+    """Write a statement as its database reads it, with the values that it binds, in order."""
+    compiled = statement.compile(dialect=dialect)
+    return str(compiled), tuple(compiled.params[name] for name in getattr(compiled, "positiontup", None) or ())
 
-    Examples
-    --------
-    >>> quoted('the "late" ones')
-    '"the ""late"" ones"'
-    """
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: object) -> str:
-    """Write a value of a cursor as SQLite and PostgreSQL do.
-
-    Parameters
-    ----------
-    value : int, str, datetime or date
-        A datetime with a zone becomes a ``timestamptz``.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    IngestError
-        If a text holds a NUL, which no database takes.
-
-    Examples
-    --------
-    >>> literal(42), literal("O'Hare"), literal(date(2013, 10, 1))
-    ('42', "'O''Hare'", "'2013-10-01'::date")
-    """
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        return f"'{value.isoformat()}'::{'timestamp' if value.tzinfo is None else 'timestamptz'}"
-    if isinstance(value, date):
-        return f"'{value.isoformat()}'::date"
-    text = str(value)
-    if "\0" in text:
-        raise IngestError("cursor: a text without NUL; got one with it; choose another column")
-    return "'" + text.replace("'", "''") + "'"
-
-# %% ../../nbs/data/10_question.ipynb #93f702d5
+# %% ../../nbs/data/10_question.ipynb #cdbcaced
 @dataclass(frozen=True)
 class Question:
     """A query, and from where on its rows are wanted.
@@ -84,14 +44,44 @@ class Question:
         """The query alone."""
         return self.query.strip().rstrip(";").rstrip()
 
+    def statement(self, dialect: Any) -> Any:  # noqa: ANN401, RUF100 - as above
+        """Make the statement that asks a question, as SQLAlchemy Core has it."""
+        import sqlalchemy as sa
+
+        query = sa.text(self.select.replace(":", "\\:"))
+        if not self.cursor:
+            return query
+        name = sa.sql.quoted_name(self.cursor, quote=None if dialect.requires_name_normalize else True)
+        rows = query.columns(sa.column(name)).subquery("source")
+        cursor = rows.c[name]
+        asked: Any = sa.select(sa.literal_column("*")).select_from(rows).order_by(cursor)
+        if self.after is None:
+            return asked
+        aware = isinstance(self.after, datetime) and self.after.tzinfo is not None
+        after = sa.literal(self.after, sa.DateTime(timezone=True)) if aware else sa.literal(self.after)
+        return asked.where(sa.or_(cursor >= after, cursor.is_(None)))
+
+    def bound(self, dialect: Any) -> tuple[str, tuple[Any, ...]]:  # noqa: ANN401, RUF100 - as above
+        """Write the question for a driver, with the values that it binds."""
+        return compile_statement(self.statement(dialect), dialect) if self.cursor else (self.select, ())
+
     @property
     def text(self) -> str:
-        """The whole question as SQLite and PostgreSQL understand it."""
+        """The whole question in standard SQL, its value written in.
+
+        Raises
+        ------
+        IngestError
+            If the value is a text that holds a NUL, which would end the statement there.
+        """
         if not self.cursor:
             return self.select
-        name = quoted(self.cursor)
-        where = "" if self.after is None else f" WHERE {name} >= {literal(self.after)} OR {name} IS NULL"
-        return f"SELECT * FROM (\n{self.select}\n) AS source{where} ORDER BY {name}"
+        if isinstance(self.after, str) and "\0" in self.after:
+            raise IngestError("cursor: a text without NUL; got one with it; choose another column")
+        from sqlalchemy.engine.default import DefaultDialect
+
+        dialect = DefaultDialect()
+        return str(self.statement(dialect).compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 # %% ../../nbs/data/10_question.ipynb #8fbe2b67
 def check_columns(names: list[str], what: str) -> None:

@@ -5,128 +5,27 @@
 # %% ../../nbs/data/14_sink.ipynb #cd0c8433
 from __future__ import annotations
 
-import fcntl
 import gzip
 import json
-import math
-import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TypeAlias
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
+from ..core.files import replace_file
+from ..core.jsontext import to_plain
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['Rows', 'WRITERS', 'ENDINGS', 'PARTITION', 'replaced', 'json_value', 'as_text', 'to_json', 'row_texts', 'row_batches',
-           'write_file', 'check_ending', 'check_partition', 'write_partition', 'read_partitions']
+__all__ = ['Rows', 'WRITERS', 'ENDINGS', 'PARTITION', 'as_text', 'compact_json', 'row_texts', 'row_batches', 'write_file',
+           'check_ending', 'check_partition', 'write_partition', 'read_partitions']
 
 # %% ../../nbs/data/14_sink.ipynb #097239f2
-@contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its place only when the block ends well.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write or replace; its folder is made if need be.
-
-    Yields
-    ------
-    binary file
-        What is written to it appears under `path` at the end; nothing does if the block raises.
-
-    Raises
-    ------
-    IngestError
-        If nothing can be written there.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "answer.txt")
-    ...     with replaced(path) as file:
-    ...         _ = file.write(b"42")
-    ...     path.read_text()
-    '42'
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        hidden, file = _open_hidden(path)
-    except OSError as error:
-        got = error.strerror or error
-        raise IngestError(f"{path}: a place that can be written; got {got}; choose another") from error
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            hidden.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        hidden.unlink(missing_ok=True)
-
-
-def _open_hidden(path: Path) -> tuple[Path, IO[bytes]]:
-    """Open a hidden file beside the target and lock it, before another writer can take it for abandoned."""
-    while True:
-        hidden = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
-        file = hidden.open("xb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return hidden, file
-        file.close()
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove hidden files of this target whose writers are gone."""
-    for hidden in path.parent.glob(f".{_literal(path.name)}.*.part"):
-        try:
-            with hidden.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                hidden.unlink(missing_ok=True)
-        except OSError:
-            continue
-
-
-def _literal(name: str) -> str:
-    """Write a file's name so that a pattern matches it alone."""
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-# %% ../../nbs/data/14_sink.ipynb #6c18c726
-def json_value(value: Any) -> Any:  # noqa: ANN401, RUF100 - any value of a row
-    """Replace numbers that JSON does not have: NaN by None, an infinity by its name.
-
-    Examples
-    --------
-    >>> json_value([0.5, float("nan"), float("-inf")])
-    [0.5, None, '-Infinity']
-    """
-    if isinstance(value, list):
-        return [json_value(item) for item in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
 def as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
     """Turn times and days, and with `lists` also lists, into text."""
     frame = pl.DataFrame(batch)
@@ -134,12 +33,12 @@ def as_text(batch: pa.RecordBatch | pa.Table, *, lists: bool) -> pl.DataFrame:
         if isinstance(kind, pl.Datetime | pl.Date):
             frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict"))
         elif isinstance(kind, pl.List) and lists:
-            texts = [None if item is None else json.dumps(json_value(item)) for item in frame[name].to_list()]
+            texts = [None if item is None else json.dumps(to_plain(item)) for item in frame[name].to_list()]
             frame = frame.with_columns(pl.Series(name, texts, dtype=pl.String))
     return frame
 
 
-def to_json(value: object) -> str:
+def compact_json(value: object) -> str:
     """Write JSON without blanks; what was read from it is written the same."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -153,7 +52,7 @@ def row_texts(batch: pa.RecordBatch) -> Iterator[str]:
     ['{"id":"a","x":null,"y":"Infinity"}']
     """
     for row in as_text(batch, lists=False).iter_rows(named=True):
-        yield to_json({name: json_value(value) for name, value in row.items()})
+        yield compact_json(to_plain(row))
 
 # %% ../../nbs/data/14_sink.ipynb #a9f15176
 Rows: TypeAlias = pa.Table | pl.DataFrame | Iterable[pa.RecordBatch]
@@ -244,7 +143,7 @@ def write_file(path: Path | str, rows: Rows) -> Path:
     """
     path = Path(path)
     check_ending(path)
-    with replaced(path) as file:
+    with replace_file(path, error=IngestError) as file:
         schema, batches = row_batches(rows)
         if path.suffix != ".gz":
             WRITERS[path.suffix](file, schema, batches)

@@ -16,14 +16,10 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from .columns import arrow_schema
-from .commit import parquet
-from .commit import statistics
+from .commit import parquet, statistics
 from .sink import Rows
-from .sink_partition import PARTITION_COLUMN
-from .sink_partition import check_fits
-from .sink_partition import later_columns
-from .sink_partition import part_of
-from .sink_partition import same_rows
+from .sink_partition import PARTITION_COLUMN, check_fits, later_columns, prepare_part, same_rows
+from .sink_partition import write_error
 from .storage import below
 from ..errors import IngestError
 
@@ -59,14 +55,13 @@ class DeltaSink:
 
     def write(self, partition: str, rows: Rows) -> None:
         """Write a partition in one commit, see `Sink.write`."""
-        table = part_of(partition, rows, self.key).table(marked=True)
+        table = prepare_part(partition, rows, self.key).table(marked=True)
         for attempt in range(ATTEMPTS):
             error = self._replaced(partition, table)
             if error is None:
                 return
             self.wait(random.uniform(0, min(0.05 * 2**attempt, 2)))  # noqa: S311, RUF100 - no secret
-        way = "nothing of this one was committed; run it again"
-        raise IngestError(f"{self.name}: partition {partition} can be written; got {error}; {way}") from error
+        raise write_error(partition, self.name, error, "nothing of this one was committed; run it again") from error
 
     def _replaced(self, partition: str, table: pa.Table) -> DeltaError | None:
         """Replace a partition unless it holds these rows; gives the error where another writer came first."""
@@ -93,14 +88,14 @@ class DeltaSink:
         if isinstance(error, DeltaError) and now is not None and (seen is None or now.version() > seen.version()):
             return error
         way = "nothing was committed; correct the place or its permissions"
-        raise IngestError(f"{self.name}: the table can be written; got {error}; {way}") from error
+        raise IngestError(f"cannot write to {self.name}: {error}; {way}") from error
 
     def _stored(self) -> deltalake.DeltaTable | None:
         """Open the newest version; None where there is no table yet."""
         try:
             return deltalake.DeltaTable(self.url) if deltalake.DeltaTable.is_deltatable(self.url) else None
         except (DeltaError, OSError) as error:
-            raise IngestError(f"{self.name}: a Delta table that opens; got {error}; correct the address") from error
+            raise IngestError(f"cannot open Delta table {self.name}: {error}; correct the address") from error
 
     def _holds(self, stored: deltalake.DeltaTable, partition: str, table: pa.Table) -> bool:
         """Say whether a partition holds these very rows; refuse a table of other columns."""

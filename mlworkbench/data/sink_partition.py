@@ -5,12 +5,8 @@
 # %% ../../nbs/data/14_sink_partition.ipynb #16e0061a
 from __future__ import annotations
 
-from collections.abc import Collection
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,18 +16,13 @@ import pyarrow.parquet as pa_parquet
 
 from .delta import is_delta
 from .columns import check_storable
-from .plain import cast_batch
-from .plain import plain_schema
-from .sink import PARTITION
-from .sink import Rows
-from .sink import row_batches
-from .sink import write_partition
-from ..errors import IngestError
-from ..errors import nearest
+from .plain import cast_batch, plain_schema
+from .sink import Rows, check_partition, row_batches, write_partition
+from ..errors import IngestError, nearest
 
 # %% auto #0
-__all__ = ['PARTITION_COLUMN', 'LATER', 'Sink', 'Part', 'twice', 'same_rows', 'part_of', 'later_columns', 'check_fits',
-           'FolderSink']
+__all__ = ['PARTITION_COLUMN', 'LATER', 'Sink', 'Part', 'write_error', 'doubled_id_error', 'same_rows', 'prepare_part',
+           'later_columns', 'check_fits', 'FolderSink']
 
 # %% ../../nbs/data/14_sink_partition.ipynb #676bcf0b
 PARTITION_COLUMN = "partition"
@@ -106,11 +97,16 @@ class Part:
         rows = pa.Table.from_batches(self.marked() if marked else self.batches, schema).combine_chunks()
         ids = pl.Series(rows.column(self.key))
         if ids.n_unique() < len(ids):
-            raise twice(self.name, self.key, str(ids.filter(ids.is_duplicated())[0]))
+            raise doubled_id_error(self.name, self.key, str(ids.filter(ids.is_duplicated())[0]))
         return rows.sort_by(self.key)
 
 
-def twice(partition: str, key: str, value: str) -> IngestError:
+def write_error(partition: str, place: str, said: object, way: str) -> IngestError:
+    """Say why a partition was not written, and the way out; to be raised."""
+    return IngestError(f"cannot write partition {partition} to {place}: {said}; {way}")
+
+
+def doubled_id_error(partition: str, key: str, value: str) -> IngestError:
     """Make the error of an id that two rows of a partition have."""
     return IngestError(f"partition {partition!r}: each {key} once; got {value!r} twice; remove one of the two rows")
 
@@ -126,7 +122,7 @@ def same_rows(one: pa.Table, other: pa.Table) -> bool:
     return pl.DataFrame(one).equals(pl.DataFrame(other))
 
 # %% ../../nbs/data/14_sink_partition.ipynb #f144f91b
-def part_of(partition: str, rows: Rows, key: str) -> Part:
+def prepare_part(partition: str, rows: Rows, key: str) -> Part:
     """Check a partition and bring its rows to plain types.
 
     Parameters
@@ -147,9 +143,7 @@ def part_of(partition: str, rows: Rows, key: str) -> Part:
     IngestError
         If the name is none, the ids are missing or not text, or a column is named `partition` or has no plain type.
     """
-    if not PARTITION.fullmatch(partition):
-        rule = "a name is letters, digits, _ . = and -, beginning with a letter or digit"
-        raise IngestError(f"partition {partition!r}: {rule}; rename it")
+    check_partition(partition)
     schema, batches = row_batches(rows)
     if key not in schema.names:
         raise IngestError(f"partition {partition!r}: a column {key!r} with ids; {nearest(key, schema.names)}")
@@ -242,13 +236,13 @@ class FolderSink:
 
     def write(self, partition: str, rows: Rows) -> None:
         """Write a partition, see `Sink.write`."""
-        table = part_of(partition, rows, self.key).table()
+        table = prepare_part(partition, rows, self.key).table()
         try:
             if not self._holds(partition, table):
                 write_partition(self.path, partition, table)
         except OSError as error:
-            rule, way = f"partition {partition} can be written", "make room or choose another folder"
-            raise IngestError(f"{self.name}: {rule}; got {error.strerror or error}; {way}") from error
+            way = "make room or choose another folder"
+            raise write_error(partition, self.name, error.strerror or error, way) from error
 
     def _holds(self, partition: str, table: pa.Table) -> bool:
         """Say whether the file of a partition holds these very rows."""

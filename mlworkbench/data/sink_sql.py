@@ -5,142 +5,161 @@
 # %% ../../nbs/data/14_sink_sql.ipynb #9967ff77
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import closing
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from .address import Address
-from .question import quoted
-from .sink import Rows
-from .sink import as_text
-from .sink_partition import PARTITION_COLUMN
-from .sink_partition import Part
-from .sink_partition import check_fits
-from .sink_partition import later_columns
-from .sink_partition import part_of
-from .sink_partition import twice
+from ..core.sqlite import sqlite_error, transaction
+from .address import Address, filled, hidden
+from .commit import Counted
+from .database import postgres_driver
+from .question import compile_statement
+from .sink import Rows, as_text
+from .sink_partition import PARTITION_COLUMN, Part, check_fits, doubled_id_error, later_columns
+from .sink_partition import prepare_part, write_error
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['INCOMING', 'SQLITE_TYPES', 'Statements', 'declared_types', 'check_table', 'SqliteSink']
+__all__ = ['INCOMING', 'sql_types', 'PartitionTable', 'check_table', 'SqliteSink', 'PostgresSink']
 
 # %% ../../nbs/data/14_sink_sql.ipynb #e1c97e63
 INCOMING = "mlworkbench_incoming"
 
 
-@dataclass(frozen=True)
-class Statements:
-    """The statements that write a partition, for SQLite and PostgreSQL alike.
-
-    Attributes
-    ----------
-    target : str
-        The table, qualified and quoted.
-    kinds : mapping of str to str
-        Declared type by column; the id's and the partition's among them.
-    key : str
-        Column with the ids.
-    differs : str
-        How the database says that two values differ, where none is a value, too.
-
-    Examples
-    --------
-    >>> Statements('main."p"', {"id": "text", "score": "real"}, "id").create()
-    'CREATE TABLE IF NOT EXISTS main."p" ("id" text NOT NULL PRIMARY KEY, "score" real)'
-    """
-
-    target: str
-    kinds: Mapping[str, str]
-    key: str
-    differs: str = "IS NOT"
-
-    @property
-    def columns(self) -> str:
-        """All columns, quoted."""
-        return ", ".join(map(quoted, self.kinds))
-
-    def create(self) -> str:
-        """Make the table."""
-        key = " NOT NULL PRIMARY KEY"
-        declared = [f"{quoted(name)} {kind}{key if name == self.key else ''}" for name, kind in self.kinds.items()]
-        return f"CREATE TABLE IF NOT EXISTS {self.target} ({', '.join(declared)})"
-
-    def add(self, column: str) -> str:
-        """Give a table that was made earlier a column; it is null in the rows that are there."""
-        return f"ALTER TABLE {self.target} ADD COLUMN {quoted(column)} {self.kinds[column]}"
-
-    def incoming(self) -> str:
-        """Make the temporary table."""
-        declared = [f"{quoted(name)} {kind}" for name, kind in self.kinds.items()]
-        return f"CREATE TEMPORARY TABLE {INCOMING} ({', '.join(declared)})"
-
-    def index(self) -> str:
-        """Make the ids of the temporary table quick to find."""
-        return f"CREATE INDEX {INCOMING}_key ON {INCOMING} ({quoted(self.key)})"
-
-    def doubled(self) -> str:
-        """Find an id that is there twice."""
-        key = quoted(self.key)
-        return f"SELECT {key} FROM {INCOMING} GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
-
-    def remove(self, mark: str) -> str:
-        """Remove rows of a partition, to be bound at `mark`, that are no longer in it."""
-        key = quoted(self.key)
-        same = f"SELECT 1 FROM {INCOMING} WHERE {INCOMING}.{key} = {self.target}.{key}"
-        return f"DELETE FROM {self.target} WHERE {quoted(PARTITION_COLUMN)} = {mark} AND NOT EXISTS ({same})"
-
-    def upsert(self) -> str:
-        """Add rows with a new id, alter those that differ."""
-        others = [quoted(name) for name in self.kinds if name != self.key]
-        altered = ", ".join(f"{name} = excluded.{name}" for name in others)
-        differs = " OR ".join(f"stored.{name} {self.differs} excluded.{name}" for name in others)
-        return (
-            f"INSERT INTO {self.target} AS stored ({self.columns}) SELECT {self.columns} FROM {INCOMING} WHERE true "
-            f"ON CONFLICT ({quoted(self.key)}) DO UPDATE SET {altered} WHERE {differs}"
-        )
-
-# %% ../../nbs/data/14_sink_sql.ipynb #aecd885f
-SQLITE_TYPES: Mapping[pa.DataType, str] = {
-    pa.int64(): "integer",
-    pa.float64(): "real",
-    pa.bool_(): "boolean",
-    pa.string(): "text",
-    pa.date32(): "text",
-    pa.timestamp("us", "UTC"): "text",
-    pa.list_(pa.float64()): "text",
-    pa.list_(pa.int64()): "text",
-    pa.list_(pa.string()): "text",
-}
-
-
-def declared_types(what: str, schema: pa.Schema, types: Mapping[pa.DataType, str]) -> dict[str, str]:
-    """Give the type that a database has for each column.
+def sql_types(what: str, schema: pa.Schema) -> dict[str, Any]:
+    """Give the SQL type of each column, SQLite's as a variant of PostgreSQL's.
 
     Raises
     ------
     IngestError
-        If it has none.
-
-    Examples
-    --------
-    >>> declared_types("shop.db", pa.schema({"score": pa.float64()}), SQLITE_TYPES)
-    {'score': 'real'}
+        If a column has none, or no name.
     """
+    import sqlalchemy as sa
+
+    kinds: dict[pa.DataType, Any] = {pa.int64(): sa.BIGINT(), pa.string(): sa.TEXT()}
+    kinds[pa.float64()] = sa.DOUBLE_PRECISION()
+    types = kinds | {pa.list_(kind): sa.ARRAY(item) for kind, item in kinds.items()}
+    types |= {pa.bool_(): sa.BOOLEAN(), pa.date32(): sa.DATE(), pa.timestamp("us", "UTC"): sa.TIMESTAMP(timezone=True)}
+    in_sqlite = {pa.int64(): sa.INTEGER(), pa.float64(): sa.REAL(), pa.bool_(): sa.BOOLEAN()}
     for field in schema:
         if field.type not in types:
             rule = f"column {field.name!r} is text, a number, a time or a list of these"
             raise IngestError(f"{what}: {rule}; got {field.type}; cast it or leave it out")
         if not field.name or "\0" in field.name:
             raise IngestError(f"{what}: a column has a name without NUL; got {field.name!r}; rename it")
-    return {field.name: types[field.type] for field in schema}
+    return {f.name: types[f.type].with_variant(in_sqlite.get(f.type, sa.TEXT()), "sqlite") for f in schema}
+
+# %% ../../nbs/data/14_sink_sql.ipynb #501b7dc4
+@dataclass(frozen=True)
+class PartitionTable:
+    """A table of predictions beside the temporary one by which rows come in, and the statements between them.
+
+    Attributes
+    ----------
+    dialect : sqlalchemy dialect
+        Of the database.
+    schema, name : str
+        Of the table; an empty schema is the database's own choice.
+    kinds : mapping of str to SQL type
+        By column; the id's and the partition's among them.
+    key : str
+        Column with the ids.
+    """
+
+    dialect: Any
+    schema: str
+    name: str
+    kinds: Mapping[str, Any]
+    key: str
+
+    @cached_property
+    def target(self) -> Any:  # noqa: ANN401, RUF100 - of a library that is imported late
+        """The table."""
+        return self._table(self.name, schema=_quoted(self.schema) if self.schema else None)
+
+    @cached_property
+    def incoming(self) -> Any:  # noqa: ANN401, RUF100 - as above
+        """The temporary table."""
+        return self._table(INCOMING, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+
+    def _table(self, name: str, **options: Any) -> Any:  # noqa: ANN401, RUF100 - as above
+        """Declare a table; ids are the key of the lasting one only."""
+        import sqlalchemy as sa
+
+        ids = "" if "prefixes" in options else self.key
+        kinds = self.kinds.items()
+        columns = [sa.Column(_quoted(n), kind, primary_key=n == ids, nullable=n != ids) for n, kind in kinds]
+        return sa.Table(_quoted(name), sa.MetaData(), *columns, **options)
+
+    @property
+    def qualified(self) -> str:
+        """Schema and name, quoted."""
+        return str(self.dialect.identifier_preparer.format_table(self.target))
+
+    @property
+    def declared(self) -> dict[str, str]:
+        """Declared type by column, as the database writes it."""
+        return {name: kind.compile(dialect=self.dialect).lower() for name, kind in self.kinds.items()}
+
+    def create(self) -> list[Any]:
+        """Make the table, with an index over its partitions."""
+        import sqlalchemy as sa
+
+        index = sa.schema.CreateIndex(sa.Index(None, self.target.c[PARTITION_COLUMN]), if_not_exists=True)
+        return [sa.schema.CreateTable(self.target, if_not_exists=True), index]
+
+    def add(self, column: str) -> Any:  # noqa: ANN401, RUF100 - as above
+        """Give a table that was made earlier a column; it is null in the rows that are there."""
+        import sqlalchemy as sa
+
+        made = sa.schema.CreateColumn(self.target.c[column]).compile(dialect=self.dialect)
+        return sa.text(f"ALTER TABLE {self.qualified} ADD COLUMN {made}".replace(":", "\\:"))
+
+    def doubled(self) -> list[Any]:
+        """Make the ids of the temporary table quick to find, and find one that is there twice."""
+        import sqlalchemy as sa
+
+        key = self.incoming.c[self.key]
+        one: Any = sa.literal_column("1")
+        twice = sa.select(key).group_by(key).having(sa.func.count() > one).order_by(key).limit(one)
+        return [sa.schema.CreateIndex(sa.Index(f"{INCOMING}_key", key)), twice]
+
+    def remove(self, partition: str) -> Any:  # noqa: ANN401, RUF100 - as above
+        """Remove rows of a partition that are no longer in it."""
+        import sqlalchemy as sa
+
+        kept = sa.exists().where(self.incoming.c[self.key] == self.target.c[self.key])
+        return sa.delete(self.target).where(self.target.c[PARTITION_COLUMN] == partition, ~kept)
+
+    def upsert(self) -> Any:  # noqa: ANN401, RUF100 - as above
+        """Add rows with a new id, alter those that differ."""
+        import sqlalchemy as sa
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+        rows = sa.select(self.incoming).where(sa.true())
+        added = inserts[self.dialect.name](self.target).from_select(list(self.kinds), rows)
+        new = {name: added.excluded[name] for name in self.kinds if name != self.key}
+        differs = sa.or_(*(self.target.c[name].is_distinct_from(value) for name, value in new.items()))
+        return added.on_conflict_do_update(index_elements=[self.target.c[self.key]], set_=new, where=differs)
 
 
+def _quoted(name: str) -> Any:  # noqa: ANN401, RUF100 - as above
+    """Take a name as it stands."""
+    import sqlalchemy as sa
+
+    return sa.sql.quoted_name(name, quote=True)
+
+# %% ../../nbs/data/14_sink_sql.ipynb #082fba90
 def check_table(what: str, table: str) -> None:
     """Refuse a name that no table of a user can have."""
     if not table or "\0" in table or table.lower().startswith(("sqlite_", "pg_", INCOMING)):
@@ -149,13 +168,13 @@ def check_table(what: str, table: str) -> None:
 
 
 @dataclass(frozen=True)
-class SqliteSink:
-    """A table of an SQLite file.
+class _TableSink(ABC):
+    """A table of a database.
 
     Attributes
     ----------
     address : Address
-        ``sqlite:///path``; the file is made if need be.
+        The database.
     table : str
         Name of the table.
     key : str, default='prediction_id'
@@ -165,6 +184,7 @@ class SqliteSink:
     address: Address
     table: str
     key: str = "prediction_id"
+    longest: ClassVar[int] = 1 << 20
 
     def __post_init__(self) -> None:
         """Refuse a name that is none."""
@@ -172,52 +192,182 @@ class SqliteSink:
 
     @property
     def name(self) -> str:
-        """The table and its file."""
+        """The table and its database."""
         return f"table {self.table!r} in {self.address.name}"
 
     def write(self, partition: str, rows: Rows) -> None:
         """Write a partition in one transaction, see `Sink.write`."""
-        part = part_of(partition, rows, self.key)
-        kinds = declared_types(self.name, part.marked_schema, SQLITE_TYPES)
-        statements = Statements(f"main.{quoted(self.table)}", kinds, self.key)
-        with self._transaction() as connection:
-            self._settle(connection, statements)
-            self._load(connection, statements, part)
-            connection.execute(statements.remove("?"), (partition,))
-            connection.execute(statements.upsert())
+        part = prepare_part(partition, rows, self.key)
+        self._check_names(part.schema.names)
+        schema, name = self._place()
+        made = PartitionTable(self._dialect(), schema, name, sql_types(self.name, part.marked_schema), self.key)
+        with self._transaction(partition) as cursor:
+            lacking = self._settle(cursor, made)
+            if lacking:
+                part = part.without(lacking)
+                made = replace(made, kinds={name: kind for name, kind in made.kinds.items() if name not in lacking})
+            self._load(cursor, made, part)
+            for statement in made.doubled():
+                _run(cursor, made, statement)
+            if found := cursor.fetchone():
+                raise doubled_id_error(partition, self.key, found[0])
+            _run(cursor, made, made.remove(partition))
+            _run(cursor, made, made.upsert())
+
+    def _settle(self, cursor: Any, made: PartitionTable) -> list[str]:  # noqa: ANN401, RUF100 - a driver without types
+        """Make the table, or refuse one that has other columns; give the columns that it must do without."""
+        stored, declared = self._stored(cursor, made), made.declared
+        if not stored:
+            for statement in made.create():
+                _run(cursor, made, statement)
+            return []
+        later = later_columns(stored, declared)
+        lacking = [] if not later or self._owns(cursor, made) else later
+        for column in later if not lacking else ():
+            _run(cursor, made, made.add(column))
+            stored[column] = declared[column]
+        check_fits(self.name, stored, {name: kind for name, kind in declared.items() if name not in lacking})
+        if lacking:
+            rule = "was made without it, and only its owner can add it"
+            warnings.warn(f"{self.name}: column {later[0]!r} is left out; the table {rule}", stacklevel=2)
+        return lacking
+
+    @abstractmethod
+    def _dialect(self) -> Any:  # noqa: ANN401, RUF100 - as above
+        """Give SQLAlchemy's dialect, without a connection."""
+
+    @abstractmethod
+    def _place(self) -> tuple[str, str]:
+        """Give schema and name of the table."""
+
+    @abstractmethod
+    def _transaction(self, partition: str) -> AbstractContextManager[Any]:
+        """Connect and begin; all or nothing."""
+
+    @abstractmethod
+    def _stored(self, cursor: Any, made: PartitionTable) -> dict[str, str]:  # noqa: ANN401, RUF100 - as above
+        """Give the declared type of each column that is there."""
+
+    @abstractmethod
+    def _owns(self, cursor: Any, made: PartitionTable) -> bool:  # noqa: ANN401, RUF100 - as above
+        """Say whether a column may be added."""
+
+    @abstractmethod
+    def _load(self, cursor: Any, made: PartitionTable, part: Part) -> None:  # noqa: ANN401, RUF100 - as above
+        """Bring the rows into the temporary table, batch by batch."""
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        """Refuse a name that the database would shorten, so that two columns may become one."""
+        for name in names:
+            if len(name.encode()) > self.longest:
+                way = f"names of at most {self.longest} bytes; got {name!r}; rename it"
+                raise IngestError(f"{self.address.name}: {way}")
+
+
+def _run(cursor: Any, made: PartitionTable, statement: Any) -> None:  # noqa: ANN401, RUF100 - as above
+    """Execute a statement with the values that it binds."""
+    text, values = compile_statement(statement, made.dialect)
+    cursor.execute(text, values) if values else cursor.execute(text)
+
+# %% ../../nbs/data/14_sink_sql.ipynb #87524e51
+@dataclass(frozen=True)
+class SqliteSink(_TableSink):
+    """A table of an SQLite file, ``sqlite:///path``; the file is made if need be."""
+
+    def _dialect(self) -> Any:  # noqa: ANN401, RUF100 - as above
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.dialect()  # type: ignore[no-untyped-call]
+
+    def _place(self) -> tuple[str, str]:
+        return "main", self.table  # in the temporary schema, a table of the same name would come first
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, partition: str) -> Iterator[Any]:
         """Open the file and hold its write lock; all or nothing."""
+        path = Path(self.address.path)
         try:
-            with closing(sqlite3.connect(Path(self.address.path), timeout=60)) as connection:
-                connection.isolation_level = None
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
+            with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as shop, transaction(shop):
+                yield shop.cursor()
         except sqlite3.Error as error:
-            way = "nothing was written; make room, wait for other writers, or correct the address"
-            raise IngestError(f"{self.name}: a partition can be written; got {error}; {way}") from error
+            what = f"write partition {partition} to table {self.table!r} in"
+            raise sqlite_error(what, Path(self.address.name), error, IngestError) from error
 
-    def _settle(self, connection: sqlite3.Connection, statements: Statements) -> None:
-        """Make the table, or refuse one that has other columns."""
-        stored = {row[1]: row[2].lower() for row in connection.execute(f"PRAGMA main.table_info({quoted(self.table)})")}
-        for column in later_columns(stored, statements.kinds):
-            connection.execute(statements.add(column))
-            stored[column] = statements.kinds[column]
-        if stored:
-            check_fits(self.name, stored, statements.kinds)
-            return
-        connection.execute(statements.create())
-        index = f"main.{quoted(f'{self.table}_{PARTITION_COLUMN}')}"
-        connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {quoted(self.table)} ({quoted(PARTITION_COLUMN)})")
+    def _stored(self, cursor: Any, made: PartitionTable) -> dict[str, str]:  # noqa: ANN401, RUF100 - as above
+        """Give the declared type of each column that is there."""
+        columns = "SELECT name, lower(type) FROM pragma_table_info(?, 'main')"
+        return dict(cursor.execute(columns, (made.name,)).fetchall())
 
-    def _load(self, connection: sqlite3.Connection, statements: Statements, part: Part) -> None:
-        """Bring the rows into the temporary table, batch by batch."""
-        connection.execute(statements.incoming())
-        marks = ", ".join("?" * len(statements.kinds))
+    def _owns(self, cursor: Any, made: PartitionTable) -> bool:  # noqa: ANN401, RUF100 - as above
+        """Say whether a column may be added: who can write the file can."""
+        return True
+
+    def _load(self, cursor: Any, made: PartitionTable, part: Part) -> None:  # noqa: ANN401, RUF100 - as above
+        import sqlalchemy as sa
+
+        _run(cursor, made, sa.schema.CreateTable(made.incoming))
+        insert = str(sa.insert(made.incoming).compile(dialect=made.dialect))
         for batch in part.marked():
-            connection.executemany(f"INSERT INTO {INCOMING} VALUES ({marks})", as_text(batch, lists=True).iter_rows())
-        connection.execute(statements.index())
-        if found := connection.execute(statements.doubled()).fetchone():
-            raise twice(part.name, self.key, found[0])
+            cursor.executemany(insert, as_text(batch, lists=True).iter_rows())
+
+# %% ../../nbs/data/14_sink_sql.ipynb #68b401b1
+@dataclass(frozen=True)
+class PostgresSink(_TableSink):
+    """A table of a PostgreSQL server, ``postgresql://user:${VARIABLE}@host:port/database``."""
+
+    longest: ClassVar[int] = 63
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is none, a variable that is not set, and a missing driver."""
+        super().__post_init__()
+        self._check_names(self._place())
+        filled(self.address, os.environ)
+        postgres_driver()
+
+    def _dialect(self) -> Any:  # noqa: ANN401, RUF100 - as above
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+    def _place(self) -> tuple[str, str]:
+        """Give schema and name, parted by the first dot."""
+        schema, dot, name = self.table.partition(".")
+        return (schema, name) if dot else ("", schema)
+
+    @contextmanager
+    def _transaction(self, partition: str) -> Iterator[Any]:
+        driver = postgres_driver()
+        try:
+            with driver.connect(filled(self.address, os.environ)) as connection, connection.cursor() as cursor:
+                yield cursor
+                connection.commit()
+        except driver.Error as error:
+            said = hidden(str(error).partition("DETAIL:")[0].partition("CONTEXT:")[0], self.address, os.environ)
+            way = "nothing was written; correct the table, the rights or the address"
+            raise write_error(partition, self.name, said, way) from None
+
+    def _stored(self, cursor: Any, made: PartitionTable) -> dict[str, str]:  # noqa: ANN401, RUF100 - as above
+        """Wait for other writers of the table, then give the declared type of each column that is there."""
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (made.qualified,))
+        columns = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        columns += "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"
+        cursor.execute(columns, (made.qualified,))
+        return dict(cursor.fetchall())
+
+    def _owns(self, cursor: Any, made: PartitionTable) -> bool:  # noqa: ANN401, RUF100 - as above
+        """Say whether a column may be added: only a table's owner can."""
+        own = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)"
+        cursor.execute(own, (made.qualified,))
+        return bool(cursor.fetchone()[0])
+
+    def _load(self, cursor: Any, made: PartitionTable, part: Part) -> None:  # noqa: ANN401, RUF100 - as above
+        import sqlalchemy as sa
+
+        _run(cursor, made, sa.schema.CreateTable(made.incoming))
+        counted = Counted(part.marked())
+        try:
+            cursor.adbc_ingest(INCOMING, counted.reader(part.marked_schema), mode="append", temporary=True)
+        except Exception:
+            if counted.error is not None:
+                raise counted.error from None
+            raise

@@ -19,14 +19,9 @@ from .address import Address
 from .lake_place import check_folder
 from .sink import Rows
 from .sink_delta import DeltaSink
-from .sink_partition import FolderSink
-from .sink_partition import Sink
-from .sink_partition import part_of
-from .sink_partition import same_rows
-from .sink_postgres import PostgresSink
-from .sink_sql import SqliteSink
-from .sink_webhook import Hook
-from .sink_webhook import WebhookSink
+from .sink_partition import FolderSink, Sink, prepare_part, same_rows, write_error
+from .sink_sql import PostgresSink, SqliteSink
+from .sink_webhook import Hook, WebhookSink
 from ..errors import IngestError
 
 # %% auto #0
@@ -60,7 +55,7 @@ class ObjectSink:
         """Write a partition, see `Sink.write`."""
         from pyarrow.fs import FileSystem
 
-        table = part_of(partition, rows, self.key).table()
+        table = prepare_part(partition, rows, self.key).table()
         try:
             files, folder = FileSystem.from_uri(self.url.rstrip("/"))
             target = f"{folder}/{partition}.parquet"
@@ -70,8 +65,7 @@ class ObjectSink:
                 with files.open_output_stream(target) as stream:
                     stream.write(content.getvalue())
         except (OSError, pa.ArrowException) as error:
-            rule, way = f"partition {partition} can be written", "correct the address, the keys or the rights"
-            raise IngestError(f"{self.name}: {rule}; got {error}; {way}") from error
+            raise write_error(partition, self.name, error, "correct the address, the keys or the rights") from error
 
     def _holds(self, files: Any, target: str, table: pa.Table) -> bool:  # noqa: ANN401, RUF100 - a pyarrow file system
         """Say whether an object holds these very rows."""

@@ -17,11 +17,12 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from pyarrow.fs import FSSpecHandler, FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
+from ..core.files import explain_failure
 from ..errors import IngestError, WorkbenchError
 
 # %% auto #0
 __all__ = ['ADDRESS', 'SECRET', 'KEYS', 'REASON', 'TELLING', 'BUFFER', 'is_address', 'check_address', 'plain_words', 'reaching',
-           'locate', 'below', 'waiting', 'hashed_copy', 'StoredFile']
+           'locate', 'below', 'hashed_copy', 'StoredFile']
 
 # %% ../../nbs/data/08_storage.ipynb #6d14fe46
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -156,24 +157,6 @@ BUFFER = 4 << 20
 
 
 @contextmanager
-def waiting(name: str) -> Iterator[None]:
-    """Turn what the system says of a full disk into one line.
-
-    Examples
-    --------
-    >>> with waiting("a.csv"):
-    ...     raise OSError(28, "No space left on device")
-    Traceback (most recent call last):
-    mlworkbench.errors.IngestError: a.csv: waits on the disk for files that vanish while it is read: ...; make room ...
-    """
-    try:
-        yield
-    except OSError as error:
-        rule = "waits on the disk for files that vanish while it is read"
-        raise IngestError(f"{name}: {rule}: {error.strerror}; make room there, or name another with TMPDIR") from None
-
-
-@contextmanager
 def hashed_copy(stream: pa.NativeFile, name: str) -> Iterator[tuple[str, str]]:
     """Copy bytes to a file of this machine, for as long as the block lasts.
 
@@ -190,10 +173,11 @@ def hashed_copy(stream: pa.NativeFile, name: str) -> Iterator[tuple[str, str]]:
         If the disk is full.
     """
     digest = hashlib.sha256()
-    with waiting(name):
+    action = f"copy {name} to the disk for temporary files (TMPDIR)"
+    with explain_failure(action, IngestError):
         file = tempfile.NamedTemporaryFile(prefix="mlworkbench-")  # noqa: SIM115 - closed below, whatever a full disk says
     try:
-        with waiting(name):
+        with explain_failure(action, IngestError):
             while block := _block(stream, name):
                 digest.update(block)
                 file.write(block)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..contract import Fault
+from ..core.files import replace_file
 from ..data.find import SIGNS, divide, expression
-from ..data.sink import ENDINGS, WRITERS, replaced
+from ..data.sink import ENDINGS, WRITERS
 from ..data.storage import is_address
 from ..errors import DeploymentError
 
@@ -100,7 +101,7 @@ def write_faults(path: Path, faults: Sequence[Fault]) -> Path | None:
     if not faults:
         path.unlink(missing_ok=True)
         return None
-    with replaced(path) as file:
+    with replace_file(path, error=DeploymentError) as file:
         for fault in faults:
             file.write(json.dumps(fault.to_dict(), ensure_ascii=False).encode() + b"\n")
     return path

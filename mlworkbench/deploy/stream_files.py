@@ -30,7 +30,7 @@ from .stream_past import source_name
 from ..errors import DeploymentError
 
 # %% auto #0
-__all__ = ['STANDARD', 'WRONG_ENDINGS', 'EVERY', 'LETTER', 'Places', 'open_input', 'Sink', 'JsonLines']
+__all__ = ['STANDARD', 'WRONG_ENDINGS', 'EVERY', 'LETTER', 'Places', 'open_input', 'PipeWriter', 'JsonLines']
 
 # %% ../../nbs/deploy/53_stream_files.ipynb #32f1555c
 STANDARD = "-"
@@ -129,7 +129,7 @@ def open_input(source: str) -> tuple[int, Path | None]:
     return descriptor, path if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
-class Sink:
+class PipeWriter:
     """Writes predictions to a descriptor that cannot be read back, such as standard output.
 
     Parameters
@@ -186,12 +186,12 @@ class JsonLines:
         places.check()
         self.places, self.writer = places, writer
         self._input, self._path = open_input(places.source)
-        self._closing: list[Appender | Sink] = []
+        self._closing: list[Appender | PipeWriter] = []
         self._source, self._synced = places.name, time.monotonic()
         try:
             self.dead = self._opened(Appender(places.dead_path, begins=LETTER, mode=0o600))
             if places.out == STANDARD:
-                self.out: Appender | Sink = self._opened(Sink(descriptor))
+                self.out: Appender | PipeWriter = self._opened(PipeWriter(descriptor))
             else:
                 self.out = self._opened(Appender(Path(places.out)))
             self.past = self._past()

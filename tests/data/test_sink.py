@@ -12,7 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.data.sink import ENDINGS, check_ending, read_partitions, replaced, write_file, write_partition
+from mlworkbench.core.files import replace_file
+from mlworkbench.data.sink import ENDINGS, check_ending, read_partitions, write_file, write_partition
 from mlworkbench.data.source import open_source
 from mlworkbench.errors import IngestError
 
@@ -169,8 +170,8 @@ def test_a_folder_without_partitions_is_refused(tmp_path):
 WRITE_SLOWLY = """
 import sys, time
 from pathlib import Path
-from mlworkbench.data.sink import replaced
-with replaced(Path(sys.argv[1])) as file:
+from mlworkbench.core.files import replace_file
+with replace_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
     print("writing", flush=True)
@@ -182,7 +183,7 @@ def test_a_writer_that_is_killed_leaves_no_file_and_the_next_one_cleans_up(tmp_p
     path = tmp_path / "rows.csv"
     worker = subprocess.Popen([sys.executable, "-c", WRITE_SLOWLY, str(path)], stdout=subprocess.PIPE)
     assert worker.stdout.readline().strip() == b"writing"
-    with replaced(path) as file:  # a second writer leaves the first one's file alone
+    with replace_file(path) as file:  # a second writer leaves the first one's file alone
         file.write(b"whole")
     assert len(list(tmp_path.glob(".*.part"))) == 1
     os.kill(worker.pid, signal.SIGKILL)

@@ -268,7 +268,7 @@ def test_a_full_disk_is_one_line(monkeypatch):
 
     fsspec.filesystem("memory").pipe("/shop/a.csv", CSV)
     monkeypatch.setattr(storage.tempfile, "NamedTemporaryFile", full)
-    assert "No space left on device; make room there" in refused("memory://shop/a.csv")
+    assert "TMPDIR): No space left on device; free some space" in refused("memory://shop/a.csv")
 
 
 MEASURE = """

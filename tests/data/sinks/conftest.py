@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
@@ -19,11 +20,11 @@ import deltalake
 import polars as pl
 import pytest
 
-from mlworkbench.data.sink_webhook import Retry, WebhookSink
+from mlworkbench.data.sink_webhook import WebhookSink, exponential_backoff
 from mlworkbench.data.sinks import open_sink
 
 KINDS = ("folder", "delta", "sqlite", "postgresql", "webhook", "s3", "delta on s3")
-FAST = Retry(first=0.002, longest=0.02, attempts=40)
+FAST = partial(exponential_backoff, first=0.002, longest=0.02, attempts=40)
 
 
 class Receiver:
@@ -118,7 +119,7 @@ class Place:
 
     def sink(self):
         sink = open_sink(self.to, folder=self.folder / "home")
-        return replace(sink, retry=FAST) if isinstance(sink, WebhookSink) else sink
+        return replace(sink, retrying=FAST) if isinstance(sink, WebhookSink) else sink
 
     def ask(self, statement, *, fetch=True):
         if self.kind == "sqlite":
@@ -189,9 +190,10 @@ WORKER = """
 import itertools, os, signal, sys
 import polars as pl
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from mlworkbench.data import outbox, sink, sink_sql
-from mlworkbench.data.sink_webhook import Retry, WebhookSink
+from mlworkbench.data import outbox, sink_sql
+from mlworkbench.data.sink_webhook import WebhookSink, exponential_backoff
 from mlworkbench.data.sinks import open_sink
 
 to, home, editions, days, rows, point = sys.argv[1:7]
@@ -203,9 +205,9 @@ def die(*args, **kwargs):
 if point == "before noting":
     outbox.Outbox.note = die
 elif point == "before the rename":
-    sink.Path.replace = die
+    Path.replace = die
 elif point == "before the commit":
-    sink_sql.Statements.upsert = die
+    sink_sql.PartitionTable.upsert = die
 
 def day(name, edition):
     numbers = [number for number in range(int(rows)) if (number + edition) % 10]
@@ -214,7 +216,8 @@ def day(name, edition):
 
 place = open_sink(to, folder=Path(home))
 if isinstance(place, WebhookSink):
-    place = replace(place, retry=Retry(first=0.002, longest=0.02, attempts=40))
+    fast = partial(exponential_backoff, first=0.002, longest=0.02, attempts=40)
+    place = replace(place, retrying=fast)
 sys.stdin.readline()
 print("begins", flush=True)
 for edition in itertools.cycle([1, 2]) if editions == "forever" else map(int, editions.split(",")):

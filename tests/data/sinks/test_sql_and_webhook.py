@@ -6,14 +6,16 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
 from urllib.parse import quote
 
 import polars as pl
 import pytest
 
 from mlworkbench.data import outbox
-from mlworkbench.data.sink_webhook import Hook, Retry, WebhookSink
+from mlworkbench.data.sink_webhook import Hook, WebhookSink, exponential_backoff
 from mlworkbench.data.sinks import open_sink
 from mlworkbench.errors import IngestError
 
@@ -129,7 +131,7 @@ def test_a_schema_of_postgresql_is_named_before_a_dot(postgres, tmp_path):
 def test_a_server_that_is_not_there_and_a_wrong_password_are_one_line(postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("SHOP_PASSWORD", "wrong:p@ss")
     for url in (postgres, "postgresql://ada:${SHOP_PASSWORD}@127.0.0.1:9/shop"):
-        with pytest.raises(IngestError, match="a partition can be written; got") as found:
+        with pytest.raises(IngestError, match="cannot write partition m-1f3a-2013-10-01 to table 'p' in") as found:
             open_sink(f"{url}?table=p", folder=tmp_path).write(FIRST, ROWS)
         assert "wrong" not in str(found.value) and "\n" not in str(found.value)
 
@@ -148,14 +150,19 @@ def test_a_table_that_another_program_made_with_our_columns_is_taken(tmp_path):
 def webhook(receiver, folder, to="", **retry):
     waits = []
     sink = open_sink(to or receiver.url, folder=folder)
-    return replace(sink, retry=Retry(wait=waits.append, chance=lambda: 1.0, **retry)), waits
+    return replace(sink, retrying=partial(exponential_backoff, sleep=waits.append, **retry)), waits
+
+
+def drawn_from(waits, *wholes):
+    """Say whether each wait lies between the half of a time and its whole."""
+    return all(whole / 2 <= wait <= whole for wait, whole in zip(waits, wholes, strict=True))
 
 
 def test_what_fails_for_a_time_is_repeated_with_one_key_after_growing_waits(receiver, tmp_path):
     receiver.answers = ["drop", "drop after", 503, (429, None), 500]
     sink, waits = webhook(receiver, tmp_path)
     sink.write(FIRST, ROWS)
-    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert drawn_from(waits, 0.5, 1.0, 2.0, 4.0, 8.0)
     keys, bodies = {key for key, *_ in receiver.calls}, {body for _, body, *_ in receiver.calls}
     assert len(receiver.calls) == 6 and len(keys) == len(bodies) == 1
     assert len(receiver.rows) == 3
@@ -164,18 +171,26 @@ def test_what_fails_for_a_time_is_repeated_with_one_key_after_growing_waits(rece
 def test_retry_after_is_obeyed_and_too_long_a_one_ends_the_run(receiver, tmp_path):
     receiver.answers = [(429, "7"), (503, "soon"), (429, "301")]
     sink, waits = webhook(receiver, tmp_path)
-    with pytest.raises(IngestError, match="got status 429; what is left waits in the outbox"):
+    with pytest.raises(IngestError, match=r"to webhook 127\.0\.0\.1: status 429; what is left waits in the outbox"):
         sink.write(FIRST, ROWS)
-    assert waits == [7.0, 1.0] and receiver.rows == {}
+    assert waits[0] == 7.0 and drawn_from(waits[1:], 1.0) and receiver.rows == {}
     sink.write(FIRST, ROWS)
     assert len(receiver.rows) == 3 and len({key for key, *_ in receiver.calls}) == 1
+
+
+def test_retry_after_may_be_a_date_and_the_waits_end_at_the_longest(receiver, tmp_path):
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    receiver.answers = [(503, soon), (503, "Tue, 01 Oct 2013 12:00:30 GMT"), 503, 503]
+    sink, waits = webhook(receiver, tmp_path, longest=3)
+    sink.write(FIRST, ROWS)
+    assert 60 < waits[0] <= 100 and drawn_from(waits[1:], 1.0, 2.0, 3.0)
 
 
 @pytest.mark.parametrize("answer", [400, 401, 404, 413, 422, (302, "http://127.0.0.1:1/elsewhere"), (308, "/other")])
 def test_what_will_not_be_taken_later_is_refused_at_once(receiver, tmp_path, answer):
     receiver.answers = [answer]
     sink, waits = webhook(receiver, tmp_path)
-    with pytest.raises(IngestError, match="takes a batch of m-1f3a-2013-10-01; got status") as found:
+    with pytest.raises(IngestError, match=r"cannot send a batch of m-1f3a-2013-10-01 to webhook \S+: status") as found:
         sink.write(FIRST, ROWS)
     assert waits == [] and len(receiver.calls) == 1 and "a1" not in str(found.value)
 
@@ -183,11 +198,11 @@ def test_what_will_not_be_taken_later_is_refused_at_once(receiver, tmp_path, ans
 def test_attempts_are_bounded(receiver, tmp_path):
     receiver.answers = [500] * 20
     sink, waits = webhook(receiver, tmp_path, attempts=3)
-    with pytest.raises(IngestError, match="got status 500"):
+    with pytest.raises(IngestError, match="status 500"):
         sink.write(FIRST, ROWS)
     assert len(receiver.calls) == 3 and len(waits) == 2
     silent, _ = webhook(receiver, tmp_path, to="http://127.0.0.1:9/", attempts=2)
-    with pytest.raises(IngestError, match=r"got no answer \(ConnectionRefusedError\)"):
+    with pytest.raises(IngestError, match=r": no answer \(ConnectionRefusedError\)"):
         silent.write(FIRST, ROWS)
 
 
@@ -197,7 +212,7 @@ def test_a_batch_refused_in_the_middle_keeps_those_before_it_and_the_next_run_se
     monkeypatch.setattr(outbox, "ROWS", 1)
     receiver.answers = [200, 422]
     sink, _ = webhook(receiver, tmp_path)
-    with pytest.raises(IngestError, match="got status 422"):
+    with pytest.raises(IngestError, match="status 422"):
         sink.write(FIRST, ROWS)
     assert list(receiver.rows) == ["a1"]
     sink.write(FIRST, ROWS)
@@ -244,6 +259,21 @@ def test_the_signature_is_over_key_and_body_and_the_secret_stays_here(receiver, 
     assert headers["X-Mlworkbench-Signature"] == f"sha256={digest}"
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"hunter2" not in kept and "hunter2" not in repr(sink)
+
+
+def test_a_token_in_the_address_is_in_no_log_and_no_error(receiver, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HOOK_TOKEN", "hunter2")
+    caplog.set_level("DEBUG")
+    receiver.answers = [200, 401]
+    sink, _ = webhook(receiver, tmp_path, to=receiver.url + "/${HOOK_TOKEN}?t=${HOOK_TOKEN}")
+    sink.write(FIRST, ROWS)
+    with pytest.raises(IngestError, match="status 401") as found:
+        sink.write("m-1f3a-2013-10-02", ROWS)
+    silent, _ = webhook(receiver, tmp_path, to="http://127.0.0.1:9/${HOOK_TOKEN}", attempts=1)
+    with pytest.raises(IngestError, match="no answer") as refused:
+        silent.write(FIRST, ROWS)
+    assert "hunter2" not in caplog.text + str(found.value) + str(refused.value)
+    assert refused.value.__cause__ is None and refused.value.__suppress_context__
 
 
 def test_numbers_that_json_lacks_and_times_have_a_form(receiver, tmp_path):

@@ -5,17 +5,16 @@
 # %% ../../nbs/data/12_database.ipynb #6a67eab8
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import closing
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 
+from ..core.sqlite import open_sqlite
 from .address import Address
 from .address import filled
 from .address import hidden
@@ -33,13 +32,15 @@ __all__ = ['sqlite_rows', 'postgres_types', 'postgres_batches', 'postgres_driver
 
 # %% ../../nbs/data/12_database.ipynb #d6f159e5
 @contextmanager
-def sqlite_rows(address: Address, query: str, folder: Path) -> Iterator[pa.RecordBatchReader]:
+def sqlite_rows(address: Address, question: Question, folder: Path) -> Iterator[pa.RecordBatchReader]:
     """Ask an SQLite file; its rows wait on the disk of a folder until their types are known."""
     file = Path(address.path)
     if not file.is_file():
         raise IngestError(f"{address.name}: no such file as {address.path}; correct the address")
-    with closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, timeout=30)) as connection:
-        cursor = connection.execute(query)
+    from sqlalchemy.dialects import sqlite
+
+    with closing(open_sqlite(file, read_only=True)) as connection:
+        cursor = connection.execute(*question.bound(sqlite.dialect()))
         names = [column[0] for column in cursor.description or ()]
         check_columns(names, address.name)
         with infer_batches(iter(lambda: cursor.fetchmany(BATCH), []), names, folder, address.name) as reader:
@@ -127,7 +128,7 @@ def database_rows(
         If the database cannot be reached or refuses the query.
     """
     if address.path:
-        opened = sqlite_rows(address, question.text, folder)
+        opened = sqlite_rows(address, question, folder)
     elif address.part("dialect") in ("postgresql", "postgres"):
         opened = postgres_rows(address, question.text, environment)
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +23,7 @@ from ..errors import IngestError
 from ..errors import nearest
 
 # %% auto #0
-__all__ = ['FIRST', 'FILES', 'in_dialect', 'engine_of', 'dialect_rows']
-
-# %% ../../nbs/data/11_dialect.ipynb #8b9c6a8c
-def in_dialect(question: Question, dialect: Any) -> Any:  # noqa: ANN401, RUF100 - of a library that is imported late
-    """Make the statement that asks a question.
-
-    Examples
-    --------
-    >>> from sqlalchemy.dialects.mysql import dialect
-    >>> asked = in_dialect(Question("SELECT 7 AS `order`", "order"), dialect()).compile(dialect=dialect())
-    >>> " ".join(str(asked).split())
-    'SELECT * FROM (SELECT 7 AS `order`) AS source ORDER BY source.`order`'
-    """
-    import sqlalchemy as sa
-
-    query = sa.text(question.select.replace(":", "\\:"))
-    if not question.cursor:
-        return query
-    name = sa.sql.quoted_name(question.cursor, quote=None if dialect.requires_name_normalize else True)
-    rows = query.columns(sa.column(name)).subquery("source")
-    cursor = rows.c[name]
-    asked: Any = sa.select(sa.literal_column("*")).select_from(rows).order_by(cursor)
-    if question.after is None:
-        return asked
-    aware = isinstance(question.after, datetime) and question.after.tzinfo is not None
-    after = sa.literal(question.after, sa.DateTime(timezone=True)) if aware else sa.literal(question.after)
-    return asked.where(sa.or_(cursor >= after, cursor.is_(None)))
+__all__ = ['FIRST', 'FILES', 'engine_of', 'dialect_rows']
 
 # %% ../../nbs/data/11_dialect.ipynb #7153e730
 FIRST: Mapping[str, str] = {
@@ -71,11 +44,9 @@ def engine_of(address: Address, environment: Mapping[str, str]) -> Any:  # noqa:
     IngestError
         If one of them is not installed, or a database that is a file is not there: none is made.
     """
+    import sqlalchemy as sa
+
     kind = address.part("dialect")
-    try:
-        import sqlalchemy as sa
-    except ImportError:
-        raise IngestError(f"{kind}:// needs the extra [sql]; got none; pip install 'mlworkbench[sql]'") from None
     try:
         url = sa.make_url(filled(address, environment))
         file = FILES.get(url.get_backend_name())
@@ -122,7 +93,7 @@ def dialect_rows(
         if engine.dialect.name in FIRST:
             connection.exec_driver_sql(FIRST[engine.dialect.name])
         streamed = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
-        result = streamed.execute(in_dialect(question, engine.dialect))
+        result = streamed.execute(question.statement(engine.dialect))
         names = list(result.keys()) if result.returns_rows else []
         check_columns(names, address.name)
         with infer_batches(result.partitions(BATCH), names, folder, address.name) as reader:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import Column, Contract, Relation
-from ..core.files import hold_lock
-from .sink import replaced
+from ..core.files import hold_lock, replace_file
 from ..errors import ContractError
 
 # %% auto #0
@@ -188,6 +187,6 @@ def _add(path: Path, before: Revision | None, contract: Contract, entry: dict[st
     changes = ["first version"] if before is None else contract_changes(before.contract, contract) or ["evidence"]
     history = (*(before.history if before else ()), {**entry, "changes": changes})
     kept = {"version": entry["version"], "contract": contract.to_dict(), "history": list(history)}
-    with replaced(path) as file:
+    with replace_file(path, error=ContractError) as file:
         file.write(json.dumps(kept, indent=1, allow_nan=False).encode())
     return Revision(entry["version"], contract, history)

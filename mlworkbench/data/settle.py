@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .spool import disk_full_as_ingest_error
+from .spool import kept_on_disk
 from ..errors import IngestError
 
 # %% auto #0
@@ -137,7 +137,7 @@ def infer_batches(
         for rows in blocks:
             block, count = make_block(rows, names, what), count + 1
             schema = pa.schema([widen_field(*pair, what) for pair in zip(schema, block.schema, strict=True)])
-            with disk_full_as_ingest_error(), pa.ipc.new_stream(file, block.schema) as stream:
+            with kept_on_disk(), pa.ipc.new_stream(file, block.schema) as stream:
                 stream.write_batch(block)
         file.seek(0)
         waiting = (pa.ipc.open_stream(file).read_all().to_batches()[0] for _ in range(count))

@@ -7,35 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
+import logging
 import os
-import random
 import re
 import ssl
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from ..core.files import hold_lock
+from ..core.files import TRY_AGAIN, hold_lock
 from .address import VARIABLE
-from .outbox import Batch
-from .outbox import Outbox
+from .outbox import Batch, Outbox
 from .sink import Rows
-from .sink_partition import part_of
+from .sink_partition import prepare_part
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['WEBHOOK', 'HERE', 'LIKE', 'Hook', 'Retry', 'seconds_asked', 'Answer', 'signature', 'posted', 'WebhookSink']
+__all__ = ['WEBHOOK', 'HERE', 'LIKE', 'PATIENCE', 'Hook', 'NotTakenError', 'exponential_backoff', 'WebhookSink']
 
 # %% ../../nbs/data/14_sink_webhook.ipynb #e74dfe97
 _TEXT = rf"(?:[A-Za-z0-9_.~!'()*+,;:@&=/%-]|{VARIABLE})*"
@@ -66,33 +61,36 @@ class Hook:
 
     def __post_init__(self) -> None:
         """Refuse what is no address; the message does not repeat it."""
-        found = WEBHOOK.fullmatch(self.text)
-        if found is None:
+        if not self._parts:
             rule = "https://host/path, secrets left to variables"
             raise IngestError(f"webhook: {rule}; got another form, not repeated here; {LIKE}")
-        if found["scheme"] == "http" and not HERE.fullmatch(found["host"]):
+        if self._parts["scheme"] == "http" and not self.local:
             raise IngestError(f"{self.name}: https:// for another machine; got http://; {LIKE}")
+
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        """The parts of the address; none where it is no address."""
+        found = WEBHOOK.fullmatch(self.text)
+        return found.groupdict(default="") if found else {}
 
     @property
     def name(self) -> str:
         """The host, for messages."""
-        found = WEBHOOK.fullmatch(self.text)
-        return f"webhook {found['host']}" if found else "webhook"
+        return f"webhook {self._parts['host']}"
 
     @property
     def local(self) -> bool:
         """Whether it is on this machine; then no proxy is asked."""
-        return bool(HERE.fullmatch(self.name.removeprefix("webhook ")))
+        return HERE.fullmatch(self._parts["host"]) is not None
 
     def url(self, environment: Mapping[str, str]) -> str:
         """Give the address with its variables filled in, without the part behind ``#``."""
-        found = re.sub(r"#.*", "", self.text)
-        return re.sub(VARIABLE, lambda name: quote(self._value(name[0], environment), safe="/"), found)
+        return re.sub(VARIABLE, lambda name: quote(self._value(name[0], environment), safe="/"), self._parts["url"])
 
-    def secret(self, environment: Mapping[str, str]) -> bytes | None:
-        """Give the secret that signs; None where none is named."""
-        found = WEBHOOK.fullmatch(self.text)
-        return self._value(found["secret"], environment).encode() if found and found["secret"] else None
+    def secret(self, environment: Mapping[str, str]) -> bytes:
+        """Give the secret that signs; empty where none is named."""
+        named = self._parts["secret"]
+        return self._value(named, environment).encode() if named else b""
 
     def _value(self, variable: str, environment: Mapping[str, str]) -> str:
         """Give a variable's value, or refuse it by name where it is not set."""
@@ -102,120 +100,54 @@ class Hook:
         return environment[name]
 
 # %% ../../nbs/data/14_sink_webhook.ipynb #5e28db60
-@dataclass(frozen=True)
-class Retry:
-    """How often and when to try again.
+PATIENCE = 300.0
 
-    Attributes
+
+class NotTakenError(IngestError):
+    """A receiver did not take a batch; `wait` is how many seconds from now it may, None for never."""
+
+    def __init__(self, message: str, wait: float | None) -> None:
+        super().__init__(message)
+        self.wait = wait
+        if wait is not None:
+            self.exit_code = TRY_AGAIN
+
+
+def exponential_backoff(
+    *, attempts: int = 8, first: float = 0.5, longest: float = 60.0, sleep: Callable[[float], None] = time.sleep
+) -> Any:  # noqa: ANN401, RUF100 - of a library that is imported late
+    """Make what calls a function until it raises no `NotTakenError` that may pass.
+
+    Parameters
     ----------
     attempts : int, default=8
-        Largest number of attempts for one batch.
+        Largest number of calls.
     first, longest : float
-        Seconds before the second attempt, and at most between two.
-    patience : float, default=300
-        Longest `Retry-After` that is waited for, in seconds.
-    timeout : float, default=30
-        Seconds without a sign of the receiver that end an attempt.
-    wait, chance : callable
-        Wait so many seconds; a number in [0, 1). Replaced in tests.
-
-    Examples
-    --------
-    >>> [Retry(chance=lambda: 0.0).delay(attempt, None) for attempt in range(4)]
-    [0.25, 0.5, 1.0, 2.0]
-    >>> Retry().delay(0, 20.0)
-    20.0
+        Seconds before the second call, and at most between two; between half of it and all of it is waited.
+    sleep : callable
+        Waits so many seconds; replaced in tests.
     """
+    import tenacity
 
-    attempts: int = 8
-    first: float = 0.5
-    longest: float = 60.0
-    patience: float = 300.0
-    timeout: float = 30.0
-    wait: Callable[[float], None] = field(default=time.sleep, repr=False)
-    chance: Callable[[], float] = field(default=random.random, repr=False)
-
-    def delay(self, attempt: int, asked: float | None) -> float:
-        """Give the seconds to wait after an attempt, the first being 0."""
-        drawn: float = min(self.first * 2.0**attempt, self.longest) * (1 + self.chance()) / 2
-        return max(drawn, asked or 0.0)
+    half = {"multiplier": first / 2, "max": longest / 2}
+    drawn = tenacity.wait_exponential(**half) + tenacity.wait_random_exponential(**half)
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: getattr(error, "wait", None) is not None),
+        wait=lambda state: max(drawn(state), getattr(state.outcome and state.outcome.exception(), "wait", 0.0)),
+        stop=tenacity.stop_after_attempt(attempts),
+        sleep=sleep,
+        reraise=True,
+    )
 
 
-def seconds_asked(value: str | None, now: datetime) -> float | None:
-    """Read a header `Retry-After`: seconds, or a date; None where it says neither.
-
-    Examples
-    --------
-    >>> noon = datetime(2013, 10, 1, 12, tzinfo=UTC)
-    >>> seconds_asked("120", noon), seconds_asked("Tue, 01 Oct 2013 12:00:30 GMT", noon), seconds_asked("soon", noon)
-    (120.0, 30.0, None)
-    """
-    if value is None or re.fullmatch(r"\d{1,9}", value.strip()):
-        return None if value is None else float(value)
+def _seconds_asked(value: str) -> float:
+    """Read a header `Retry-After`: seconds, or a date; 0 where it says neither."""
+    if value.strip().isdecimal():
+        return float(value)
     try:
-        return max((parsedate_to_datetime(value) - now).total_seconds(), 0.0)
+        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
     except (ValueError, TypeError):
-        return None
-
-# %% ../../nbs/data/14_sink_webhook.ipynb #e419b4d1
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follow no redirect."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Take the redirect as the answer."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of an attempt: a status, 0 for none; words for a message; seconds that the receiver asks to wait."""
-
-    status: int
-    words: str
-    asked: float | None = None
-
-    @property
-    def taken(self) -> bool:
-        """Whether the batch arrived."""
-        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
-
-    @property
-    def later(self) -> bool:
-        """Whether another attempt may do better."""
-        passing = self.status in (0, HTTPStatus.TOO_MANY_REQUESTS)
-        return passing or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def signature(secret: bytes, batch: Batch) -> str:
-    """Sign key and body of a batch.
-
-    Examples
-    --------
-    >>> signature(b"secret", Batch(1, "2013-10-01", "5f1e", "{}"))[:23]
-    'sha256=3b36f21646e4eb17'
-    """
-    return "sha256=" + hmac.new(secret, f"{batch.key}.{batch.body}".encode(), hashlib.sha256).hexdigest()
-
-
-def posted(hook: Hook, batch: Batch, *, timeout: float) -> Answer:
-    """Send a batch once."""
-    secret = hook.secret(os.environ)
-    headers = {"Content-Type": "application/json", "Idempotency-Key": batch.key, "User-Agent": "mlworkbench"}
-    headers |= {"X-Mlworkbench-Signature": signature(secret, batch)} if secret else {}
-    request = urllib.request.Request(hook.url(os.environ), batch.body.encode(), headers, method="POST")  # noqa: S310, RUF100
-    proxies = [urllib.request.ProxyHandler({})] if hook.local else []
-    try:
-        with urllib.request.build_opener(_NoRedirect, *proxies).open(request, timeout=timeout) as response:
-            return Answer(response.status, f"status {response.status}")
-    except urllib.error.HTTPError as error:
-        error.close()
-        asked = seconds_asked(error.headers.get("Retry-After"), datetime.now(UTC))
-        return Answer(error.code, f"status {error.code}", asked)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            said = reason.verify_message
-            raise IngestError(f"{hook.name}: a certificate that holds; got {said}; correct it") from None
-        return Answer(0, f"no answer ({type(reason).__name__})")
+        return 0.0
 
 # %% ../../nbs/data/14_sink_webhook.ipynb #12993d61
 @dataclass(frozen=True)
@@ -230,14 +162,14 @@ class WebhookSink:
         Holds the outbox.
     key : str, default='prediction_id'
         Column with the ids.
-    retry : Retry
-        How often and when to try again.
+    retrying : callable
+        Makes what sends a batch again.
     """
 
     hook: Hook
     folder: Path
     key: str = "prediction_id"
-    retry: Retry = field(default_factory=Retry)
+    retrying: Callable[[], Any] = exponential_backoff
 
     def __post_init__(self) -> None:
         """Refuse an address whose variables are not set."""
@@ -257,22 +189,45 @@ class WebhookSink:
 
     def write(self, partition: str, rows: Rows) -> None:
         """Send what of a partition is new, altered or gone, see `Sink.write`."""
-        part, outbox = part_of(partition, rows, self.key), self.outbox
-        with hold_lock(outbox.path.with_suffix(".lock")):
+        import httpx
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        part, outbox = prepare_part(partition, rows, self.key), self.outbox
+        options = {"timeout": 30.0, "trust_env": not self.hook.local, "verify": ssl.create_default_context()}
+        with hold_lock(outbox.path.with_suffix(".lock")), httpx.Client(**options) as client:  # type: ignore[arg-type]
             outbox.stage(part)
             while batch := outbox.waiting(partition):
-                self._deliver(batch)
+                self.retrying()(self._send, client, batch)
                 outbox.note(batch)
 
-    def _deliver(self, batch: Batch) -> None:
-        """Send a batch until it is taken; raise where it is not."""
-        for attempt in range(self.retry.attempts):
-            answer = posted(self.hook, batch, timeout=self.retry.timeout)
-            if answer.taken:
-                return
-            if not answer.later or (answer.asked or 0) > self.retry.patience:
-                break
-            if attempt + 1 < self.retry.attempts:
-                self.retry.wait(self.retry.delay(attempt, answer.asked))
+    def _send(self, client: Any, batch: Batch) -> None:  # noqa: ANN401, RUF100 - as above
+        """Send a batch once; raise where it was not taken."""
+        import httpx
+
+        headers = {"Content-Type": "application/json", "Idempotency-Key": batch.key, "User-Agent": "mlworkbench"}
+        if secret := self.hook.secret(os.environ):
+            signed = hmac.new(secret, f"{batch.key}.{batch.body}".encode(), hashlib.sha256)
+            headers["X-Mlworkbench-Signature"] = f"sha256={signed.hexdigest()}"
+        request = {"url": self.hook.url(os.environ), "content": batch.body.encode(), "headers": headers}
+        try:
+            with client.stream("POST", **request) as response:
+                status, asked = response.status_code, _seconds_asked(response.headers.get("Retry-After", ""))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._no_answer(batch, error) from None
+        if not response.is_success:
+            later = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            raise self._not_taken(batch, f"status {status}", asked if later and asked <= PATIENCE else None)
+
+    def _no_answer(self, batch: Batch, error: BaseException) -> IngestError:
+        """Say why no answer came; a certificate that does not hold will not hold later."""
+        while not isinstance(error, OSError) and (inner := error.__cause__ or error.__context__) is not None:
+            error = inner
+        if isinstance(error, ssl.SSLCertVerificationError):
+            said = error.verify_message
+            return IngestError(f"{self.name}: a certificate that holds; got {said}; correct it")
+        return self._not_taken(batch, f"no answer ({type(error).__name__})", 0.0)
+
+    def _not_taken(self, batch: Batch, said: str, wait: float | None) -> NotTakenError:
+        """Say that a batch waits, without its rows."""
         way = "what is left waits in the outbox; run the same again"
-        raise IngestError(f"{self.name}: takes a batch of {batch.partition}; got {answer.words}; {way}")
+        return NotTakenError(f"cannot send a batch of {batch.partition} to {self.name}: {said}; {way}", wait)

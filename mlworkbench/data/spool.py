@@ -7,33 +7,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
 
+from ..core.files import explain_failure
 from ..errors import IngestError
 
 # %% auto #0
-__all__ = ['disk_full_as_ingest_error', 'Spool']
+__all__ = ['kept_on_disk', 'Spool']
 
 # %% ../../nbs/data/10_spool.ipynb #88ddd3e3
-@contextmanager
-def disk_full_as_ingest_error() -> Iterator[None]:
-    """Turn what the system says of a full disk into one line.
+def kept_on_disk() -> AbstractContextManager[None]:
+    """Translate what the system says of a disk on which rows wait, see `core.files.explain_failure`.
 
     Examples
     --------
-    >>> with disk_full_as_ingest_error():
+    >>> with kept_on_disk():
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    mlworkbench.errors.IngestError: rows wait on the disk of the home until all are read: ...; make room ...
+    mlworkbench.errors.IngestError: cannot keep rows on the disk of the home until all are read: No space left on ...
     """
-    try:
-        yield
-    except OSError as error:
-        rule = "rows wait on the disk of the home until all are read"
-        raise IngestError(f"{rule}: {error}; nothing was written; make room there, or name another home") from error
+    return explain_failure("keep rows on the disk of the home until all are read", IngestError)
 
 # %% ../../nbs/data/10_spool.ipynb #0814c55c
 class Spool:
@@ -63,13 +59,13 @@ class Spool:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch; its columns are put in order."""
         if batch.num_rows:
-            with disk_full_as_ingest_error():
+            with kept_on_disk():
                 self.writer.write_batch(batch.select(self.schema.names))
             self.rows += batch.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream what was added, from the first batch; nothing can be added afterwards."""
-        with disk_full_as_ingest_error():
+        with kept_on_disk():
             self.writer.close()
             self.file.seek(0)
         with pa.ipc.open_stream(pa.PythonFile(self.file, "r")) as reader:

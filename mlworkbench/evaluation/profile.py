@@ -205,7 +205,7 @@ def _sample(
     rows = np.sort(drawn)
     return {
         "columns": {name: map_to_profile(column[rows], columns[name]) for name, column in kept.items()},
-        "scores": plain(scores[rows].T),
+        "scores": to_plain(scores[rows].T),
     }
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from ..core.home import Home
 from ..core.settings import load_settings
 from ..data.lake import Lake
-from ..data.sink import replaced
+from ..core.files import replace_file
 from ..errors import WorkbenchError
 from ..evaluation.read import decoded
 from ..evaluation.read import logged_scores
@@ -174,7 +174,7 @@ def certify_served(model: str, *, home: Home, since: str, until: str = "") -> Li
         for one in _held_version(log.filter(pl.col("version") == tag), model, tag, home)
     ]
     found = LiveVerdict(model, since, verdicts, home.model(model) / "live.prom")
-    with replaced(found.metric) as file:
+    with replace_file(found.metric) as file:
         file.write(live_metrics(found).encode())
     return found
 

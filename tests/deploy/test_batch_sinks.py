@@ -92,7 +92,7 @@ def test_a_sink_that_fails_keeps_log_and_home_and_the_next_run_delivers(workshop
     (tmp_path / "shop.db").mkdir()
     to = f"sqlite:///{tmp_path}/shop.db?table=p"
     with pytest.raises(IngestError, match=r"cannot write partition .* to table 'p' in shop.db: unable to open"):
-        score_batch(workshop.open("birds"), elsewhere, requests=birds, job=Job(to=to))
+        score_batch(workshop.open("birds"), birds, home=elsewhere, job=Job(to=to))
     assert read_log(elsewhere.log("birds")).height == 1
     (tmp_path / "shop.db").rmdir()
     score_batch(workshop.open("birds"), birds, home=elsewhere, job=Job(to=to))

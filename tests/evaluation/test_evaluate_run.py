@@ -26,6 +26,7 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     from sklearn.linear_model import LogisticRegression
 
     from mlworkbench.core.home import Home
+    from mlworkbench import evaluate
     from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows
     from mlworkbench.operate.register import register
     from mlworkbench.operate.runs import run_notebook
@@ -80,6 +81,12 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     then = {"known_at": "2030-01-02T00:00:00Z", "model": "iris", "version": made.content_id[:12]}
     later = run_notebook(NOTEBOOK, then, home=home, seconds=300)
     assert later.result["metrics"]["batch"]["accuracy"]["value"] < 0.4, "then all are said to be virginica"
+    again = evaluate("iris", home=home, version=made.content_id[:12], known_at="2030-01-02T00:00:00Z")
+    assert again.metrics == later.result["metrics"] and again.lines[1:] == later.result["said"][1:]
+    assert (again.scores, again.reports) == (None, {})
+    assert again.reports_line == "no reports: no folder was named for them"
+    assert again.metrics_table.count("| batch | accuracy |") == 1 and "declares no gates" in again.gates_table
+    assert again.drift_table.startswith("| column | finding |") and "(score_setosa)" in again.drift_table
     then = {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}
     nothing = run_notebook(NOTEBOOK, then, home=home, seconds=300)
     assert nothing.state == "failed" and "predictions in the interval" in nothing.error

@@ -76,6 +76,16 @@ def test_a_bare_date_in_the_first_cell_is_midnight_utc_and_said_in_one_line(home
     run = begin_run(given(home, start="2013-10-01", end="2013-10-02T00:00:00Z"))
     assert (run.start, run.end) == ("2013-10-01T00:00:00+00:00", "2013-10-02T00:00:00Z")
     assert capsys.readouterr().out == "a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00\n"
+    known = begin_run(given(home, run_id="b", known_at="2013-10-05"), also=("rows", "known_at"))
+    assert known.values["known_at"] == "2013-10-05T00:00:00+00:00"
+    assert "known_at 2013-10-05T00:00:00+00:00" in capsys.readouterr().out
+
+
+def test_a_run_gives_its_steps_what_they_are_asked_for(home) -> None:
+    run = begin_run(given(home, start="2013-10-01", rows=0, to="delta:x"), also=("rows", "to"))
+    job = (run.job.start, run.job.end, run.job.run_id, run.job.to)
+    assert job == ("2013-10-01T00:00:00+00:00", "", run.run_id, "delta:x")
+    assert run.interval == (1_380_585_600_000_000, None) and run.rows is None and run.reports.parent == run.folder
 
 
 @pytest.mark.parametrize(

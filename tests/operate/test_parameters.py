@@ -113,6 +113,7 @@ def test_a_bare_date_is_midnight_utc_and_is_told(notebook: Path) -> None:
         "a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00, end 2013-10-02T00:00:00+00:00"
     )
     assert bare_dates({"start": "", "end": "2013-10-02T00:00:00Z", "version": "2013-10-01"}) == ""
+    assert bare_dates({"known_at": "2013-10-03"}) == "a bare date is midnight UTC: known_at 2013-10-03T00:00:00+00:00"
     assert check_ranges({"start": "1970-01-02"}) == (86_400_000_000, None)
 
 

@@ -23,7 +23,7 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError
 from mlworkbench.operate.register import named_rows, register
-from mlworkbench.operate.training import definition_of
+from mlworkbench.operate.training import find_definition
 from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring import proof
 from mlworkbench.scoring.registry import Registry
@@ -131,7 +131,7 @@ def test_a_registered_model_has_no_definition_to_train(home) -> None:
     X, y = rows()
     register(boosting(X, y), X, y, name="late", home=home)
     with pytest.raises(DefinitionError, match="registered as a fitted pipeline and has no definition to train"):
-        definition_of("late", load_settings(), home)
+        find_definition("late", home=home)
 
 
 def test_what_cannot_be_registered_is_refused_and_nothing_is_written(home) -> None:

@@ -28,7 +28,7 @@ from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.features.view import AsOfView, RowFunction
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.split import clean_labels, infer_task, split_rows
-from mlworkbench.operate.training import definition_of, train
+from mlworkbench.operate.training import find_definition, train
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict
@@ -310,7 +310,7 @@ def test_a_name_without_definition_says_where_to_put_one(home, tmp_path: Path) -
     (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[models]\nbirds = nowhere:birds\n")
     settings = load_settings()
     with pytest.raises(DefinitionError, match="did you mean 'birds'"):
-        definition_of("brids", settings, home)
+        find_definition("brids", home=home, settings=settings)
 
 
 # kill -9

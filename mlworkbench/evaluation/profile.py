@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.jsontext import to_plain_list
+from ..core.jsontext import to_plain
 from ..errors import ProfileError
 from ..scoring.frame import FeatureFrame
 

@@ -25,8 +25,8 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression
 
-    from mlworkbench.core.home import Home
     from mlworkbench import evaluate
+    from mlworkbench.core.home import Home
     from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows
     from mlworkbench.operate.register import register
     from mlworkbench.operate.runs import run_notebook

@@ -18,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import mlworkbench
-from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError

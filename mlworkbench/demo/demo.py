@@ -80,7 +80,7 @@ def settle_version(home: Home, demo: Demo, report: Report | None = None, *, rows
     Refused
         If a deployment does not answer like the reference: then nothing is promoted.
     """
-    from mlworkbench.evaluation.metrics import check_gates
+    from mlworkbench.metrics.bootstrap import check_gates
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.training import train
     from mlworkbench.scoring.evidence import ROWS

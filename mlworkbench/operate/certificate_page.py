@@ -131,25 +131,25 @@ def _summary(certificate: Mapping[str, Any]) -> str:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Lay deployments out as a table."""
     head = "".join(f'<th scope="col">{escape(title)}</th>' for _, title in COLUMNS)
-    lines = []
+    found = []
     for row in rows:
         cells = (badge(row[name]) if name == "verdict" else escape(cell_text(name, row)) for name, _ in COLUMNS)
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        found.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(found)}</tbody></table></div>'
 
 
 def _remarks(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Say what refused a deployment, and which feature columns differed."""
-    said = []
+    items = []
     for row in rows:
         beyond, differing = (row.get(name) or {} for name in ("feature_mismatches", "feature_differences"))
-        told = [f"{name}: {count:,} values differ" for name, count in beyond.items()]
+        found = [f"{name}: {count:,} values differ" for name, count in beyond.items()]
         last = {name: count - beyond.get(name, 0) for name, count in differing.items()}
-        told += [f"{name}: {count:,} values differ in their last digits alone" for name, count in last.items() if count]
+        found += [f"{name}: {one:,} values differ in their last digits alone" for name, one in last.items() if one]
         first = f"first parted at {row['finding']}" if row.get("finding") else ""
-        told = [*filter(None, (row.get("reason"), first)), *told]
-        said += [f"<li><strong>{escape(row['deployment'])}</strong> {escape(one)}</li>" for one in told]
-    return ["<h2>What differed</h2>", f"<ul>{''.join(said)}</ul>"] if said else []
+        found = [*filter(None, (row.get("reason"), first)), *found]
+        items += [f"<li><strong>{escape(row['deployment'])}</strong> {escape(one)}</li>" for one in found]
+    return ["<h2>What differed</h2>", f"<ul>{''.join(items)}</ul>"] if items else []
 
 
 def _facts(certificate: Mapping[str, Any]) -> str:
@@ -157,6 +157,6 @@ def _facts(certificate: Mapping[str, Any]) -> str:
     hashes = {f"hash of {name}": value for name, value in certificate["hashes"].items()}
     environment = ", ".join(f"{name} {version}" for name, version in certificate["environment"].items())
     facts = {"name": certificate["name"], **hashes, "environment": environment}
-    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
+    found = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
     check = "mlworkbench certify --verify certificate.json"
-    return f"<dl>{lines}</dl><p>Signed in certificate.json; check it with: <code>{check}</code></p>"
+    return f"<dl>{found}</dl><p>Signed in certificate.json; check it with: <code>{check}</code></p>"

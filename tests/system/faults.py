@@ -31,7 +31,7 @@ from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, RowFunction, Total, View, WindowView
 from mlworkbench.home import Home
 from mlworkbench.operate.answered import Answered, Way
-from mlworkbench.operate.asking import requests
+from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.certify import Reference, reference_predictions
 from mlworkbench.operate.examine import examine_one
 from mlworkbench.operate.finder import Finding, find
@@ -182,7 +182,7 @@ def build_world(folder: Path) -> World:
     data = flights()
     old = train(definition(data[:480]), home).tag
     version = Registry(home).open("late", train(definition(data), home).tag)
-    asked = requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
+    asked = draw_requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
     bring_up(version, home)
     reference = reference_predictions(version, asked, home)
     return World(home, version, old, asked, reference, trail_of(version, asked, home), folder / "fault")

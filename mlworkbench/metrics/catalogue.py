@@ -155,7 +155,7 @@ METRICS: dict[str, Metric] = {
         Metric(name="expected_calibration_error", tasks=_CLASSIFIER, needs=("probabilities",), higher_is_better=False,
                function=_calibration_of_the_likeliest),
         Metric(name="accuracy", tasks=_CLASSIFIER, needs=("decisions",), higher_is_better=True,
-               function=lambda sample, weights: weighted_mean(np.equal(sample.decisions, sample.labels), weights)),
+               function=lambda sample, weights: weighted_mean(np.asarray(sample.decisions) == sample.labels, weights)),
         Metric(name="f1_macro", tasks=_CLASSIFIER, needs=("decisions",), higher_is_better=True,
                function=lambda sample, weights: f1_macro(np.asarray(sample.decisions), sample.labels, weights)),
         Metric(name="average_precision", tasks=_BINARY, needs=("every class",), higher_is_better=True,

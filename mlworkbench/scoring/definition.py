@@ -184,8 +184,8 @@ def load_definition(spec: str) -> ModelDefinition:
     if not colon or not module_name or not attribute:
         raise DefinitionError(f"definition: 'module:attribute'; got {spec!r}; correct settings.ini [models]")
     if module_name == "__main__":
-        raise DefinitionError(_main_line(f"definition {attribute!r}"))
-    module = _imported(module_name, spec)
+        raise DefinitionError(_refusal_of_main(f"definition {attribute!r}"))
+    module = _import_definition_module(module_name, spec)
     if not hasattr(module, attribute):
         _refuse_hidden(module, spec)
         hint = nearest(attribute, vars(module))
@@ -208,7 +208,7 @@ def _refuse_hidden(module: types.ModuleType, spec: str) -> None:
                 raise DefinitionError(f"definition {spec!r}: a module of its own name; got {got}; rename yours")
 
 
-def _imported(module_name: str, spec: str) -> types.ModuleType:
+def _import_definition_module(module_name: str, spec: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except WorkbenchError:
@@ -223,7 +223,7 @@ def _imported(module_name: str, spec: str) -> types.ModuleType:
         raise UserCodeError(f"{place}: {what}; correct the module") from error
 
 # %% ../../nbs/scoring/31_definition.ipynb #99c222a8
-def _main_line(what: str) -> str:
+def _refusal_of_main(what: str) -> str:
     return f"{what}: not in __main__, which no other process can import; move it to a module and import it"
 
 
@@ -241,4 +241,4 @@ def refuse_main(definition: ModelDefinition) -> None:
     for part in [estimator, definition.data, *parts, *tables, *(f.function for f in definition.row_functions)]:
         owner = part if callable(part) and hasattr(part, "__qualname__") else type(part)
         if getattr(owner, "__module__", None) == "__main__":
-            raise DefinitionError(_main_line(f"{definition.name}: {owner.__qualname__}"))
+            raise DefinitionError(_refusal_of_main(f"{definition.name}: {owner.__qualname__}"))

@@ -11,6 +11,8 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.examples.diabetes import diabetes
 from mlworkbench.examples.penguins import penguins
 from mlworkbench.operate.asking import requests
+from mlworkbench.core.home import Home
+from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.examine import compare_deployments
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
@@ -26,8 +28,8 @@ def test_all_deployments_of_a_plain_example_answer_alike(
     trained = train(definition, home=home)
     assert trained.gates["verdict"] == "pass"
     version = Registry(home).open(definition.name, trained.tag)
-    asked = requests(definition, Lake(home.lake))
-    table = [row for row in compare_deployments(version, asked, home=home)[1] if row.verdict != "not_declared"]
+    asked = draw_requests(definition, Lake(home.lake))
+    table = [row for row in compare_deployments(version, asked, home)[1] if row.verdict != "not_declared"]
     assert [row.deployment for row in table] == ["one_off", "batch", "realtime"]
     for row in table:
         assert (row.verdict, row.rows, row.mismatches, row.missing) == ("equal", rows, 0, 0)

@@ -29,9 +29,10 @@ from mlworkbench.operate.examine import examine, home_apart
 from mlworkbench.operate.register import register
 from mlworkbench.operate.subject import certificate_rows
 from mlworkbench.operate.training import train
-from mlworkbench.operate.ways import DEPLOYMENTS, WAYS
+from mlworkbench.operate.ways import WAYS
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.rules import DEPLOYMENTS
 from mlworkbench.scoring.signature import signed, signing_key
 from mlworkbench.scoring.version import Version
 

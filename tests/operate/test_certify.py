@@ -19,7 +19,7 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.errors import DeploymentError
 from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
-from mlworkbench.operate.asking import requests
+from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.certify import reference_predictions
 from mlworkbench.operate.examine import compare_deployments, examine_one
 from mlworkbench.operate.register import register
@@ -96,8 +96,8 @@ def asked_in(home, version, asked):
 def test_a_model_with_time_and_views_answers_alike_in_all_deployments(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home=home).tag)
-    asked = requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
+    version = Registry(home).open("late", train(definition, home).tag)
+    asked = draw_requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
     rows = asked_in(home, version, asked)
     assert [(row.deployment, row.rows, row.mismatches, row.missing) for row in rows] == [
         (name, asked.height, 0, 0) for name in ("one_off", "batch", "realtime")
@@ -147,9 +147,9 @@ def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_
 def test_rows_of_a_day_that_nobody_asks_about_stay_in_its_partition(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home=home).tag)
-    asked = requests(definition, Lake(home.lake), end="2013-01-02T00:00:00+00:00")
-    score_batch(version, asked, home=home)
+    version = Registry(home).open("late", train(definition, home).tag)
+    asked = draw_requests(definition, Lake(home.lake), end="2013-01-02T00:00:00+00:00")
+    score_batch(version, home, requests=asked)
     (path,) = (home.model("late") / "predictions").rglob("*.parquet")
     before = pl.read_parquet(path).drop("prediction_id", "row")
     answered = ask_batch(version, asked[10:20], home=home)
@@ -172,9 +172,9 @@ def test_the_reference_predicts_all_rows_at_once_and_leaves_out_what_the_contrac
 def test_requests_are_drawn_by_interval_and_seed(home) -> None:
     definition = timed()
     lake = Lake(home.lake)
-    day = requests(definition, lake, start="2013-01-02T00:00:00+00:00", end="2013-01-03T00:00:00+00:00")
+    day = draw_requests(definition, lake, start="2013-01-02T00:00:00+00:00", end="2013-01-03T00:00:00+00:00")
     assert day.height == 96
     assert "late" not in day.columns
-    assert requests(definition, lake, limit=7).equals(requests(definition, lake, limit=7))
+    assert draw_requests(definition, lake, limit=7).equals(draw_requests(definition, lake, limit=7))
     with pytest.raises(DeploymentError, match="at least one row"):
-        requests(definition, lake, start="2014-01-01T00:00:00+00:00")
+        draw_requests(definition, lake, start="2014-01-01T00:00:00+00:00")

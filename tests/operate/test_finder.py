@@ -17,7 +17,7 @@ from mlworkbench.operate.answered import Answered
 from mlworkbench.operate.examine import examine
 from mlworkbench.operate.finder import Finding, find, find_in_refusal
 from mlworkbench.operate.register import register
-from mlworkbench.operate.trail import Trail, explained, told_of, trail_of
+from mlworkbench.operate.trail import Trail, explained, read_logged_rows, trail_of
 from mlworkbench.operate.ways import WAYS, ask_one_off
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version
@@ -80,7 +80,7 @@ def test_of_two_columns_that_parted_the_one_that_explains_is_named(diabetes) -> 
 def test_a_value_spoiled_on_its_way_to_the_frame_explains_nothing_where_it_was_given(diabetes) -> None:
     home, version, asked, trail = diabetes
     answered, log = told(version, asked, home)
-    other = told_of(trail, answered.rows, log)
+    other = read_logged_rows(trail, answered.rows, log)
     assert explained(trail, other, "bmi", at=range(60)) == 1.0
     off = replace(other, scores=other.scores + 1)
     assert explained(trail, off, "bmi", at=range(60), frame=True) == 0.0
@@ -148,7 +148,7 @@ def test_the_place_is_read_from_a_refusal(reason: str, place: str) -> None:
     assert find_in_refusal(reason).place == place
 
 
-def test_five_thousand_rows_are_searched_in_under_five_seconds_of_work(home: Home) -> None:
+def test_five_thousand_rows_are_searched_in_under_five_seconds_of_computing(home: Home) -> None:
     import time
 
     draws = np.random.default_rng(0)
@@ -156,6 +156,6 @@ def test_five_thousand_rows_are_searched_in_under_five_seconds_of_work(home: Hom
     version = opened(home, LogisticRegression(), X, X["c3"] > 0)[0]
     asked = pl.from_pandas(X)
     answered, log = told(version, asked.with_columns(pl.all() * 1.01), home)
-    started = time.process_time()
-    found = find(trail_of(version, asked, home=home), answered, log=log)
+    started = time.process_time()  # whoever else computes on this machine does not count
+    found = find(trail_of(version, asked, home), answered, log=log)
     assert (found.step, time.process_time() - started < 5) == ("request", True)

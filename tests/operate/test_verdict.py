@@ -12,8 +12,9 @@ import pytest
 
 from mlworkbench.operate.answered import Answered, answered_records, answered_table
 from mlworkbench.operate.certify import Reference
-from mlworkbench.operate.verdict import DeploymentVerdict, feature_differences, hold
-from mlworkbench.operate.ways import DEPLOYMENTS, WAYS, request_parts
+from mlworkbench.operate.verdict import DeploymentVerdict, compare_answers, feature_differences
+from mlworkbench.operate.ways import WAYS, request_parts
+from mlworkbench.scoring.rules import DEPLOYMENTS
 
 ROWS = 8
 VERSION = SimpleNamespace(tolerance=1e-9, declaration={"threshold": 0.5, "task": "binary", "classes": [0, 1]})
@@ -44,7 +45,7 @@ def log(scores: np.ndarray | None = None, **columns: list[object]) -> pl.DataFra
 
 def held(answered: Answered | None = None, lines: pl.DataFrame | None = None, **fields: object) -> DeploymentVerdict:
     answered, lines = told() if answered is None else answered, log() if lines is None else lines
-    return hold(VERSION, "batch", reference=reference(**fields), answered=answered, log=lines)
+    return compare_answers(VERSION, "batch", reference=reference(**fields), answered=answered, log=lines)
 
 
 def changed(row: int, by: float) -> np.ndarray:
@@ -172,7 +173,7 @@ def test_several_classes_and_regression_are_held_too() -> None:
         {"prediction_id": ["p", "q"], "scores": scores.tolist(), "decision": ['"a"', '"c"'], "features": ["{}", "{}"]}
     )
     answered = Answered([0, 1], ["p", "q"], scores + np.array([[0, 0, 0], [0, 1e-3, 0]]), ["a", "c"])
-    found = hold(version, "realtime", reference=expected, answered=answered, log=lines)
+    found = compare_answers(version, "realtime", reference=expected, answered=answered, log=lines)
     assert (found.mismatches, found.rows) == (1, 2)
     none = np.array([None, None], object)
     plain = Reference(np.array([1e6, 2.0]), none, np.arange(2), ["{}", "{}"])
@@ -180,7 +181,7 @@ def test_several_classes_and_regression_are_held_too() -> None:
         pl.Series("scores", [[1e6], [2.0]]), pl.Series("decision", ["null", "null"], dtype=pl.String)
     )
     same = Answered([0, 1], ["p", "q"], np.array([1e6, 2.0]), [None, None])
-    assert hold(version, "batch", reference=plain, answered=same, log=numbers).verdict == "equal"
+    assert compare_answers(version, "batch", reference=plain, answered=same, log=numbers).verdict == "equal"
 
 
 def test_a_score_that_is_no_number_is_infinitely_far() -> None:

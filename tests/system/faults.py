@@ -31,7 +31,7 @@ from mlworkbench.evaluation.labels import read_log
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.view import AsOfView, RowFunction, Total, View, WindowView
 from mlworkbench.operate.answered import Answered, Way
-from mlworkbench.operate.asking import requests
+from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.certify import Reference, reference_predictions
 from mlworkbench.operate.examine import examine_one
 from mlworkbench.operate.finder import Finding, find
@@ -180,12 +180,12 @@ def build_world(folder: Path) -> World:
     home = Home.open(folder / "home")
     fill_lake(Lake(home.lake))
     data = flights()
-    old = train(definition(data[:480]), home=home).tag
-    version = Registry(home).open("late", train(definition(data), home=home).tag)
-    asked = requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
-    bring_up(version, home=home)
-    reference = reference_predictions(version, asked, home=home)
-    return World(home, version, old, asked, reference, trail_of(version, asked, home=home), folder / "fault")
+    old = train(definition(data[:480]), home).tag
+    version = Registry(home).open("late", train(definition(data), home).tag)
+    asked = draw_requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
+    bring_up(version, home)
+    reference = reference_predictions(version, asked, home)
+    return World(home, version, old, asked, reference, trail_of(version, asked, home), folder / "fault")
 
 
 # ---------------------------------------------------------------- the faults

@@ -9,8 +9,9 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.operate.certificate import SUMMARY
-from mlworkbench.operate.ways import DEPLOYMENTS, WAYS
+from mlworkbench.operate.ways import WAYS
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.rules import DEPLOYMENTS
 
 
 @pytest.fixture

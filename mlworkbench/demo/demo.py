@@ -180,7 +180,7 @@ def add_labels(table: pl.DataFrame, *, home: Home) -> int:
     return append_labels(home.log(flights.name), rows)
 
 # %% ../../nbs/demo/03_demo.ipynb #1b812fb8
-def run_page(notebook: str, *, home: Home) -> dict[str, Any]:
+def run_page(notebook: str, *, home: Home, **values: str) -> dict[str, Any]:
     """Run a notebook for the flights; its result.
 
     Raises

@@ -12,20 +12,20 @@ from ..data.lake import Lake
 from ..errors import DeploymentError
 from .assembly import sample_rows
 from .persons import definition_pseudonyms, rows_without_names
-from .ways import DEPLOYMENTS
 from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame
+from ..scoring.rules import DEPLOYMENTS
 from ..scoring.version import Version
 from ..times import parse_time
 
 # %% auto #0
-__all__ = ['requests', 'declared_deployments', 'view_requests']
+__all__ = ['draw_requests', 'declared_deployments', 'view_requests']
 
 # %% ../../nbs/operate/61_asking.ipynb #173d3f95
-def requests(
+def draw_requests(
     definition: ModelDefinition, lake: Lake, *, start: str = "", end: str = "", limit: int | None = None
 ) -> pl.DataFrame:
-    """Give the requests of a definition in an interval.
+    """Draw the requests of a definition in an interval.
 
     Parameters
     ----------

@@ -77,8 +77,8 @@ class Certificate:
     def summary(self) -> dict[str, Any]:
         """Verdict, rows, rows left out that break the contract, and one row for each deployment."""
         rows = [{name: row[name] for name in SUMMARY} for row in self.fields["deployments"]]
-        told = {name: self.fields[name] for name in ("rows", "rejected")}
-        return {"verdict": self.verdict, **told, "anchor": self.fields["anchor"], "deployments": rows}
+        counts = {name: self.fields[name] for name in ("rows", "rejected")}
+        return {"verdict": self.verdict, **counts, "anchor": self.fields["anchor"], "deployments": rows}
 
     @property
     def refusal(self) -> str:
@@ -90,9 +90,9 @@ class Certificate:
             rule = "must have been held against the pipeline itself"
             got = anchor_line(self.fields["anchor"])
             return f"{self.fields['version']}: {rule}; got {got}; train or register it again; see {self.page}"
-        said = [f"{row['deployment']} {row['reason'] or counted(row)}" for row in refused] or ["none declared"]
+        reasons = [f"{row['deployment']} {row['reason'] or counted(row)}" for row in refused] or ["none declared"]
         rule = "must answer every row like the reference in each declared deployment"
-        return f"{self.fields['version']}: {rule}; got {'; '.join(said)}; see {self.page}"
+        return f"{self.fields['version']}: {rule}; got {'; '.join(reasons)}; see {self.page}"
 
 
 def counted(row: dict[str, Any]) -> str:
@@ -152,11 +152,11 @@ def certify(
     WorkbenchError
         If there are no rows, or the lake changed meanwhile.
     """
-    whole = certificate_rows(version, home=home, definition=definition, rows=None)
-    asked = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
-    reference, verdicts = examine(version, asked, home=home, progress=progress)
+    whole = certificate_rows(version, home, definition=definition, rows=None)
+    requests = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
+    reference, verdicts = examine(version, requests, home, progress=progress)
     fields = _fields(version, reference=reference, verdicts=verdicts)
-    fields |= {"available": whole.height, "hashes": certificate_hashes(version, asked, reference.lake)}
+    fields |= {"available": whole.height, "hashes": certificate_hashes(version, requests, reference.lake)}
     certificate = _write(fields, home)
     Registry(home).certificates.add(record_of(certificate.path, home=home))
     return certificate
@@ -235,8 +235,8 @@ def verify_certificate(path: Path, *, home: Home) -> tuple[str, str]:
     page = path.with_suffix(".html")
     if page.is_file() and hashlib.sha256(page.read_bytes()).hexdigest() != fields["page"]:
         return "altered", f"altered: {page.name} is not the page that belongs to {path.name}"
-    said = f"{fields['version']}, {fields['verdict']}, {fields['rows']} rows, {fields['issued_at']}"
-    return status, f"{status}: {said}, signed by {fields['signature']['key_name']}"
+    message = f"{fields['version']}, {fields['verdict']}, {fields['rows']} rows, {fields['issued_at']}"
+    return status, f"{status}: {message}, signed by {fields['signature']['key_name']}"
 
 
 _SAID = ("version", "verdict", "rows", "issued_at", "page")

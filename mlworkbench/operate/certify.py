@@ -32,7 +32,7 @@ __all__ = ['Reference', 'minds_of', 'lake_versions', 'reference_predictions']
 # %% ../../nbs/operate/61_certify.ipynb #0f671daf
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The answers that deployments are held against.
+    """The answers that deployments are compared with.
 
     Attributes
     ----------
@@ -76,14 +76,14 @@ def lake_versions(version: Version, *, home: Home) -> dict[str, int]:
     return {table: lake.version(table) for table in sorted({view.table for view in version.views})}
 
 
-def reference_predictions(version: Version, asked: pl.DataFrame, *, home: Home) -> Reference:
+def reference_predictions(version: Version, requests: pl.DataFrame, home: Home) -> Reference:
     """Predict all rows at once on features computed the training way, with the pipeline itself.
 
     Parameters
     ----------
     version : Version
         Who predicts; a compiled scorer is not asked.
-    asked : polars.DataFrame
+    requests : polars.DataFrame
         At least the request columns.
     home : Home
         Its lake holds the tables of the views.
@@ -97,8 +97,8 @@ def reference_predictions(version: Version, asked: pl.DataFrame, *, home: Home) 
     ContractError
         If no row can be predicted.
     """
-    lake = lake_versions(version, home=home)
-    rows = standing(request_of_table(asked, version.request, pseudonyms=version.pseudonyms), version)
+    lake = lake_versions(version, home)
+    rows = standing(request_of_table(requests, version.request, pseudonyms=version.pseudonyms), version)
     times = prediction_times(rows.request.columns, version)
     if version.views and times is not None and len(rows):
         rows = replace(rows, values=view_values(rows.request.columns, version.views, Lake(home.lake), times))
@@ -112,7 +112,7 @@ def reference_predictions(version: Version, asked: pl.DataFrame, *, home: Home) 
         decisions=found.decisions,
         rows=good,
         features=row_values(found.frame.columns, len(good)),
-        rejected=asked.height - len(good),
+        rejected=requests.height - len(good),
         lake=lake,
         two_minds=minds_of(pipeline, found.frame, found.decisions),
     )

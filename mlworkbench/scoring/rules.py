@@ -17,10 +17,10 @@ from ..metrics.bootstrap import OPERATORS
 from ..metrics.catalogue import METRICS, metric_names
 from ..times import parse_time
 
-Definition = Any  # a ModelDefinition, which the next notebook defines
+_Definition = Any  # a ModelDefinition, which the next notebook defines
 
 # %% auto #0
-__all__ = ['Definition', 'NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OUTPUT', 'check_name', 'check_definition']
+__all__ = ['NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OUTPUT', 'check_name', 'check_definition']
 
 # %% ../../nbs/scoring/30_rules.ipynb #3d5783c1
 NAME_PATTERN = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
@@ -56,12 +56,12 @@ def check_name(name: object) -> str:
     return name
 
 
-def _known(argument: str, value: object, options: Sequence[str]) -> None:
+def _check_option(argument: str, value: object, options: Sequence[str]) -> None:
     if value not in options:
         raise DefinitionError(f"{argument}: one of {', '.join(options)}; got {value!r}; {nearest(str(value), options)}")
 
 # %% ../../nbs/scoring/30_rules.ipynb #ee860203
-def _check_columns(definition: Definition) -> None:
+def _check_columns(definition: _Definition) -> None:
     features = set(definition.features or ())
     times = {definition.prediction_time, definition.label_available_at}
     for argument, names in [
@@ -81,7 +81,7 @@ def _check_columns(definition: Definition) -> None:
         raise DefinitionError("prediction_time: views and label_available_at need it; got None; name its column")
 
 
-def _check_key(definition: Definition) -> None:
+def _check_key(definition: _Definition) -> None:
     key, times = definition.key, (definition.prediction_time, definition.label_available_at)
     if key is None:
         return
@@ -94,33 +94,33 @@ def _check_key(definition: Definition) -> None:
         raise DefinitionError(f"key: a column of its own; got {got}; name the column of the user's own number")
 
 
-def _check_gates(definition: Definition) -> None:
+def _check_gates(definition: _Definition) -> None:
     task = definition.task
     known = metric_names(task) if task else tuple(METRICS)
     for metric in definition.metrics:
-        _known("metrics", metric, known)
+        _check_option("metrics", metric, known)
     for metric, gate in definition.gates.items():
-        _known("gates", metric, known)
-        if not isinstance(gate, tuple | list) or len(gate) != 2 or not _number(gate[1]):
+        _check_option("gates", metric, known)
+        if not isinstance(gate, tuple | list) or len(gate) != 2 or not _is_number(gate[1]):
             raise DefinitionError(f"gates[{metric!r}]: an operator and a number; got {gate!r}; write ('>=', 0.7)")
-        _known(f"gates[{metric!r}]", gate[0], tuple(OPERATORS))
+        _check_option(f"gates[{metric!r}]", gate[0], tuple(OPERATORS))
 
 
-def _number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
-def _check_threshold(definition: Definition) -> None:
+def _check_threshold(definition: _Definition) -> None:
     if definition.threshold is None:
         return
     if definition.task not in (None, "binary"):
         raise DefinitionError(f"threshold: for binary models only; got task {definition.task!r}; leave it out")
     margins = hasattr(definition.estimator, "fit") and not hasattr(definition.estimator, "predict_proba")
-    if not _number(definition.threshold) or not (margins or 0 <= definition.threshold <= 1):
+    if not _is_number(definition.threshold) or not (margins or 0 <= definition.threshold <= 1):
         raise DefinitionError(f"threshold: a probability between 0 and 1; got {definition.threshold!r}; correct it")
 
 # %% ../../nbs/scoring/30_rules.ipynb #4e4212f2
-def _check_times(definition: Definition) -> None:
+def _check_times(definition: _Definition) -> None:
     share = definition.split
     if isinstance(share, int | float) and not 0 < share < 1:
         raise DefinitionError(f"split: a share between 0 and 1, or UTC text; got {share!r}; for example 0.2")
@@ -133,11 +133,11 @@ def _check_times(definition: Definition) -> None:
                 parse_time(value)
             except WorkbenchError as error:
                 raise DefinitionError(f"{argument}: {error}") from None
-        elif value is not None and (argument == "until" or not _number(value)):
+        elif value is not None and (argument == "until" or not _is_number(value)):
             raise DefinitionError(f"{argument}: text such as '2013-09-01T00:00:00+00:00'; got {value!r}; correct it")
 
 
-def _check_parts(definition: Definition) -> None:
+def _check_parts(definition: _Definition) -> None:
     if not hasattr(definition.estimator, "fit") and not callable(definition.estimator):
         got = type(definition.estimator).__name__
         rule = "an estimator, a search object, or a function that returns one"
@@ -157,7 +157,7 @@ def _check_parts(definition: Definition) -> None:
         raise DefinitionError(f"views, tables: each name once; got {double!r} twice; rename one")
 
 # %% ../../nbs/scoring/30_rules.ipynb #fe705678
-def _check_device(definition: Definition) -> None:
+def _check_device(definition: _Definition) -> None:
     """Refuse a device for what it cannot do whatever is trained: make pseudonyms, run pandas."""
     if "edge" not in definition.deployments:
         return
@@ -171,7 +171,7 @@ def _check_device(definition: Definition) -> None:
             raise DefinitionError(f"deployments: edge: {rule}; {function.name} takes pandas; rewrite it, or {way_out}")
 
 
-def check_definition(definition: Definition) -> None:
+def check_definition(definition: _Definition) -> None:
     """Refuse a definition that breaks a rule.
 
     Parameters
@@ -189,9 +189,9 @@ def check_definition(definition: Definition) -> None:
         if isinstance(text := getattr(definition, argument), str) and not is_readable(text):
             raise DefinitionError(f"{argument}: {HALF}; got {text!r}; correct it")
     if definition.task is not None:
-        _known("task", definition.task, TASKS)
+        _check_option("task", definition.task, TASKS)
     for deployment in definition.deployments:
-        _known("deployments", deployment, DEPLOYMENTS)
+        _check_option("deployments", deployment, DEPLOYMENTS)
     checks = (_check_key, _check_parts, _check_columns, _check_gates, _check_threshold, _check_times, _check_device)
     for check in checks:
         check(definition)

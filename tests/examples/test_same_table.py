@@ -10,8 +10,6 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.examples.diabetes import diabetes
 from mlworkbench.examples.penguins import penguins
-from mlworkbench.operate.asking import requests
-from mlworkbench.core.home import Home
 from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.examine import compare_deployments
 from mlworkbench.operate.training import train

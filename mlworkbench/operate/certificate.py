@@ -152,9 +152,9 @@ def certify(
     WorkbenchError
         If there are no rows, or the lake changed meanwhile.
     """
-    whole = certificate_rows(version, home, definition=definition, rows=None)
+    whole = certificate_rows(version, home=home, definition=definition, rows=None)
     requests = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
-    reference, verdicts = examine(version, requests, home, progress=progress)
+    reference, verdicts = examine(version, requests, home=home, progress=progress)
     fields = _fields(version, reference=reference, verdicts=verdicts)
     fields |= {"available": whole.height, "hashes": certificate_hashes(version, requests, reference.lake)}
     certificate = _write(fields, home)

@@ -76,7 +76,7 @@ def lake_versions(version: Version, *, home: Home) -> dict[str, int]:
     return {table: lake.version(table) for table in sorted({view.table for view in version.views})}
 
 
-def reference_predictions(version: Version, requests: pl.DataFrame, home: Home) -> Reference:
+def reference_predictions(version: Version, requests: pl.DataFrame, *, home: Home) -> Reference:
     """Predict all rows at once on features computed the training way, with the pipeline itself.
 
     Parameters
@@ -97,7 +97,7 @@ def reference_predictions(version: Version, requests: pl.DataFrame, home: Home) 
     ContractError
         If no row can be predicted.
     """
-    lake = lake_versions(version, home)
+    lake = lake_versions(version, home=home)
     rows = standing(request_of_table(requests, version.request, pseudonyms=version.pseudonyms), version)
     times = prediction_times(rows.request.columns, version)
     if version.views and times is not None and len(rows):

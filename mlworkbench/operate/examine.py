@@ -106,23 +106,23 @@ def _linked(apart: Home, home: Home) -> Home:
 def examine(
     version: Version,
     requests: pl.DataFrame,
-    home: Home,
     *,
+    home: Home,
     home: Home,
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,
 ) -> tuple[Reference, list[DeploymentVerdict]]:
     """Compare the deployments of a version in a home apart, see `compare_deployments`; nothing of it stays."""
-    bring_up(version, home)
-    with home_apart(home, version.model) as apart, named_in(apart, version):
-        return compare_deployments(version, requests, apart, ways=ways, progress=progress)
+    bring_up(version, home=home)
+    with home_apart(version.model, home=home) as apart, named_in(apart, version):
+        return compare_deployments(version, requests, home=apart, ways=ways, progress=progress)
 
 
 def compare_deployments(
     version: Version,
     requests: pl.DataFrame,
-    home: Home,
     *,
+    home: Home,
     home: Home,
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,
@@ -156,7 +156,7 @@ def compare_deployments(
     ContractError
         If no row can be predicted.
     """
-    reference = reference_predictions(version, requests, home)
+    reference = reference_predictions(version, requests, home=home)
     good = requests[reference.rows].select(version.request.names)
     declared, verdicts = declared_deployments(version), list[DeploymentVerdict]()
     for name in DEPLOYMENTS:

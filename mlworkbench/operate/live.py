@@ -148,7 +148,7 @@ class LiveVerdict:
         return f"{self.model}: {rule}; got {'; '.join(wrong)}; see the log"
 
 
-def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
+def certify_served(model: str, *, home: Home, since: str) -> LiveVerdict:
     """Recompute what a model served since a time, and compare the answers with it.
 
     Parameters
@@ -184,7 +184,7 @@ def certify_served(model: str, home: Home, *, since: str) -> LiveVerdict:
 
 def _compare_version(rows: pl.DataFrame, model: str, tag: str, home: Home) -> Iterator[DeploymentVerdict]:
     """Compare what one version served; one that cannot be asked any more gives the reason to each deployment."""
-    version, otherwise = opened(model, tag, home)
+    version, otherwise = opened(model, tag, home=home)
     if version is not None:
         version = with_reference(version, trusted=load_settings().trusted_types)
     for name in sorted(rows["deployment"].unique().to_list(), key=_place):

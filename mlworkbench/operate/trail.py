@@ -77,7 +77,7 @@ class Trail:
         return "request" if column in self.request else "view" if column in self.values else "row function"
 
 
-def trail_of(version: Version, requests: pl.DataFrame, home: Home) -> Trail:
+def trail_of(version: Version, requests: pl.DataFrame, *, home: Home) -> Trail:
     """Predict rows the training way and keep what each step gave.
 
     Parameters

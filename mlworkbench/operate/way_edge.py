@@ -31,7 +31,7 @@ from ..scoring.version import Version
 __all__ = ['carried_events', 'ask_edge']
 
 # %% ../../nbs/operate/61_way_edge.ipynb #83854c3c
-def carried_events(version: Version, requests: pl.DataFrame, home: Home) -> list[dict[str, Any]]:
+def carried_events(version: Version, requests: pl.DataFrame, *, home: Home) -> list[dict[str, Any]]:
     """Give requests as events with the values of the views.
 
     Parameters
@@ -60,7 +60,7 @@ def carried_events(version: Version, requests: pl.DataFrame, home: Home) -> list
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]
 
 # %% ../../nbs/operate/61_way_edge.ipynb #6dd4143d
-def ask_edge(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
+def ask_edge(version: Version, requests: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests as a device does, and collect its predictions; the start of its process is not timed.
 
     Raises
@@ -70,7 +70,7 @@ def ask_edge(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
     """
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as name:
         device, events, out = (Path(name) / part for part in ("device", "requests.jsonl", "predictions.jsonl"))
-        events.write_bytes(event_lines(carried_events(version, requests, home)))
+        events.write_bytes(event_lines(carried_events(version, requests, home=home)))
         export_edge(version, device)
         words = [sys.executable, "-I", str(device / "score.py"), str(events), "--out", str(out), "--json"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)

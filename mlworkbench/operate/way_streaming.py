@@ -66,7 +66,7 @@ def bring_up(version: Version, *, home: Home) -> None:
             materialize(version.views, Lake(home.lake), store)
 
 
-def ask_streaming(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
+def ask_streaming(version: Version, requests: pl.DataFrame, *, home: Home) -> Answered:
     """Write the requests as events and stream them through a worker; the start of its process is not timed.
 
     Raises
@@ -74,7 +74,7 @@ def ask_streaming(version: Version, requests: pl.DataFrame, home: Home) -> Answe
     DeploymentError
         If the worker is refused or dies.
     """
-    bring_up(version, home)
+    bring_up(version, home=home)
     content = event_lines(requests.select(version.request.names).to_dicts())
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         source = Path(folder) / "requests.jsonl"

@@ -32,7 +32,7 @@ from ..times import format_time
 __all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'ask_one_off', 'ask_batch', 'request_parts', 'ask_realtime', 'ask_service']
 
 # %% ../../nbs/operate/61_ways.ipynb #83ee1923
-def ask_one_off(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
+def ask_one_off(version: Version, requests: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests as a file."""
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         source, out = Path(folder) / "requests.parquet", Path(folder) / "predictions.parquet"
@@ -43,7 +43,7 @@ def ask_one_off(version: Version, requests: pl.DataFrame, home: Home) -> Answere
         return answered_table(pl.read_parquet(out), version, seconds=seconds)
 
 
-def ask_batch(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
+def ask_batch(version: Version, requests: pl.DataFrame, *, home: Home) -> Answered:
     """Score the requests into partitions, and read these; what else a partition holds stays as it is."""
     column = version.declaration.get("prediction_time") or None
     job = Job(run_id="certify")
@@ -51,7 +51,7 @@ def ask_batch(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
         times = requests[column].dt.epoch("us").sort()
         job = replace(job, start=format_time(times[0]), end=format_time(times[-1] + 1))
     started = time.perf_counter()
-    done = score_batch(version, home, requests=requests, job=job)
+    done = score_batch(version, requests, home=home, job=job)
     seconds = time.perf_counter() - started
     parts = [pl.read_parquet(path) for path in sorted(set(done.partitions))]
     table = in_interval(pl.concat(parts, how="diagonal_relaxed"), column, job)
@@ -87,9 +87,9 @@ def request_parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[record] for record in records[:single]] + [records[first : first + LIST_LENGTH] for first in lists]
 
 
-def ask_realtime(version: Version, requests: pl.DataFrame, home: Home) -> Answered:
+def ask_realtime(version: Version, requests: pl.DataFrame, *, home: Home) -> Answered:
     """Ask a service for the requests, one by one and in lists."""
-    bring_up(version, home)
+    bring_up(version, home=home)
     records = requests.select(version.request.names).to_dicts()
     with start_service(version.model, home=home, version=version.version, env=TELL_FLAGS) as service:
         return ask_service(service.url, records, version)

@@ -27,7 +27,7 @@ def test_all_deployments_of_a_plain_example_answer_alike(
     assert trained.gates["verdict"] == "pass"
     version = Registry(home).open(definition.name, trained.tag)
     asked = draw_requests(definition, Lake(home.lake))
-    table = [row for row in compare_deployments(version, asked, home)[1] if row.verdict != "not_declared"]
+    table = [row for row in compare_deployments(version, asked, home=home)[1] if row.verdict != "not_declared"]
     assert [row.deployment for row in table] == ["one_off", "batch", "realtime"]
     for row in table:
         assert (row.verdict, row.rows, row.mismatches, row.missing) == ("equal", rows, 0, 0)

@@ -96,7 +96,7 @@ def asked_in(home, version, asked):
 def test_a_model_with_time_and_views_answers_alike_in_all_deployments(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home).tag)
+    version = Registry(home).open("late", train(definition, home=home).tag)
     asked = draw_requests(definition, Lake(home.lake), start="2013-01-02T00:00:00+00:00")
     rows = asked_in(home, version, asked)
     assert [(row.deployment, row.rows, row.mismatches, row.missing) for row in rows] == [
@@ -147,9 +147,9 @@ def test_a_deployment_that_answers_otherwise_is_a_mismatch_and_one_that_forgets_
 def test_rows_of_a_day_that_nobody_asks_about_stay_in_its_partition(home) -> None:
     landings(Lake(home.lake))
     definition = timed()
-    version = Registry(home).open("late", train(definition, home).tag)
+    version = Registry(home).open("late", train(definition, home=home).tag)
     asked = draw_requests(definition, Lake(home.lake), end="2013-01-02T00:00:00+00:00")
-    score_batch(version, home, requests=asked)
+    score_batch(version, asked, home=home)
     (path,) = (home.model("late") / "predictions").rglob("*.parquet")
     before = pl.read_parquet(path).drop("prediction_id", "row")
     answered = ask_batch(version, asked[10:20], home=home)

@@ -180,12 +180,12 @@ def build_world(folder: Path) -> World:
     home = Home.open(folder / "home")
     fill_lake(Lake(home.lake))
     data = flights()
-    old = train(definition(data[:480]), home).tag
-    version = Registry(home).open("late", train(definition(data), home).tag)
+    old = train(definition(data[:480]), home=home).tag
+    version = Registry(home).open("late", train(definition(data), home=home).tag)
     asked = draw_requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
-    bring_up(version, home)
-    reference = reference_predictions(version, asked, home)
-    return World(home, version, old, asked, reference, trail_of(version, asked, home), folder / "fault")
+    bring_up(version, home=home)
+    reference = reference_predictions(version, asked, home=home)
+    return World(home, version, old, asked, reference, trail_of(version, asked, home=home), folder / "fault")
 
 
 # ---------------------------------------------------------------- the faults

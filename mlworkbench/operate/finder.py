@@ -118,7 +118,7 @@ def _column(trail: Trail, logged: LoggedRows, *, beyond: bool) -> Finding | None
     column = max(shares, key=lambda name: shares[name])
     step, share = _in_frame(trail, logged, column, rows=rows, before=(step, shares[column]))
     first = next(k for k, one in enumerate(differing) if column in one)
-    reference = listed(trail.columns[column][[logged.rows[first]]])[0]
+    reference = to_plain_list(trail.columns[column][[logged.rows[first]]])[0]
     return Finding(step, column, logged.rows[first], reference, logged.known[first][column], share)
 
 

@@ -108,7 +108,6 @@ def examine(
     requests: pl.DataFrame,
     *,
     home: Home,
-    home: Home,
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,
 ) -> tuple[Reference, list[DeploymentVerdict]]:
@@ -122,7 +121,6 @@ def compare_deployments(
     version: Version,
     requests: pl.DataFrame,
     *,
-    home: Home,
     home: Home,
     ways: Mapping[str, Way] = WAYS,
     progress: Progress | None = None,

@@ -148,7 +148,7 @@ class LiveVerdict:
         return f"{self.model}: {rule}; got {'; '.join(wrong)}; see the log"
 
 
-def certify_served(model: str, *, home: Home, since: str) -> LiveVerdict:
+def certify_served(model: str, *, home: Home, since: str, until: str = "") -> LiveVerdict:
     """Recompute what a model served since a time, and compare the answers with it.
 
     Parameters

@@ -17,7 +17,6 @@ from mlworkbench.data.address import Address, hidden, public
 from mlworkbench.data.ingest import Table, ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.question import Question
-from mlworkbench.data.source import is_source
 from mlworkbench.data.source_protocol import is_source
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import IngestError

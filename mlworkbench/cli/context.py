@@ -41,7 +41,8 @@ class Context:
 
 def open_context(*, create: bool = True) -> Context:
     """Read the settings and open the home; `create` makes it where it is not there yet."""
-    from mlworkbench.core.settings import Home, load_settings
+    from mlworkbench.core.home import Home
+    from mlworkbench.core.settings import load_settings
 
     settings = load_settings()
     return Context(settings, Home.open(create=create))

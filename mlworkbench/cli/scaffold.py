@@ -204,7 +204,7 @@ def refresh_workbench(folder: Path) -> tuple[list[str], list[str]]:
     SettingsError
         If the folder is no workbench, or cannot be written.
     """
-    from mlworkbench.data.sink import replaced
+    from mlworkbench.core.files import replace_file
 
     if not (folder / "settings.ini").is_file():
         raise SettingsError(f"DIR: a workbench, with its settings.ini; got {folder}; name one to refresh")
@@ -212,7 +212,7 @@ def refresh_workbench(folder: Path) -> tuple[list[str], list[str]]:
     try:
         for path, text in [*old.items(), (STAMP, _stamp(copied_files(pages=True)))]:
             kept += _keep_edit(folder, path, written.get(path, "")) if path in old else []
-            with replaced(folder / path) as file:
+            with replace_file(folder / path) as file:
                 file.write(text.encode())
     except OSError as error:
         raise SettingsError(f"cannot write {error.filename}: {error.strerror}; refresh again") from None

@@ -302,7 +302,7 @@ def read_portions(reading: Reading) -> Iterator[Portion]:
             if source in seen:
                 yield Portion(source, seen.index(source), Tally(read=len(batch), kept=len(batch)))
             else:
-                checked = prepare(batch, first, home=table, what=part.name, typed=part.typed)
+                checked = prepare(table, batch, first, what=part.name, typed=part.typed)
                 prepared = pseudonymise_rows(checked, table.contract, reading.pseudonyms)
                 portion = divide_batch(reading, prepared, source, number)
                 yield replace(portion, tally=Tally(read=len(batch)) + portion.tally)

@@ -21,7 +21,7 @@ from ..features.online import OnlineStore
 from .field import Field, Record, list_view_columns
 from ..scoring.decision import class_names
 from ..scoring.frame import FeatureFrame
-from ..scoring.owners import listed
+from ..core.jsontext import to_plain_list
 from ..scoring.version import Version, predict
 
 # %% auto #0
@@ -90,7 +90,7 @@ def ask(version: Version, record: Record) -> Answer:
         return Answer({}, faults=(*lines, str(error)), refused=True)
     scores = np.atleast_1d(predictions.scores[0]).tolist()
     named = dict(zip(name_scores(version), scores, strict=True))
-    return Answer(named, decision=listed(predictions.decisions)[0], faults=lines)
+    return Answer(named, decision=to_plain_list(predictions.decisions)[0], faults=lines)
 
 
 # %% ../../nbs/lab/68_probe.ipynb #a07eb5b1

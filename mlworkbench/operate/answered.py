@@ -70,7 +70,7 @@ class Answered:
 class Way(Protocol):
     """How a deployment is asked."""
 
-    def __call__(self, version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
+    def __call__(self, version: Version, requests: pl.DataFrame, *, home: Home) -> Answered:
         """Ask about rows; give what was answered."""
 
 # %% ../../nbs/operate/61_answered.ipynb #6ef1021e

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ..core.jsontext import to_plain_list
 from ..evaluation.equivalence import differences, find_ties
 from .answered import Answered
 from .certify import minds_of

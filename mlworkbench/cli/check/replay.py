@@ -27,9 +27,10 @@ def replay(
     json: Json = False,
 ) -> None:
     """Show what one prediction was made from, and recompute it."""
-    from mlworkbench.operate.passport import passport, passport_lines
+    from mlworkbench.operate.passport import passport_lines
+    from mlworkbench.operate.passport import replay as replay_prediction
 
-    facts = passport(prediction_id, open_context(create=False).home, model=model)
+    facts = replay_prediction(prediction_id, home=open_context(create=False).home, model=model)
     answer(facts, passport_lines(facts), as_json=json)
     if facts["verdict"] not in ("equal", "erased"):
         rule = "must replay equal, or be erased"

@@ -153,14 +153,14 @@ def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()
     """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa
 
-    from mlworkbench.data.source import is_typed, open_source
+    from mlworkbench.data.source import open_source
     from mlworkbench.operate.anchor_asked import READ_BY
 
     source = open_source(rows_from(data, query), text=text)
     if label not in source.columns():
         raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
-    frame = frame if is_typed(source) else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
+    frame = frame if source.typed else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
     frame.attrs["read_by"] = READ_BY
     return frame
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mlworkbench.features.offline import join_views
     from mlworkbench.features.online import OnlineStore
     from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
-    from mlworkbench.operate.publish import TrainResult
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.passport import replay
     from mlworkbench.operate.register import register

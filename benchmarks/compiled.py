@@ -30,7 +30,7 @@ from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.stream_append import encoded
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import frame_to_pandas
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import open_version, with_reference
 
 ROUNDS = 15

@@ -58,7 +58,7 @@ from datetime import timedelta
 import polars as pl
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.offline import join_views
-from mlworkbench.features.view import AsOfView
+from mlworkbench.features.declare import AsOfView
 class Files(Lake):
     def __init__(self): pass
     def exists(self, name): return True

@@ -23,8 +23,9 @@ import numpy as np
 import polars as pl
 
 from mlworkbench.data.lake import Lake
+from mlworkbench.features.aggregate import Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.offline import join_views
-from mlworkbench.features.view import AsOfView, Total, WindowView
 
 ROWS, ROUNDS = 1_000_000, 5
 GOAL, MEMORY = 1.5, 6.0  # times the peer; GB of 10,000,000 requests

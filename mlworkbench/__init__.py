@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mlworkbench.client import Client
     from mlworkbench.core.home import Home
     from mlworkbench.contract import Column, Contract
-    from mlworkbench.data.ingest import Table, ingest
+    from mlworkbench.data.ingest import ingest
+    from mlworkbench.data.table import Table
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.sql import SqlSource
     from mlworkbench.deploy.app import realtime_service
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from mlworkbench.features.materialize import materialize
     from mlworkbench.features.offline import join_views
     from mlworkbench.features.online import OnlineStore
-    from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
+    from mlworkbench.features.aggregate import Recent, Total
+    from mlworkbench.features.declare import AsOfView, WindowView
+    from mlworkbench.features.rows import RowFunction
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.passport import replay
     from mlworkbench.operate.register import register
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "AsOfView": "features.view",
+    "AsOfView": "features.declare",
     "Client": "client",
     "Column": "contract",
     "Contract": "contract",
@@ -52,14 +55,14 @@ _WHERE = {
     "Lake": "data.lake",
     "ModelDefinition": "scoring.definition",
     "OnlineStore": "features.online",
-    "Recent": "features.view",
+    "Recent": "features.aggregate",
     "Registry": "scoring.registry",
-    "RowFunction": "features.view",
+    "RowFunction": "features.rows",
     "SqlSource": "data.sql",
-    "Table": "data.ingest",
-    "Total": "features.view",
+    "Table": "data.table",
+    "Total": "features.aggregate",
     "Version": "scoring.version",
-    "WindowView": "features.view",
+    "WindowView": "features.declare",
     "WorkbenchError": "errors",
     "batch_requests": "deploy.batch",
     "begin_run": "operate.run_cells",

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import NO_TIME, Contract
+from .contract import Contract
 from .faults import Fault
-from .offset import MINUTE as MINUTE, offset
+from .offset import MINUTE, offset
 from .relation import Relation
+from .times import NO_TIME
 from .units import unit_hint
 
-_all_ = ["MINUTE"]
-
 # %% auto #0
-__all__ = ['find_absent', 'compute_bounded', 'find_breaking_rows', 'check_relations', 'MINUTE']
+__all__ = ['find_absent', 'compute_bounded', 'find_breaking_rows', 'check_relations']
 
 # %% ../nbs/08_across.ipynb #2c49a969
 def find_absent(values: NDArray[Any]) -> NDArray[np.bool_]:

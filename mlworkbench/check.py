@@ -17,7 +17,7 @@ from .core.jsontext import HALF, HALF_HINT, all_readable, is_readable
 from .errors import nearest
 from .faults import NOTHING, WITHHELD, Fault, category_hint, plain_spelling
 from .narrow import beyond_type
-from .records import read_column, convert_records
+from .records import convert_records, read_column
 from .times import NO_TIME, format_time
 from .units import unit_hint
 

@@ -10,16 +10,13 @@ import http.client
 import json
 import time
 import uuid
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
-from urllib.parse import SplitResult
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from .errors import ContractError
-from .errors import DeploymentError
+from .errors import ContractError, DeploymentError
 
 # %% auto #0
 __all__ = ['RequestError', 'Client']

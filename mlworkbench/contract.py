@@ -12,14 +12,12 @@ from typing import Any, NoReturn
 
 from .core.jsontext import HALF, all_readable
 from .errors import ContractError, nearest
-from .faults import NOTHING, WITHHELD, Fault, faults_error, shorten
+from .faults import NOTHING, WITHHELD, Fault, shorten
 from .relation import Relation, check_kinds
-from .times import NO_TIME, format_time, parse_time
-
-_all_ = [NO_TIME, Fault, Relation, faults_error, format_time, parse_time]
+from .times import format_time
 
 # %% auto #0
-__all__ = ['KINDS', 'ABSENT', 'Column', 'Contract', 'NO_TIME', 'Fault', 'Relation', 'faults_error', 'format_time', 'parse_time']
+__all__ = ['KINDS', 'ABSENT', 'Column', 'Contract']
 
 # %% ../nbs/06_contract.ipynb #d27072ca
 KINDS = ("number", "integer", "boolean", "category", "text", "vector", "time")

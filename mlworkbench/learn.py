@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Column
-from .contract import Contract
+from .contract import Column, Contract
 from .errors import ContractError
 from .records import read_column
 

@@ -9,23 +9,19 @@ import hmac
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Column
-from .contract import Contract
+from .contract import Column, Contract
 from .core.files import place_file
 from .core.home import Home
 from .core.keys import read_key
 from .core.settings_file import read_secret
-from .errors import ContractError
-from .errors import SettingsError
-from .faults import Fault
-from .faults import faults_error
+from .errors import ContractError, SettingsError
+from .faults import Fault, faults_error
 
 # %% auto #0
 __all__ = ['FORM', 'FILE', 'VARIABLE', 'Columns', 'FOREIGN', 'is_pseudonym', 'Pseudonyms', 'open_pseudonyms', 'pseudonym_names',

@@ -5,28 +5,19 @@
 # %% ../nbs/09_relate.ipynb #8106afa6
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import combinations
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .across import find_absent
-from .across import find_breaking_rows
-from .across import compute_bounded
+from .across import compute_bounded, find_absent, find_breaking_rows
 from .check import check_columns
-from .contract import Column
-from .contract import Contract
-from .learn import OUTER
-from .learn import QUARTILES
-from .offset import MINUTE
-from .offset import clock_of
-from .offset import offset
-from .offset import usual_offsets
+from .contract import Column, Contract
+from .learn import OUTER, QUARTILES
+from .offset import MINUTE, clock_of, offset, usual_offsets
 from .relation import Relation
 
 Columns = Mapping[str, NDArray[Any]]

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .across import MINUTE
 from .check import check_records
-from .contract import NO_TIME, Column, Contract
+from .contract import Column, Contract
 from .core.jsontext import is_readable
 from .faults import Fault, plain_spelling
 from .narrow import limits_of
-from .offset import offset
+from .offset import MINUTE, offset
 from .records import make_array
 from .relation import Relation
+from .times import NO_TIME
 from .values import MISSING, WHOLE, read_value
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2

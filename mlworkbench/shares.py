@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .across import find_absent
-from .contract import Column
-from .contract import Contract
+from .contract import Column, Contract
 from .faults import Fault
 from .units import NEIGHBOURS
 

@@ -5,9 +5,7 @@
 # %% ../nbs/05_times.ipynb #bb0137cc
 from __future__ import annotations
 
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from .errors import ContractError
 from .faults import shorten

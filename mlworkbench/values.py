@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 from .contract import Column
 from .core.jsontext import HALF, HALF_HINT, is_readable
 from .errors import ContractError
-from .times import EPOCH
-from .times import MICROSECOND
-from .times import NO_TIME
-from .times import TIME_HINT
-from .times import TIME_RULE
-from .times import parse_time
+from .times import EPOCH, MICROSECOND, NO_TIME, TIME_HINT, TIME_RULE, parse_time
 
 # %% auto #0
 __all__ = ['WHOLE', 'MISSING', 'Reader', 'READERS', 'PLACEHOLDERS', 'WrongValueError', 'blank_of', 'is_null', 'read_value']

@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from mlworkbench.check import category_hint, check_columns, check_key, check_records
-from mlworkbench.contract import NO_TIME, Column, Contract
-from mlworkbench.faults import Fault
+from mlworkbench.check import check_columns, check_key, check_records
+from mlworkbench.contract import Column, Contract
+from mlworkbench.faults import Fault, category_hint
+from mlworkbench.times import NO_TIME
 
 
 def check(column: Column, values: object) -> list[Fault]:

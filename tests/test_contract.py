@@ -9,19 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlworkbench.contract import (
-    KINDS,
-    NO_TIME,
-    Column,
-    Contract,
-    Fault,
-    Relation,
-    faults_error,
-    format_time,
-    parse_time,
-)
+from mlworkbench.contract import KINDS, Column, Contract
 from mlworkbench.errors import ContractError
-from mlworkbench.faults import NOTHING
+from mlworkbench.faults import NOTHING, Fault, faults_error
+from mlworkbench.relation import Relation
+from mlworkbench.times import NO_TIME, format_time, parse_time
 
 
 @pytest.mark.parametrize(

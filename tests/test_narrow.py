@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.check import check_columns, check_records
-from mlworkbench.contract import Column, Contract, ContractError
+from mlworkbench.contract import Column, Contract
+from mlworkbench.errors import ContractError
 from mlworkbench.narrow import limits_of
 from mlworkbench.row import GOOD, REFUSED, RowCheck
 

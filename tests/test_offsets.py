@@ -13,7 +13,8 @@ import pytest
 from mlworkbench.check import check_columns
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
+from mlworkbench.data.table import Table
 from mlworkbench.errors import ContractError, IngestError
 from mlworkbench.relate import learn_relations, stated
 from mlworkbench.relation import Relation

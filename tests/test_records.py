@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.check import check_records
-from mlworkbench.contract import KINDS, NO_TIME, Column, Contract
+from mlworkbench.contract import KINDS, Column, Contract
 from mlworkbench.records import convert_records, read_column
 from mlworkbench.row import RowCheck
+from mlworkbench.times import NO_TIME
 
 
 def one(kind: str, value: object, **fields: object) -> tuple[object, list[str]]:

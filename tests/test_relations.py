@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlworkbench.across import check_relations
 from mlworkbench.check import check_columns, check_records
-from mlworkbench.contract import NO_TIME, Column, Contract
+from mlworkbench.contract import Column, Contract
 from mlworkbench.data.conform import conform
 from mlworkbench.data.convert import stored_schema
 from mlworkbench.errors import ContractError
@@ -23,7 +23,7 @@ from mlworkbench.learn import learn_contract
 from mlworkbench.relate import learn_relations, stated
 from mlworkbench.relation import Relation
 from mlworkbench.row import FLAGGED, GOOD, REFUSED, RowCheck
-from mlworkbench.times import format_time
+from mlworkbench.times import NO_TIME, format_time
 from mlworkbench.units import NEIGHBOURS, unit_hint
 
 

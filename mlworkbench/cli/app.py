@@ -22,8 +22,8 @@ from .data import features, ingest, lake
 from .models import models, new, train
 from .operate import evaluate, runs
 from .serve import edge, score, stream
-from ..errors import WorkbenchError, exit_code_of, user_frame
 from ..core.jsontext import all_readable, is_readable
+from ..errors import WorkbenchError, exit_code_of, user_frame
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'GROUPS', 'SHOWN', 'STOPPED', 'TopGroup', 'all_lines', 'make_app', 'one_line', 'run', 'main']

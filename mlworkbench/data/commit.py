@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
-from typing import Final
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import deltalake
 import pyarrow as pa
-from deltalake.exceptions import CommitFailedError
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .storage import reaching
 from ..errors import IngestError

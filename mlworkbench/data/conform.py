@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import Column, Contract, Fault
+from ..contract import Column, Contract
 from .convert import ACCEPTED, convert, stored_schema
 from .screen import find_suspects, to_checkable
 from ..errors import IngestError
+from ..faults import Fault
 from ..shares import check_shares
 from ..times import TIME_HINT
 

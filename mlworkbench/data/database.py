@@ -5,25 +5,18 @@
 # %% ../../nbs/data/12_database.ipynb #6a67eab8
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import closing
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..core.sqlite import open_sqlite
-from .address import Address
-from .address import filled
-from .address import hidden
+from .address import Address, filled, hidden
 from .dialect import dialect_rows
-from .plain import BATCH
-from .plain import cast_batch
-from .plain import plain_schema
-from .question import Question
-from .question import check_columns
+from .plain import BATCH, cast_batch, plain_schema
+from .question import Question, check_columns
 from .settle import infer_batches
 from ..errors import IngestError
 

@@ -5,22 +5,18 @@
 # %% ../../nbs/data/11_dialect.ipynb #7c2db700
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from .address import Address
-from .address import filled
+from .address import Address, filled
 from .plain import BATCH
-from .question import Question
-from .question import check_columns
+from .question import Question, check_columns
 from .settle import infer_batches
-from ..errors import IngestError
-from ..errors import nearest
+from ..errors import IngestError, nearest
 
 # %% auto #0
 __all__ = ['FIRST', 'FILES', 'engine_of', 'dialect_rows']

@@ -10,16 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyarrow.fs import FileSelector
-from pyarrow.fs import FileSystem
-from pyarrow.fs import FileType
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from .storage import StoredFile
-from .storage import locate
-from .storage import reaching
-from ..errors import IngestError
-from ..errors import nearest
+from .storage import StoredFile, locate, reaching
+from ..errors import IngestError, nearest
 
 # %% auto #0
 __all__ = ['SIGNS', 'FOLDERS', 'PLAIN', 'SPECIAL', 'expression', 'visible', 'listing', 'find_files', 'divide']

@@ -16,11 +16,7 @@ import pyarrow.parquet as pa_parquet
 from .cell import MISSING
 from .excel import excel_batches, excel_schema
 from .json_lines import json_batches, json_schema
-from .plain import BATCH
-from .plain import cast_batch
-from .plain import plain_schema
-from .plain import translate_arrow_errors
-from .plain import slices
+from .plain import BATCH, cast_batch, plain_schema, slices, translate_arrow_errors
 from .storage import StoredFile
 from ..errors import IngestError
 

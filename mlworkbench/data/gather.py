@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..contract import Contract, Fault
+from ..contract import Contract
 from .held import AHEAD, read_due
 from .lake import Lake
 from .plain import BATCH, cast_batch, plain_schema, slices
@@ -30,7 +30,7 @@ from .spool import Spool
 from .table import Prepared, Table, prepare
 from .told import Remarks, find_remarks
 from ..errors import IngestError, UserCodeError, WorkbenchError, user_frame
-from ..faults import error_text
+from ..faults import Fault, error_text
 from ..pseudonym import Pseudonyms
 
 # %% auto #0

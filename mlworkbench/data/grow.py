@@ -11,9 +11,9 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..contract import Column, Contract
+from .columns import check_same
 from .convert import FLOAT, LISTS, STORED, TEXT, TIME, TRUTH, WHOLE
 from .gather import read_pieces
-from .lake import check_same
 from .source_protocol import Source
 from .table import Table, stored_names, transform_batch
 from ..errors import IngestError

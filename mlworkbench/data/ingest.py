@@ -9,13 +9,15 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .columns import REVISION
+from ..core.home import Home
+from ..core.settings_file import read_setting
+from .columns import REVISION, check_same
 from .commit import taking_turns
 from .decide import Decided, decide, select_new_rows
 from .gather import Progress, Reading, Staged, open_table_source, resume_source, stage
 from .grow import evolve_schema, new_columns
 from .held import AHEAD, hold, release
-from .lake import Lake, check_same
+from .lake import Lake
 from .privacy import table_pseudonyms
 from .quarantine import write_quarantine
 from .report import IngestReport
@@ -24,13 +26,9 @@ from .still import Lakes, open_lakes
 from .table import Table
 from .told import join_remarks
 from ..faults import WITHHELD
-from ..core.home import Home
-from ..core.settings_file import read_setting
-
-_all_ = ["IngestReport", "Table"]
 
 # %% auto #0
-__all__ = ['ingest', 'open_reading', 'Committed', 'commit_decided', 'report_committed', 'IngestReport', 'Table']
+__all__ = ['ingest', 'open_reading', 'Committed', 'commit_decided', 'report_committed']
 
 # %% ../../nbs/data/12_ingest.ipynb #dbe39dbc
 def ingest(

@@ -5,10 +5,7 @@
 # %% ../../nbs/data/11_lake.ipynb #2f836ed3
 from __future__ import annotations
 
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -20,34 +17,18 @@ import polars as pl
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from .columns import TABLE_NAME
-from .columns import arrow_schema
-from .columns import as_last_known
-from .columns import check_same
-from .columns import check_storable
-from .commit import RETRIES
-from .commit import TURNS
-from .commit import Counted
-from .commit import MovedError
-from .commit import commit
-from .commit import statistics
-from .commit import taking_turns
-from .lake_place import LakePlace
-from .lake_place import files_of
-from .lake_time import commit_times
-from .lake_time import version_at
+from .columns import TABLE_NAME, arrow_schema, as_last_known, check_same, check_storable
+from .commit import RETRIES, TURNS, Counted, MovedError, commit, statistics, taking_turns
+from .lake_place import LakePlace, files_of
+from .lake_time import commit_times, version_at
 from .plain import plain_schema
-from .storage import below
-from .storage import reaching
-from ..errors import IngestError
-from ..errors import nearest
+from .storage import below, reaching
+from ..errors import IngestError, nearest
 
 Facts = Mapping[str, Any]
 
-_all_ = ["TABLE_NAME", "check_same"]
-
 # %% auto #0
-__all__ = ['Facts', 'Lake', 'TABLE_NAME', 'check_same']
+__all__ = ['Facts', 'Lake']
 
 # %% ../../nbs/data/11_lake.ipynb #1333f0b6
 class Lake:

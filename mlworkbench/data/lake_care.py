@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,21 +16,14 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake.exceptions import CommitFailedError
-from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction
-from deltalake.transaction import RemoveAction
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
 
-from .commit import keep_log
-from .commit import moved
-from .commit import STEPS
-from .commit import in_steps
-from .commit import taking_turns
+from .commit import STEPS, in_steps, keep_log, moved, taking_turns
 from .lake import Lake
 from .lake_place import files_of
 from .lake_time import commit_times
-from .storage import below
-from .storage import reaching
+from .storage import below, reaching
 from ..errors import IngestError
 
 # %% auto #0

@@ -13,9 +13,7 @@ from typing import Any
 import deltalake
 
 from ..errors import IngestError
-from ..times import EPOCH
-from ..times import MICROSECOND
-from ..times import format_time
+from ..times import EPOCH, MICROSECOND, format_time
 
 # %% auto #0
 __all__ = ['Commit', 'commit_time', 'commit_times', 'version_at']

@@ -5,8 +5,7 @@
 # %% ../../nbs/data/13_privacy.ipynb #bc35681d
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -16,14 +15,9 @@ import pyarrow.compute as pc
 from ..contract import Contract
 from ..core.home import Home
 from .lake import Lake
-from .table import Prepared
-from .table import Table
+from .table import Prepared, Table
 from ..errors import IngestError
-from ..pseudonym import FOREIGN
-from ..pseudonym import Pseudonyms
-from ..pseudonym import is_pseudonym
-from ..pseudonym import open_pseudonyms
-from ..pseudonym import pseudonym_names
+from ..pseudonym import FOREIGN, Pseudonyms, is_pseudonym, open_pseudonyms, pseudonym_names
 
 # %% auto #0
 __all__ = ['pseudonym_array', 'pseudonymise_rows', 'check_stored', 'table_pseudonyms', 'pseudonymised_frame']

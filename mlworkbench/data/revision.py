@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..contract import Column, Contract, Relation
+from ..contract import Column, Contract
 from ..core.files import hold_lock, replace_file
 from ..errors import ContractError
+from ..relation import Relation
 
 # %% auto #0
 __all__ = ['contract_changes', 'Revision', 'contract_version', 'read_revision', 'write_revision']

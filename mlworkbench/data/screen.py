@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..across import find_breaking_rows
 from ..check import find_broken_rules, has_other_size
-from ..contract import NO_TIME, Column, Contract
+from ..contract import Column, Contract
+from ..times import NO_TIME
 
 # %% auto #0
 __all__ = ['to_checkable', 'find_suspects']

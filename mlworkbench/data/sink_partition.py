@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from .delta import is_delta
 from .columns import check_storable
+from .delta import is_delta
 from .plain import cast_batch, plain_schema
 from .sink import Rows, check_partition, row_batches, write_partition
 from ..errors import IngestError, nearest

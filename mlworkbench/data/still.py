@@ -13,9 +13,9 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 
+from ..core.home import Home
 from .commit import Counted
 from .lake import Lake
-from ..core.home import Home
 
 # %% auto #0
 __all__ = ['LakeSnapshot', 'Lakes', 'open_lakes']

@@ -14,14 +14,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..contract import Column, Contract, Fault
-from .columns import REVISION
+from ..contract import Column, Contract
+from .columns import REVISION, TABLE_NAME
 from .conform import conform
 from .convert import convert, stored_schema
-from .lake import TABLE_NAME, Lake
+from .lake import Lake
 from .plain import cast_batch, plain_schema
 from .user_code import call
 from ..errors import IngestError, nearest
+from ..faults import Fault
 
 # %% auto #0
 __all__ = ['EXTRA', 'KNOWN', 'Transform', 'Allowed', 'Table', 'Prepared', 'prepare', 'stored_names', 'transform_batch']

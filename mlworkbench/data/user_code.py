@@ -10,9 +10,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from ..errors import UserCodeError
-from ..errors import WorkbenchError
-from ..errors import user_frame
+from ..errors import UserCodeError, WorkbenchError, user_frame
 from ..faults import error_text
 
 Result = TypeVar("Result")

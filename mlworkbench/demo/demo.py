@@ -20,8 +20,8 @@ from ..errors import Refused, RunError
 from ..examples.flights import flights
 
 if TYPE_CHECKING:
-    from mlworkbench.evaluation.log import LabelRow
     from mlworkbench.core.home import Home
+    from mlworkbench.evaluation.log import LabelRow
     from mlworkbench.scoring.version import Version
 
 Report = Callable[[str, int, "int | None"], None]

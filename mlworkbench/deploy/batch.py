@@ -7,37 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ..contract import Fault
 from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import write_partition
 from ..data.sink_partition import Sink
 from ..data.sinks import open_sink
 from .flags import Flagged
-from .interval import Job
-from .interval import gathered
-from .interval import in_interval
-from .interval import outside
-from .interval import with_identities
+from .interval import Job, gathered, in_interval, outside, with_identities
 from .output import write_faults
-from .path import require_deployment
-from .path import time_views
-from .table import require_columns
-from .table import without_names
-from .tables import Origin
-from .tables import Progress
-from .tables import Scored
-from .tables import score_table
-from ..errors import DeploymentError
-from ..errors import nearest
+from .path import require_deployment, time_views
+from .table import require_columns, without_names
+from .tables import Origin, Progress, Scored, score_table
+from ..errors import DeploymentError, nearest
 from ..evaluation.log import PredictionLog
+from ..faults import Fault
 from ..scoring.version import Version
 
 # %% auto #0

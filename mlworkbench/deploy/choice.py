@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from collections.abc import MutableMapping
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.home import Home
-from ..errors import DeploymentError
-from ..errors import nearest
+from ..errors import DeploymentError, nearest
 from ..scoring.version import Version
 
 # %% auto #0

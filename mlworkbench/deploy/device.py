@@ -8,44 +8,23 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .device_events import csv_events
-from .device_events import event_contract
-from .device_events import line_events
-from .device_files import fingerprint
-from .device_files import rejected_file
-from .device_files import replace_rejected
-from .flags import Flagged
-from .flags import with_flags
-from .path import Entry
-from .path import answers
-from .path import now_us
-from .path import prediction_rows
-from .path import row_keys
+from .device_events import csv_events, event_contract, line_events
+from .device_files import fingerprint, rejected_file, replace_rejected
+from .flags import Flagged, with_flags
+from .path import Entry, answers, now_us, prediction_rows, row_keys
 from .stream_append import Appender
-from .stream_ask import CARRIED
-from .stream_ask import Part
-from .stream_ask import buried
-from .stream_ask import carries
-from .stream_ask import predicted
-from .stream_ask import sort_events
-from .stream_events import Event
-from .stream_events import Outcome
-from .stream_events import read_event
-from ..errors import ContractError
-from ..errors import DeploymentError
+from .stream_ask import CARRIED, Part, buried, carries, predicted, sort_events
+from .stream_events import Event, Outcome, read_event
+from ..errors import ContractError, DeploymentError
 from ..scoring.compiled import CompiledScorer
 from ..scoring.files import read_manifest
-from ..scoring.version import Predictions
-from ..scoring.version import Version, assembled_version
-from ..scoring.version import reproduce_golden
+from ..scoring.version import Predictions, Version, assembled_version, reproduce_golden
 
 # %% auto #0
 __all__ = ['NAMED', 'CHUNK', 'open_export', 'score_events', 'DeviceReport', 'score_source']

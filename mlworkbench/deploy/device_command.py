@@ -10,15 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from .device import DeviceReport
-from .device import open_export
-from .device import score_source
-from .device_files import fingerprint
-from .device_files import source_name
+from .device import DeviceReport, open_export, score_source
+from .device_files import fingerprint, source_name
 from ..errors import DeploymentError, WorkbenchError, exit_code_of
 
 # %% auto #0

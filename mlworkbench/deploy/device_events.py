@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from ..contract import Contract
 from ..data.cell import parse_cell
 from .stream_ask import buried
-from .stream_events import Event
-from .stream_events import Outcome
+from .stream_events import Event, Outcome
 from ..errors import DeploymentError
 from ..scoring.golden import view_contract
 from ..scoring.version import Version

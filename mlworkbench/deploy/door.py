@@ -8,14 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, read_text
-from .problem import PROBLEM
-from .problem import RequestError
-from .problem import problem
+from .problem import PROBLEM, RequestError, problem
 from ..errors import ContractError
 
 # %% auto #0

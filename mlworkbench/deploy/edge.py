@@ -10,17 +10,14 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 from ..core.files import write_synced
 from ..core.home import Home
-from .path import personal_columns
-from .path import require_deployment
+from .path import personal_columns, require_deployment
 from .serving import service_folder
 from ..errors import DeploymentError
 from ..scoring.files import json_text

@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..contract import Column
-from ..contract import Contract
+from ..contract import Column, Contract
 from ..core.files import hold_lock
 from ..core.home import Home
 from ..core.jsontext import to_json
 from ..core.settings import load_settings
 from ..core.sqlite import sqlite_error
-from .edge_lines import AGAIN
-from .edge_lines import is_number
-from .edge_lines import read_predictions
-from .edge_lines import refused
-from .edge_lines import whole_number
-from ..errors import LogError
-from ..errors import VersionError
-from ..errors import WorkbenchError
+from .edge_lines import AGAIN, is_number, read_predictions, refused, whole_number
+from ..errors import LogError, VersionError, WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import FIELDS
 from ..evaluation.schema import connect

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ from ..core.home import MODEL_NAME
 from ..core.jsontext import too_deep
 from .device_files import SOURCE
 from ..errors import LogError
-from ..evaluation.record import FIELDS
-from ..evaluation.record import SCHEMA_VERSION
-from ..evaluation.record import prediction_id
+from ..evaluation.record import FIELDS, SCHEMA_VERSION, prediction_id
 from ..faults import shorten
 from ..times import parse_time
 

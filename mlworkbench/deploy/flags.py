@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Contract, Fault
-from ..faults import NOTHING, WITHHELD, Words, shorten
+from ..contract import Contract
+from ..faults import NOTHING, WITHHELD, Fault, Words, shorten
 from ..scoring.version import Version
 
 # %% auto #0

@@ -16,8 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from ..errors import WorkbenchError
 

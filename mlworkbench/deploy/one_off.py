@@ -14,25 +14,20 @@ import polars as pl
 import pyarrow as pa
 
 from ..contract import Column
-from ..contract import Fault
-from ..contract import faults_error
 from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import write_file
-from ..data.source_protocol import Source
 from ..data.source import open_source
+from ..data.source_protocol import Source
 from .flags import Flagged
 from .output import output_path, write_faults
-from .path import require_deployment
-from .path import time_views
+from .path import require_deployment, time_views
 from .table import require_columns
-from .tables import Origin
-from .tables import Progress
-from .tables import Scored
-from .tables import score_table
+from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
-from ..evaluation.log import input_identities
+from ..evaluation.record import input_identities
+from ..faults import Fault, faults_error
 from ..scoring.version import Version
 
 # %% auto #0

@@ -6,27 +6,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_records
-from ..contract import Fault
 from ..core.jsontext import to_plain_list
 from ..errors import DeploymentError
-from ..evaluation.log import log_rows
-from ..features.view import View
-from ..pseudonym import pseudonym_names
-from ..pseudonym import pseudonymised
+from ..evaluation.record import log_rows
+from ..faults import Fault
+from ..features.declare import View
+from ..pseudonym import pseudonym_names, pseudonymised
 from ..scoring.decision import class_names
-from ..scoring.version import Predictions
-from ..scoring.version import Version
+from ..scoring.version import Predictions, Version
 
 # %% auto #0
 __all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns', 'row_keys',

@@ -7,46 +7,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..contract import Fault
-from ..contract import faults_error
 from .choice import Choice
-from .door import Json
-from .door import read_json
-from .door import read_records
-from .door import request_name
+from .door import Json, read_json, read_records, request_name
 from .flags import with_flags
-from .path import Entry
-from .path import answers
-from .path import now_us
-from .path import prediction_rows
-from .path import prediction_times
-from .path import request_columns
-from .path import require_deployment
-from .path import row_keys
-from .path import time_views
-from ..errors import DeploymentError
-from ..errors import WorkbenchError
-from ..evaluation.log import PredictionLog
-from ..evaluation.log import input_identities
-from .problem import PROBLEM
-from .problem import RequestError
-from .problem import problem
+from .path import Entry, answers, now_us, prediction_rows, prediction_times, request_columns
+from .path import require_deployment, row_keys, time_views
+from .problem import PROBLEM, RequestError, problem
 from .repeat import answered_otherwise
-from .rows import Lookup
-from .rows import Rows
-from .rows import answered
-from .rows import completed
-from .rows import standing
-from .rows import unread_values
-from ..features.online import OnlineStore
-from ..features.online import is_there
+from .rows import Lookup, Rows, answered, completed, standing, unread_values
+from ..errors import DeploymentError, WorkbenchError
+from ..evaluation.log import PredictionLog
+from ..evaluation.record import input_identities
+from ..faults import Fault, faults_error
+from ..features.online import OnlineStore, is_there
 from ..features.view import lag
 from ..scoring.version import Version
 

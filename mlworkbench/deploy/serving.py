@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,9 +21,7 @@ from pathlib import Path
 from ..core.home import Home
 from ..core.settings_file import online_environment
 from .choice import chosen_version
-from .guard import FAILURE
-from .guard import OWNER
-from .guard import SUPERVISOR
+from .guard import FAILURE, OWNER, SUPERVISOR
 from ..errors import DeploymentError
 
 # %% auto #0

@@ -5,11 +5,8 @@
 # %% ../../nbs/deploy/53_stream_ask.ipynb #b6da8c28
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,33 +14,18 @@ from numpy.typing import NDArray
 
 from ..check import check_records
 from ..contract import Contract
-from ..contract import Fault
-from ..contract import faults_error
-from .path import Columns
-from .path import Request
-from .path import prediction_times
-from .path import request_columns
-from .path import time_views
-from .rows import Lookup
-from .rows import Rows
-from .rows import answered
-from .rows import completed
-from .rows import standing
-from .stream_events import Event
-from .stream_events import Outcome
-from .stream_events import dead_letter
-from .stream_events import read_event
-from ..errors import ContractError
-from ..errors import DeploymentError
+from .path import Columns, Request, prediction_times, request_columns, time_views
+from .rows import Lookup, Rows, answered, completed, standing
+from .stream_events import Event, Outcome, dead_letter, read_event
+from ..errors import ContractError, DeploymentError
+from ..faults import Fault, faults_error
+from ..features.declare import View
 from ..features.online import OnlineStore
+from ..features.store import RowStore, newest_at
 from ..features.usual import empty_faults
-from ..features.store import RowStore
-from ..features.store import newest_at
-from ..features.view import View
 from ..features.view import lag
 from ..scoring.golden import view_contract
-from ..scoring.version import Predictions
-from ..scoring.version import Version
+from ..scoring.version import Predictions, Version
 from ..times import MICROSECOND
 
 # %% auto #0

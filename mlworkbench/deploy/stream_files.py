@@ -9,24 +9,15 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .stream_append import Appender
-from .stream_append import encoded
-from .stream_events import Event
-from .stream_events import Outcome
-from .stream_lines import Batches
-from .stream_lines import FileTap
-from .stream_lines import Lines
-from .stream_lines import PipeTap
-from .stream_past import Past
-from .stream_past import Writer
-from .stream_past import read_past
-from .stream_past import source_name
+from .stream_append import Appender, encoded
+from .stream_events import Event, Outcome
+from .stream_lines import Batches, FileTap, Lines, PipeTap
+from .stream_past import Past, Writer, read_past, source_name
 from ..errors import DeploymentError
 
 # %% auto #0

@@ -12,12 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .stream_events import HEAD
-from .stream_events import LINE_LIMIT
-from .stream_events import Event
-from .stream_events import read_event
-from ..errors import ContractError
-from ..errors import DeploymentError
+from .stream_events import HEAD, LINE_LIMIT, Event, read_event
+from ..errors import ContractError, DeploymentError
 
 # %% auto #0
 __all__ = ['CHUNK', 'BATCH', 'PATIENCE', 'IDLE', 'Lines', 'Tap', 'PipeTap', 'FileTap', 'Batches']

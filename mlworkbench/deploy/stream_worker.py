@@ -13,26 +13,17 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import asdict
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from types import FrameType
 
 from ..core.home import Home
-from .choice import choose
-from .choice import chosen_version
+from .choice import choose, chosen_version
 from .guard import OWNER, attempt, follow
-from .serving import service_environment
-from .serving import service_folder
-from .stream_files import STANDARD
-from .stream_files import JsonLines
-from .stream_files import Places
+from .serving import service_environment, service_folder
+from .stream_files import STANDARD, JsonLines, Places
 from .stream_past import Writer
-from .streaming import Progress
-from .streaming import Streaming
-from .streaming import StreamReport
+from .streaming import Progress, StreamReport, Streaming
 from ..errors import DeploymentError
 
 # %% auto #0

@@ -7,41 +7,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .choice import Choice
-from .flags import Flagged
-from .flags import with_flags
-from .path import Entry
-from .path import answers
-from .path import now_us
-from .path import personal_columns
-from .path import prediction_rows
-from .path import require_deployment
-from .path import row_keys
-from .path import time_views
-from .stream_ask import CARRIED
-from .stream_ask import Part
-from .stream_ask import predicted
-from .stream_ask import sort_events
-from .stream_events import Channel
-from .stream_events import Event
-from .stream_events import Outcome
-from .stream_events import without_persons
-from .stream_log import as_logged
-from .stream_log import log_once
+from .flags import Flagged, with_flags
+from .path import Entry, answers, now_us, personal_columns, prediction_rows, require_deployment
+from .path import row_keys, time_views
+from .stream_ask import CARRIED, Part, predicted, sort_events
+from .stream_events import Channel, Event, Outcome, without_persons
+from .stream_log import as_logged, log_once
 from ..evaluation.log import PredictionLog
-from ..features.online import OnlineStore
-from ..features.online import is_there
-from ..scoring.version import Predictions
-from ..scoring.version import Version
+from ..features.online import OnlineStore, is_there
+from ..scoring.version import Predictions, Version
 from ..times import format_time
 
 # %% auto #0

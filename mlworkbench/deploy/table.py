@@ -14,22 +14,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import NO_TIME
-from ..contract import Column
-from ..contract import Contract
-from ..contract import Fault
-from ..contract import faults_error
+from ..contract import Column, Contract
 from ..data.cell import parse_cell
 from ..data.privacy import pseudonymised_frame
-from .path import Columns
-from .path import Request
-from ..errors import ContractError
-from ..errors import nearest
-from ..pseudonym import Pseudonyms
-from ..pseudonym import pseudonym_names
-from ..pseudonym import pseudonymised
+from .path import Columns, Request
+from ..errors import ContractError, nearest
+from ..faults import Fault, faults_error
+from ..pseudonym import Pseudonyms, pseudonym_names, pseudonymised
 from ..records import read_column
 from ..scoring.version import Version
+from ..times import NO_TIME
 
 # %% auto #0
 __all__ = ['column_of', 'require_columns', 'request_of_table', 'columns_of_table', 'without_names']

@@ -6,44 +6,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ..contract import Fault
 from ..core.jsontext import to_plain_list
 from ..data.lake import Lake
-from .flags import Flagged
-from .flags import doubtful
-from .flags import flag_texts
-from .path import Columns
-from .path import Entry
-from .path import Request
-from .path import now_us
-from .path import prediction_rows
-from .path import time_views
-from .rows import Lookup
-from .rows import Rows
-from .rows import answered
-from .rows import completed
-from .rows import standing
-from .rows import unread
+from .flags import Flagged, doubtful, flag_texts
+from .path import Columns, Entry, Request, now_us, prediction_rows, time_views
+from .rows import Lookup, Rows, answered, completed, standing, unread
 from .table import request_of_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
-from ..features.offline import TIME
-from ..features.offline import join_views
-from ..features.view import View
+from ..faults import Fault
+from ..features.declare import View
+from ..features.offline import TIME, join_views
 from ..scoring.decision import score_names
-from ..scoring.version import Predictions
-from ..scoring.version import Version
+from ..scoring.version import Predictions, Version
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -16,22 +16,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Contract, format_time
+from ..contract import Contract
+from ..core.home import Home
 from ..errors import LogError
 from .card import Markdown, show, table
 from .judgement import FEWEST, judge_drift, show_share, verdict_lines
 from .label_value import usable_labels
 from .labelling import CLOCKS
 from .labels import evaluate_log, join_labels, logged, logged_frame
-from ..metrics.bootstrap import check_gates
 from .picture import Picture, draw_calibration, draw_scores
 from .read import moment_us, read_labels, read_log, readable
 from .report import drift_table, evidently_reports, report_sides
 from .shift import compare_profile
-from ..core.home import Home
+from ..metrics.bootstrap import check_gates
 from ..scoring.decision import score_names
 from ..scoring.files import read_document, read_manifest, verify_files
 from ..scoring.registry import Registry
+from ..times import format_time
 
 # %% auto #0
 __all__ = ['Evaluation', 'evaluate']

@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 
 from ..contract import Contract
 from ..errors import LogError
-from .label_value import usable_labels as usable_labels
-from .labelling import write_labels as write_labels
+from .read import TIME, decoded, moment_us
 from ..metrics.bootstrap import evaluate
-from .read import TIME
-from .read import decoded
-from .read import moment_us
-from .read import read_labels as read_labels
-from .read import read_log as read_log
 from ..scoring.frame import FeatureFrame
 
 # %% auto #0

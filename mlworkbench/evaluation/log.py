@@ -18,10 +18,7 @@ from ..core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
 from ..core.sqlite import sqlite_error, transaction
 from ..errors import LogError
 from .record import FIELDS
-from .record import input_identities as input_identities
-from .record import log_rows as log_rows
-from .record import prediction_id as prediction_id
-from .schema import connect as connect
+from .schema import connect
 
 # %% auto #0
 __all__ = ['PredictionLog', 'write_all', 'LabelRow', 'append_labels']

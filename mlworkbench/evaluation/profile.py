@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.jsontext import to_plain_list
-from ..core.jsontext import to_plain
+from ..core.jsontext import to_plain, to_plain_list
 from ..errors import ProfileError
 from ..scoring.frame import FeatureFrame
 

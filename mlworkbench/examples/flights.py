@@ -8,15 +8,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .flights_features import calendar
-from .flights_features import route
-from .flights_tables import FLIGHTS
-from .flights_tables import PLANES
-from .flights_tables import WEATHER
-from ..features.view import AsOfView
-from ..features.view import RowFunction
-from ..features.view import Total
-from ..features.view import WindowView
+from .flights_features import calendar, route
+from .flights_tables import FLIGHTS, PLANES, WEATHER
+from ..features.aggregate import Total
+from ..features.declare import AsOfView, WindowView
+from ..features.rows import RowFunction
 from ..scoring.definition import ModelDefinition
 
 if TYPE_CHECKING:

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import zipfile
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from ..contract import Column
-from ..contract import Contract
+from ..contract import Column, Contract
 from ..data.table import Table
 from ..errors import IngestError
 

@@ -5,24 +5,17 @@
 # %% ../../nbs/features/22_answer.ipynb #68bd8a10
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .declare import MICROSECOND
-from .declare import AsOfView
-from .declare import View
-from .declare import WindowView
-from .recent import Events
-from .recent import window_columns
-from .spans import AskedBetween
-from .spans import Between
-from .store import Asked
-from .store import Found
+from .declare import MICROSECOND, AsOfView, View, WindowView
+from .recent import Events, window_columns
+from .spans import AskedBetween, Between
+from .store import Asked, Found
 from .view import expired
 from ..times import NO_TIME
 

@@ -5,24 +5,17 @@
 # %% ../../nbs/features/22_asking.ipynb #0d1b1d5f
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FeatureError
-from ..errors import nearest
-from .answer import Answering
-from .answer import asked_rows
+from ..errors import FeatureError, nearest
+from .answer import Answering, asked_rows
 from .declare import View
 from .spans import AskedBetween
-from .store import Asked
-from .store import Known
-from .store import key_parts
-from .store import key_texts
-from .store import newest_at
+from .store import Asked, Known, key_parts, key_texts, newest_at
 from .view import lag
 from ..times import NO_TIME
 

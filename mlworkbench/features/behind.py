@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from ..data.columns import as_first_known
 from ..data.lake import Lake
-from .declare import MICROSECOND
-from .declare import AsOfView
-from .declare import View
+from .declare import MICROSECOND, AsOfView, View
 from .lineage import ORIGIN
-from .offline import request_keys
-from .offline import view_table
+from .offline import request_keys, view_table
 from .view import expired
 
 # %% auto #0

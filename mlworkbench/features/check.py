@@ -5,11 +5,8 @@
 # %% ../../nbs/features/26_check.ipynb #b5aa13d5
 from __future__ import annotations
 
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +15,10 @@ from numpy.typing import NDArray
 
 from ..data.lake import Lake
 from ..errors import FeatureError
-from ..faults import WITHHELD
-from ..faults import shorten
-from .declare import AsOfView
-from .declare import View
+from ..faults import WITHHELD, shorten
+from .declare import AsOfView, View
 from .known import version_held
-from .offline import join_views
-from .offline import request_times
+from .offline import join_views, request_times
 from .online import OnlineStore
 from ..times import format_time
 

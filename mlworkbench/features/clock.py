@@ -5,8 +5,7 @@
 # %% ../../nbs/features/26_clock.ipynb #dfa9ff2b
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,15 +14,9 @@ import polars as pl
 from ..data.lake import Lake
 from ..data.table import Table
 from ..data.user_code import call
-from ..errors import FeatureError
-from ..errors import nearest
-from .declare import AsOfView
-from .declare import View
-from .offline import TIME
-from .offline import request_keys
-from .offline import request_times
-from .offline import view_answers
-from .offline import view_table
+from ..errors import FeatureError, nearest
+from .declare import AsOfView, View
+from .offline import TIME, request_keys, request_times, view_answers, view_table
 
 # %% auto #0
 __all__ = ['Leak', 'happened', 'RightedLake', 'soonest', 'early_columns']

@@ -8,21 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from ..errors import FeatureError
-from ..errors import nearest
-from .aggregate import KINDS_OF_VIEWS
-from .aggregate import RANGED
-from .aggregate import Aggregate
-from .aggregate import Recent
-from .aggregate import Total
+from ..errors import FeatureError, nearest
+from .aggregate import KINDS_OF_VIEWS, RANGED, Aggregate, Recent, Total
 
 MICROSECOND = timedelta(microseconds=1)
 

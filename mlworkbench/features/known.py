@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from ..data.lake import Lake
 from ..errors import FeatureError
 from .declare import View
-from .offline import request_keys
-from .offline import request_times
-from .offline import view_answers
-from .offline import view_table
+from .offline import request_keys, request_times, view_answers, view_table
 
 Array = NDArray[Any]
 NEWEST = -1

@@ -14,18 +14,10 @@ import polars as pl
 
 from ..data.columns import as_first_known
 from ..data.lake import Lake
-from .aggregate import LATEST
-from .aggregate import Recent
-from .declare import MICROSECOND
-from .declare import AsOfView
-from .declare import View
-from .declare import WindowView
-from .known import NEWEST
-from .known import held
-from .known import logged_versions
-from .known import version_held
-from .offline import KEY_TYPES
-from .offline import key_kind
+from .aggregate import LATEST, Recent
+from .declare import MICROSECOND, AsOfView, View, WindowView
+from .known import NEWEST, held, logged_versions, version_held
+from .offline import KEY_TYPES, key_kind
 from .view import expired
 from .window import running_totals
 from ..times import format_time

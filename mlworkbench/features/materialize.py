@@ -6,23 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from json.encoder import encode_basestring_ascii
 
 import polars as pl
 
 from ..data.lake import Lake
-from ..errors import FeatureError
-from ..errors import nearest
+from ..errors import FeatureError, nearest
 from .declare import View
 from .offline import view_table
-from .store import ConflictError
-from .store import RowStore
-from .store import key_parts
-from .store import key_texts
+from .store import ConflictError, RowStore, key_parts, key_texts
 
 Progress = Callable[[str, int, int], None]
 TURNS = 20

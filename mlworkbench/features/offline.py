@@ -5,8 +5,7 @@
 # %% ../../nbs/features/22_offline.ipynb #75ba4b8c
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,13 @@ from numpy.typing import NDArray
 
 from ..data.columns import as_first_known
 from ..data.lake import Lake
-from ..errors import FeatureError
-from ..errors import nearest
-from .declare import MICROSECOND
-from .declare import AsOfView
-from .declare import View
-from .declare import WindowView
-from .events import events_between
-from .events import typed_values
-from .events import window_rows
+from ..errors import FeatureError, nearest
+from .declare import MICROSECOND, AsOfView, View, WindowView
+from .events import events_between, typed_values, window_rows
 from .places import newest_places
 from .recent import window_columns
 from .view import expired
-from .window import in_order
-from .window import same_as_next
+from .window import in_order, same_as_next
 from ..times import NO_TIME
 
 Array = NDArray[Any]

@@ -5,30 +5,21 @@
 # %% ../../nbs/features/23_online.ipynb #b39a455f
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
 from .answer import view_columns
-from .asking import Asking
-from .asking import check_times
-from .declare import AsOfView
-from .declare import View
+from .asking import Asking, check_times
+from .declare import AsOfView, View
 from .spans import AskedBetween
 from .sqlite_rows import SqliteRows
-from .store import Ask
-from .store import Asked
-from .store import Known
-from .store import Row
-from .store import RowStore
+from .store import Ask, Asked, Known, Row, RowStore
 from .view import expired
 
 Array = NDArray[Any]

@@ -5,8 +5,7 @@
 # %% ../../nbs/features/26_periods.ipynb #4496f39c
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,8 @@ from numpy.typing import NDArray
 
 from ..data.lake import Lake
 from .clock import Leak
-from .declare import AsOfView
-from .declare import View
-from .offline import request_keys
-from .offline import request_times
-from .offline import view_table
+from .declare import AsOfView, View
+from .offline import request_keys, request_times, view_table
 
 Array = NDArray[Any]
 

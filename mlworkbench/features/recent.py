@@ -6,20 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .aggregate import RANGED
-from .aggregate import Recent
+from .aggregate import RANGED, Recent
 from .declare import WindowView
-from .ranges import distinct
-from .ranges import extremes
-from .view import expired
-from .view import window_values
+from .ranges import distinct, extremes
+from .view import expired, window_values
 from ..times import NO_TIME
 
 Array = NDArray[Any]

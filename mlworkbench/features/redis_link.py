@@ -5,9 +5,7 @@
 # %% ../../nbs/features/22_redis_link.ipynb #85996f90
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any

@@ -7,33 +7,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from ..errors import FeatureError
 from .declare import View
-from .redis_link import CHUNK
-from .redis_link import connect
-from .redis_link import packed
-from .redis_link import replies
-from .redis_link import row_commands
-from .redis_link import shown_url
+from .redis_link import CHUNK, connect, packed, replies, row_commands, shown_url
 from .spans import AskedBetween
-from .store import Ask
-from .store import Asked
-from .store import ConflictError
-from .store import Known
-from .store import Row
-from .store import RowStore
-from .store import Seen
+from .store import Ask, Asked, ConflictError, Known, Row, RowStore, Seen
 
 # %% auto #0
 __all__ = ['FORMAT', 'PREFIX', 'GENERATION', 'VIEWS', 'VERSION', 'GET', 'LATEST', 'DECODE', 'Batch', 'RedisRows']

@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,12 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FeatureError
-from ..errors import UserCodeError
-from ..errors import nearest
-from ..errors import user_frame
-from ..faults import WITHHELD
-from ..faults import error_text
+from ..errors import FeatureError, UserCodeError, nearest, user_frame
+from ..faults import WITHHELD, error_text
 
 Array = NDArray[Any]
 

@@ -5,8 +5,7 @@
 # %% ../../nbs/features/22_spans.ipynb #cb005f6a
 from __future__ import annotations
 
-from bisect import bisect_left
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from .spans import AskedBetween
-from .spans import Between
-from .store import Asked
-from .store import Found
+from .spans import AskedBetween, Between
+from .store import Asked, Found
 
 # %% auto #0
 __all__ = ['NEWEST', 'DECODE', 'TOGETHER', 'BETWEEN', 'newest_statement', 'read_newest', 'read_between', 'read_asked']

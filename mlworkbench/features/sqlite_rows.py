@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,7 @@ from ..core.sqlite import open_sqlite, sqlite_error
 from ..errors import FeatureError
 from .declare import View
 from .sqlite_read import read_asked
-from .store import Ask
-from .store import Known
-from .store import Row
-from .store import RowStore
-from .store import Seen
+from .store import Ask, Known, Row, RowStore, Seen
 
 # %% auto #0
 __all__ = ['FORMAT', 'SCHEMA', 'ROWS', 'NOTE', 'open_database', 'Transaction', 'SqliteRows']

@@ -5,9 +5,7 @@
 # %% ../../nbs/features/26_telling.ipynb #601f7c0b
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np

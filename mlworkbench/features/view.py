@@ -14,24 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
-from .aggregate import Aggregate
-from .aggregate import Recent as Recent
-from .aggregate import Total as Total
-from .declare import MICROSECOND
-from .declare import AsOfView as AsOfView
-from .declare import View as View
-from .declare import WindowView as WindowView
-from .rows import RowFunction as RowFunction
-from .rows import apply_row_functions as apply_row_functions
+from .aggregate import Aggregate, Recent, Total
+from .declare import MICROSECOND, AsOfView, View, WindowView
 from ..times import format_time
 
-_all_ = ["AsOfView", "Recent", "RowFunction", "Total", "View", "WindowView", "apply_row_functions"]
 Array = NDArray[Any]
 Times = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of', 'AsOfView', 'Recent', 'RowFunction',
-           'Total', 'View', 'WindowView', 'apply_row_functions']
+__all__ = ['Array', 'Times', 'expired', 'window_values', 'lag', 'declaration_of', 'view_of']
 
 # %% ../../nbs/features/20_view.ipynb #710a13f1
 def expired(asked: Times, available: Times, ttl: timedelta | None) -> NDArray[np.bool_]:

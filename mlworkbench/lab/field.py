@@ -12,8 +12,8 @@ from typing import Any
 
 from ..contract import Column
 from ..errors import ContractError, nearest
-from ..scoring.golden import view_contract
 from ..scoring.files import read_document
+from ..scoring.golden import view_contract
 from ..scoring.version import Version
 
 # %% auto #0

@@ -13,8 +13,8 @@ from ..core.home import Home
 from ..core.html import render_html
 from ..errors import LogError
 from ..evaluation.card import show
-from ..evaluation.labels import read_log
 from ..evaluation.picture import draw_histograms, embed_picture
+from ..evaluation.read import read_log
 from .deployed import bin_scores, last_measured, summarize_deployments
 from .probe import Answer
 from ..scoring.version import Version

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_records
-from ..contract import Contract, Fault, faults_error
+from ..contract import Contract
+from ..core.jsontext import to_plain_list
 from ..deploy.path import prediction_times, request_columns
 from ..errors import ContractError, WorkbenchError
+from ..faults import Fault, faults_error
 from ..features.online import OnlineStore
 from .field import Field, Record, list_view_columns
 from ..scoring.decision import class_names
 from ..scoring.frame import FeatureFrame
-from ..core.jsontext import to_plain_list
 from ..scoring.version import Version, predict
 
 # %% auto #0

@@ -5,8 +5,7 @@
 # %% ../../nbs/lab/69_rules.ipynb #5b2dbaf1
 from __future__ import annotations
 
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ProfileError, nearest
-from .functions import Floats, average_precision, calibration_error, f1_macro
-from .functions import log_loss, r2, roc_auc, weighted_mean
+from .functions import Floats, average_precision, calibration_error, f1_macro, log_loss, r2, roc_auc
+from .functions import weighted_mean
 
 # %% auto #0
 __all__ = ['NEEDS', 'METRICS', 'Sample', 'Metric', 'metric_names', 'make_sample']

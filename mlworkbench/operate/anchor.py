@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,22 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import Refused
 from .anchor_cause import changing_step
-from .anchor_differences import Held
-from .anchor_differences import hold
-from .anchor_differences import named_place
-from .anchor_pipeline import Said
-from .anchor_pipeline import Spread
-from .anchor_pipeline import Subject
-from .anchor_pipeline import ask
-from .anchor_pipeline import scale_of_rows
-from .anchor_pipeline import spread_of
-from .anchor_process import OPENED_BY
-from .anchor_process import ask_apart
-from .anchor_rows import Given
-from .anchor_rows import chosen_places
-from .anchor_variants import Variant
-from .anchor_variants import variants
+from .anchor_differences import Held, hold, named_place
+from .anchor_pipeline import Said, Spread, Subject, ask, scale_of_rows, spread_of
+from .anchor_process import OPENED_BY, ask_apart
+from .anchor_rows import Given, chosen_places
 from .anchor_told import with_anchor
+from .anchor_variants import Variant, variants
 from ..scoring.decision import DEPENDS
 from ..scoring.files import amend_version
 

@@ -5,28 +5,21 @@
 # %% ../../nbs/operate/60_anchor_asked.ipynb #f6082903
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .anchor import AS_GIVEN
-from .anchor import MOST
-from .anchor import READ
-from .anchor import Anchoring
-from .anchor import Progress
+from .anchor import AS_GIVEN, MOST, READ, Anchoring, Progress
 from .anchor_pipeline import Subject
-from .anchor_rows import Given
-from .anchor_rows import Rows
-from .anchor_rows import chosen_places
+from .anchor_rows import Given, Rows, chosen_places
 from .assembly import Assembled
 from .publish import Fitted
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import request_rows
-from ..scoring.reference import frame_to_pandas
+from ..scoring.restore import frame_to_pandas
 
 # %% auto #0
 __all__ = ['READ_BY', 'registered_rows', 'anchoring_of']

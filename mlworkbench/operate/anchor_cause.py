@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .anchor_pipeline import Spread
-from .anchor_rows import Given
-from .anchor_rows import Rows
+from .anchor_rows import Given, Rows
 
 Estimator = Any  # scikit-learn ships no types
 

@@ -6,22 +6,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from .anchor_cause import crossed
-from .anchor_pipeline import Said
-from .anchor_pipeline import Subject
-from .anchor_pipeline import apart
-from .anchor_pipeline import ask
+from .anchor_pipeline import Said, Subject, apart, ask
 from .anchor_rows import Given
 from .anchor_variants import Variant
 

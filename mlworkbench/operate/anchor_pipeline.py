@@ -8,15 +8,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .anchor_rows import Given
-from .anchor_rows import Rows
+from .anchor_rows import Given, Rows
 from ..scoring.estimator import class_margins, plain_classes, response_method
 
 Estimator = Any  # scikit-learn ships no types

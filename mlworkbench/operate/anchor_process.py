@@ -10,8 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_records
-from ..errors import ScoringError
-from ..errors import WorkbenchError
+from ..errors import ScoringError, WorkbenchError
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract
-from ..scoring.version import Version
-from ..scoring.version import open_version
-from ..scoring.version import predict
+from ..scoring.version import Version, open_version, predict
 
 Columns = dict[str, NDArray[Any]]
 Part = Mapping[str, Mapping[str, Sequence[Any]]]  # request and values, by column

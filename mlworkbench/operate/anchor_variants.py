@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .anchor_rows import Given
-from .anchor_rows import missing_kind
+from .anchor_rows import Given, missing_kind
 
 Rows = Any  # a column of a frame, of an array, or a list
 Cell = Any  # one value of such rows

@@ -15,8 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..core.home import Home
-from ..scoring.decision import class_names
-from ..scoring.decision import score_names
+from ..scoring.decision import class_names, score_names
 from ..scoring.version import Version
 
 # %% auto #0

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
+from ..contract import Column, Contract
 from ..data.lake import Lake
 from ..data.source import open_source
 from ..deploy.table import columns_of_table
@@ -26,23 +23,14 @@ from ..features.offline import join_views
 from ..features.rows import apply_row_functions
 from ..learn import learn_contract
 from .persons import rows_without_names
-from .requests import Columns
-from .requests import frame_names
-from .requests import learnable
-from .requests import naming_columns
-from .requests import request_contract
-from .requests import with_missing
+from .requests import Columns, frame_names, learnable, naming_columns, request_contract, with_missing
 from .requests import with_relations
-from .usual import usual_lag
-from .usual import usual_rows
+from .usual import usual_lag, usual_rows
 from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
-from ..scoring.frame import FeatureFrame
-from ..scoring.frame import frame_from_columns
-from ..scoring.given import dtypes_of
-from ..scoring.given import missing_of
-from ..scoring.rows import request_frame
-from ..scoring.rows import resolve_data
+from ..scoring.frame import FeatureFrame, frame_from_columns
+from ..scoring.given import dtypes_of, missing_of
+from ..scoring.rows import request_frame, resolve_data
 from ..times import parse_time
 
 # %% auto #0

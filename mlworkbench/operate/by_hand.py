@@ -9,17 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.home import Home
-from .run_table import RunRow
-from .run_table import RunTable
-from .run_table import hold_run
-from .run_table import now_text
+from .run_table import RunRow, RunTable, hold_run, now_text
 
 # %% auto #0
 __all__ = ['RUNNER', 'Record', 'recorded', 'notebook_name', 'begin_record']

@@ -9,8 +9,7 @@ import datetime
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,15 @@ from .anchor_told import anchor_line, anchor_of
 from .assembly import sample_rows
 from .certificate_page import render_certificate
 from .certify import Reference
-from .examine import Progress
-from .examine import examine
-from .examine import fresh_folder
-from .subject import certificate_hashes
-from .subject import certificate_rows
+from .examine import Progress, examine, fresh_folder
+from .subject import certificate_hashes, certificate_rows
 from .verdict import DeploymentVerdict
 from ..scoring.certificates import record_of
 from ..scoring.definition import ModelDefinition
 from ..scoring.evidence import ROWS
 from ..scoring.files import environment
 from ..scoring.registry import Registry
-from ..scoring.signature import read_signed
-from ..scoring.signature import signed
-from ..scoring.signature import signing_key
+from ..scoring.signature import read_signed, signed, signing_key
 from ..scoring.version import Version
 
 # %% auto #0

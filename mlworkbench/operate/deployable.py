@@ -5,20 +5,16 @@
 # %% ../../nbs/operate/60_deployable.ipynb #044f5f18
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DefinitionError
-from ..errors import WorkbenchError
-from .publish import GOLDEN_ROWS
-from .publish import Fitted
+from ..errors import DefinitionError, WorkbenchError
+from .publish import GOLDEN_ROWS, Fitted
 from ..scoring.frame import FeatureFrame
-from ..scoring.proof import Proved
-from ..scoring.proof import compile_proved
+from ..scoring.proof import Proved, compile_proved
 from ..scoring.rules import DEPLOYMENTS
 
 Fitting = Callable[[FeatureFrame, NDArray[Any]], Fitted]

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,20 +17,14 @@ from pathlib import Path
 import polars as pl
 
 from ..core.home import Home
-from ..errors import DeploymentError
-from ..errors import WorkbenchError
-from ..evaluation.labels import read_log
-from .answered import Answered
-from .answered import Way
+from ..errors import DeploymentError, WorkbenchError
+from ..evaluation.read import read_log
+from .answered import Answered, Way
 from .asking import declared_deployments
-from .certify import Reference
-from .certify import lake_versions
-from .certify import reference_predictions
-from .finder import find
-from .finder import find_in_refusal
+from .certify import Reference, lake_versions, reference_predictions
+from .finder import find, find_in_refusal
 from .trail import trail_of
-from .verdict import DeploymentVerdict
-from .verdict import compare_answers
+from .verdict import DeploymentVerdict, compare_answers
 from .way_streaming import bring_up
 from .ways import WAYS
 from ..pseudonym import FILE

@@ -5,8 +5,7 @@
 # %% ../../nbs/operate/60_feature_build.ipynb #2842acd6
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -15,12 +14,9 @@ from ..core.home import Home
 from ..core.jsontext import to_plain_list
 from ..data.lake import Lake
 from ..data.sink_partition import Sink
-from ..deploy.interval import Job
-from ..deploy.interval import in_interval
-from ..deploy.interval import with_identities
+from ..deploy.interval import Job, in_interval, with_identities
 from ..errors import FeatureError
-from .assembly import Assembled
-from .assembly import assemble
+from .assembly import Assembled, assemble
 from .persons import definition_pseudonyms
 from ..scoring.definition import ModelDefinition
 

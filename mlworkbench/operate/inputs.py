@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from ..data.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..deploy.tables import array_of
 from ..errors import LogError
-from ..features.known import held
-from ..features.known import join_views_as_known
+from ..features.declare import View
+from ..features.known import held, join_views_as_known
 from ..features.offline import TIME
-from ..features.view import View
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract
 from ..scoring.version import Version

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,11 @@ from ..core.home import Home
 from ..core.jsontext import holds_half, row_values
 from ..data.lake import Lake
 from ..deploy.path import personal_columns
-from ..errors import DeploymentError
-from ..errors import WorkbenchError
-from ..evaluation.labels import read_log
+from ..errors import DeploymentError, WorkbenchError
+from ..evaluation.read import read_log
 from ..features.known import arrivals
-from .certify import Reference
-from .certify import minds_of
-from .inputs import asked_row
-from .inputs import erased
-from .inputs import known_values
-from .inputs import needed_columns
-from .inputs import request_arrays
+from .certify import Reference, minds_of
+from .inputs import asked_row, erased, known_values, needed_columns, request_arrays
 from .recompute import BROKEN
 from ..scoring.version import Version
 from ..times import parse_time

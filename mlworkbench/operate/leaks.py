@@ -15,16 +15,10 @@ import polars as pl
 
 from ..data.lake import Lake
 from ..errors import DefinitionError
-from ..features.clock import Leak
-from ..features.clock import RightedLake
-from ..features.clock import early_columns
-from ..features.periods import too_early
-from ..features.periods import unfinished
-from ..features.telling import future_changes
-from ..features.telling import known_later
-from ..features.telling import label_told
-from .assembly import Assembled
-from .assembly import assemble
+from ..features.clock import Leak, RightedLake, early_columns
+from ..features.periods import too_early, unfinished
+from ..features.telling import future_changes, known_later, label_told
+from .assembly import Assembled, assemble
 from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame

@@ -7,36 +7,27 @@ A certificate on drawn rows says what a version can do; this says what it did la
 # %% ../../nbs/operate/61_live.ipynb #559fb4cc
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ..core.files import replace_file
 from ..core.home import Home
 from ..core.settings import load_settings
 from ..data.lake import Lake
-from ..core.files import replace_file
 from ..errors import WorkbenchError
-from ..evaluation.read import decoded
-from ..evaluation.read import logged_scores
+from ..evaluation.read import decoded, logged_scores
 from .answered import Answered
-from .certificate import SUMMARY
-from .certificate import counted
-from .certificate import verdict_of
-from .kept import recomputed
-from .kept import served
-from .kept import split_recomputable
+from .certificate import SUMMARY, counted, verdict_of
+from .kept import recomputed, served, split_recomputable
 from .recompute import BROKEN
 from .replay import opened
-from .verdict import DeploymentVerdict
-from .verdict import compare_answers
+from .verdict import DeploymentVerdict, compare_answers
 from ..scoring.rules import DEPLOYMENTS
-from ..scoring.version import Version
-from ..scoring.version import with_reference
+from ..scoring.version import Version, with_reference
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'compare_served', 'LiveVerdict', 'certify_served', 'live_metrics']

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ..across import find_absent
 from ..contract import Contract
-from ..errors import DefinitionError
-from ..errors import WorkbenchError
+from ..errors import DefinitionError, WorkbenchError
 from .publish import Fitted
 from ..scoring.frame import FeatureFrame
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..errors import RunError
-from ..errors import nearest
+from ..errors import RunError, nearest
 
 # %% auto #0
 __all__ = ['KINDS', 'run_folders', 'find_notebook', 'Parameter', 'declared_parameters']

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,27 +14,19 @@ from typing import Any
 import polars as pl
 
 from ..contract import Contract
-from ..contract import Fault
 from ..core.home import Home
 from ..core.jsontext import to_json, to_plain
 from ..data.lake import Lake
 from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
-from ..errors import LogError
-from ..errors import WorkbenchError
-from ..errors import nearest
+from ..errors import LogError, WorkbenchError, nearest
 from ..evaluation.read import find_predictions
-from ..features.lineage import lineage_lines
-from ..features.lineage import shown
-from ..features.lineage import view_lineage
+from ..faults import Fault
+from ..features.lineage import lineage_lines, shown, view_lineage
 from ..features.rows import RowFunction
-from .inputs import asked_row
-from .inputs import known_values
-from .inputs import request_arrays
+from .inputs import asked_row, known_values, request_arrays
 from .parting import steps_of
-from .replay import environment_differences
-from .replay import opened
-from .replay import replay_log
+from .replay import environment_differences, opened, replay_log
 from ..scoring.code import source_digest, source_of
 from ..scoring.version import Version
 from ..times import format_time

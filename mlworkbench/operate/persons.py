@@ -11,11 +11,8 @@ import polars as pl
 
 from ..core.home import Home
 from ..data.lake import Lake
-from ..data.privacy import check_stored
-from ..data.privacy import pseudonymised_frame
-from ..pseudonym import Pseudonyms
-from ..pseudonym import open_pseudonyms
-from ..pseudonym import pseudonymised_record
+from ..data.privacy import check_stored, pseudonymised_frame
+from ..pseudonym import Pseudonyms, open_pseudonyms, pseudonymised_record
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0

@@ -24,9 +24,10 @@ from .anchor_told import anchor_line, anchor_of
 from ..scoring.build import build_version
 from ..scoring.deciding import Ruling, settle
 from ..scoring.decision import decide
+from ..scoring.estimator import plain_classes, response_method, tuned_rule
 from ..scoring.files import read_document, read_manifest
 from ..scoring.frame import FeatureFrame
-from ..scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method, tuned_rule
+from ..scoring.reference import ReferenceScorer, global_settings
 from ..scoring.registry import Registry
 
 Estimator = Any  # scikit-learn ships no types

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,16 +22,8 @@ from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
 from ..evaluation.labels import logged_frame
 from ..evaluation.read import logged_scores
-from .inputs import Held
-from .inputs import asked_row
-from .inputs import erased
-from .inputs import known_values
-from .inputs import needed_columns
-from .inputs import request_arrays
-from .parting import redecided
-from .parting import rescored
-from .parting import same_bits
-from .parting import steps_of
+from .inputs import Held, asked_row, erased, known_values, needed_columns, request_arrays
+from .parting import redecided, rescored, same_bits, steps_of
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import same_rows
 from ..scoring.version import Version

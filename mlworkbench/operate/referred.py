@@ -11,11 +11,8 @@ from pathlib import Path
 
 from ..core.home import Home
 from ..evaluation.read import logged_watermarks
-from ..features.online import OnlineStore
-from ..features.online import is_there
-from ..scoring.files import forged
-from ..scoring.files import read_document
-from ..scoring.files import read_manifest
+from ..features.online import OnlineStore, is_there
+from ..scoring.files import forged, read_document, read_manifest
 from ..scoring.registry import Registry
 
 # %% auto #0

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +15,12 @@ import polars as pl
 
 from ..core.home import Home
 from ..data.lake import Lake
-from ..errors import LogError
-from ..errors import VersionError
-from ..evaluation.read import find_predictions
-from ..evaluation.read import read_call
-from ..evaluation.read import read_log
-from .recompute import Replayed
-from .recompute import replay_rows
+from ..errors import LogError, VersionError
+from ..evaluation.read import find_predictions, read_call, read_log
+from .recompute import Replayed, replay_rows
 from ..scoring.files import environment
 from ..scoring.registry import Registry
-from ..scoring.version import Version
-from ..scoring.version import with_reference
+from ..scoring.version import Version, with_reference
 from ..times import parse_time
 
 # %% auto #0

@@ -5,8 +5,7 @@
 # %% ../../nbs/operate/59_requests.ipynb #06aad1e3
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
-from ..errors import DefinitionError
-from ..errors import nearest
+from ..contract import Column, Contract
+from ..errors import DefinitionError, nearest
 from ..learn import learn_contract
 from ..relate import learn_relations
 from ..scoring.definition import ModelDefinition

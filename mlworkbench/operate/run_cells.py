@@ -5,32 +5,23 @@
 # %% ../../nbs/operate/63_run_cells.ipynb #cae56df3
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.home import Home
 from ..core.settings import Settings, import_path, load_settings
-from ..errors import RunError
-from ..errors import nearest
-from .by_hand import Record
-from .by_hand import begin_record
-from .by_hand import notebook_name
-from .by_hand import recorded
-from .notebooks import KINDS
-from .notebooks import Parameter
+from ..errors import RunError, nearest
+from .by_hand import Record, begin_record, notebook_name, recorded
+from .notebooks import KINDS, Parameter
 from .parameters import MOMENTS, RUN_NAMES, bare_dates, check_ranges, convert, midnight
 from .run_table import new_run_id
 from .run_worker import write_json
 
 if TYPE_CHECKING:
     from mlworkbench.deploy.interval import Job
-
 
 # %% auto #0
 __all__ = ['VERDICTS', 'Run', 'begin_run', 'sole_model', 'finish_run', 'command_run']

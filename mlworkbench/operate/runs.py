@@ -11,8 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,14 @@ from ..core.home import Home
 from ..core.settings import Settings, load_settings
 from ..errors import RunError
 from .by_hand import RUNNER
-from .notebooks import declared_parameters
-from .notebooks import find_notebook
-from .parameters import bare_dates
-from .parameters import check_parameters
-from .parameters import check_ranges
-from .run_cells import begin_run
-from .run_cells import command_run
-from .run_cells import finish_run
+from .notebooks import declared_parameters, find_notebook
+from .parameters import bare_dates, check_parameters, check_ranges
 from .run_cells import sole_model
-from .run_table import RunRow
-from .run_table import RunTable
-from .run_table import hold_run
-from .run_table import new_run_id
-from .run_table import now_text
-from .run_worker import current_cell
-from .run_worker import kill_family
-
-_all_ = [begin_run, command_run, finish_run, new_run_id]
+from .run_table import RunRow, RunTable, hold_run, new_run_id, now_text
+from .run_worker import current_cell, kill_family
 
 # %% auto #0
-__all__ = ['RunResult', 'run_notebook', 'list_runs', 'begin_run', 'command_run', 'finish_run', 'new_run_id']
+__all__ = ['RunResult', 'run_notebook', 'list_runs']
 
 # %% ../../nbs/operate/63_runs.ipynb #d90ff19a
 @dataclass(frozen=True)

@@ -16,15 +16,12 @@ from ..core.home import Home
 from ..core.jsontext import row_values
 from ..data.lake import Lake
 from ..deploy.batch import batch_requests
-from ..deploy.table import request_of_table
-from ..deploy.table import require_columns
-from ..deploy.table import without_names
+from ..deploy.table import request_of_table, require_columns, without_names
 from .assembly import sample_rows
 from ..scoring.code import source_digest
 from ..scoring.definition import ModelDefinition
 from ..scoring.evidence import ROWS
-from ..scoring.files import environment
-from ..scoring.files import json_digest
+from ..scoring.files import environment, json_digest
 from ..scoring.rows import request_frame
 from ..scoring.version import Version
 

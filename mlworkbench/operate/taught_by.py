@@ -5,8 +5,7 @@
 # %% ../../nbs/operate/62_taught_by.ipynb #9c6a947a
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,19 +16,15 @@ from ..core.jsontext import to_plain
 from ..data.lake import Lake
 from ..data.source import open_source
 from ..data.still import LakeSnapshot
-from ..errors import VersionError
-from ..errors import WorkbenchError
+from ..errors import VersionError, WorkbenchError
 from ..features.behind import rows_behind
 from ..features.lineage import ORIGIN
-from .assembly import assemble
-from .assembly import drawn_rows
-from .persons import definition_pseudonyms
-from .persons import rows_without_names
+from .assembly import assemble, drawn_rows
+from .persons import definition_pseudonyms, rows_without_names
 from .training import taught
 from ..scoring.build import fingerprint
 from ..scoring.definition import ModelDefinition
-from ..scoring.rows import request_frame
-from ..scoring.rows import resolve_data
+from ..scoring.rows import request_frame, resolve_data
 from ..scoring.version import Version
 
 # %% auto #0

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,10 +27,7 @@ from ..evaluation.equivalence import differences
 from ..evaluation.read import logged_scores
 from .verdict import feature_differences
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Predictions
-from ..scoring.version import Version
-from ..scoring.version import predict
-from ..scoring.version import with_reference
+from ..scoring.version import Predictions, Version, predict, with_reference
 
 Columns = dict[str, NDArray[Any]]
 

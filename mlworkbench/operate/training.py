@@ -21,30 +21,28 @@ from ..data.ingest import ingest
 from ..data.lake import Lake
 from ..data.still import LakeSnapshot
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
-from ..metrics.bootstrap import check_gates
 from ..evaluation.profile import profile_frame
+from ..metrics.bootstrap import check_gates
 from .anchor_asked import anchoring_of
 from .assembly import Assembled, assemble
 from .deployable import notes_of, refuse_device
 from .missing import check_missing
 from .persons import definition_pseudonyms
 from .publish import Fitted, TrainResult, golden_rows, judge, publish, read_rule, write_card
-from .register import register
 from .requests import personal_names, source_contract
 from .split import Split, clean_labels, infer_task, split_rows
 from ..scoring.definition import ModelDefinition, load_definition
 from ..scoring.dump import single_threaded
 from ..scoring.frame import FeatureFrame
-from ..scoring.reference import frame_to_pandas
 from ..scoring.registry import Registry
+from ..scoring.restore import frame_to_pandas
 from ..scoring.rows import fresh_estimator, unwrap_search
 
-_all_ = [TrainResult, register]
 Estimator = Any  # scikit-learn ships no types
 Progress = Callable[[str, int, int | None], None]
 
 # %% auto #0
-__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'find_definition', 'TrainResult', 'register']
+__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'find_definition']
 
 # %% ../../nbs/operate/60_training.ipynb #5fd056ed
 def ingest_missing(definition: ModelDefinition, *, home: Home, progress: Progress | None = None) -> list[str]:

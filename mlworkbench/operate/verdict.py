@@ -10,21 +10,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..evaluation.equivalence import Comparison
-from ..evaluation.equivalence import compare
-from ..evaluation.equivalence import differences
+from ..evaluation.equivalence import Comparison, compare, differences
 from ..evaluation.read import logged_scores
 from .answered import Answered
 from .certify import Reference

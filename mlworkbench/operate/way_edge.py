@@ -21,10 +21,8 @@ from ..deploy.path import prediction_times
 from ..deploy.table import columns_of_table
 from ..errors import DeploymentError
 from ..features.online import OnlineStore
-from .answered import Answered
-from .answered import answered_records
-from .way_streaming import bring_up
-from .way_streaming import event_lines
+from .answered import Answered, answered_records
+from .way_streaming import bring_up, event_lines
 from ..scoring.version import Version
 
 # %% auto #0

@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ from ..deploy.stream_worker import run_worker
 from ..errors import DeploymentError
 from ..features.materialize import materialize
 from ..features.online import OnlineStore
-from .answered import Answered
-from .answered import answered_records
+from .answered import Answered, answered_records
 from ..scoring.version import Version
 
 # %% auto #0

@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from ..contract import Contract
 from ..core.files import write_synced
 from ..errors import ScoringError
-from ..features.view import RowFunction, View, declaration_of
+from ..features.declare import View
+from ..features.rows import RowFunction
+from ..features.view import declaration_of
 from .code import collect_code, source_digest
+from .compile import scorer_files
 from .deciding import Ruling, settle
 from .decision import DEPENDS, class_names, scale_of, tolerance_of
 from .dump import array_digest, dump_bytes, dump_digest, load_pipeline, named_modules
-from .files import content_id, environment, json_digest, json_text
-from .files import write_manifest
+from .estimator import response_method
+from .files import content_id, environment, json_digest, json_text, write_manifest
 from .frame import FeatureFrame
 from .golden import golden_lines, request_rows
 from .own_modules import installed_helpers, own_modules
-from .proof import Proved, answers_in_single, compile_proved, scorer_files, spread
-from .reference import ReferenceScorer, response_method
+from .proof import Proved, answers_in_single, compile_proved, spread
+from .reference import ReferenceScorer
 
 Estimator = Any  # scikit-learn ships no types
 Columns = Mapping[str, NDArray[Any]]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..core.home import Home

@@ -12,15 +12,12 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DefinitionError
-from ..errors import UserCodeError
-from ..errors import user_frame
-from ..features.view import RowFunction
+from ..errors import DefinitionError, UserCodeError, user_frame
+from ..features.rows import RowFunction
 
 # %% auto #0
 __all__ = ['own_source', 'source_of', 'check_alone', 'collect_code', 'source_digest', 'import_kept', 'load_code']

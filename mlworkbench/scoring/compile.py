@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 
 from .compiled import CompiledScorer
-from .encoders import NoRuleError
-from .encoders import site_of
+from .encoders import NoRuleError, site_of
+from .estimator import final_estimator, plain_classes, response_method
 from .files import json_text
 from .reference import ReferenceScorer
-from .reference import final_estimator
-from .reference import plain_classes
-from .reference import response_method
-from .steps import class_name
-from .steps import flat
-from .steps import steps_of
-from .trees import boosted_trees
-from .trees import grown_trees
-from .trees import tree_graph
+from .steps import class_name, flat, steps_of
+from .trees import boosted_trees, grown_trees, tree_graph
 
 Estimator = Any  # scikit-learn ships no types
 Spec = dict[str, Any]

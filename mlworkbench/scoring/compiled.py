@@ -5,29 +5,20 @@
 # %% ../../nbs/scoring/34_compiled.ipynb #18f32318
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
-from ..errors import ScoringError
-from ..errors import VersionError
+from ..errors import ScoringError, VersionError
 from .files import LARGEST, forged, read_document, read_manifest
 from .finite import finite_scores
 from .frame import FeatureFrame
-from .program import Block
-from .program import RowError
-from .program import check_block
-from .program import stack
-from .program import step_of
+from .program import Block, RowError, check_block, stack, step_of
 
 # %% auto #0
 __all__ = ['LINKS', 'open_graph', 'CompiledScorer', 'Scorer', 'open_scorer']

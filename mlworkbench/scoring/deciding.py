@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,9 @@ from numpy.typing import NDArray
 
 from ..errors import ScoringError
 from .decision import decide
+from .estimator import final_estimator, plain_classes, response_method, tuned_rule
 from .frame import FeatureFrame
 from .reference import ReferenceScorer
-from .reference import final_estimator
-from .reference import plain_classes
-from .reference import response_method
-from .reference import tuned_rule
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean

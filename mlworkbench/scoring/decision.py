@@ -5,8 +5,7 @@
 # %% ../../nbs/scoring/32_decision.ipynb #ce1cc030
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np

@@ -8,21 +8,14 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import DefinitionError
-from ..errors import UserCodeError
-from ..errors import WorkbenchError
-from ..errors import nearest
-from ..errors import user_frame
-from ..features.view import AsOfView
-from ..features.view import RowFunction
-from ..features.view import WindowView
+from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
+from ..features.declare import AsOfView, WindowView
+from ..features.rows import RowFunction
 from .rules import check_definition
 
 # %% auto #0

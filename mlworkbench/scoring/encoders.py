@@ -8,21 +8,17 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
+from ..contract import Column, Contract
 from ..errors import ScoringError
-from .frame import FeatureFrame
-from .frame import column_array
-from .restore import frame_to_pandas
-from .restore import frame_to_polars
+from .frame import FeatureFrame, column_array
+from .restore import frame_to_pandas, frame_to_polars
 
 Estimator = Any  # scikit-learn ships no types
 Spec = dict[str, Any]

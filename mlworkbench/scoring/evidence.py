@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..core.home import Home

@@ -11,19 +11,13 @@ import importlib.metadata
 import json
 import platform
 import re
-from collections.abc import Callable
-from collections.abc import Mapping
-from pathlib import Path
-from pathlib import PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.files import write_synced
 from ..core.jsontext import JsonTextError, read_text
-from ..errors import ContractError
-from ..errors import DefinitionError
-from ..errors import FeatureError
-from ..errors import ScoringError
-from ..errors import VersionError
+from ..errors import ContractError, DefinitionError, FeatureError, ScoringError, VersionError
 from ..faults import shorten
 
 # %% auto #0

@@ -6,20 +6,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import NO_TIME
-from ..contract import Column
-from ..contract import Contract
-from ..contract import format_time
-from ..contract import parse_time
-from ..features.view import View
+from ..contract import Column, Contract
+from ..features.declare import View
 from .frame import FeatureFrame
+from ..times import NO_TIME, format_time, parse_time
 
 Columns = Mapping[str, NDArray[Any]]
 

@@ -16,13 +16,8 @@ from ..errors import VersionError
 from .adopt import adoptable
 from .files import MANIFEST
 from .named import NamedVersions
-from .owners import Owners
-from .owners import listed
-from .owners import other_owners
-from .owners import read_owners
-from .owners import write_owners
-from .store import drop_version
-from .store import put_version
+from .owners import Owners, listed, other_owners, read_owners, write_owners
+from .store import drop_version, put_version
 
 # %% auto #0
 __all__ = ['Holdings']

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from ..core.home import Home
 from ..errors import VersionError
-from ..pseudonym import open_pseudonyms
-from ..pseudonym import pseudonym_names
+from ..pseudonym import open_pseudonyms, pseudonym_names
 from .version import Version
 
 # %% auto #0

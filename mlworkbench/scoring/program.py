@@ -5,9 +5,7 @@
 # %% ../../nbs/scoring/34_program.ipynb #38e4c3e1
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np

@@ -11,31 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
-from ..errors import ScoringError
-from ..errors import UserCodeError
-from ..errors import WorkbenchError
+from ..contract import Column, Contract
+from ..errors import ScoringError, UserCodeError, WorkbenchError
 from ..narrow import limits_of
 from .compile import compile_scorer
-from .compile import scorer_files
 from .compiled import CompiledScorer
-from .decision import decide
-from .decision import scale_of
-from .decision import tolerance_of
+from .decision import decide, scale_of, tolerance_of
 from .encoders import UNKNOWN
-from .frame import FeatureFrame
-from .frame import column_array
-from .reference import ReferenceScorer
-from .reference import response_method
-from .reference import under_settings
+from .estimator import response_method
+from .frame import FeatureFrame, column_array
+from .reference import ReferenceScorer, under_settings
 
-_all_ = [scorer_files]
 Scorer = Any  # has score(frame)
 
 # %% auto #0
 __all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Proved', 'Answer', 'probes', 'spread', 'answers_in_single',
-           'of_two_minds', 'prove', 'compile_proved', 'scorer_files']
+           'of_two_minds', 'prove', 'compile_proved']
 
 # %% ../../nbs/scoring/35_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe

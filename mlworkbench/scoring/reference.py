@@ -5,35 +5,20 @@
 # %% ../../nbs/scoring/33_reference.ipynb #8c1092bd
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from typing import Any
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Contract
-from ..errors import ScoringError
-from ..errors import UserCodeError
-from ..errors import user_frame
-from .dump import canonical_digest
-from .dump import dump_pipeline
-from .dump import load_pipeline
-from .estimator import class_margins
-from .estimator import final_estimator
-from .estimator import plain_classes
-from .estimator import plain_label
-from .estimator import response_method
-from .estimator import tuned_rule
+from ..errors import ScoringError, UserCodeError, user_frame
+from .estimator import class_margins, plain_classes, plain_label, response_method
 from .finite import finite_scores
 from .frame import FeatureFrame
-from .restore import frame_to_pandas
-from .restore import frame_to_polars
+from .restore import frame_to_pandas, frame_to_polars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,14 +26,9 @@ if TYPE_CHECKING:
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean
-_all_ = [canonical_digest, dump_pipeline, load_pipeline, frame_to_pandas]
-_all_ += [final_estimator, response_method, tuned_rule, plain_classes]
-
 
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'SETTINGS', 'Call', 'global_settings', 'under_settings', 'ReferenceScorer', 'canonical_digest',
-           'dump_pipeline', 'load_pipeline', 'frame_to_pandas', 'final_estimator', 'response_method', 'tuned_rule',
-           'plain_classes']
+__all__ = ['Estimator', 'Label', 'SETTINGS', 'Call', 'global_settings', 'under_settings', 'ReferenceScorer']
 
 # %% ../../nbs/scoring/33_reference.ipynb #5871fa92
 SETTINGS = {

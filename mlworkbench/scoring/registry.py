@@ -5,16 +5,13 @@
 # %% ../../nbs/scoring/37_registry.ipynb #46fe814d
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.home import Home
 from ..core.settings import load_settings
-from ..errors import Refused
-from ..errors import VersionError
-from ..errors import nearest
+from ..errors import Refused, VersionError, nearest
 from .aliases import Aliases
 from .certificates import Certificates
 from .evidence import basis_of
@@ -23,13 +20,10 @@ from .holdings import Holdings
 from .keyed import with_pseudonyms
 from .seals import Seals
 from .store import bentoml_home
-from .version import Version
-from .version import open_version
-
-_all_ = [bentoml_home]
+from .version import Version, open_version
 
 # %% auto #0
-__all__ = ['Registry', 'bentoml_home']
+__all__ = ['Registry']
 
 # %% ../../nbs/scoring/37_registry.ipynb #6f0e0a95
 class Registry:

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column
-from ..contract import Contract
+from ..contract import Column, Contract
 from ..errors import ScoringError
 from ..narrow import beyond_type
 from .frame import FeatureFrame

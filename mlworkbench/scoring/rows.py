@@ -12,12 +12,7 @@ from typing import Any
 import polars as pl
 
 from ..data.source import open_source
-from ..errors import ContractError
-from ..errors import DefinitionError
-from ..errors import UserCodeError
-from ..errors import WorkbenchError
-from ..errors import nearest
-from ..errors import user_frame
+from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
 from ..faults import error_text
 from .definition import ModelDefinition
 from ..times import parse_time

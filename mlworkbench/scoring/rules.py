@@ -12,7 +12,8 @@ from typing import Any
 from ..core.home import RESERVED
 from ..core.jsontext import HALF, is_readable
 from ..errors import DefinitionError, WorkbenchError, nearest
-from ..features.view import AsOfView, RowFunction, WindowView
+from ..features.declare import AsOfView, WindowView
+from ..features.rows import RowFunction
 from ..metrics.bootstrap import OPERATORS
 from ..metrics.catalogue import METRICS, metric_names
 from ..times import parse_time

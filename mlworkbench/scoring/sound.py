@@ -5,8 +5,7 @@
 # %% ../../nbs/scoring/33_sound.ipynb #cc1decba
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np

@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .encoders import NoRuleError
-from .encoders import Site
-from .encoders import lookup_of
+from .encoders import NoRuleError, Site, lookup_of
 from .program import FUNCTIONS
 
 Estimator = Any  # scikit-learn ships no types

@@ -15,26 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import check_columns
-from ..contract import Contract, Fault, faults_error
+from ..contract import Contract
 from ..core.jsontext import read_text
 from ..errors import VersionError
-from ..features.view import RowFunction, View, apply_row_functions, view_of
+from ..faults import Fault, faults_error
+from ..features.declare import View
+from ..features.rows import RowFunction, apply_row_functions
+from ..features.view import view_of
 from ..pseudonym import Pseudonyms
 from ..row import RowCheck
 from .code import load_code
 from .compiled import Scorer, open_scorer
 from .decision import decide
 from .declared import check_parts, read_declared
-from .files import VERSION_FILES, forged, read_document, read_manifest, verify_files
+from .files import forged, read_document, read_manifest, verify_files
 from .frame import FeatureFrame, frame_from_columns
 from .golden import request_columns, same_rows, view_contract
 
-_all_ = [VERSION_FILES, Scorer, open_scorer]
 Columns = Mapping[str, NDArray[Any]]
 
 # %% auto #0
 __all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'assembled_version', 'open_version',
-           'with_reference', 'VERSION_FILES', 'Scorer', 'open_scorer']
+           'with_reference']
 
 # %% ../../nbs/scoring/35_version.ipynb #b5af3f06
 @dataclass(frozen=True, eq=False)

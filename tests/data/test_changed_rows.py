@@ -13,14 +13,15 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sql import SqlSource
+from mlworkbench.data.table import Table
+from mlworkbench.features.aggregate import Total
 from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import Total
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 EVENTS = Contract(

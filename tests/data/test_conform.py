@@ -8,9 +8,10 @@ from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.conform import check_table_shares, conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.screen import to_checkable
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
 from mlworkbench.learn import learn_contract
 from mlworkbench.relate import learn_relations, stated

@@ -11,9 +11,10 @@ from pyarrow.fs import LocalFileSystem, S3FileSystem, SubTreeFileSystem
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.delta import DeltaSource
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.source import open_source
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
 
 

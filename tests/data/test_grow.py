@@ -8,16 +8,17 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sql import SqlSource
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
 from mlworkbench.features.check import check_views
+from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.known import join_views_as_known
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 COLUMNS = (Column("flight", "text"), Column("at", "time"), Column("delay", "number", upper=100))

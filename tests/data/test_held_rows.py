@@ -14,9 +14,10 @@ from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings_file import read_setting
 from mlworkbench.data import ingest as module
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sql import SqlSource
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, SettingsError
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)

@@ -8,8 +8,9 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, UserCodeError
 
 COLUMNS = (

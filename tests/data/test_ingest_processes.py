@@ -29,7 +29,8 @@ import polars, pandas, pyarrow.parquet
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data import ingest as module
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
+from mlworkbench.data.table import Table
 from mlworkbench.data.spool import Spool
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.errors import WorkbenchError

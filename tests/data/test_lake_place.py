@@ -12,14 +12,15 @@ from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import read_settings
 from mlworkbench.core.settings_file import read_setting
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.lake_place import LakePlace
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, SettingsError
+from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView
 
 SECRET = "hunter2"
 

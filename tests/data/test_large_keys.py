@@ -7,8 +7,9 @@ import pytest
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
+from mlworkbench.data.table import Table
 
 KEYS = [2**53, 2**53 + 1, 2**53 - 1, 7]
 WRITERS = {"parquet": "write_parquet", "jsonl": "write_ndjson", "csv": "write_csv"}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mlworkbench.contract import Column, Contract, Relation
+from mlworkbench.contract import Column, Contract
 from mlworkbench.data.revision import contract_changes, contract_version, read_revision, write_revision
 from mlworkbench.errors import ContractError
+from mlworkbench.relation import Relation
 
 FIRST = Contract(
     (

@@ -14,11 +14,12 @@ import pytest
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.address import Address, hidden, public
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.question import Question
 from mlworkbench.data.source_protocol import is_source
 from mlworkbench.data.sql import SqlSource
+from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
@@ -171,7 +172,8 @@ from datetime import UTC, datetime
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data import ingest as module, lake
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
+from mlworkbench.data.table import Table
 from mlworkbench.data.sql import SqlSource
 
 url, home, point = sys.argv[1:4]

@@ -20,13 +20,14 @@ from sklearn.preprocessing import OneHotEncoder
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
+from mlworkbench.features.aggregate import Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Total, WindowView
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import frame_from_columns
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version
 
 BIRDS = Contract(

@@ -31,12 +31,13 @@ from mlworkbench.deploy.device_events import csv_events, event_contract
 from mlworkbench.deploy.edge import device_sources, export_edge
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import DeploymentError, LogError, VersionError
-from mlworkbench.evaluation.labels import read_log
-from mlworkbench.features.view import AsOfView, RowFunction
+from mlworkbench.evaluation.read import read_log
+from mlworkbench.features.declare import AsOfView
+from mlworkbench.features.rows import RowFunction
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version, open_version, predict, with_reference
 
 N = 200

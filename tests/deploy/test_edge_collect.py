@@ -17,12 +17,12 @@ from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import LogError, VersionError, WorkbenchError
-from mlworkbench.evaluation.labels import read_log
-from mlworkbench.evaluation.log import prediction_id
+from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.record import prediction_id
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version, open_version
 
 CONTRACT = Contract((Column("length", "number"), Column("mass", "number", nullable=True)))

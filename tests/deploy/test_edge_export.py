@@ -27,7 +27,7 @@ from mlworkbench.deploy.edge import export_edge, export_status
 from mlworkbench.errors import DeploymentError
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
-from mlworkbench.scoring.reference import frame_to_pandas
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version, open_version
 
 CONTRACT = Contract((Column("x", "number"), Column("y", "text", nullable=True)))

@@ -24,12 +24,12 @@ from mlworkbench.deploy.stream_files import JsonLines, Places
 from mlworkbench.deploy.stream_past import Writer
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import ContractError, LogError
-from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.evaluation.read import read_log
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version
 
 ASKED = [{"order_id": 2**53 + 1 + k, "size": float(k)} for k in range(4)]

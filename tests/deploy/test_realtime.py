@@ -20,8 +20,8 @@ from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.table import request_of_table
 from mlworkbench.deploy.tables import Origin, score_table
 from mlworkbench.errors import DeploymentError, LogError
-from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.evaluation.read import read_log
 from mlworkbench.features.online import OnlineStore
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}

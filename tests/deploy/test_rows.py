@@ -33,11 +33,11 @@ from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.stream_events import Event
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import FeatureError, SettingsError
-from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.evaluation.read import read_log
+from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView
 from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train

@@ -28,8 +28,8 @@ from mlworkbench.deploy.stream_past import Writer
 from mlworkbench.deploy.stream_worker import run_worker, work
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import DeploymentError, FeatureError, LogError, WorkbenchError
-from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.evaluation.read import read_log
 from mlworkbench.evaluation.record import prediction_id
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.scoring.registry import Registry

@@ -12,8 +12,10 @@ from mlworkbench.core.home import Home
 from mlworkbench.errors import IngestError, LogError
 from mlworkbench.evaluation.label_value import label_value, usable_labels
 from mlworkbench.evaluation.labelling import label_rows, write_labels
-from mlworkbench.evaluation.labels import evaluate_log, join_labels, read_labels, read_log
-from mlworkbench.evaluation.log import PredictionLog, append_labels, log_rows
+from mlworkbench.evaluation.labels import evaluate_log, join_labels
+from mlworkbench.evaluation.log import PredictionLog, append_labels
+from mlworkbench.evaluation.read import read_labels, read_log
+from mlworkbench.evaluation.record import log_rows
 from mlworkbench.scoring.frame import FeatureFrame
 
 CODES = {"task": "multiclass", "classes": ["101", "12", "foo"]}

@@ -11,16 +11,11 @@ import pytest
 from mlworkbench.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.errors import ContractError, LogError
-from mlworkbench.evaluation.labels import (
-    evaluate_log,
-    join_labels,
-    logged,
-    logged_frame,
-    read_labels,
-    read_log,
-    write_labels,
-)
-from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows
+from mlworkbench.evaluation.labelling import write_labels
+from mlworkbench.evaluation.labels import evaluate_log, join_labels, logged, logged_frame
+from mlworkbench.evaluation.log import PredictionLog, append_labels
+from mlworkbench.evaluation.read import read_labels, read_log
+from mlworkbench.evaluation.record import input_identities, log_rows
 from mlworkbench.pseudonym import Pseudonyms
 from mlworkbench.scoring.frame import FeatureFrame
 

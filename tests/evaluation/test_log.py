@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from mlworkbench.core.jsontext import row_values, to_json, to_plain
 from mlworkbench.errors import LogError
-from mlworkbench.evaluation.log import PredictionLog, append_labels, input_identities, log_rows, prediction_id
+from mlworkbench.evaluation.log import PredictionLog, append_labels
+from mlworkbench.evaluation.record import input_identities, log_rows, prediction_id
 
 CONTEXT = {"model": "flights", "version": "flights:v1", "scorer": "reference", "deployment": "batch", "logged_at": 7}
 
@@ -52,7 +53,8 @@ WRITER = """
     import sys
     from types import SimpleNamespace
     import numpy as np
-    from mlworkbench.evaluation.log import PredictionLog, input_identities, log_rows
+    from mlworkbench.evaluation.log import PredictionLog
+    from mlworkbench.evaluation.record import input_identities, log_rows
     path, source, batches, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     log = PredictionLog(path)
     for batch in range(batches):
@@ -382,7 +384,7 @@ def older(path):
 
 
 def test_the_log_of_an_older_package_is_read_as_it_is_and_keeps_its_rows_when_it_is_written(tmp_path):
-    from mlworkbench.evaluation.labels import read_log
+    from mlworkbench.evaluation.read import read_log
 
     path = older(tmp_path / "log.sqlite")
     assert read_log(path)["request"].to_list() == [""]
@@ -418,7 +420,7 @@ PRAGMA user_version=2;
 
 
 def test_a_log_of_schema_2_gets_its_keys_and_keeps_its_labels_each_once(tmp_path):
-    from mlworkbench.evaluation.labels import read_labels, read_log
+    from mlworkbench.evaluation.read import read_labels, read_log
 
     path = older(tmp_path / "log.sqlite")
     connection = sqlite3.connect(path)

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.check import check_columns, check_key, check_records
-from mlworkbench.contract import NO_TIME, Contract, format_time, parse_time
+from mlworkbench.contract import Contract
 from mlworkbench.examples.flights_tables import (
     FLIGHTS_CONTRACT,
     WEATHER_CONTRACT,
@@ -27,6 +27,7 @@ from mlworkbench.operate.requests import learnable
 from mlworkbench.relate import learn_relations, stated
 from mlworkbench.row import FLAGGED, REFUSED, RowCheck
 from mlworkbench.shares import check_shares
+from mlworkbench.times import NO_TIME, format_time, parse_time
 
 SEPTEMBER = datetime(2013, 9, 1, tzinfo=UTC)
 SAMPLE = 300

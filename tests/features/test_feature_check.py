@@ -10,10 +10,11 @@ import pytest
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import FeatureError
+from mlworkbench.features.aggregate import Recent, Total
 from mlworkbench.features.check import check_views
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 
 TIME = pl.Datetime("us", "UTC")
 WEATHER = AsOfView(

@@ -14,7 +14,8 @@ import pytest
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.declare import AsOfView, Recent, Total, WindowView
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.known import held, join_views_as_known, logged_versions, version_held
 from mlworkbench.features.offline import TIME, join_views
 

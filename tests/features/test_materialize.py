@@ -17,10 +17,11 @@ import pytest
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.errors import FeatureError
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.offline import join_views, view_table
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 
 VIEW = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
 NOTED = {"n": Total("count"), "most": Recent("max", "wind"), "skies": Recent("distinct", "sky")}
@@ -247,7 +248,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 import numpy as np
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import Recent, Total, WindowView
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import WindowView
 columns = {"n": Total("count"), "s": Total("sum", "x"), "m": Recent("max", "x")}
 view = WindowView("turn", "t", ("k",), timedelta(microseconds=10), columns)
 path = sys.argv[1]
@@ -321,7 +323,7 @@ from datetime import UTC, datetime, timedelta
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView
+from mlworkbench.features.declare import AsOfView
 view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
 def report(name, done, total):
     print(done, flush=True)
@@ -354,7 +356,8 @@ from pathlib import Path
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import AsOfView, WindowView
 view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
 noted = {"n": Total("count"), "most": Recent("max", "wind"), "skies": Recent("distinct", "sky")}
 noted |= {"last": Recent("last", "sky", kind="category"), "quiet": Recent("time_since_last")}

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from mlworkbench.data.lake import Lake
 from mlworkbench.features import answer, lineage, offline, online, recent
+from mlworkbench.features.aggregate import Recent
+from mlworkbench.features.declare import WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import TIME, join_views
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.ranges import count_below, distinct, extremes
 from mlworkbench.features.spans import AskedBetween
-from mlworkbench.features.view import Recent, WindowView, expired
+from mlworkbench.features.view import expired
 
 VIEW = WindowView("v", "t", ("k",), timedelta(1), {"most": Recent("max", "x")})
 numbers = st.lists(st.one_of(st.just(math.nan), st.floats(allow_nan=False).map(lambda x: x + 0.0)), max_size=40)

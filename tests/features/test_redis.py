@@ -12,10 +12,11 @@ from mlworkbench.core.home import Home
 from mlworkbench.core.settings import read_settings
 from mlworkbench.core.settings_file import online_environment, read_setting
 from mlworkbench.errors import FeatureError, SettingsError
+from mlworkbench.features.aggregate import Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.redis_link import shown_url
 from mlworkbench.features.store import ConflictError
-from mlworkbench.features.view import AsOfView, Total, WindowView
 
 VIEW = AsOfView("weather", "weather", ("origin",), {"wind": "number"})
 LANDED = WindowView("landed", "flights", ("origin",), timedelta(microseconds=50), {"n": Total("count")})
@@ -159,7 +160,7 @@ def test_serving_from_a_server_brings_in_no_table_library(empty_redis):
         store.put(VIEW, [('["JFK"]', 10, "[1.5]")])
     code = (
         "import sys; import numpy as np; from mlworkbench.features.online import OnlineStore;"
-        "from mlworkbench.features.view import AsOfView;"
+        "from mlworkbench.features.declare import AsOfView;"
         "view = AsOfView('weather', 'weather', ('origin',), {'wind': 'number'});"
         "found = OnlineStore(sys.argv[1], read_only=True).get(view, ('JFK',), 20);"
         "heavy = {'pandas', 'polars', 'pyarrow', 'sklearn', 'deltalake'} & set(sys.modules);"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mlworkbench.errors import FeatureError, UserCodeError
-from mlworkbench.features.view import RowFunction, apply_row_functions
+from mlworkbench.features.rows import RowFunction, apply_row_functions
 
 
 def double(x):

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlworkbench.data.lake import Lake
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Recent, Total, WindowView
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 TIME = pl.Datetime("us", "UTC")

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.view import (
-    AsOfView,
-    Recent,
-    Total,
-    WindowView,
-    declaration_of,
-    expired,
-    lag,
-    view_of,
-    window_values,
-)
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import AsOfView, WindowView
+from mlworkbench.features.view import declaration_of, expired, lag, view_of, window_values
 
 HOUR = timedelta(hours=1)
 

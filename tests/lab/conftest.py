@@ -24,14 +24,15 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.table import columns_of_table
 from mlworkbench.deploy.tables import view_values
+from mlworkbench.features.aggregate import Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Total, WindowView
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import frame_from_columns
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.data.sinks import open_sink
 from mlworkbench.deploy.interval import Job
 from mlworkbench.errors import DeploymentError, FeatureError
-from mlworkbench.features.view import AsOfView
+from mlworkbench.features.declare import AsOfView
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.feature_build import ROW_ID, build_features, feature_table
 from mlworkbench.pseudonym import Pseudonyms

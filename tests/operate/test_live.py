@@ -20,8 +20,9 @@ from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import DeploymentError, IngestError
 from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, RowFunction
+from mlworkbench.features.rows import RowFunction
 from mlworkbench.operate.kept import served
 from mlworkbench.operate.live import certify_served, live_metrics
 from mlworkbench.operate.register import register

@@ -23,11 +23,10 @@ from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import UserCodeError
-from mlworkbench.evaluation.labels import read_log
 from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_labels
+from mlworkbench.evaluation.read import read_labels, read_log
+from mlworkbench.features.aggregate import Total
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import Total
 from mlworkbench.operate.certificate import verify_certificate
 from mlworkbench.operate.passport import passport
 from mlworkbench.operate.replay import replay_many

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.errors import DefinitionError
-from mlworkbench.evaluation.labels import read_log
+from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.pseudonym import is_pseudonym

@@ -29,9 +29,11 @@ from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import LogError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
+from mlworkbench.features.aggregate import Recent, Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, Recent, RowFunction, Total, WindowView
+from mlworkbench.features.rows import RowFunction
 from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_many

@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlworkbench.contract import Column, Contract, Relation
-from mlworkbench.data.ingest import Table
+from mlworkbench.contract import Column, Contract
+from mlworkbench.data.table import Table
 from mlworkbench.errors import DefinitionError
-from mlworkbench.features.view import AsOfView
+from mlworkbench.features.declare import AsOfView
 from mlworkbench.operate.requests import learnable, request_contract, source_contract, with_relations
+from mlworkbench.relation import Relation
 from mlworkbench.scoring.definition import ModelDefinition
 
 STATED = Contract(

@@ -23,14 +23,15 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, ScoringError, VersionError, WorkbenchError
-from mlworkbench.evaluation.labels import logged_frame, read_log
+from mlworkbench.evaluation.labels import logged_frame
+from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_log
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.dump import dump_pipeline, load_pipeline
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import Version, predict, with_reference
 
 ROWS = 120

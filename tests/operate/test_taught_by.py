@@ -9,12 +9,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract import Column, Contract
-from mlworkbench.data.ingest import Table, ingest
+from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.lake_care import compact, vacuum
 from mlworkbench.data.source import open_source
+from mlworkbench.data.table import Table
 from mlworkbench.errors import VersionError
-from mlworkbench.features.view import AsOfView, Total, WindowView
+from mlworkbench.features.aggregate import Total
+from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.operate.taught_by import training_lineage, training_rows
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition

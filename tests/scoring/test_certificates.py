@@ -21,8 +21,8 @@ from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.certificates import CertificateRecord, Certificates, record_of
 from mlworkbench.scoring.files import json_digest, json_text, read_manifest
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.signature import signed, signing_key
 
 CONTRACT = Contract((Column("distance", "number"),))

@@ -42,9 +42,11 @@ from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.compile import compile_scorer
 from mlworkbench.scoring.compiled import CompiledScorer, open_graph
 from mlworkbench.scoring.encoders import NoRuleError
+from mlworkbench.scoring.estimator import plain_classes
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.proof import compile_proved, probes, prove, spread
-from mlworkbench.scoring.reference import ReferenceScorer, frame_to_pandas, plain_classes
+from mlworkbench.scoring.reference import ReferenceScorer
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import open_version, predict, with_reference
 
 N = 400
@@ -514,7 +516,8 @@ from sklearn.tree import DecisionTreeClassifier
 from mlworkbench.contract import Column, Contract
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.proof import compile_proved
-from mlworkbench.scoring.reference import ReferenceScorer, frame_to_pandas
+from mlworkbench.scoring.reference import ReferenceScorer
+from mlworkbench.scoring.restore import frame_to_pandas
 contract = Contract((Column("x", "number"),))
 frame = FeatureFrame({"x": np.arange(50.0)})
 for model in (LogisticRegression(), DecisionTreeClassifier(max_depth=2)):

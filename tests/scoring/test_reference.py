@@ -46,8 +46,10 @@ from mlworkbench.scoring.dump import (
     refuse_untrusted,
     single_threaded,
 )
+from mlworkbench.scoring.estimator import plain_classes, response_method, tuned_rule
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import ReferenceScorer, frame_to_pandas, plain_classes, response_method, tuned_rule
+from mlworkbench.scoring.reference import ReferenceScorer
+from mlworkbench.scoring.restore import frame_to_pandas
 
 RANDOM = np.random.default_rng(0)
 N = 80

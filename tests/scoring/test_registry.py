@@ -23,8 +23,8 @@ from mlworkbench.scoring.aliases import Aliases
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.files import file_digests
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import frame_to_pandas
 from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.restore import frame_to_pandas
 
 CONTRACT = Contract((Column("distance", "number"),))
 ROWS = FeatureFrame({"distance": np.arange(1.0, 21.0)})

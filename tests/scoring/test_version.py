@@ -22,11 +22,12 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from mlworkbench.contract import Column, Contract
 from mlworkbench.errors import ContractError, DefinitionError, ScoringError, UserCodeError, VersionError
-from mlworkbench.features.view import AsOfView, RowFunction
+from mlworkbench.features.declare import AsOfView
+from mlworkbench.features.rows import RowFunction
 from mlworkbench.scoring.build import Parts, build_version
 from mlworkbench.scoring.files import MANIFEST, VERSION_FILES, file_digests, read_manifest, write_manifest
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
-from mlworkbench.scoring.reference import frame_to_pandas
+from mlworkbench.scoring.restore import frame_to_pandas
 from mlworkbench.scoring.version import open_version, predict
 
 N = 60

@@ -27,9 +27,11 @@ from sklearn.preprocessing import OrdinalEncoder
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
-from mlworkbench.evaluation.labels import read_log
+from mlworkbench.evaluation.read import read_log
+from mlworkbench.features.aggregate import Total
+from mlworkbench.features.declare import AsOfView, View, WindowView
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.view import AsOfView, RowFunction, Total, View, WindowView
+from mlworkbench.features.rows import RowFunction
 from mlworkbench.operate.answered import Answered, Way
 from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.certify import Reference, reference_predictions

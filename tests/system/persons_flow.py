@@ -20,7 +20,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import batch_requests, score_batch
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import WorkbenchError
-from mlworkbench.evaluation.labels import read_log, write_labels
+from mlworkbench.evaluation.labelling import write_labels
+from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.registry import Registry
 

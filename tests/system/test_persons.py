@@ -18,7 +18,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import DeploymentError, SettingsError, VersionError
-from mlworkbench.evaluation.labels import join_labels, read_labels, read_log
+from mlworkbench.evaluation.labels import join_labels
+from mlworkbench.evaluation.read import read_labels, read_log
 from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.registry import Registry
 

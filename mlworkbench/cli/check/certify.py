@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import All, End, Json, Last, Model, Rows, ServedVersion, Start
-from ..console import answer, bar, refuse_beside, text_table
+from ..console import All, End, Json, Last, Model, Rows, ServedVersion, Start, answer, bar, refuse_beside
+from ..console import text_table
 from ..context import known_model, open_context, settle_interval, split_version
 from ...errors import Refused
 from ...scoring.evidence import ROWS

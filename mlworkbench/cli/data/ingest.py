@@ -13,7 +13,8 @@ from ..context import find_definition, open_context
 from ...errors import IngestError, nearest
 
 if TYPE_CHECKING:
-    from mlworkbench.data.ingest import IngestReport, Table
+    from mlworkbench.data.report import IngestReport
+    from mlworkbench.data.table import Table
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0

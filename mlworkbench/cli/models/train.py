@@ -67,7 +67,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model, check its gates and keep the version."""
-    from mlworkbench.operate.runs import command_run, finish_run
+    from mlworkbench.operate.run_cells import command_run, finish_run
     from mlworkbench.operate.training import train as run_training
 
     here = open_context()
@@ -133,7 +133,7 @@ def register(
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
     from mlworkbench.operate.register import register as make_version
-    from mlworkbench.scoring.reference import load_pipeline
+    from mlworkbench.scoring.dump import load_pipeline
 
     here = open_context()
     if not file.is_file():

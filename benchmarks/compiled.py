@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 from threadpoolctl import threadpool_limits
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.stream_append import encoded

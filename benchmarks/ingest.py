@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlworkbench.contract import Column, Contract
-from mlworkbench.relation import Relation
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.relation import Relation
 
 SIZES, ROUNDS, GOAL = (200_000, 2_000_000), 3, 2.0
 CARRIERS = ("9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlworkbench.client import Client
     from mlworkbench.core.home import Home
-    from mlworkbench.contract import Column, Contract
+    from mlworkbench.contract.contract import Column, Contract
     from mlworkbench.data.ingest import ingest
     from mlworkbench.data.table import Table
     from mlworkbench.data.lake import Lake
@@ -49,8 +49,8 @@ __version__ = "0.1.0"
 _WHERE = {
     "AsOfView": "features.declare",
     "Client": "client",
-    "Column": "contract",
-    "Contract": "contract",
+    "Column": "contract.contract",
+    "Contract": "contract.contract",
     "Home": "core.home",
     "Lake": "data.lake",
     "ModelDefinition": "scoring.definition",

@@ -67,7 +67,7 @@ def test_a_module_that_cannot_be_imported_is_located_in_the_users_file(tmp_path:
 def test_an_error_of_the_workbench_alone_has_no_frame_of_the_user() -> None:
     code = (
         "from mlworkbench.errors import user_frame\n"
-        "from mlworkbench.times import parse_time\n"
+        "from mlworkbench.contract.times import parse_time\n"
         "def run():\n"
         "    try:\n        parse_time('x')\n"
         "    except Exception as error:\n"

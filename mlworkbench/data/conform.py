@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..check import check_columns
-from ..contract import Column, Contract
+from ..contract.check import check_columns
+from ..contract.contract import Column, Contract
+from ..contract.faults import Fault
+from ..contract.table_check import check_shares
+from ..contract.times import TIME_HINT
 from .convert import ACCEPTED, convert, stored_schema
 from .screen import find_suspects, to_checkable
 from ..errors import IngestError
-from ..faults import Fault
-from ..shares import check_shares
-from ..times import TIME_HINT
 
 # %% auto #0
 __all__ = ['check_column_names', 'check_table_shares', 'Conformed', 'conform']
@@ -51,7 +51,7 @@ def check_table_shares(batch: pa.RecordBatch, contract: Contract, what: str) -> 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
-        In stored types; fewer than `mlworkbench.shares.FEWEST_ROWS` rows are not judged.
+        In stored types; fewer than `mlworkbench.contract.table_check.FEWEST_ROWS` rows are not judged.
     contract : Contract
         Without evidence nothing is judged.
     what : str
@@ -64,7 +64,7 @@ def check_table_shares(batch: pa.RecordBatch, contract: Contract, what: str) -> 
 
     See Also
     --------
-    mlworkbench.shares.check_shares : What is compared.
+    mlworkbench.contract.table_check.check_shares : What is compared.
     """
     known = [column for column in contract.columns if column.name in contract.evidence and not column.learned]
     columns = {column.name: to_checkable(batch.column(column.name), column) for column in known}

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract import Column, Contract
-from .cell import MISSING
+from ..contract.cell import MISSING
+from ..contract.contract import Column, Contract
+from ..contract.times import parse_time
 from .formats import PATTERNS, csv_column
 from ..errors import ContractError, IngestError
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['STORED', 'TEXT', 'WHOLE', 'FLOAT', 'TRUTH', 'TIME', 'Converted', 'LISTS', 'ACCEPTED', 'stored_schema', 'Acceptance',

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from ..contract.faults import WITHHELD, Fault, shorten
 from .columns import REVISION, row_name
 from .fresh import check_freshness
 from .gather import Staged, Tally, check_limit, count_bad_rows
@@ -23,7 +24,6 @@ from .spool import Spool
 from .still import LakeSnapshot, Lakes
 from .table import Table
 from .user_code import call
-from ..faults import WITHHELD, Fault, shorten
 
 # %% auto #0
 __all__ = ['KNOWN_ROWS', 'VERDICT', 'value_names', 'judge_rows', 'find_repeats', 'describe_first_change', 'select_new_rows',

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from .cell import MISSING
+from ..contract.cell import MISSING
 from .excel import excel_batches, excel_schema
 from .json_lines import json_batches, json_schema
 from .plain import BATCH, cast_batch, plain_schema, slices, translate_arrow_errors

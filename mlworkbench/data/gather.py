@@ -18,7 +18,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
+from ..contract.faults import Fault, error_text
+from ..contract.pseudonym import Pseudonyms
 from .held import AHEAD, read_due
 from .lake import Lake
 from .plain import BATCH, cast_batch, plain_schema, slices
@@ -30,8 +32,6 @@ from .spool import Spool
 from .table import Prepared, Table, prepare
 from .told import Remarks, find_remarks
 from ..errors import IngestError, UserCodeError, WorkbenchError, user_frame
-from ..faults import Fault, error_text
-from ..pseudonym import Pseudonyms
 
 # %% auto #0
 __all__ = ['Progress', 'SUMMED', 'PARTS', 'SEEN', 'Reading', 'translate_source_errors', 'open_table_source', 'resume_source',

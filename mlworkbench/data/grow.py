@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
 from .columns import check_same
 from .convert import FLOAT, LISTS, STORED, TEXT, TIME, TRUTH, WHOLE
 from .gather import read_pieces

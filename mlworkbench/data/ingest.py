@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..contract.faults import WITHHELD
 from ..core.home import Home
 from ..core.settings_file import read_setting
 from .columns import REVISION, check_same
@@ -25,7 +26,6 @@ from .source_protocol import MARK
 from .still import Lakes, open_lakes
 from .table import Table
 from .told import join_remarks
-from ..faults import WITHHELD
 
 # %% auto #0
 __all__ = ['ingest', 'open_reading', 'Committed', 'commit_decided', 'report_committed']

@@ -12,8 +12,8 @@ from typing import Any
 
 import deltalake
 
+from ..contract.times import EPOCH, MICROSECOND, format_time
 from ..errors import IngestError
-from ..times import EPOCH, MICROSECOND, format_time
 
 # %% auto #0
 __all__ = ['Commit', 'commit_time', 'commit_times', 'version_at']

@@ -12,12 +12,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract import Contract
+from ..contract.contract import Contract
+from ..contract.pseudonym import FOREIGN, Pseudonyms, is_pseudonym, open_pseudonyms, pseudonym_names
 from ..core.home import Home
 from .lake import Lake
 from .table import Prepared, Table
 from ..errors import IngestError
-from ..pseudonym import FOREIGN, Pseudonyms, is_pseudonym, open_pseudonyms, pseudonym_names
 
 # %% auto #0
 __all__ = ['pseudonym_array', 'pseudonymise_rows', 'check_stored', 'table_pseudonyms', 'pseudonymised_frame']

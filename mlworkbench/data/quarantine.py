@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from ..contract.faults import WITHHELD, Fault, shorten
 from ..core.jsontext import to_plain
 from .lake import Lake
-from ..faults import WITHHELD, Fault, shorten
 
 # %% auto #0
 __all__ = ['QUARANTINE', 'LINE', 'CONTENT', 'value_text', 'record_text', 'quarantine_rows', 'new_lines', 'write_quarantine']

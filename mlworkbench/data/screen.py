@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..across import find_breaking_rows
-from ..check import find_broken_rules, has_other_size
-from ..contract import Column, Contract
-from ..times import NO_TIME
+from ..contract.check import find_broken_rules, has_other_size
+from ..contract.contract import Column, Contract
+from ..contract.relation_check import find_breaking_rows
+from ..contract.times import NO_TIME
 
 # %% auto #0
 __all__ = ['to_checkable', 'find_suspects']

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
+from ..contract.faults import Fault
 from .columns import REVISION, TABLE_NAME
 from .conform import conform
 from .convert import convert, stored_schema
@@ -22,7 +23,6 @@ from .lake import Lake
 from .plain import cast_batch, plain_schema
 from .user_code import call
 from ..errors import IngestError, nearest
-from ..faults import Fault
 
 # %% auto #0
 __all__ = ['EXTRA', 'KNOWN', 'Transform', 'Allowed', 'Table', 'Prepared', 'prepare', 'stored_names', 'transform_batch']
@@ -74,7 +74,7 @@ class Table:
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> contract = Contract((Column("at", "time"), Column("delay", "number")))
     >>> Table("delays", "delays.csv", contract, available_at="at").schema.names
     ['at', 'delay', 'available_at', 'ingested_at', 'source', 'source_row']
@@ -165,7 +165,7 @@ def prepare(table: Table, batch: pa.RecordBatch, first: int, *, what: str, typed
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> table = Table("delays", None, Contract((Column("at", "time"),)), available_at="at")
     >>> rows = pa.RecordBatch.from_pydict({"at": ["2013-10-01T12:00:00Z", "noon"]})
     >>> [fault.line() for fault in prepare(table, rows, 0, what="delays.csv").faults]

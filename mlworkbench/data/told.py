@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..contract import Contract
-from ..faults import WITHHELD, Fault, shorten
+from ..contract.contract import Contract
+from ..contract.faults import WITHHELD, Fault, shorten
 
 # %% auto #0
 __all__ = ['Remarks', 'find_remarks', 'join_remarks', 'new_values_text', 'flagged_text']

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import polars as pl
 
+from ..contract.faults import error_text
 from ..errors import UserCodeError, WorkbenchError, user_frame
-from ..faults import error_text
 
 Result = TypeVar("Result")
 

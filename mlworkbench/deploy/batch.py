@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from ..contract.faults import Fault
 from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import write_partition
@@ -26,7 +27,6 @@ from .table import require_columns, without_names
 from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError, nearest
 from ..evaluation.log import PredictionLog
-from ..faults import Fault
 from ..scoring.version import Version
 
 # %% auto #0

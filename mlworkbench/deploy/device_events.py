@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from ..contract import Contract
-from ..data.cell import parse_cell
+from ..contract.cell import parse_cell
+from ..contract.contract import Contract
 from .stream_ask import buried
 from .stream_events import Event, Outcome
 from ..errors import DeploymentError
@@ -45,7 +45,7 @@ def csv_events(text: Iterable[str], contract: Contract) -> Iterator[Event | Outc
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> contract = Contract((Column("gate", "text", nullable=True), Column("distance", "number")))
     >>> [event.data for event in csv_events(["gate,distance", "7,760", ",17"], contract)]
     [b'{"gate": "7", "distance": 760.0}', b'{"gate": null, "distance": 17.0}']

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
+from ..contract.faults import shorten
+from ..contract.pseudonym import is_pseudonym
 from ..core.files import hold_lock
 from ..core.home import Home
 from ..core.jsontext import to_json
@@ -25,9 +27,7 @@ from ..errors import LogError, VersionError, WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import FIELDS
 from ..evaluation.schema import connect
-from ..faults import shorten
 from ..features.view import view_of
-from ..pseudonym import is_pseudonym
 from ..scoring.files import forged
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..contract.faults import shorten
+from ..contract.times import parse_time
 from ..core.home import MODEL_NAME
 from ..core.jsontext import too_deep
 from .device_files import SOURCE
 from ..errors import LogError
 from ..evaluation.record import FIELDS, SCHEMA_VERSION, prediction_id
-from ..faults import shorten
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['FIRST', 'LAST', 'TIME', 'OBJECT', 'NUMBERS', 'RULES', 'AGAIN', 'read_json', 'whole_number', 'is_number', 'refused',

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Contract
-from ..faults import NOTHING, WITHHELD, Fault, Words, shorten
+from ..contract.contract import Contract
+from ..contract.faults import NOTHING, WITHHELD, Fault, Words, shorten
 from ..scoring.version import Version
 
 # %% auto #0
@@ -42,7 +42,7 @@ def kind_of(fault: Fault, contract: Contract) -> str:
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> contract = Contract((Column("temp", "number", lower=2, upper=38, learned=True),))
     >>> kind_of(Fault(0, "temp", "usually from 2 to 38", 41.0, severe=False), contract)
     'temp above 38'
@@ -76,7 +76,7 @@ def short(fault: Fault, contract: Contract) -> str:
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> contract = Contract((Column("carrier", "category", categories=("AA",), learned=True),))
     >>> short(Fault(0, "carrier", "usually one of AA", "XX", severe=False), contract)
     "carrier unknown 'XX'"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ..contract.times import format_time, parse_time
 from ..data.source import open_source
 from ..errors import DeploymentError
-from ..times import format_time, parse_time
 
 # %% auto #0
 __all__ = ['CHUNK', 'Job', 'with_identities', 'in_interval', 'gathered', 'outside']

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from ..contract import Column
+from ..contract.contract import Column
+from ..contract.faults import Fault, faults_error
 from ..core.home import Home
 from ..data.lake import Lake
 from ..data.sink import write_file
@@ -27,7 +28,6 @@ from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import input_identities
-from ..faults import Fault, faults_error
 from ..scoring.version import Version
 
 # %% auto #0

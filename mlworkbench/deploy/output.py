@@ -9,12 +9,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..contract.faults import Fault
 from ..core.files import replace_file
 from ..data.find import SIGNS, divide, expression
 from ..data.sink import ENDINGS, WRITERS
 from ..data.storage import is_address
 from ..errors import DeploymentError
-from ..faults import Fault
 
 # %% auto #0
 __all__ = ['output_path', 'write_faults']

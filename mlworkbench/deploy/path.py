@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import check_records
+from ..contract.check import check_records
+from ..contract.faults import Fault
+from ..contract.pseudonym import pseudonym_names, pseudonymised
 from ..core.jsontext import to_plain_list
 from ..errors import DeploymentError
 from ..evaluation.record import log_rows
-from ..faults import Fault
 from ..features.declare import View
-from ..pseudonym import pseudonym_names, pseudonymised
 from ..scoring.decision import class_names
 from ..scoring.version import Predictions, Version
 
@@ -92,7 +92,7 @@ def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> R
 
     See Also
     --------
-    mlworkbench.row.RowCheck : Reads up to `FEW` records; what is not good, the check of columns puts in words.
+    mlworkbench.contract.record_check.RowCheck : Reads up to `FEW` records; what is not good, the check of columns puts in words.
     """
     good = version.row_check.good_columns(records) if len(records) <= FEW else None
     columns, faults = check_records(records, version.request) if good is None else (good, [])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..contract.faults import Fault, faults_error
 from .choice import Choice
 from .door import Json, read_json, read_records, request_name
 from .flags import with_flags
@@ -22,7 +23,6 @@ from .rows import Lookup, Rows, answered, completed, standing, unread_values
 from ..errors import DeploymentError, WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import input_identities
-from ..faults import Fault, faults_error
 from ..features.online import OnlineStore, is_there
 from ..features.view import lag
 from ..scoring.version import Version

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.faults import WITHHELD, Fault, Words
 from .path import Columns, Request, prediction_times
 from ..errors import ContractError, ScoringError, UserCodeError
-from ..faults import WITHHELD, Fault, Words
 from ..features.usual import empty_faults, late_faults
 from ..scoring.finite import NotFiniteError
 from ..scoring.frame import FeatureFrame

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
+from ..contract.times import format_time
 from .door import MAX_RECORDS, Json
 from ..scoring.decision import class_names
-from ..times import format_time
 
 # %% auto #0
 __all__ = ['KINDS', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'column_schema', 'fill', 'example_record', 'records_schema',

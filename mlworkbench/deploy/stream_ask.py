@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import check_records
-from ..contract import Contract
+from ..contract.check import check_records
+from ..contract.contract import Contract
+from ..contract.faults import Fault, faults_error
+from ..contract.times import MICROSECOND
 from .path import Columns, Request, prediction_times, request_columns, time_views
 from .rows import Lookup, Rows, answered, completed, standing
 from .stream_events import Event, Outcome, dead_letter, read_event
 from ..errors import ContractError, DeploymentError
-from ..faults import Fault, faults_error
 from ..features.declare import View
 from ..features.online import OnlineStore
 from ..features.store import RowStore, newest_at
@@ -26,7 +27,6 @@ from ..features.usual import empty_faults
 from ..features.view import lag
 from ..scoring.golden import view_contract
 from ..scoring.version import Predictions, Version
-from ..times import MICROSECOND
 
 # %% auto #0
 __all__ = ['CARRIED', 'FOREVER', 'Part', 'carries', 'buried', 'sort_events', 'predicted']

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from ..contract.faults import WITHHELD
 from .door import read_json
 from ..errors import ContractError
-from ..faults import WITHHELD
 
 # %% auto #0
 __all__ = ['LINE_LIMIT', 'HEAD', 'Event', 'read_event', 'Outcome', 'dead_letter', 'without_persons', 'Channel']

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.times import format_time
 from .choice import Choice
 from .flags import Flagged, with_flags
 from .path import Entry, answers, now_us, personal_columns, prediction_rows, require_deployment
@@ -23,7 +24,6 @@ from .stream_log import as_logged, log_once
 from ..evaluation.log import PredictionLog
 from ..features.online import OnlineStore, is_there
 from ..scoring.version import Predictions, Version
-from ..times import format_time
 
 # %% auto #0
 __all__ = ['Progress', 'StreamReport', 'Streaming']

@@ -13,17 +13,17 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..check import check_columns
-from ..contract import Column, Contract
-from ..data.cell import parse_cell
+from ..contract.cell import parse_cell
+from ..contract.check import check_columns
+from ..contract.contract import Column, Contract
+from ..contract.faults import Fault, faults_error
+from ..contract.pseudonym import Pseudonyms, pseudonym_names, pseudonymised
+from ..contract.times import NO_TIME
+from ..contract.values import read_column
 from ..data.privacy import pseudonymised_frame
 from .path import Columns, Request
 from ..errors import ContractError, nearest
-from ..faults import Fault, faults_error
-from ..pseudonym import Pseudonyms, pseudonym_names, pseudonymised
-from ..records import read_column
 from ..scoring.version import Version
-from ..times import NO_TIME
 
 # %% auto #0
 __all__ = ['column_of', 'require_columns', 'request_of_table', 'columns_of_table', 'without_names']

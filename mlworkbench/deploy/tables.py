@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..contract.faults import Fault
 from ..core.jsontext import to_plain_list
 from ..data.lake import Lake
 from .flags import Flagged, doubtful, flag_texts
@@ -21,7 +22,6 @@ from .rows import Lookup, Rows, answered, completed, standing, unread
 from .table import request_of_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
-from ..faults import Fault
 from ..features.declare import View
 from ..features.offline import TIME, join_views
 from ..scoring.decision import score_names

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
 
 # %% auto #0
 __all__ = ['show', 'unmarked', 'Markdown', 'table', 'metric_rows', 'metrics_table', 'column_rows', 'rule_text', 'card']

@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
+from ..contract.times import format_time
 from ..core.home import Home
 from ..errors import LogError
 from .card import Markdown, show, table
@@ -32,7 +33,6 @@ from ..metrics.bootstrap import check_gates
 from ..scoring.decision import score_names
 from ..scoring.files import read_document, read_manifest, verify_files
 from ..scoring.registry import Registry
-from ..times import format_time
 
 # %% auto #0
 __all__ = ['Evaluation', 'evaluate']

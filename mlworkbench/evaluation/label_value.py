@@ -14,9 +14,9 @@ from typing import Any
 
 import polars as pl
 
+from ..contract.faults import shorten
 from ..core.jsontext import to_json
 from ..errors import LogError
-from ..faults import shorten
 
 # %% auto #0
 __all__ = ['Label', 'label_value', 'usable_labels']

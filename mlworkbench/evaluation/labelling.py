@@ -10,18 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..contract.cell import parse_cell
+from ..contract.faults import shorten
+from ..contract.pseudonym import pseudonym_names, pseudonymised_record
+from ..contract.times import format_time, parse_time
 from ..core.home import Home
-from ..data.cell import parse_cell
 from ..data.source import open_source
 from ..data.source_protocol import Source
 from ..errors import IngestError, LogError, WorkbenchError, nearest
 from .label_value import label_value
 from .log import LabelRow, append_labels
 from .read import count_unpredicted
-from ..faults import shorten
-from ..pseudonym import pseudonym_names, pseudonymised_record
 from ..scoring.version import Version
-from ..times import format_time, parse_time
 
 # %% auto #0
 __all__ = ['CLOCKS', 'Labelled', 'write_labels', 'label_rows']

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..errors import LogError
 from .read import TIME, decoded, moment_us
 from ..metrics.bootstrap import evaluate

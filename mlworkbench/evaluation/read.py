@@ -16,11 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..contract.times import parse_time
 from ..core.jsontext import holds_half, to_json
 from ..core.sqlite import open_sqlite, sqlite_error
 from ..errors import LogError
 from .record import FIELDS
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['TIME', 'moment_us', 'read_log', 'logged_watermarks', 'find_predictions', 'read_call', 'logged_scores', 'read_labels',

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
 from ..data.table import Table
 from ..errors import IngestError
 

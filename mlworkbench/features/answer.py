@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.times import NO_TIME
 from .declare import MICROSECOND, AsOfView, View, WindowView
 from .recent import Events, window_columns
 from .spans import AskedBetween, Between
 from .store import Asked, Found
 from .view import expired
-from ..times import NO_TIME
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]

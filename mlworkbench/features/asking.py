@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.times import NO_TIME
 from ..errors import FeatureError, nearest
 from .answer import Answering, asked_rows
 from .declare import View
 from .spans import AskedBetween
 from .store import Asked, Known, key_parts, key_texts, newest_at
 from .view import lag
-from ..times import NO_TIME
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]

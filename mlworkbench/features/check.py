@@ -13,14 +13,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..contract.faults import WITHHELD, shorten
+from ..contract.times import format_time
 from ..data.lake import Lake
 from ..errors import FeatureError
-from ..faults import WITHHELD, shorten
 from .declare import AsOfView, View
 from .known import version_held
 from .offline import join_views, request_times
 from .online import OnlineStore
-from ..times import format_time
 
 Array = NDArray[Any]
 FIRST = 5

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..contract.times import format_time
 from ..data.columns import as_first_known
 from ..data.lake import Lake
 from .aggregate import LATEST, Recent
@@ -20,7 +21,6 @@ from .known import NEWEST, held, logged_versions, version_held
 from .offline import KEY_TYPES, key_kind
 from .view import expired
 from .window import running_totals
-from ..times import format_time
 
 Facts = dict[str, Any]
 ORIGIN = ("available_at", "ingested_at", "source", "source_row")

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..contract.times import NO_TIME
 from ..data.columns import as_first_known
 from ..data.lake import Lake
 from ..errors import FeatureError, nearest
@@ -21,7 +22,6 @@ from .places import newest_places
 from .recent import window_columns
 from .view import expired
 from .window import in_order, same_as_next
-from ..times import NO_TIME
 
 Array = NDArray[Any]
 TIME = pl.Datetime("us", "UTC")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.times import NO_TIME
 from .aggregate import RANGED, Recent
 from .declare import WindowView
 from .ranges import distinct, extremes
 from .view import expired, window_values
-from ..times import NO_TIME
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]

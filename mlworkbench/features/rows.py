@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.faults import WITHHELD, error_text
 from ..errors import FeatureError, UserCodeError, nearest, user_frame
-from ..faults import WITHHELD, error_text
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..faults import NOTHING, Fault, Words
+from ..contract.faults import NOTHING, Fault, Words
 from .aggregate import Aggregate
 from .declare import MICROSECOND, AsOfView, View
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.times import format_time
 from ..errors import FeatureError
 from .aggregate import Aggregate, Recent, Total
 from .declare import MICROSECOND, AsOfView, View, WindowView
-from ..times import format_time
 
 Array = NDArray[Any]
 Times = NDArray[np.int64]

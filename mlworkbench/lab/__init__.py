@@ -9,29 +9,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlworkbench.data.revision import contract_changes, read_revision, write_revision
+    from mlworkbench.contract.file import contract_changes, read_revision, write_revision
     from mlworkbench.lab.field import Record
     from mlworkbench.lab.menu import ModelPage, open_page
     from mlworkbench.lab.probe import ask, sweep
     from mlworkbench.lab.rules import learn_rules, rules_table, sample_rows
     from mlworkbench.lab.widgets import WhatIf, deployments_panel
-    from mlworkbench.relate import stated
+    from mlworkbench.contract.learn_relations import stated
 
 _WHERE = {
     "ModelPage": "lab.menu",
     "Record": "lab.field",
     "WhatIf": "lab.widgets",
     "ask": "lab.probe",
-    "contract_changes": "data.revision",
+    "contract_changes": "contract.file",
     "deployments_panel": "lab.widgets",
     "learn_rules": "lab.rules",
     "open_page": "lab.menu",
-    "read_revision": "data.revision",
+    "read_revision": "contract.file",
     "rules_table": "lab.rules",
     "sample_rows": "lab.rules",
-    "stated": "relate",
+    "stated": "contract.learn_relations",
     "sweep": "lab.probe",
-    "write_revision": "data.revision",
+    "write_revision": "contract.file",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..contract import Column
+from ..contract.contract import Column
 from ..errors import ContractError, nearest
 from ..scoring.files import read_document
 from ..scoring.golden import view_contract

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..contract import Column
+from ..contract.contract import Column
 from ..errors import WorkbenchError
 from .field import Field, write_choice
 

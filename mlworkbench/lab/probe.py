@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import check_records
-from ..contract import Contract
+from ..contract.check import check_records
+from ..contract.contract import Contract
+from ..contract.faults import Fault, faults_error
 from ..core.jsontext import to_plain_list
 from ..deploy.path import prediction_times, request_columns
 from ..errors import ContractError, WorkbenchError
-from ..faults import Fault, faults_error
 from ..features.online import OnlineStore
 from .field import Field, Record, list_view_columns
 from ..scoring.decision import class_names
@@ -130,7 +130,7 @@ def list_positions(field: Field, *, points: int = POINTS) -> list[Any]:
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> list_positions(Field(Column("seats", "integer"), span=(2.0, 4.0)))
     [2, 3, 4]
     """

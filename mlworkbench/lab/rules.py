@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from ..contract import Contract
+from ..contract.contract import Contract
+from ..contract.learn import learn_contract
+from ..contract.learn_relations import learn_relations
 from ..data.source import open_source
-from ..learn import learn_contract
 from ..operate.requests import learnable
-from ..relate import learn_relations
 
 # %% auto #0
 __all__ = ['sample_rows', 'learn_rules', 'rules_table']

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import check_records
+from ..contract.check import check_records
 from ..errors import ScoringError, WorkbenchError
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from ..contract.times import parse_time
 from ..core.home import Home
 from ..data.lake import Lake
 from ..errors import DeploymentError
@@ -16,7 +17,6 @@ from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame
 from ..scoring.rules import DEPLOYMENTS
 from ..scoring.version import Version
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['draw_requests', 'declared_deployments', 'view_requests']

@@ -14,24 +14,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
+from ..contract.learn import learn_contract
+from ..contract.pseudonym import Pseudonyms
+from ..contract.times import parse_time
 from ..data.lake import Lake
 from ..data.source import open_source
 from ..deploy.table import columns_of_table
 from ..errors import DefinitionError
 from ..features.offline import join_views
 from ..features.rows import apply_row_functions
-from ..learn import learn_contract
 from .persons import rows_without_names
 from .requests import Columns, frame_names, learnable, naming_columns, request_contract, with_missing
 from .requests import with_relations
 from .usual import usual_lag, usual_rows
-from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame, frame_from_columns
 from ..scoring.given import dtypes_of, missing_of
 from ..scoring.rows import request_frame, resolve_data
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['view_columns', 'Assembled', 'sample_rows', 'drawn_rows', 'assemble']

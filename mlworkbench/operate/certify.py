@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..contract.faults import faults_error
 from ..core.home import Home
 from ..core.jsontext import row_values
 from ..core.settings import load_settings
@@ -21,7 +22,6 @@ from ..deploy.rows import answered, standing
 from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
 from ..evaluation.equivalence import TwoMinds
-from ..faults import faults_error
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version, with_reference
 

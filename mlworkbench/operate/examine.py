@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ..contract.pseudonym import FILE
 from ..core.home import Home
 from ..errors import DeploymentError, WorkbenchError
 from ..evaluation.read import read_log
@@ -27,7 +28,6 @@ from .trail import trail_of
 from .verdict import DeploymentVerdict, compare_answers
 from .way_streaming import bring_up
 from .ways import WAYS
-from ..pseudonym import FILE
 from ..scoring.registry import Registry
 from ..scoring.rules import DEPLOYMENTS
 from ..scoring.version import Version

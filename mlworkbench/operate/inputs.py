@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..core.jsontext import to_json
 from ..data.lake import Lake
 from ..deploy.stream_ask import CARRIED

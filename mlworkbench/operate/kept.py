@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..contract.times import parse_time
 from ..core.home import Home
 from ..core.jsontext import holds_half, row_values
 from ..data.lake import Lake
@@ -24,7 +25,6 @@ from .certify import Reference, minds_of
 from .inputs import asked_row, erased, known_values, needed_columns, request_arrays
 from .recompute import BROKEN
 from ..scoring.version import Version
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['served', 'recomputed', 'split_recomputable']

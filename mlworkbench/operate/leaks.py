@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..contract.pseudonym import Pseudonyms
 from ..data.lake import Lake
 from ..errors import DefinitionError
 from ..features.clock import Leak, RightedLake, early_columns
 from ..features.periods import too_early, unfinished
 from ..features.telling import future_changes, known_later, label_told
 from .assembly import Assembled, assemble
-from ..pseudonym import Pseudonyms
 from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame
 

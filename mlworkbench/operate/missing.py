@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..across import find_absent
-from ..contract import Contract
+from ..contract.contract import Contract
+from ..contract.relation_check import find_absent
 from ..errors import DefinitionError, WorkbenchError
 from .publish import Fitted
 from ..scoring.frame import FeatureFrame

@@ -14,9 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from ..contract.times import parse_time
 from ..errors import ContractError, RunError, nearest
 from .notebooks import Parameter, declared_parameters
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['MOMENTS', 'RUN_NAMES', 'convert', 'midnight', 'bare_dates', 'check_ranges', 'check_parameters']

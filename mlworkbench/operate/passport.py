@@ -13,7 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from ..contract import Contract
+from ..contract.contract import Contract
+from ..contract.faults import Fault
+from ..contract.times import format_time
 from ..core.home import Home
 from ..core.jsontext import to_json, to_plain
 from ..data.lake import Lake
@@ -21,7 +23,6 @@ from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError, WorkbenchError, nearest
 from ..evaluation.read import find_predictions
-from ..faults import Fault
 from ..features.lineage import lineage_lines, shown, view_lineage
 from ..features.rows import RowFunction
 from .inputs import asked_row, known_values, request_arrays
@@ -29,7 +30,6 @@ from .parting import steps_of
 from .replay import environment_differences, opened, replay_log
 from ..scoring.code import source_digest, source_of
 from ..scoring.version import Version
-from ..times import format_time
 
 Facts = dict[str, Any]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from ..contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonymised_record
 from ..core.home import Home
 from ..data.lake import Lake
 from ..data.privacy import check_stored, pseudonymised_frame
-from ..pseudonym import Pseudonyms, open_pseudonyms, pseudonymised_record
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0

@@ -15,7 +15,7 @@ import polars as pl
 import polars.selectors
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
 from ..core.home import Home
 from ..core.jsontext import HALF, all_readable
 from ..core.settings import load_settings

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ..contract.times import parse_time
 from ..core.home import Home
 from ..data.lake import Lake
 from ..errors import LogError, VersionError
@@ -21,7 +22,6 @@ from .recompute import Replayed, replay_rows
 from ..scoring.files import environment
 from ..scoring.registry import Registry
 from ..scoring.version import Version, with_reference
-from ..times import parse_time
 
 # %% auto #0
 __all__ = ['opened', 'ReplayReport', 'environment_differences', 'replay_many', 'replay_log']

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
+from ..contract.learn import learn_contract
+from ..contract.learn_relations import learn_relations
 from ..errors import DefinitionError, nearest
-from ..learn import learn_contract
-from ..relate import learn_relations
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0

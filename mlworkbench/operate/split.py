@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.times import parse_time
 from ..errors import DefinitionError
 from ..scoring.definition import ModelDefinition
-from ..times import parse_time
 
 Estimator = Any  # scikit-learn ships no types
 

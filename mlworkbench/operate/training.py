@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..core.home import Home
 from ..core.settings import Settings, load_settings
 from ..data.ingest import ingest

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..check import check_columns
-from ..contract import Contract
+from ..contract.check import check_columns
+from ..contract.contract import Contract
 from ..data.lake import Lake
 from ..features.declare import View
 from ..features.usual import RARE, nothing_found
@@ -55,7 +55,7 @@ def usual_rows(
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> contract = Contract((Column("temp", "number", upper=38, learned=True),))
     >>> usual_rows(contract, {"temp": np.array([20.0, 41.0])}, {})
     {'rows': 2, 'flagged': 1, 'views': {}}

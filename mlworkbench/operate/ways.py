@@ -15,18 +15,18 @@ from typing import Any
 import polars as pl
 
 from ..client import Client
+from ..contract.faults import Fault
+from ..contract.times import format_time
 from ..core.home import Home
 from ..deploy.batch import score_batch
 from ..deploy.interval import Job, in_interval
 from ..deploy.one_off import score_file
 from ..deploy.serving import start_service
 from ..evaluation.record import input_identities, prediction_ids
-from ..faults import Fault
 from .answered import Answered, Way, answered_records, answered_table
 from .way_edge import ask_edge
 from .way_streaming import TELL_FLAGS, ask_streaming, bring_up
 from ..scoring.version import Version
-from ..times import format_time
 
 # %% auto #0
 __all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'ask_one_off', 'ask_batch', 'request_parts', 'ask_realtime', 'ask_service']

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..core.files import write_synced
 from ..errors import ScoringError
 from ..features.declare import View

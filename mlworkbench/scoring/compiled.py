@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..errors import ScoringError, VersionError
 from .files import LARGEST, forged, read_document, read_manifest
 from .finite import finite_scores

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..errors import VersionError
 from .code import source_digest
 from .files import MEASURED, forged, json_digest, read_document

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
 from ..errors import ScoringError
 from .frame import FeatureFrame, column_array
 from .restore import frame_to_pandas, frame_to_polars

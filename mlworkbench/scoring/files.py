@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..contract.faults import shorten
 from ..core.files import write_synced
 from ..core.jsontext import JsonTextError, read_text
 from ..errors import ContractError, DefinitionError, FeatureError, ScoringError, VersionError
-from ..faults import shorten
 
 # %% auto #0
 __all__ = ['MANIFEST', 'VERSION_FILES', 'ID_PARTS', 'MEASURED', 'FORMAT', 'LARGEST', 'json_text', 'json_digest', 'content_id',

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
 from ..core.jsontext import to_plain_list
 from ..errors import ScoringError, nearest
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract
+from ..contract.times import NO_TIME, format_time, parse_time
 from ..features.declare import View
 from .frame import FeatureFrame
-from ..times import NO_TIME, format_time, parse_time
 
 Columns = Mapping[str, NDArray[Any]]
 

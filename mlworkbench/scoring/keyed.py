@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..contract.pseudonym import open_pseudonyms, pseudonym_names
 from ..core.home import Home
 from ..errors import VersionError
-from ..pseudonym import open_pseudonyms, pseudonym_names
 from .version import Version
 
 # %% auto #0

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract, limits_of
 from ..errors import ScoringError, UserCodeError, WorkbenchError
-from ..narrow import limits_of
 from .compile import compile_scorer
 from .compiled import CompiledScorer
 from .decision import decide, scale_of, tolerance_of

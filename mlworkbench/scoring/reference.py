@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Contract
+from ..contract.contract import Contract
 from ..errors import ScoringError, UserCodeError, user_frame
 from .estimator import class_margins, plain_classes, plain_label, response_method
 from .finite import finite_scores
@@ -137,7 +137,7 @@ class ReferenceScorer:
 
     Examples
     --------
-    >>> from mlworkbench.contract import Column
+    >>> from mlworkbench.contract.contract import Column
     >>> from sklearn.linear_model import LinearRegression
     >>> contract = Contract((Column("distance", "number"),))
     >>> frame = FeatureFrame({"distance": np.array([1.0, 2.0, 3.0])})

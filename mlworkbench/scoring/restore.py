@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Column, Contract
+from ..contract.contract import Column, Contract, beyond_type
 from ..errors import ScoringError
-from ..narrow import beyond_type
 from .frame import FeatureFrame
 
 if TYPE_CHECKING:

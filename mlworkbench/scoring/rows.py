@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
+from ..contract.faults import error_text
+from ..contract.times import parse_time
 from ..data.source import open_source
 from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
-from ..faults import error_text
 from .definition import ModelDefinition
-from ..times import parse_time
 
 Data = Any  # a data frame, a path, a source
 Parameter = Any  # of an estimator

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..contract.times import parse_time
 from ..core.home import RESERVED
 from ..core.jsontext import HALF, is_readable
 from ..errors import DefinitionError, WorkbenchError, nearest
@@ -16,7 +17,6 @@ from ..features.declare import AsOfView, WindowView
 from ..features.rows import RowFunction
 from ..metrics.bootstrap import OPERATORS
 from ..metrics.catalogue import METRICS, metric_names
-from ..times import parse_time
 
 _Definition = Any  # a ModelDefinition, which the next notebook defines
 

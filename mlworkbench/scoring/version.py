@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import check_columns
-from ..contract import Contract
+from ..contract.check import check_columns
+from ..contract.contract import Contract
+from ..contract.faults import Fault, faults_error
+from ..contract.pseudonym import Pseudonyms
+from ..contract.record_check import RowCheck
 from ..core.jsontext import read_text
 from ..errors import VersionError
-from ..faults import Fault, faults_error
 from ..features.declare import View
 from ..features.rows import RowFunction, apply_row_functions
 from ..features.view import view_of
-from ..pseudonym import Pseudonyms
-from ..row import RowCheck
 from .code import load_code
 from .compiled import Scorer, open_scorer
 from .decision import decide

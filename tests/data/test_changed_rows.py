@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake

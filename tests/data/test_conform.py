@@ -3,8 +3,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.check import check_columns
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.check import check_columns
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.learn import learn_contract
+from mlworkbench.contract.learn_relations import learn_relations, stated
+from mlworkbench.contract.relation import Relation
 from mlworkbench.core.home import Home
 from mlworkbench.data.conform import check_table_shares, conform
 from mlworkbench.data.convert import ACCEPTED, STORED, convert
@@ -13,9 +16,6 @@ from mlworkbench.data.lake import Lake
 from mlworkbench.data.screen import to_checkable
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError
-from mlworkbench.learn import learn_contract
-from mlworkbench.relate import learn_relations, stated
-from mlworkbench.relation import Relation
 
 
 def contract(*columns, key=()):

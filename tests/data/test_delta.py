@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow.fs import LocalFileSystem, S3FileSystem, SubTreeFileSystem
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.delta import DeltaSource
 from mlworkbench.data.ingest import ingest

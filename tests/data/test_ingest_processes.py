@@ -26,7 +26,7 @@ PARENT = """
 import json, os, resource, signal, sys
 import deltalake
 import polars, pandas, pyarrow.parquet
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data import ingest as module
 from mlworkbench.data.ingest import ingest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake

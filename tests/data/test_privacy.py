@@ -13,7 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.pseudonym import VARIABLE, Pseudonyms, is_pseudonym, open_pseudonyms
+from mlworkbench.contract.times import parse_time
 from mlworkbench.core.home import Home
 from mlworkbench.data import spool
 from mlworkbench.data.ingest import ingest
@@ -24,8 +26,6 @@ from mlworkbench.data.source_protocol import WholeSource
 from mlworkbench.data.table import Table
 from mlworkbench.errors import IngestError, SettingsError, UserCodeError
 from mlworkbench.features.clock import happened
-from mlworkbench.pseudonym import VARIABLE, Pseudonyms, is_pseudonym, open_pseudonyms
-from mlworkbench.times import parse_time
 
 MARK = "Zaphodia-Quxx-7731"
 CONTRACT = Contract(

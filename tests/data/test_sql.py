@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.address import Address, hidden, public
 from mlworkbench.data.ingest import ingest
@@ -169,7 +169,7 @@ WORKER = """
 import os, signal, sys
 import polars as pl
 from datetime import UTC, datetime
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data import ingest as module, lake
 from mlworkbench.data.ingest import ingest

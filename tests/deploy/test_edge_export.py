@@ -20,7 +20,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from mlworkbench.cli.serve.edge import score as edge_score
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge, export_status

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlworkbench.check import check_columns, check_records
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.check import check_columns, check_records
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.record_check import REFUSED, RowCheck
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
@@ -26,7 +27,6 @@ from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_labels, read_log, readable
 from mlworkbench.operate.live import certify_served
 from mlworkbench.operate.replay import replay_many
-from mlworkbench.row import REFUSED, RowCheck
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.version import predict
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.device import open_export, score_source

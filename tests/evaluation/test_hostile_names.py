@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.evaluation.card import card, table
 from mlworkbench.evaluation.profile import profile_frame
 from mlworkbench.evaluation.report import drift_table, escape_tags, evidently_reports

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.errors import IngestError, LogError
 from mlworkbench.evaluation.label_value import label_value, usable_labels

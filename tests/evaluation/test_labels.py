@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.pseudonym import Pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.errors import ContractError, LogError
 from mlworkbench.evaluation.labelling import write_labels
@@ -16,7 +17,6 @@ from mlworkbench.evaluation.labels import evaluate_log, join_labels, logged, log
 from mlworkbench.evaluation.log import PredictionLog, append_labels
 from mlworkbench.evaluation.read import read_labels, read_log
 from mlworkbench.evaluation.record import input_identities, log_rows
-from mlworkbench.pseudonym import Pseudonyms
 from mlworkbench.scoring.frame import FeatureFrame
 
 DAY = 86_400_000_000

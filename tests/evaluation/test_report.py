@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ProfileError
 from mlworkbench.evaluation.card import card, rule_text, show, table
 from mlworkbench.evaluation.distance import jensen_shannon, plan_drift, wasserstein

@@ -14,8 +14,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlworkbench.check import check_columns, check_key, check_records
-from mlworkbench.contract import Contract
+from mlworkbench.contract.check import check_columns, check_key, check_records
+from mlworkbench.contract.contract import Contract
+from mlworkbench.contract.learn_relations import learn_relations, stated
+from mlworkbench.contract.record_check import FLAGGED, REFUSED, RowCheck
+from mlworkbench.contract.table_check import check_shares
+from mlworkbench.contract.times import NO_TIME, format_time, parse_time
 from mlworkbench.examples.flights_tables import (
     FLIGHTS_CONTRACT,
     WEATHER_CONTRACT,
@@ -24,10 +28,6 @@ from mlworkbench.examples.flights_tables import (
     raw_table,
 )
 from mlworkbench.operate.requests import learnable
-from mlworkbench.relate import learn_relations, stated
-from mlworkbench.row import FLAGGED, REFUSED, RowCheck
-from mlworkbench.shares import check_shares
-from mlworkbench.times import NO_TIME, format_time, parse_time
 
 SEPTEMBER = datetime(2013, 9, 1, tzinfo=UTC)
 SAMPLE = 300

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from mlworkbench.data.revision import read_revision
+from mlworkbench.contract.file import read_revision
 
 NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "data.ipynb"
 

@@ -19,8 +19,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from mlworkbench.check import check_records
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.check import check_records
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError

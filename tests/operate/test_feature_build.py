@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from mlworkbench.contract.pseudonym import Pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.sinks import open_sink
@@ -15,7 +16,6 @@ from mlworkbench.errors import DeploymentError, FeatureError
 from mlworkbench.features.declare import AsOfView
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.feature_build import ROW_ID, build_features, feature_table
-from mlworkbench.pseudonym import Pseudonyms
 from mlworkbench.scoring.definition import ModelDefinition
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)

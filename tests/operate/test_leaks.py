@@ -150,7 +150,7 @@ def test_the_command_exits_with_one_where_a_column_is_named(tmp_path, monkeypatc
 
 
 def test_rows_moved_to_one_time_leave_the_later_one(tmp_path) -> None:
-    from mlworkbench.contract import Column, Contract
+    from mlworkbench.contract.contract import Column, Contract
     from mlworkbench.data.table import Table
     from mlworkbench.features.clock import early_columns
     from mlworkbench.features.declare import AsOfView

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from mlworkbench.cli.app import run
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
@@ -139,7 +139,7 @@ def test_the_command_names_it_and_exits_with_one(tmp_path, monkeypatch, capsys):
         (folder / f"shops_{name}.py").write_text(
             "from pathlib import Path\n"
             "from sklearn.linear_model import LinearRegression\n"
-            "from mlworkbench.contract import Column, Contract\n"
+            "from mlworkbench.contract.contract import Column, Contract\n"
             "from mlworkbench.data.table import Table\n"
             "from mlworkbench.features.declare import AsOfView\n"
             "from mlworkbench.scoring.definition import ModelDefinition\n"

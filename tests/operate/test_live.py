@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.batch import score_batch
@@ -28,7 +29,6 @@ from mlworkbench.operate.live import certify_served, live_metrics
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.operate.way_streaming import bring_up
-from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake

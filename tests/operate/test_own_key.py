@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from mlworkbench.contract.pseudonym import is_pseudonym
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.errors import DefinitionError
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
-from mlworkbench.pseudonym import is_pseudonym
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry import Registry
 

@@ -18,12 +18,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import mlworkbench
+from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError
 from mlworkbench.operate.register import named_rows, register
 from mlworkbench.operate.training import find_definition
-from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring import proof
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import predict

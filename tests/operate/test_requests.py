@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.relation import Relation
 from mlworkbench.data.table import Table
 from mlworkbench.errors import DefinitionError
 from mlworkbench.features.declare import AsOfView
 from mlworkbench.operate.requests import learnable, request_contract, source_contract, with_relations
-from mlworkbench.relation import Relation
 from mlworkbench.scoring.definition import ModelDefinition
 
 STATED = Contract(

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.data.ingest import ingest
 from mlworkbench.data.lake import Lake
 from mlworkbench.data.lake_care import compact, vacuum

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.errors import Refused, VersionError
 from mlworkbench.scoring.build import build_version

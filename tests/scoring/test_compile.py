@@ -36,7 +36,7 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ScoringError, VersionError
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.compile import compile_scorer
@@ -513,7 +513,7 @@ def test_without_onnx_trees_stay_with_the_reference_and_linear_models_compile() 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.proof import compile_proved
 from mlworkbench.scoring.reference import ReferenceScorer

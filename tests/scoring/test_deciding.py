@@ -31,7 +31,7 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ScoringError
 from mlworkbench.scoring.compile import compile_scorer
 from mlworkbench.scoring.deciding import settle

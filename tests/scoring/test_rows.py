@@ -18,14 +18,14 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.contract.times import parse_time
 from mlworkbench.data.sql import SqlSource
 from mlworkbench.data.table import Table
 from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.given import dtypes_of
 from mlworkbench.scoring.rows import fresh_estimator, request_frame, resolve_data, unwrap_search
-from mlworkbench.times import parse_time
 
 TABLE = pd.DataFrame({"distance": [500.0, None, 700.0], "carrier": ["UA", None, "AA"], "late": [1, 0, 1]})
 

@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ContractError, DefinitionError, ScoringError, UserCodeError, VersionError
 from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.rows import RowFunction

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from mlworkbench import AsOfView, ModelDefinition, RowFunction, Total, WindowView
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.data.table import Table
 
 HERE = Path(__file__).parent

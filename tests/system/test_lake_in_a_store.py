@@ -40,7 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlworkbench import AsOfView, ModelDefinition, RowFunction, Total, WindowView
-from mlworkbench.contract import Column, Contract
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.data.table import Table
 
 HERE = Path(__file__).parent

@@ -14,13 +14,13 @@ import polars as pl
 import pytest
 from persons import BORN, PERSON, STRANGER, asked, decoded, found, places, rides, write_sources
 
+from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import DeploymentError, SettingsError, VersionError
 from mlworkbench.evaluation.labels import join_labels
 from mlworkbench.evaluation.read import read_labels, read_log
-from mlworkbench.pseudonym import open_pseudonyms
 from mlworkbench.scoring.registry import Registry
 
 pytestmark = pytest.mark.system

@@ -121,7 +121,7 @@ def look_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dic
 
     import numpy as np
 
-    from mlworkbench.times import parse_time
+    from mlworkbench.contract.times import parse_time
 
     for name in view.key_columns:
         if name not in keys:
@@ -134,7 +134,7 @@ def look_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dic
 # %% ../../../nbs/cli/data/02_features.ipynb #a281d8a7
 def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
     """Say how far the store has come with a view; empty where it has not begun."""
-    from mlworkbench.times import format_time
+    from mlworkbench.contract.times import format_time
 
     mark = marks.get(view)
     if not mark or mark.get("newest") is None:
@@ -146,7 +146,7 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
     """Say how far the store is with a view by the clock; a row that becomes available later stands beside it."""
     import time
 
-    from mlworkbench.times import format_time
+    from mlworkbench.contract.times import format_time
     from mlworkbench.data.held import AHEAD
     from mlworkbench.features.store import newest_at
 

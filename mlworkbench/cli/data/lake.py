@@ -68,7 +68,7 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
     from mlworkbench.data.lake import Lake
     from mlworkbench.data.lake_time import commit_times
     from mlworkbench.operate.referred import referred_versions
-    from mlworkbench.times import EPOCH, MICROSECOND, format_time, parse_time
+    from mlworkbench.contract.times import EPOCH, MICROSECOND, format_time, parse_time
 
     here = open_context()
     lake = Lake(here.home.lake)

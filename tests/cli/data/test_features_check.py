@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake import Lake
 from mlworkbench.features.online import OnlineStore
-from mlworkbench.pseudonym import open_pseudonyms
 
 DEFINITION = """
 from datetime import timedelta

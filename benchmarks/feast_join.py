@@ -56,7 +56,7 @@ def cpu():
 folder, names = sys.argv[1], json.loads(sys.argv[2])
 from datetime import timedelta
 import polars as pl
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.offline import join_views
 from mlworkbench.features.declare import AsOfView
 class Files(Lake):

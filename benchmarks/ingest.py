@@ -74,8 +74,8 @@ def write_flights(path: Path, rows: int, first: int = 0) -> None:
 def by_ingest(path: Path, home: Path) -> None:
     """Take the file in."""
     from mlworkbench.core.home import Home
-    from mlworkbench.data.ingest import ingest
-    from mlworkbench.data.table import Table
+    from mlworkbench.data.ingest.ingest import ingest
+    from mlworkbench.data.ingest.table import Table
 
     ingest(Table("flights", path, CONTRACT, available_at="scheduled"), home=Home.open(home))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.aggregate import Total
 from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.offline import join_views

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.materialize import materialize
 from mlworkbench.features.online import OnlineStore

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mlworkbench.client import Client
     from mlworkbench.core.home import Home
     from mlworkbench.contract.contract import Column, Contract
-    from mlworkbench.data.ingest import ingest
-    from mlworkbench.data.table import Table
-    from mlworkbench.data.lake import Lake
-    from mlworkbench.data.sql import SqlSource
+    from mlworkbench.data.ingest.ingest import ingest
+    from mlworkbench.data.ingest.table import Table
+    from mlworkbench.data.lake.lake import Lake
+    from mlworkbench.data.sources.sql import SqlSource
     from mlworkbench.deploy.app import realtime_service
     from mlworkbench.deploy.batch import batch_requests, score_batch
     from mlworkbench.deploy.choice import open_model
@@ -52,14 +52,14 @@ _WHERE = {
     "Column": "contract.contract",
     "Contract": "contract.contract",
     "Home": "core.home",
-    "Lake": "data.lake",
+    "Lake": "data.lake.lake",
     "ModelDefinition": "scoring.definition",
     "OnlineStore": "features.online",
     "Recent": "features.aggregate",
     "Registry": "scoring.registry",
     "RowFunction": "features.rows",
-    "SqlSource": "data.sql",
-    "Table": "data.table",
+    "SqlSource": "data.sources.sql",
+    "Table": "data.ingest.table",
     "Total": "features.aggregate",
     "Version": "scoring.version",
     "WindowView": "features.declare",
@@ -70,7 +70,7 @@ _WHERE = {
     "evaluate": "evaluation.evaluate",
     "find_definition": "operate.training",
     "finish_run": "operate.run_cells",
-    "ingest": "data.ingest",
+    "ingest": "data.ingest.ingest",
     "join_views": "features.offline",
     "materialize": "features.materialize",
     "open_model": "deploy.choice",

@@ -22,7 +22,7 @@ from ..errors import DefinitionError, Refused, VersionError, WorkbenchError, nea
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
     from mlworkbench.core.settings import Settings
-    from mlworkbench.data.sql import SqlSource
+    from mlworkbench.data.sources.sql import SqlSource
     from mlworkbench.scoring.definition import ModelDefinition
     from mlworkbench.scoring.registry import Registry
 
@@ -190,7 +190,7 @@ def rows_from(given: str, query: str) -> str | SqlSource:
     """Give the rows of a query where there is one, else the path that was given."""
     if not query:
         return given
-    from mlworkbench.data.sql import SqlSource
+    from mlworkbench.data.sources.sql import SqlSource
 
     return SqlSource(given, query)
 

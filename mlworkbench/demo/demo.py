@@ -43,8 +43,8 @@ def prepare(demo: Demo, report: Report | None = None, *, home: Home) -> None:
     report : callable, optional
         Called as ``report(what, done, total)``.
     """
-    from mlworkbench.data.ingest import ingest
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.ingest.ingest import ingest
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.materialize import materialize
     from mlworkbench.features.online import OnlineStore
 
@@ -122,7 +122,7 @@ def october_rows(rows: int | None = None, *, home: Home) -> pl.DataFrame:
     DataFrame
         Rows of the definition's data.
     """
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.scoring.rows import request_frame
 
     start, end = (pl.lit(at).str.to_datetime(time_unit="us", time_zone="UTC") for at in OCTOBER)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..examples.flights import flights
 
 if TYPE_CHECKING:
-    from mlworkbench.data.report import IngestReport
+    from mlworkbench.data.ingest.report import IngestReport
     from mlworkbench.operate.verdict import DeploymentVerdict
 
 # %% auto #0

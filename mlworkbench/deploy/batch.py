@@ -15,10 +15,10 @@ import polars as pl
 
 from ..contract.faults import Fault
 from ..core.home import Home
-from ..data.lake import Lake
-from ..data.sink import write_partition
-from ..data.sink_partition import Sink
-from ..data.sinks import open_sink
+from ..data.lake.lake import Lake
+from ..data.sinks.files import write_partition
+from ..data.sinks.open_sink import open_sink
+from ..data.sinks.sink import Sink
 from .flags import Flagged
 from .interval import Job, gathered, in_interval, outside, with_identities
 from .output import write_faults

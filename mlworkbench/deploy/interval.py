@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ..contract.times import format_time, parse_time
-from ..data.source import open_source
+from ..data.sources.open_source import open_source
 from ..errors import DeploymentError
 
 # %% auto #0

@@ -16,10 +16,10 @@ import pyarrow as pa
 from ..contract.contract import Column
 from ..contract.faults import Fault, faults_error
 from ..core.home import Home
-from ..data.lake import Lake
-from ..data.sink import write_file
-from ..data.source import open_source
-from ..data.source_protocol import Source
+from ..data.lake.lake import Lake
+from ..data.sinks.files import write_file
+from ..data.sources.open_source import open_source
+from ..data.sources.source import Source
 from .flags import Flagged
 from .output import output_path, write_faults
 from .path import require_deployment, time_views

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from ..contract.faults import Fault
 from ..core.files import replace_file
-from ..data.find import SIGNS, divide, expression
-from ..data.sink import ENDINGS, WRITERS
-from ..data.storage import is_address
+from ..data.sinks.files import ENDINGS, WRITERS
+from ..data.sources.storage import SIGNS, divide, expression, is_address
 from ..errors import DeploymentError
 
 # %% auto #0

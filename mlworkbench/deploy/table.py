@@ -20,7 +20,7 @@ from ..contract.faults import Fault, faults_error
 from ..contract.pseudonym import Pseudonyms, pseudonym_names, pseudonymised
 from ..contract.times import NO_TIME
 from ..contract.values import read_column
-from ..data.privacy import pseudonymised_frame
+from ..data.ingest.privacy import pseudonymised_frame
 from .path import Columns, Request
 from ..errors import ContractError, nearest
 from ..scoring.version import Version

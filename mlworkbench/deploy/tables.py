@@ -15,7 +15,7 @@ import polars as pl
 
 from ..contract.faults import Fault
 from ..core.jsontext import to_plain_list
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from .flags import Flagged, doubtful, flag_texts
 from .path import Columns, Entry, Request, now_us, prediction_rows, time_views
 from .rows import Lookup, Rows, answered, completed, standing, unread

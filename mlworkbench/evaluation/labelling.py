@@ -15,8 +15,8 @@ from ..contract.faults import shorten
 from ..contract.pseudonym import pseudonym_names, pseudonymised_record
 from ..contract.times import format_time, parse_time
 from ..core.home import Home
-from ..data.source import open_source
-from ..data.source_protocol import Source
+from ..data.sources.open_source import open_source
+from ..data.sources.source import Source
 from ..errors import IngestError, LogError, WorkbenchError, nearest
 from .label_value import label_value
 from .log import LabelRow, append_labels

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
     from sklearn.pipeline import Pipeline
 
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
 
 # %% auto #0
 __all__ = ['VIEWS', 'WORDS', 'NUMBERS', 'REQUEST', 'flights', 'flights_pipeline', 'flights_rows']

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ..contract.contract import Column, Contract
-from ..data.table import Table
+from ..data.ingest.table import Table
 from ..errors import IngestError
 
 if TYPE_CHECKING:
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
 
 # %% auto #0
 __all__ = ['TAXI', 'NEVER_LANDED', 'LATE_MINUTES', 'AIRPORTS', 'UNKNOWN_TAIL', 'FLIGHTS_CONTRACT', 'WEATHER_CONTRACT',

@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
-from ..data.columns import as_first_known
-from ..data.lake import Lake
+from ..data.lake.lake import Lake, as_first_known
 from .declare import MICROSECOND, AsOfView, View
 from .lineage import ORIGIN
 from .offline import request_keys, view_table

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..contract.faults import WITHHELD, shorten
 from ..contract.times import format_time
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import FeatureError
 from .declare import AsOfView, View
 from .known import version_held

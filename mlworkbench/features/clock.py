@@ -11,9 +11,9 @@ from datetime import timedelta
 
 import polars as pl
 
-from ..data.lake import Lake
-from ..data.table import Table
-from ..data.user_code import call
+from ..data.ingest.table import Table
+from ..data.ingest.user_code import call
+from ..data.lake.lake import Lake
 from ..errors import FeatureError, nearest
 from .declare import AsOfView, View
 from .offline import TIME, request_keys, request_times, view_answers, view_table

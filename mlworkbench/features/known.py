@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import FeatureError
 from .declare import View
 from .offline import request_keys, request_times, view_answers, view_table

@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 
 from ..contract.times import format_time
-from ..data.columns import as_first_known
-from ..data.lake import Lake
+from ..data.lake.lake import Lake, as_first_known
 from .aggregate import LATEST, Recent
 from .declare import MICROSECOND, AsOfView, View, WindowView
 from .known import NEWEST, held, logged_versions, version_held

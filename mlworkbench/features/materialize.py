@@ -12,7 +12,7 @@ from json.encoder import encode_basestring_ascii
 
 import polars as pl
 
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import FeatureError, nearest
 from .declare import View
 from .offline import view_table

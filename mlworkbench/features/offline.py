@@ -13,8 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..contract.times import NO_TIME
-from ..data.columns import as_first_known
-from ..data.lake import Lake
+from ..data.lake.lake import Lake, as_first_known
 from ..errors import FeatureError, nearest
 from .declare import MICROSECOND, AsOfView, View, WindowView
 from .events import events_between, typed_values, window_rows

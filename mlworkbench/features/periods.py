@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from .clock import Leak
 from .declare import AsOfView, View
 from .offline import request_keys, request_times, view_table

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..data.table import Table
+from ..data.ingest.table import Table
 from .clock import Leak
 from ..metrics.functions import roc_auc
 

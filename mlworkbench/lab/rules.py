@@ -15,7 +15,7 @@ import polars as pl
 from ..contract.contract import Contract
 from ..contract.learn import learn_contract
 from ..contract.learn_relations import learn_relations
-from ..data.source import open_source
+from ..data.sources.open_source import open_source
 from ..operate.requests import learnable
 
 # %% auto #0

@@ -9,7 +9,7 @@ import polars as pl
 
 from ..contract.times import parse_time
 from ..core.home import Home
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import DeploymentError
 from .assembly import sample_rows
 from .persons import definition_pseudonyms, rows_without_names

@@ -18,8 +18,8 @@ from ..contract.contract import Column, Contract
 from ..contract.learn import learn_contract
 from ..contract.pseudonym import Pseudonyms
 from ..contract.times import parse_time
-from ..data.lake import Lake
-from ..data.source import open_source
+from ..data.lake.lake import Lake
+from ..data.sources.open_source import open_source
 from ..deploy.table import columns_of_table
 from ..errors import DefinitionError
 from ..features.offline import join_views

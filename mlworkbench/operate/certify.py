@@ -16,7 +16,7 @@ from ..contract.faults import faults_error
 from ..core.home import Home
 from ..core.jsontext import row_values
 from ..core.settings import load_settings
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.path import prediction_times
 from ..deploy.rows import answered, standing
 from ..deploy.table import request_of_table

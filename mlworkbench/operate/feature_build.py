@@ -12,8 +12,8 @@ import polars as pl
 
 from ..core.home import Home
 from ..core.jsontext import to_plain_list
-from ..data.lake import Lake
-from ..data.sink_partition import Sink
+from ..data.lake.lake import Lake
+from ..data.sinks.sink import Sink
 from ..deploy.interval import Job, in_interval, with_identities
 from ..errors import FeatureError
 from .assembly import Assembled, assemble

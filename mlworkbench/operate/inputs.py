@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..contract.contract import Contract
 from ..core.jsontext import to_json
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..deploy.tables import array_of
 from ..errors import LogError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..contract.times import parse_time
 from ..core.home import Home
 from ..core.jsontext import holds_half, row_values
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.path import personal_columns
 from ..errors import DeploymentError, WorkbenchError
 from ..evaluation.read import read_log

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ..contract.pseudonym import Pseudonyms
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import DefinitionError
 from ..features.clock import Leak, RightedLake, early_columns
 from ..features.periods import too_early, unfinished

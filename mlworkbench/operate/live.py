@@ -17,7 +17,7 @@ import polars as pl
 from ..core.files import replace_file
 from ..core.home import Home
 from ..core.settings import load_settings
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import WorkbenchError
 from ..evaluation.read import decoded, logged_scores
 from .answered import Answered

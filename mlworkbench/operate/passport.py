@@ -18,7 +18,7 @@ from ..contract.faults import Fault
 from ..contract.times import format_time
 from ..core.home import Home
 from ..core.jsontext import to_json, to_plain
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError, WorkbenchError, nearest

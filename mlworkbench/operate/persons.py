@@ -11,8 +11,8 @@ import polars as pl
 
 from ..contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonymised_record
 from ..core.home import Home
-from ..data.lake import Lake
-from ..data.privacy import check_stored, pseudonymised_frame
+from ..data.ingest.privacy import check_stored, pseudonymised_frame
+from ..data.lake.lake import Lake
 from ..scoring.definition import ModelDefinition
 
 # %% auto #0

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..core.jsontext import holds_half, to_json, to_plain
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences

@@ -19,9 +19,9 @@ from ..contract.contract import Column, Contract
 from ..core.home import Home
 from ..core.jsontext import HALF, all_readable
 from ..core.settings import load_settings
-from ..data.lake import Lake
-from ..data.privacy import table_pseudonyms
-from ..data.table import Table
+from ..data.ingest.privacy import table_pseudonyms
+from ..data.ingest.table import Table
+from ..data.lake.lake import Lake
 from ..errors import DefinitionError, WorkbenchError
 from ..evaluation.profile import profile_frame
 from .anchor import Anchoring, Progress

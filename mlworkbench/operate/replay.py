@@ -15,7 +15,7 @@ import polars as pl
 
 from ..contract.times import parse_time
 from ..core.home import Home
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..errors import LogError, VersionError
 from ..evaluation.read import find_predictions, read_call, read_log
 from .recompute import Replayed, replay_rows

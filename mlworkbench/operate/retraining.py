@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..core.home import Home
 from ..core.settings import load_settings
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.tables import view_values
 from ..errors import DefinitionError, WorkbenchError
 from ..evaluation.card import Markdown, show, table

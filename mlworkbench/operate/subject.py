@@ -14,7 +14,7 @@ import polars as pl
 
 from ..core.home import Home
 from ..core.jsontext import row_values
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.batch import batch_requests
 from ..deploy.table import request_of_table, require_columns, without_names
 from .assembly import sample_rows

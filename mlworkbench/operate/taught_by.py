@@ -13,9 +13,9 @@ import polars as pl
 
 from ..core.home import Home
 from ..core.jsontext import to_plain
-from ..data.lake import Lake
-from ..data.source import open_source
-from ..data.still import LakeSnapshot
+from ..data.lake.lake import Lake
+from ..data.lake.snapshot import LakeSnapshot
+from ..data.sources.open_source import open_source
 from ..errors import VersionError, WorkbenchError
 from ..features.behind import rows_behind
 from ..features.lineage import ORIGIN

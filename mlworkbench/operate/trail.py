@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.home import Home
 from ..core.jsontext import row_values, to_json, to_plain_list
 from ..core.settings import load_settings
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.path import prediction_times
 from ..deploy.table import request_of_table
 from ..deploy.tables import view_values

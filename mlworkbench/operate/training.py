@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ..contract.contract import Contract
 from ..core.home import Home
 from ..core.settings import Settings, load_settings
-from ..data.ingest import ingest
-from ..data.lake import Lake
-from ..data.still import LakeSnapshot
+from ..data.ingest.ingest import ingest
+from ..data.lake.lake import Lake
+from ..data.lake.snapshot import LakeSnapshot
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
 from ..evaluation.profile import profile_frame
 from ..metrics.bootstrap import check_gates

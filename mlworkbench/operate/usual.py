@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..contract.check import check_columns
 from ..contract.contract import Contract
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..features.declare import View
 from ..features.usual import RARE, nothing_found
 

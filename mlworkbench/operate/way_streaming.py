@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ..core.home import Home
-from ..data.lake import Lake
+from ..data.lake.lake import Lake
 from ..deploy.stream_files import Places
 from ..deploy.stream_worker import run_worker
 from ..errors import DeploymentError

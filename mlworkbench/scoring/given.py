@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..data.source_protocol import is_source
+from ..data.sources.source import is_source
 from ..errors import DefinitionError
 
 Data = Any  # a data frame, a path, a source

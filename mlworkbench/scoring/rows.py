@@ -13,7 +13,7 @@ import polars as pl
 
 from ..contract.faults import error_text
 from ..contract.times import parse_time
-from ..data.source import open_source
+from ..data.sources.open_source import open_source
 from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
 from .definition import ModelDefinition
 

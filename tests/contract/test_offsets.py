@@ -17,8 +17,8 @@ from mlworkbench.contract.record_check import FLAGGED, GOOD, RowCheck
 from mlworkbench.contract.relation import Relation
 from mlworkbench.contract.times import format_time
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import ingest
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.ingest import ingest
+from mlworkbench.data.ingest.table import Table
 from mlworkbench.errors import ContractError, IngestError
 
 DAY = 86_400_000_000

@@ -21,8 +21,7 @@ from mlworkbench.contract.record_check import FLAGGED, GOOD, REFUSED, RowCheck
 from mlworkbench.contract.relation import Relation
 from mlworkbench.contract.relation_check import check_relations
 from mlworkbench.contract.times import NO_TIME, format_time
-from mlworkbench.data.conform import conform
-from mlworkbench.data.convert import stored_schema
+from mlworkbench.data.ingest.conform import conform, stored_schema
 from mlworkbench.errors import ContractError
 
 

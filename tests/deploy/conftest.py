@@ -19,7 +19,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.aggregate import Total
 from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize

@@ -131,7 +131,7 @@ def test_a_batch_that_is_killed_anywhere_delivers_each_row_once_at_last(workshop
 
 
 def test_the_run_notebook_delivers(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.operate.runs import run_notebook
 
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.sink import ENDINGS, write_file
+from mlworkbench.data.sinks.files import ENDINGS, write_file
 from mlworkbench.deploy import one_off
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
@@ -289,7 +289,7 @@ def test_a_batch_that_is_killed_leaves_whole_partitions_and_the_next_run_complet
 
 
 def test_the_run_notebook_scores_an_interval(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.operate.runs import run_notebook
 
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.door import Door
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.deploy.schema import schemas_of

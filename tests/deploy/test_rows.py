@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder
 from mlworkbench.cli.serve.score import score_lines
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import load_settings
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.device import score_source
 from mlworkbench.deploy.edge_collect import collect
@@ -304,7 +304,7 @@ def test_beyond_its_max_lag_a_view_refuses_the_row(shop: Shop, tmp_path: Path) -
 def test_a_table_that_was_made_without_flags_gets_the_column(shop: Shop, tmp_path: Path, kind: str) -> None:
     elsewhere, requests = Home.open(tmp_path / "home"), pl.DataFrame(UNUSUAL)
     places = {"sqlite": f"sqlite:///{tmp_path}/p.db?table=p", "delta": f"delta:{tmp_path}/p", "folder": f"{tmp_path}/p"}
-    from mlworkbench.data.sinks import open_sink
+    from mlworkbench.data.sinks.open_sink import open_sink
 
     first = score_batch(shop.sums, requests, home=elsewhere)
     old = pl.read_parquet(first.partitions[0]).drop("row", "flags").insert_column(1, pl.lit("v").alias("version"))

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import ingest
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.ingest.ingest import ingest
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import IngestError
 from mlworkbench.examples import flights_tables
 from mlworkbench.examples.flights_tables import (

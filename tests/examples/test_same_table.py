@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.examples.diabetes import diabetes
 from mlworkbench.examples.penguins import penguins
 from mlworkbench.operate.asking import draw_requests

@@ -8,7 +8,7 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import FeatureError
 from mlworkbench.features.aggregate import Recent, Total
 from mlworkbench.features.check import check_views

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import FeatureError
 from mlworkbench.features.aggregate import Recent, Total
 from mlworkbench.features.declare import AsOfView, WindowView

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import FeatureError
 from mlworkbench.features.aggregate import Recent, Total
 from mlworkbench.features.declare import AsOfView, WindowView
@@ -320,7 +320,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from datetime import UTC, datetime, timedelta
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.declare import AsOfView
@@ -353,7 +353,7 @@ KILLED_ANYWHERE = """
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.materialize import materialize, stored_rows
 from mlworkbench.features.online import OnlineStore
 from mlworkbench.features.aggregate import Recent, Total

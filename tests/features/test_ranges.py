@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features import answer, lineage, offline, online, recent
 from mlworkbench.features.aggregate import Recent
 from mlworkbench.features.declare import WindowView

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.aggregate import Recent, Total
 from mlworkbench.features.declare import AsOfView, WindowView
 from mlworkbench.features.materialize import materialize

@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.table import columns_of_table
 from mlworkbench.deploy.tables import view_values

@@ -20,7 +20,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DeploymentError, Refused, VersionError
 from mlworkbench.features.aggregate import Total
 from mlworkbench.features.declare import AsOfView, WindowView

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.errors import DeploymentError
 from mlworkbench.features.aggregate import Recent, Total

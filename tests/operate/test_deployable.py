@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.svm import SVC
 
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import require_deployment

@@ -9,8 +9,8 @@ from sklearn.linear_model import LinearRegression
 
 from mlworkbench.contract.pseudonym import Pseudonyms
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
-from mlworkbench.data.sinks import open_sink
+from mlworkbench.data.lake.lake import Lake
+from mlworkbench.data.sinks.open_sink import open_sink
 from mlworkbench.deploy.interval import Job
 from mlworkbench.errors import DeploymentError, FeatureError
 from mlworkbench.features.declare import AsOfView

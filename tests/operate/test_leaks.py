@@ -11,8 +11,8 @@ import pytest
 
 from mlworkbench.cli.app import run
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import ingest
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.ingest.ingest import ingest
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DefinitionError
 from mlworkbench.examples.flights import REQUEST, flights
 from mlworkbench.examples.flights_tables import FLIGHTS, PLANES, WEATHER, known_at, raw_table
@@ -151,7 +151,7 @@ def test_the_command_exits_with_one_where_a_column_is_named(tmp_path, monkeypatc
 
 def test_rows_moved_to_one_time_leave_the_later_one(tmp_path) -> None:
     from mlworkbench.contract.contract import Column, Contract
-    from mlworkbench.data.table import Table
+    from mlworkbench.data.ingest.table import Table
     from mlworkbench.features.clock import early_columns
     from mlworkbench.features.declare import AsOfView
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import DeploymentError, IngestError

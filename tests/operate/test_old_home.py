@@ -15,9 +15,9 @@ import pytest
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.data.ingest import ingest
-from mlworkbench.data.lake import Lake
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.ingest import ingest
+from mlworkbench.data.ingest.table import Table
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch import batch_requests, score_batch
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.deploy.one_off import score_file

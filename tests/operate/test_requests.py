@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.contract.relation import Relation
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.table import Table
 from mlworkbench.errors import DefinitionError
 from mlworkbench.features.declare import AsOfView
 from mlworkbench.operate.requests import learnable, request_contract, source_contract, with_relations

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from mlworkbench.cli.models.train import frame_of
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, ScoringError, VersionError, WorkbenchError

@@ -9,11 +9,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.data.ingest import ingest
-from mlworkbench.data.lake import Lake
-from mlworkbench.data.lake_care import compact, vacuum
-from mlworkbench.data.source import open_source
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.ingest import ingest
+from mlworkbench.data.ingest.table import Table
+from mlworkbench.data.lake.lake import Lake
+from mlworkbench.data.lake.maintenance import compact, vacuum
+from mlworkbench.data.sources.open_source import open_source
 from mlworkbench.errors import VersionError
 from mlworkbench.features.aggregate import Total
 from mlworkbench.features.declare import AsOfView, WindowView

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from mlworkbench.core.settings import load_settings
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.features.declare import AsOfView
 from mlworkbench.features.rows import RowFunction

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.contract.times import parse_time
-from mlworkbench.data.sql import SqlSource
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.table import Table
+from mlworkbench.data.sources.sql import SqlSource
 from mlworkbench.errors import DefinitionError, UserCodeError
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.given import dtypes_of

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.features.aggregate import Total
 from mlworkbench.features.declare import AsOfView, View, WindowView

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 
 from mlworkbench import AsOfView, ModelDefinition, RowFunction, Total, WindowView
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.table import Table
 
 HERE = Path(__file__).parent
 COLUMNS = (

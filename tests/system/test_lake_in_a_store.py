@@ -41,7 +41,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlworkbench import AsOfView, ModelDefinition, RowFunction, Total, WindowView
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.data.table import Table
+from mlworkbench.data.ingest.table import Table
 
 HERE = Path(__file__).parent
 COLUMNS = (Column("flight", "text"), Column("origin", "text"), Column("at", "time"),

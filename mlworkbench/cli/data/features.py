@@ -29,7 +29,7 @@ def build(
     start: Start = "", end: End = "", last: Last = "", model: Model = "", to: To = "", json: Json = False
 ) -> None:
     """Write a model's features to a sink, as training sees them."""
-    from mlworkbench.data.sinks import open_sink
+    from mlworkbench.data.sinks.open_sink import open_sink
     from mlworkbench.deploy.interval import Job
     from mlworkbench.operate.feature_build import ROW_ID, build_features
 
@@ -57,7 +57,7 @@ def open_online_store(here: Context, *, read_only: bool = True) -> OnlineStore:
 
 def materialize(model: Model = "", json: Json = False) -> None:
     """Bring the online store up to the lake; only what is new."""
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.materialize import materialize as fill
     from mlworkbench.operate.persons import check_views_stored, definition_pseudonyms
 
@@ -147,7 +147,7 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
     import time
 
     from mlworkbench.contract.times import format_time
-    from mlworkbench.data.held import AHEAD
+    from mlworkbench.data.ingest.future_rows import AHEAD
     from mlworkbench.features.store import newest_at
 
     mark: dict[str, Any] = dict(store.watermark().get(view.name, {}))
@@ -200,7 +200,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Compare lake and online store on the model's own rows."""
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.check import check_views
     from mlworkbench.operate.asking import view_requests
 
@@ -225,7 +225,7 @@ def check(
 # %% ../../../nbs/cli/data/02_features.ipynb #53f5547b
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
     """Name the columns of a model whose value came from the future."""
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
     from mlworkbench.operate.leaks import find_leaks
     from mlworkbench.operate.persons import definition_pseudonyms
 

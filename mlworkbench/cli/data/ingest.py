@@ -13,8 +13,8 @@ from ..context import find_definition, open_context
 from ...errors import IngestError, nearest
 
 if TYPE_CHECKING:
-    from mlworkbench.data.report import IngestReport
-    from mlworkbench.data.table import Table
+    from mlworkbench.data.ingest.report import IngestReport
+    from mlworkbench.data.ingest.table import Table
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
@@ -32,7 +32,7 @@ def choose_tables(definition: ModelDefinition, names: list[str] | None) -> list[
 
 def ingest(model: Model = "", table: Tables = None, rows: Rows = None, json: Json = False) -> None:
     """Take the tables of a model into the lake, exactly once."""
-    from mlworkbench.data.ingest import ingest as take
+    from mlworkbench.data.ingest.ingest import ingest as take
 
     here = open_context()
     definition = find_definition(here, model)

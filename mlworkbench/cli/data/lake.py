@@ -17,8 +17,8 @@ from ...errors import IngestError, nearest
 
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
-    from mlworkbench.data.lake import Lake
-    from mlworkbench.data.lake_care import Care
+    from mlworkbench.data.lake.lake import Lake
+    from mlworkbench.data.lake.maintenance import Care
 
 # %% auto #0
 __all__ = ['Name', 'SHOWN', 'choose_tables', 'list_', 'describe_table', 'history', 'care_lines', 'compact', 'vacuum',
@@ -39,7 +39,7 @@ def choose_tables(lake: Lake, names: list[str] | None) -> list[str]:
 
 def list_(json: Json = False) -> None:
     """List the tables of the lake."""
-    from mlworkbench.data.lake import Lake
+    from mlworkbench.data.lake.lake import Lake
 
     lake = Lake(open_context().home.lake)
     rows = [describe_table(lake, name) for name in lake.tables()]
@@ -65,8 +65,8 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
     """Show a table's versions: when, if readable, and for whom."""
     from datetime import datetime
 
-    from mlworkbench.data.lake import Lake
-    from mlworkbench.data.lake_time import commit_times
+    from mlworkbench.data.lake.lake import Lake
+    from mlworkbench.data.lake.place import commit_times
     from mlworkbench.operate.referred import referred_versions
     from mlworkbench.contract.times import EPOCH, MICROSECOND, format_time, parse_time
 
@@ -95,8 +95,8 @@ def care_lines(done: list[Care]) -> Iterator[str]:
 
 def compact(table: Tables = None, json: Json = False) -> None:
     """Join the small files of tables; rows and versions stay."""
-    from mlworkbench.data.lake import Lake
-    from mlworkbench.data.lake_care import compact as join
+    from mlworkbench.data.lake.lake import Lake
+    from mlworkbench.data.lake.maintenance import compact as join
 
     here = open_context()
     lake, done = Lake(here.home.lake), list[Any]()
@@ -114,8 +114,8 @@ def vacuum(
     json: Json = False,
 ) -> None:
     """Remove files that no version in use needs any longer."""
-    from mlworkbench.data.lake import Lake
-    from mlworkbench.data.lake_care import vacuum as remove
+    from mlworkbench.data.lake.lake import Lake
+    from mlworkbench.data.lake.maintenance import vacuum as remove
 
     here = open_context()
     lake = Lake(here.home.lake)
@@ -142,7 +142,7 @@ def needed_versions(home: Home) -> dict[str, list[int]]:
 
 def lost_answer(lake: Lake, names: list[str], needed: dict[str, list[int]], *, hours: int, json: bool) -> None:
     """Say which versions a vacuum would give up, and which it would keep for somebody."""
-    from mlworkbench.data.lake_care import lost_versions
+    from mlworkbench.data.lake.maintenance import lost_versions
 
     rows = []
     for name in names:

@@ -153,7 +153,7 @@ def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()
     """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa
 
-    from mlworkbench.data.source import open_source
+    from mlworkbench.data.sources.open_source import open_source
     from mlworkbench.operate.anchor_asked import READ_BY
 
     source = open_source(rows_from(data, query), text=text)

@@ -67,7 +67,7 @@ def batch(
     name = known_model(here, model)
     start, end = settle_interval(start, end, last)
     if to:
-        from mlworkbench.data.sinks import open_sink, rooted
+        from mlworkbench.data.sinks.open_sink import open_sink, rooted
 
         to = rooted(to, Path.cwd())
         open_sink(to, folder=here.home.model(name))  # refuses a wrong address before a kernel starts

@@ -9,7 +9,7 @@ import pytest
 
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.online import OnlineStore
 
 DEFINITION = """

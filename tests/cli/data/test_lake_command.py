@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.data.lake import Lake
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.operate.referred import referred_versions
 
 

@@ -20,8 +20,8 @@ import deltalake
 import polars as pl
 import pytest
 
-from mlworkbench.data.sink_webhook import WebhookSink, exponential_backoff
-from mlworkbench.data.sinks import open_sink
+from mlworkbench.data.sinks.open_sink import open_sink
+from mlworkbench.data.sinks.webhook import WebhookSink, exponential_backoff
 
 KINDS = ("folder", "delta", "sqlite", "postgresql", "webhook", "s3", "delta on s3")
 FAST = partial(exponential_backoff, first=0.002, longest=0.02, attempts=40)
@@ -192,9 +192,9 @@ import polars as pl
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from mlworkbench.data import outbox, sink_sql
-from mlworkbench.data.sink_webhook import WebhookSink, exponential_backoff
-from mlworkbench.data.sinks import open_sink
+from mlworkbench.data.sinks import database as sink_sql, webhook as outbox
+from mlworkbench.data.sinks.webhook import WebhookSink, exponential_backoff
+from mlworkbench.data.sinks.open_sink import open_sink
 
 to, home, editions, days, rows, point = sys.argv[1:7]
 outbox.ROWS = 25

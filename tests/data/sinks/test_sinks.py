@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from mlworkbench.data.sinks import open_sink, rooted, split_table
+from mlworkbench.data.sinks.open_sink import open_sink, rooted, split_table
 from mlworkbench.errors import IngestError, WorkbenchError
 
 FIRST, SECOND, THIRD = "m-1f3a-2013-10-01", "m-1f3a-2013-10-02", "m-1f3a-2013-10-03"
@@ -182,7 +182,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, "")
 import polars as pl
-from mlworkbench.data.sinks import open_sink
+from mlworkbench.data.sinks.open_sink import open_sink
 from mlworkbench.errors import WorkbenchError
 to, home, limit = sys.argv[1:]
 rows = pl.DataFrame({"prediction_id": [f"{n:040}" for n in range(40_000)], "score": [n * 0.37 for n in range(40_000)]})
@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_partition_as_it_was(place):
 
 def test_memory_does_not_grow_with_the_partition_where_rows_stream(tmp_path):
     code = (
-        "import sys, re; from pathlib import Path; import pyarrow as pa; from mlworkbench.data.sinks import open_sink\n"
+        "import sys, re; from pathlib import Path; import pyarrow as pa; from mlworkbench.data.sinks.open_sink import open_sink\n"
         "def rows(n):\n"
         "    for i in range(0, n, 20_000):\n"
         "        yield pa.RecordBatch.from_pydict({'prediction_id': [f'{k:032}' for k in range(i, i + 20_000)],\n"
@@ -302,7 +302,7 @@ def test_a_delta_table_of_other_columns_or_without_partitions_is_refused(tmp_pat
 def test_another_writer_of_the_same_partition_is_seen_and_one_of_another_does_not_disturb(tmp_path):
     from deltalake import DeltaTable
 
-    from mlworkbench.data.sink_delta import DeltaSink
+    from mlworkbench.data.sinks.delta import DeltaSink
 
     sink = DeltaSink(f"{tmp_path}/p", wait=lambda _: None)
     sink.write(FIRST, day(FIRST))

@@ -14,9 +14,9 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 
-from mlworkbench.data import outbox
-from mlworkbench.data.sink_webhook import Hook, WebhookSink, exponential_backoff
-from mlworkbench.data.sinks import open_sink
+from mlworkbench.data.sinks import webhook as outbox
+from mlworkbench.data.sinks.open_sink import open_sink
+from mlworkbench.data.sinks.webhook import Hook, WebhookSink, exponential_backoff
 from mlworkbench.errors import IngestError
 
 FIRST = "m-1f3a-2013-10-01"
@@ -114,7 +114,7 @@ def test_a_row_that_changes_its_partition_is_there_once(place):
 def test_a_schema_of_postgresql_is_named_before_a_dot(postgres, tmp_path):
     from adbc_driver_postgresql import dbapi
 
-    from mlworkbench.data.address import Address, filled
+    from mlworkbench.data.sources.address import Address, filled
 
     url = filled(Address(postgres), {"SHOP_PASSWORD": "pa:ss/w@rd"})
     with dbapi.connect(url) as connection, connection.cursor() as cursor:

@@ -57,8 +57,8 @@ folder, names = sys.argv[1], json.loads(sys.argv[2])
 from datetime import timedelta
 import polars as pl
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features.offline import join_views
-from mlworkbench.features.declare import AsOfView
+from mlworkbench.features.offline.join import join_views
+from mlworkbench.features.views import AsOfView
 class Files(Lake):
     def __init__(self): pass
     def exists(self, name): return True

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from online import HOUR, START, server
 
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.views import AsOfView
 
 KEYS = 20
 CASES = [

@@ -23,9 +23,8 @@ import numpy as np
 import polars as pl
 
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, WindowView
-from mlworkbench.features.offline import join_views
+from mlworkbench.features.offline.join import join_views
+from mlworkbench.features.views import AsOfView, Total, WindowView
 
 ROWS, ROUNDS = 1_000_000, 5
 GOAL, MEMORY = 1.5, 6.0  # times the peer; GB of 10,000,000 requests

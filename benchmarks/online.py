@@ -26,9 +26,9 @@ import numpy as np
 import polars as pl
 
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView
 
 KEYS, HISTORY, ROUNDS, READS = 500, 200, 25, 1_000
 START = int(datetime(2013, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from mlworkbench.errors import WorkbenchError
     from mlworkbench.evaluation.evaluate import evaluate
     from mlworkbench.evaluation.labelling import write_labels
-    from mlworkbench.features.materialize import materialize
-    from mlworkbench.features.offline import join_views
-    from mlworkbench.features.online import OnlineStore
-    from mlworkbench.features.aggregate import Recent, Total
-    from mlworkbench.features.declare import AsOfView, WindowView
-    from mlworkbench.features.rows import RowFunction
+    from mlworkbench.features.online.materialize import materialize
+    from mlworkbench.features.offline.join import join_views
+    from mlworkbench.features.online.lookup import OnlineStore
+    from mlworkbench.features.views import Recent, Total
+    from mlworkbench.features.views import AsOfView, WindowView
+    from mlworkbench.features.row_functions import RowFunction
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.passport import replay
     from mlworkbench.operate.register import register
@@ -47,22 +47,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "AsOfView": "features.declare",
+    "AsOfView": "features.views",
     "Client": "client",
     "Column": "contract.contract",
     "Contract": "contract.contract",
     "Home": "core.home",
     "Lake": "data.lake.lake",
     "ModelDefinition": "scoring.definition",
-    "OnlineStore": "features.online",
-    "Recent": "features.aggregate",
+    "OnlineStore": "features.online.lookup",
+    "Recent": "features.views",
     "Registry": "scoring.registry",
-    "RowFunction": "features.rows",
+    "RowFunction": "features.row_functions",
     "SqlSource": "data.sources.sql",
     "Table": "data.ingest.table",
-    "Total": "features.aggregate",
+    "Total": "features.views",
     "Version": "scoring.version",
-    "WindowView": "features.declare",
+    "WindowView": "features.views",
     "WorkbenchError": "errors",
     "batch_requests": "deploy.batch",
     "begin_run": "operate.run_cells",
@@ -71,8 +71,8 @@ _WHERE = {
     "find_definition": "operate.training",
     "finish_run": "operate.run_cells",
     "ingest": "data.ingest.ingest",
-    "join_views": "features.offline",
-    "materialize": "features.materialize",
+    "join_views": "features.offline.join",
+    "materialize": "features.online.materialize",
     "open_model": "deploy.choice",
     "predict": "scoring.version",
     "realtime_service": "deploy.app",

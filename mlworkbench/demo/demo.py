@@ -45,8 +45,8 @@ def prepare(demo: Demo, report: Report | None = None, *, home: Home) -> None:
     """
     from mlworkbench.data.ingest.ingest import ingest
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.features.materialize import materialize
-    from mlworkbench.features.online import OnlineStore
+    from mlworkbench.features.online.materialize import materialize
+    from mlworkbench.features.online.lookup import OnlineStore
 
     demo.ingested = [ingest(table, home=home, progress=report) for table in flights.tables]
     store = OnlineStore(home.online_place)

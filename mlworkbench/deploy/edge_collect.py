@@ -27,7 +27,7 @@ from ..errors import LogError, VersionError, WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import FIELDS
 from ..evaluation.schema import connect
-from ..features.view import view_of
+from ..features.windows import view_of
 from ..scoring.files import forged
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract

@@ -19,7 +19,7 @@ from ..contract.pseudonym import pseudonym_names, pseudonymised
 from ..core.jsontext import to_plain_list
 from ..errors import DeploymentError
 from ..evaluation.record import log_rows
-from ..features.declare import View
+from ..features.views import View
 from ..scoring.decision import class_names
 from ..scoring.version import Predictions, Version
 

@@ -23,8 +23,8 @@ from .rows import Lookup, Rows, answered, completed, standing, unread_values
 from ..errors import DeploymentError, WorkbenchError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import input_identities
-from ..features.online import OnlineStore, is_there
-from ..features.view import lag
+from ..features.online.lookup import OnlineStore, is_there
+from ..features.windows import lag
 from ..scoring.version import Version
 
 # %% auto #0

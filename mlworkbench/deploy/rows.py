@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..contract.faults import WITHHELD, Fault, Words
 from .path import Columns, Request, prediction_times
 from ..errors import ContractError, ScoringError, UserCodeError
-from ..features.usual import empty_faults, late_faults
+from ..features.coverage import empty_faults, late_faults
 from ..scoring.finite import NotFiniteError
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Predictions, Version, predict

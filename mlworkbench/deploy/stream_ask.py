@@ -20,11 +20,11 @@ from .path import Columns, Request, prediction_times, request_columns, time_view
 from .rows import Lookup, Rows, answered, completed, standing
 from .stream_events import Event, Outcome, dead_letter, read_event
 from ..errors import ContractError, DeploymentError
-from ..features.declare import View
-from ..features.online import OnlineStore
-from ..features.store import RowStore, newest_at
-from ..features.usual import empty_faults
-from ..features.view import lag
+from ..features.coverage import empty_faults
+from ..features.online.lookup import OnlineStore
+from ..features.online.store import RowStore, newest_at
+from ..features.views import View
+from ..features.windows import lag
 from ..scoring.golden import view_contract
 from ..scoring.version import Predictions, Version
 

@@ -22,7 +22,7 @@ from .stream_ask import CARRIED, Part, predicted, sort_events
 from .stream_events import Channel, Event, Outcome, without_persons
 from .stream_log import as_logged, log_once
 from ..evaluation.log import PredictionLog
-from ..features.online import OnlineStore, is_there
+from ..features.online.lookup import OnlineStore, is_there
 from ..scoring.version import Predictions, Version
 
 # %% auto #0

@@ -22,8 +22,8 @@ from .rows import Lookup, Rows, answered, completed, standing, unread
 from .table import request_of_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
-from ..features.declare import View
-from ..features.offline import TIME, join_views
+from ..features.offline.join import TIME, join_views
+from ..features.views import View
 from ..scoring.decision import score_names
 from ..scoring.version import Predictions, Version
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from .flights_features import calendar, route
 from .flights_tables import FLIGHTS, PLANES, WEATHER
-from ..features.aggregate import Total
-from ..features.declare import AsOfView, WindowView
-from ..features.rows import RowFunction
+from ..features.row_functions import RowFunction
+from ..features.views import AsOfView, Total, WindowView
 from ..scoring.definition import ModelDefinition
 
 if TYPE_CHECKING:

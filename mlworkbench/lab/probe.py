@@ -19,7 +19,7 @@ from ..contract.faults import Fault, faults_error
 from ..core.jsontext import to_plain_list
 from ..deploy.path import prediction_times, request_columns
 from ..errors import ContractError, WorkbenchError
-from ..features.online import OnlineStore
+from ..features.online.lookup import OnlineStore
 from .field import Field, Record, list_view_columns
 from ..scoring.decision import class_names
 from ..scoring.frame import FeatureFrame

@@ -22,8 +22,8 @@ from ..data.lake.lake import Lake
 from ..data.sources.open_source import open_source
 from ..deploy.table import columns_of_table
 from ..errors import DefinitionError
-from ..features.offline import join_views
-from ..features.rows import apply_row_functions
+from ..features.offline.join import join_views
+from ..features.row_functions import apply_row_functions
 from .persons import rows_without_names
 from .requests import Columns, frame_names, learnable, naming_columns, request_contract, with_missing
 from .requests import with_relations

@@ -19,9 +19,9 @@ from ..data.lake.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..deploy.tables import array_of
 from ..errors import LogError
-from ..features.declare import View
-from ..features.known import held, join_views_as_known
-from ..features.offline import TIME
+from ..features.offline.as_known import held, join_views_as_known
+from ..features.offline.join import TIME
+from ..features.views import View
 from ..scoring.frame import FeatureFrame
 from ..scoring.golden import view_contract
 from ..scoring.version import Version

@@ -16,9 +16,8 @@ import polars as pl
 from ..contract.pseudonym import Pseudonyms
 from ..data.lake.lake import Lake
 from ..errors import DefinitionError
-from ..features.clock import Leak, RightedLake, early_columns
-from ..features.periods import too_early, unfinished
-from ..features.telling import future_changes, known_later, label_told
+from ..features.checks.leakage import Leak, RightedLake, early_columns, future_changes, known_later
+from ..features.checks.leakage import label_told, too_early, unfinished
 from .assembly import Assembled, assemble
 from ..scoring.definition import ModelDefinition
 from ..scoring.rows import request_frame

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..evaluation.equivalence import differences
 from ..evaluation.read import logged_scores
-from ..features.rows import call_row_function
+from ..features.row_functions import call_row_function
 from ..scoring.frame import FeatureFrame
 from ..scoring.version import Version
 

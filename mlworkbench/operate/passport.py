@@ -23,8 +23,8 @@ from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError, WorkbenchError, nearest
 from ..evaluation.read import find_predictions
-from ..features.lineage import lineage_lines, shown, view_lineage
-from ..features.rows import RowFunction
+from ..features.checks.lineage import lineage_lines, shown, view_lineage
+from ..features.row_functions import RowFunction
 from .inputs import asked_row, known_values, request_arrays
 from .parting import steps_of
 from .replay import environment_differences, opened, replay_log

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.home import Home
 from ..evaluation.read import logged_watermarks
-from ..features.online import OnlineStore, is_there
+from ..features.online.lookup import OnlineStore, is_there
 from ..scoring.files import forged, read_document, read_manifest
 from ..scoring.registry import Registry
 

@@ -17,8 +17,7 @@ from ..data.lake.lake import Lake
 from ..data.lake.snapshot import LakeSnapshot
 from ..data.sources.open_source import open_source
 from ..errors import VersionError, WorkbenchError
-from ..features.behind import rows_behind
-from ..features.lineage import ORIGIN
+from ..features.checks.lineage import ORIGIN, rows_behind
 from .assembly import assemble, drawn_rows
 from .persons import definition_pseudonyms, rows_without_names
 from .training import taught

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..contract.check import check_columns
 from ..contract.contract import Contract
 from ..data.lake.lake import Lake
-from ..features.declare import View
-from ..features.usual import RARE, nothing_found
+from ..features.coverage import RARE, nothing_found
+from ..features.views import View
 
 # %% auto #0
 __all__ = ['LOOKED', 'Columns', 'usual_rows', 'usual_lag']

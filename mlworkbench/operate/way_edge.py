@@ -20,7 +20,7 @@ from ..deploy.edge_collect import collect
 from ..deploy.path import prediction_times
 from ..deploy.table import columns_of_table
 from ..errors import DeploymentError
-from ..features.online import OnlineStore
+from ..features.online.lookup import OnlineStore
 from .answered import Answered, answered_records
 from .way_streaming import bring_up, event_lines
 from ..scoring.version import Version

@@ -19,8 +19,8 @@ from ..data.lake.lake import Lake
 from ..deploy.stream_files import Places
 from ..deploy.stream_worker import run_worker
 from ..errors import DeploymentError
-from ..features.materialize import materialize
-from ..features.online import OnlineStore
+from ..features.online.lookup import OnlineStore
+from ..features.online.materialize import materialize
 from .answered import Answered, answered_records
 from ..scoring.version import Version
 

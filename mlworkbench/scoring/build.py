@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ..contract.contract import Contract
 from ..core.files import write_synced
 from ..errors import ScoringError
-from ..features.declare import View
-from ..features.rows import RowFunction
-from ..features.view import declaration_of
+from ..features.row_functions import RowFunction
+from ..features.views import View
+from ..features.windows import declaration_of
 from .code import collect_code, source_digest
 from .compile import scorer_files
 from .deciding import Ruling, settle

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DefinitionError, UserCodeError, user_frame
-from ..features.rows import RowFunction
+from ..features.row_functions import RowFunction
 
 # %% auto #0
 __all__ = ['own_source', 'source_of', 'check_alone', 'collect_code', 'source_digest', 'import_kept', 'load_code']

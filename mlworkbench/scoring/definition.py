@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
-from ..features.declare import AsOfView, WindowView
-from ..features.rows import RowFunction
+from ..features.row_functions import RowFunction
+from ..features.views import AsOfView, WindowView
 from .rules import check_definition
 
 # %% auto #0

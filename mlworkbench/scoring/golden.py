@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..contract.contract import Column, Contract
 from ..contract.times import NO_TIME, format_time, parse_time
-from ..features.declare import View
+from ..features.views import View
 from .frame import FeatureFrame
 
 Columns = Mapping[str, NDArray[Any]]

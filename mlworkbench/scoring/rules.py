@@ -13,8 +13,8 @@ from ..contract.times import parse_time
 from ..core.home import RESERVED
 from ..core.jsontext import HALF, is_readable
 from ..errors import DefinitionError, WorkbenchError, nearest
-from ..features.declare import AsOfView, WindowView
-from ..features.rows import RowFunction
+from ..features.row_functions import RowFunction
+from ..features.views import AsOfView, WindowView
 from ..metrics.bootstrap import OPERATORS
 from ..metrics.catalogue import METRICS, metric_names
 

@@ -21,9 +21,9 @@ from ..contract.pseudonym import Pseudonyms
 from ..contract.record_check import RowCheck
 from ..core.jsontext import read_text
 from ..errors import VersionError
-from ..features.declare import View
-from ..features.rows import RowFunction, apply_row_functions
-from ..features.view import view_of
+from ..features.row_functions import RowFunction, apply_row_functions
+from ..features.views import View
+from ..features.windows import view_of
 from .code import load_code
 from .compiled import Scorer, open_scorer
 from .decision import decide

@@ -20,10 +20,9 @@ from sklearn.preprocessing import OneHotEncoder
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, WindowView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import frame_from_columns
 from mlworkbench.scoring.registry import Registry

@@ -32,8 +32,8 @@ from mlworkbench.deploy.edge import device_sources, export_edge
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import DeploymentError, LogError, VersionError
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
 from mlworkbench.scoring.registry import Registry

@@ -22,7 +22,7 @@ from mlworkbench.deploy.tables import Origin, score_table
 from mlworkbench.errors import DeploymentError, LogError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
 

@@ -35,9 +35,9 @@ from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import FeatureError, SettingsError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train

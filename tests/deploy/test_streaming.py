@@ -31,7 +31,7 @@ from mlworkbench.errors import DeploymentError, FeatureError, LogError, Workbenc
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.evaluation.record import prediction_id
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.scoring.registry import Registry
 from mlworkbench.scoring.version import Version
 

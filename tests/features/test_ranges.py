@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features import answer, lineage, offline, online, recent
-from mlworkbench.features.aggregate import Recent
-from mlworkbench.features.declare import WindowView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.offline import TIME, join_views
-from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.ranges import count_below, distinct, extremes
-from mlworkbench.features.spans import AskedBetween
-from mlworkbench.features.view import expired
+from mlworkbench.features import windows as recent
+from mlworkbench.features.checks import lineage
+from mlworkbench.features.offline import join as offline
+from mlworkbench.features.offline.join import TIME, join_views
+from mlworkbench.features.online import lookup as answer
+from mlworkbench.features.online import lookup as online
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import Recent, WindowView
+from mlworkbench.features.windows import AskedBetween, count_below, distinct, expired, extremes
 
 VIEW = WindowView("v", "t", ("k",), timedelta(1), {"most": Recent("max", "x")})
 numbers = st.lists(st.one_of(st.just(math.nan), st.floats(allow_nan=False).map(lambda x: x + 0.0)), max_size=40)

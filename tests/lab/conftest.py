@@ -24,10 +24,9 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.table import columns_of_table
 from mlworkbench.deploy.tables import view_values
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, WindowView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.frame import frame_from_columns

@@ -25,7 +25,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
 from mlworkbench.evaluation.picture import embed_picture
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.lab.deployed import bin_scores, last_measured, summarize_deployments
 from mlworkbench.lab.field import MISSING, Field, Record, _make_blank, list_fields, start_record
 from mlworkbench.lab.figures import draw_sweep, write_svg

@@ -22,8 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DeploymentError, Refused, VersionError
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, WindowView
+from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.operate.answered import Answered
 from mlworkbench.operate.certificate import SUMMARY, certify, verify_certificate
 from mlworkbench.operate.examine import examine, home_apart

@@ -18,8 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.errors import DeploymentError
-from mlworkbench.features.aggregate import Recent, Total
-from mlworkbench.features.declare import AsOfView, WindowView
+from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
 from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.certify import reference_predictions
 from mlworkbench.operate.examine import compare_deployments, examine_one

@@ -13,7 +13,7 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.sinks.open_sink import open_sink
 from mlworkbench.deploy.interval import Job
 from mlworkbench.errors import DeploymentError, FeatureError
-from mlworkbench.features.declare import AsOfView
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.feature_build import ROW_ID, build_features, feature_table
 from mlworkbench.scoring.definition import ModelDefinition

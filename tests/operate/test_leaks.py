@@ -152,8 +152,8 @@ def test_the_command_exits_with_one_where_a_column_is_named(tmp_path, monkeypatc
 def test_rows_moved_to_one_time_leave_the_later_one(tmp_path) -> None:
     from mlworkbench.contract.contract import Column, Contract
     from mlworkbench.data.ingest.table import Table
-    from mlworkbench.features.clock import early_columns
-    from mlworkbench.features.declare import AsOfView
+    from mlworkbench.features.checks.leakage import early_columns
+    from mlworkbench.features.views import AsOfView
 
     start = datetime(2024, 1, 1, tzinfo=UTC)
     hours = pl.Series([start, start + timedelta(minutes=10)]).dt.cast_time_unit("us")

@@ -15,7 +15,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.ingest.ingest import ingest
 from mlworkbench.data.ingest.table import Table
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features.declare import AsOfView
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.leaks import find_leaks
 from mlworkbench.scoring.definition import ModelDefinition
 
@@ -141,7 +141,7 @@ def test_the_command_names_it_and_exits_with_one(tmp_path, monkeypatch, capsys):
             "from sklearn.linear_model import LinearRegression\n"
             "from mlworkbench.contract.contract import Column, Contract\n"
             "from mlworkbench.data.ingest.table import Table\n"
-            "from mlworkbench.features.declare import AsOfView\n"
+            "from mlworkbench.features.views import AsOfView\n"
             "from mlworkbench.scoring.definition import ModelDefinition\n"
             "here = Path(__file__).parent\n"
             "means = Contract((Column('shop', 'text'), Column('usual', 'number')))\n"

@@ -21,9 +21,9 @@ from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import DeploymentError, IngestError
 from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.kept import served
 from mlworkbench.operate.live import certify_served, live_metrics
 from mlworkbench.operate.register import register

@@ -25,8 +25,8 @@ from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import UserCodeError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_labels, read_log
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.views import Total
 from mlworkbench.operate.certificate import verify_certificate
 from mlworkbench.operate.passport import passport
 from mlworkbench.operate.replay import replay_many
@@ -166,7 +166,7 @@ def test_an_altered_certificate_is_still_found(home: Home) -> None:
 
 def test_a_kept_source_finds_at_the_door_what_left_its_module(tmp_path: Path) -> None:
     (tmp_path / "rides.py").write_text(
-        "from mlworkbench.features.aggregate import Total; from mlworkbench.features.declare import AsOfView\n\n\ndef kept(km):\n    return Total\n"
+        "from mlworkbench.features.views import Total; from mlworkbench.features.views import AsOfView\n\n\ndef kept(km):\n    return Total\n"
     )
     (kept,) = load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
     assert kept.function([]) is Total

@@ -29,11 +29,10 @@ from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import LogError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.features.aggregate import Recent, Total
-from mlworkbench.features.declare import AsOfView, WindowView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
 from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_many

@@ -13,7 +13,7 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.contract.relation import Relation
 from mlworkbench.data.ingest.table import Table
 from mlworkbench.errors import DefinitionError
-from mlworkbench.features.declare import AsOfView
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.requests import learnable, request_contract, source_contract, with_relations
 from mlworkbench.scoring.definition import ModelDefinition
 

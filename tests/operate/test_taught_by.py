@@ -15,8 +15,7 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.lake.maintenance import compact, vacuum
 from mlworkbench.data.sources.open_source import open_source
 from mlworkbench.errors import VersionError
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, WindowView
+from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.operate.taught_by import training_lineage, training_rows
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition

@@ -25,8 +25,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DefinitionError, UserCodeError
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.split import clean_labels, infer_task, split_rows
 from mlworkbench.operate.training import find_definition, train

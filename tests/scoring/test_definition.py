@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from mlworkbench.errors import DefinitionError, UserCodeError
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView
 from mlworkbench.scoring.definition import ModelDefinition, load_definition, refuse_main
 
 FOUR: dict[str, Any] = {"name": "late", "estimator": LogisticRegression(), "data": "flights.csv", "label": "late"}

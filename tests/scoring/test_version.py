@@ -22,8 +22,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ContractError, DefinitionError, ScoringError, UserCodeError, VersionError
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView
 from mlworkbench.scoring.build import Parts, build_version
 from mlworkbench.scoring.files import MANIFEST, VERSION_FILES, file_digests, read_manifest, write_manifest
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns

@@ -28,10 +28,9 @@ from sklearn.preprocessing import OrdinalEncoder
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, View, WindowView
-from mlworkbench.features.online import OnlineStore
-from mlworkbench.features.rows import RowFunction
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.row_functions import RowFunction
+from mlworkbench.features.views import AsOfView, Total, View, WindowView
 from mlworkbench.operate.answered import Answered, Way
 from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.certify import Reference, reference_predictions

@@ -17,8 +17,8 @@ from ..context import Context, find_definition, open_context, settle_interval
 from ...errors import FeatureError, Refused, nearest
 
 if TYPE_CHECKING:
-    from mlworkbench.features.check import FeatureCheck
-    from mlworkbench.features.online import OnlineStore
+    from mlworkbench.features.checks.consistency import FeatureCheck
+    from mlworkbench.features.online.lookup import OnlineStore
 
 # %% auto #0
 __all__ = ['Keys', 'SAMPLE', 'build', 'open_online_store', 'materialize', 'split_keys', 'get', 'look_up', 'mark_of', 'come_mark',
@@ -46,7 +46,7 @@ def build(
 # %% ../../../nbs/cli/data/02_features.ipynb #f9ddeeec
 def open_online_store(here: Context, *, read_only: bool = True) -> OnlineStore:
     """Open the online store of the home."""
-    from mlworkbench.features.online import OnlineStore, is_there
+    from mlworkbench.features.online.lookup import OnlineStore, is_there
 
     if read_only and not is_there(here.home.online_place):
         raise FeatureError(
@@ -58,7 +58,7 @@ def open_online_store(here: Context, *, read_only: bool = True) -> OnlineStore:
 def materialize(model: Model = "", json: Json = False) -> None:
     """Bring the online store up to the lake; only what is new."""
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.features.materialize import materialize as fill
+    from mlworkbench.features.online.materialize import materialize as fill
     from mlworkbench.operate.persons import check_views_stored, definition_pseudonyms
 
     here = open_context()
@@ -148,7 +148,7 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
 
     from mlworkbench.contract.times import format_time
     from mlworkbench.data.ingest.future_rows import AHEAD
-    from mlworkbench.features.store import newest_at
+    from mlworkbench.features.online.store import newest_at
 
     mark: dict[str, Any] = dict(store.watermark().get(view.name, {}))
     latest = time.time_ns() // 1_000 + AHEAD // timedelta(microseconds=1)
@@ -159,7 +159,7 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
 
 def show(model: Model = "", json: Json = False) -> None:
     """List a model's views and how far the store has come."""
-    from mlworkbench.features.online import is_there
+    from mlworkbench.features.online.lookup import is_there
 
     here = open_context()
     definition = find_definition(here, model)
@@ -201,7 +201,7 @@ def check(
 ) -> None:
     """Compare lake and online store on the model's own rows."""
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.features.check import check_views
+    from mlworkbench.features.checks.consistency import check_views
     from mlworkbench.operate.asking import view_requests
 
     refuse_beside("--all", {"--rows": rows} if all_ else {})

@@ -10,7 +10,7 @@ import pytest
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.online.lookup import OnlineStore
 
 DEFINITION = """
 from datetime import timedelta

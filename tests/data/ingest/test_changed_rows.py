@@ -17,11 +17,10 @@ from mlworkbench.data.ingest.ingest import ingest
 from mlworkbench.data.ingest.table import Table
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.sources.sql import SqlSource
-from mlworkbench.features.aggregate import Total
-from mlworkbench.features.declare import AsOfView, WindowView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.offline import join_views
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.offline.join import join_views
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView, Total, WindowView
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 EVENTS = Contract(

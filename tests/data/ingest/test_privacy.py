@@ -25,7 +25,7 @@ from mlworkbench.data.sources import spool
 from mlworkbench.data.sources.open_source import open_source
 from mlworkbench.data.sources.source import WholeSource
 from mlworkbench.errors import IngestError, SettingsError, UserCodeError
-from mlworkbench.features.clock import happened
+from mlworkbench.features.checks.leakage import happened
 
 MARK = "Zaphodia-Quxx-7731"
 CONTRACT = Contract(

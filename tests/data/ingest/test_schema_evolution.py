@@ -13,12 +13,12 @@ from mlworkbench.data.ingest.table import Table
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.sources.sql import SqlSource
 from mlworkbench.errors import IngestError
-from mlworkbench.features.check import check_views
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.known import join_views_as_known
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.offline import join_views
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.checks.consistency import check_views
+from mlworkbench.features.offline.as_known import join_views_as_known
+from mlworkbench.features.offline.join import join_views
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 COLUMNS = (Column("flight", "text"), Column("at", "time"), Column("delay", "number", upper=100))

@@ -17,10 +17,10 @@ from mlworkbench.data.ingest.table import Table
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.lake.place import LakePlace
 from mlworkbench.errors import IngestError, SettingsError
-from mlworkbench.features.declare import AsOfView
-from mlworkbench.features.materialize import materialize
-from mlworkbench.features.offline import join_views
-from mlworkbench.features.online import OnlineStore
+from mlworkbench.features.offline.join import join_views
+from mlworkbench.features.online.lookup import OnlineStore
+from mlworkbench.features.online.materialize import materialize
+from mlworkbench.features.views import AsOfView
 
 SECRET = "hunter2"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 SWITCH = os.environ.get("MLWORKBENCH_TEST_FAULT", "")
 STEPS = {
-    "no-ttl": ("mlworkbench.features.answer", "expired"),
-    "current": ("mlworkbench.features.asking", "asked_rows"),
+    "no-ttl": ("mlworkbench.features.online.lookup", "expired"),
+    "current": ("mlworkbench.features.online.lookup", "asked_rows"),
     "float32": ("mlworkbench.scoring.version", "apply_row_functions"),
     "knots": ("mlworkbench.scoring.version", "apply_row_functions"),
     "frame32": ("mlworkbench.scoring.version", "frame_from_columns"),

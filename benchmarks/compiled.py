@@ -28,10 +28,10 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.stream_append import encoded
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import open_version, with_reference
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import open_version, with_reference
 
 ROUNDS = 15
 ROWS = 20_000

@@ -22,7 +22,7 @@ from mlworkbench.deploy.stream_lines import BATCH
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.version import Version, open_version, with_reference
+from mlworkbench.scoring.version.version import Version, open_version, with_reference
 
 
 def events_of(frame: FeatureFrame) -> list[Event]:

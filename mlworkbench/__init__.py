@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from mlworkbench.operate.runs import run_notebook
     from mlworkbench.operate.training import find_definition, train
     from mlworkbench.scoring.definition import ModelDefinition
-    from mlworkbench.scoring.registry import Registry
-    from mlworkbench.scoring.version import Version, predict
+    from mlworkbench.scoring.registry.registry import Registry
+    from mlworkbench.scoring.version.version import Version, predict
 
 __version__ = "0.1.0"
 
@@ -56,12 +56,12 @@ _WHERE = {
     "ModelDefinition": "scoring.definition",
     "OnlineStore": "features.online.lookup",
     "Recent": "features.views",
-    "Registry": "scoring.registry",
+    "Registry": "scoring.registry.registry",
     "RowFunction": "features.row_functions",
     "SqlSource": "data.sources.sql",
     "Table": "data.ingest.table",
     "Total": "features.views",
-    "Version": "scoring.version",
+    "Version": "scoring.version.version",
     "WindowView": "features.views",
     "WorkbenchError": "errors",
     "batch_requests": "deploy.batch",
@@ -74,7 +74,7 @@ _WHERE = {
     "join_views": "features.offline.join",
     "materialize": "features.online.materialize",
     "open_model": "deploy.choice",
-    "predict": "scoring.version",
+    "predict": "scoring.version.version",
     "realtime_service": "deploy.app",
     "register": "operate.register",
     "replay": "operate.passport",

@@ -42,7 +42,7 @@ def anchor_in_this_process():
     """Open a version that is held against its pipeline here; `test_anchor` and every command start the process."""
     from mlworkbench.operate import anchor
     from mlworkbench.operate.anchor_process import answer_part
-    from mlworkbench.scoring.version import open_version
+    from mlworkbench.scoring.version.version import open_version
 
     def ask(folder, parts, *, trusted=(), opened_by=()):
         opened = open_version(folder, trusted=trusted)

@@ -27,13 +27,13 @@ LIGHT = [
     "deploy.path",
     "deploy.realtime",
     "deploy.device_command",
-    "scoring.compiled",
+    "scoring.compiled.scorer",
     "contract.cell",
     "deploy.streaming",
     "deploy.stream_worker",
     "scoring.frame",
     "scoring.decision",
-    "scoring.version",
+    "scoring.version.version",
     "features.windows",
     "features.online.lookup",
     "features.row_functions",
@@ -43,7 +43,7 @@ LIGHT = [
     "contract.contract",
     "contract.values",
     "contract.pseudonym",
-    "scoring.keyed",
+    "scoring.version.version",
     "contract.check",
     "core.home",
     "client",
@@ -299,4 +299,4 @@ def test_a_public_function_takes_the_home_by_keyword(path: Path) -> None:
 
 def test_a_private_part_of_bentoml_is_named_in_one_guarded_place() -> None:
     named = [module_name(p) for p in MODULES if "bentoml._internal" in p.read_text(encoding="utf-8")]
-    assert named == ["mlworkbench.scoring.store"]
+    assert named == ["mlworkbench.scoring.registry.store"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlworkbench.core.settings import Settings
     from mlworkbench.data.sources.sql import SqlSource
     from mlworkbench.scoring.definition import ModelDefinition
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
 # %% auto #0
 __all__ = ['Context', 'open_context', 'open_registry', 'user_name', 'known_models', 'choose_model', 'known_model',
@@ -50,7 +50,7 @@ def open_context(*, create: bool = True) -> Context:
 # %% ../../nbs/cli/02_context.ipynb #cdf2b304
 def open_registry(here: Context) -> Registry:
     """Open the registry of the home."""
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     return Registry(here.home)
 

@@ -22,7 +22,7 @@ from ..examples.flights import flights
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
     from mlworkbench.evaluation.log import LabelRow
-    from mlworkbench.scoring.version import Version
+    from mlworkbench.scoring.version.version import Version
 
 Report = Callable[[str, int, "int | None"], None]
 
@@ -83,8 +83,8 @@ def settle_version(demo: Demo, report: Report | None = None, *, home: Home, rows
     from mlworkbench.metrics.bootstrap import check_gates
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.training import train
-    from mlworkbench.scoring.evidence import ROWS
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.evidence import ROWS
+    from mlworkbench.scoring.registry.registry import Registry
 
     registry = Registry(home)
     champion = registry.champion(flights.name)
@@ -123,7 +123,7 @@ def october_rows(rows: int | None = None, *, home: Home) -> pl.DataFrame:
         Rows of the definition's data.
     """
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.scoring.rows import request_frame
+    from mlworkbench.scoring.training_data import request_frame
 
     start, end = (pl.lit(at).str.to_datetime(time_unit="us", time_zone="UTC") for at in OCTOBER)
     table = request_frame(flights, Lake(home.lake))

@@ -27,7 +27,7 @@ from .table import require_columns, without_names
 from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError, nearest
 from ..evaluation.log import PredictionLog
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['BatchReport', 'score_batch', 'batch_requests']
@@ -205,7 +205,7 @@ def batch_requests(model: str, *, home: Home) -> pl.DataFrame:
     """
     from mlworkbench.core.settings import load_settings
     from mlworkbench.scoring.definition import load_definition
-    from mlworkbench.scoring.rows import request_frame
+    from mlworkbench.scoring.training_data import request_frame
 
     lake, named = Lake(home.lake), load_settings().models
     if model in named:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.home import Home
 from ..errors import DeploymentError, nearest
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['chosen_version', 'chosen_model', 'Choice', 'choose', 'open_model']
@@ -42,7 +42,7 @@ def chosen_version(model: str, version: str | None, *, home: Home) -> tuple[str,
     VersionError
         If there is none, or no such one.
     """
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     registry = Registry(home)
     if not version:
@@ -134,7 +134,7 @@ def choose(environment: MutableMapping[str, str] | None = None) -> Choice:
         In one line, if something is missing or unknown.
     """
     from mlworkbench.core.settings import load_settings
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     variables = os.environ if environment is None else environment
     settings = load_settings(Path(variables["MLWORKBENCH_FOLDER"]) if variables.get("MLWORKBENCH_FOLDER") else None)
@@ -170,7 +170,7 @@ def open_model(model: str, version: str | None = None, *, home: Home) -> Version
         If it is unknown, altered, or answers otherwise than when it was built.
     """
     from mlworkbench.core.settings import load_settings
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     settings = load_settings()
     opened = Registry(home).open(model, version or None, trusted=settings.trusted_types)

@@ -22,9 +22,9 @@ from .stream_append import Appender
 from .stream_ask import CARRIED, Part, buried, carries, predicted, sort_events
 from .stream_events import Event, Outcome, read_event
 from ..errors import ContractError, DeploymentError
-from ..scoring.compiled import CompiledScorer
-from ..scoring.files import read_manifest
-from ..scoring.version import Predictions, Version, assembled_version, reproduce_golden
+from ..scoring.artifacts.manifest import read_manifest
+from ..scoring.compiled.scorer import CompiledScorer
+from ..scoring.version.version import Predictions, Version, assembled_version, reproduce_golden
 
 # %% auto #0
 __all__ = ['NAMED', 'CHUNK', 'open_export', 'score_events', 'DeviceReport', 'score_source']

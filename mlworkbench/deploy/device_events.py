@@ -15,8 +15,8 @@ from ..contract.contract import Contract
 from .stream_ask import buried
 from .stream_events import Event, Outcome
 from ..errors import DeploymentError
-from ..scoring.golden import view_contract
-from ..scoring.version import Version
+from ..scoring.version.golden import view_contract
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['csv_events', 'event_contract', 'line_events']

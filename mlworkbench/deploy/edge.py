@@ -20,9 +20,9 @@ from ..core.home import Home
 from .path import personal_columns, require_deployment
 from .serving import service_folder
 from ..errors import DeploymentError
-from ..scoring.files import json_text
-from ..scoring.signature import read_signed, signed, signing_key
-from ..scoring.version import Version
+from ..scoring.artifacts.manifest import json_text
+from ..scoring.registry.signature import read_signed, signed, signing_key
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge',

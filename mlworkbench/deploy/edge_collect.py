@@ -28,11 +28,11 @@ from ..evaluation.log import PredictionLog
 from ..evaluation.record import FIELDS
 from ..evaluation.schema import connect
 from ..features.windows import view_of
-from ..scoring.files import forged
+from ..scoring.artifacts.manifest import forged
 from ..scoring.frame import FeatureFrame
-from ..scoring.golden import view_contract
-from ..scoring.registry import Registry
-from ..scoring.version import Version
+from ..scoring.registry.registry import Registry
+from ..scoring.version.golden import view_contract
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['fits', 'Shape', 'check_versions', 'Collected', 'collect']

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..contract.contract import Contract
 from ..contract.faults import NOTHING, WITHHELD, Fault, Words, shorten
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['DOUBTFUL', 'MOSTLY', 'FEWEST', 'SHOWN', 'kind_of', 'short', 'doubtful', 'flags_by_row', 'with_flags', 'flag_texts',

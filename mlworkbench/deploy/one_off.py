@@ -28,7 +28,7 @@ from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
 from ..evaluation.record import input_identities
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['CHUNK', 'ScoreReport', 'score_file']

@@ -21,7 +21,7 @@ from ..errors import DeploymentError
 from ..evaluation.record import log_rows
 from ..features.views import View
 from ..scoring.decision import class_names
-from ..scoring.version import Predictions, Version
+from ..scoring.version.version import Predictions, Version
 
 # %% auto #0
 __all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns', 'row_keys',

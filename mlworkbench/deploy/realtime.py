@@ -25,7 +25,7 @@ from ..evaluation.log import PredictionLog
 from ..evaluation.record import input_identities
 from ..features.online.lookup import OnlineStore, is_there
 from ..features.windows import lag
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['Reply', 'RowsRefusedError', 'read_partial', 'Realtime']
@@ -120,7 +120,7 @@ class Realtime:
     @classmethod
     def open(cls, choice: Choice) -> Realtime:
         """Open version, store and log as chosen; the version reproduces its golden rows here."""
-        from mlworkbench.scoring.registry import Registry
+        from mlworkbench.scoring.registry.registry import Registry
 
         opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
         version = replace(opened, flags=choice.flags)

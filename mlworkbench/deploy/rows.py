@@ -15,9 +15,9 @@ from ..contract.faults import WITHHELD, Fault, Words
 from .path import Columns, Request, prediction_times
 from ..errors import ContractError, ScoringError, UserCodeError
 from ..features.coverage import empty_faults, late_faults
-from ..scoring.finite import NotFiniteError
+from ..scoring.decision import NotFiniteError
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Predictions, Version, predict
+from ..scoring.version.version import Predictions, Version, predict
 
 # %% auto #0
 __all__ = ['ROW_ERRORS', 'MOST', 'Rows', 'standing', 'judged', 'Lookup', 'completed', 'unread', 'unread_values', 'answered']

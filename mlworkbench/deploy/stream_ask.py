@@ -25,8 +25,8 @@ from ..features.online.lookup import OnlineStore
 from ..features.online.store import RowStore, newest_at
 from ..features.views import View
 from ..features.windows import lag
-from ..scoring.golden import view_contract
-from ..scoring.version import Predictions, Version
+from ..scoring.version.golden import view_contract
+from ..scoring.version.version import Predictions, Version
 
 # %% auto #0
 __all__ = ['CARRIED', 'FOREVER', 'Part', 'carries', 'buried', 'sort_events', 'predicted']

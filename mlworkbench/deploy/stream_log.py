@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DeploymentError
 from ..evaluation.log import PredictionLog
-from ..scoring.version import Predictions
+from ..scoring.version.version import Predictions
 
 # %% auto #0
 __all__ = ['log_once', 'as_logged']

@@ -23,7 +23,7 @@ from .stream_events import Channel, Event, Outcome, without_persons
 from .stream_log import as_logged, log_once
 from ..evaluation.log import PredictionLog
 from ..features.online.lookup import OnlineStore, is_there
-from ..scoring.version import Predictions, Version
+from ..scoring.version.version import Predictions, Version
 
 # %% auto #0
 __all__ = ['Progress', 'StreamReport', 'Streaming']
@@ -101,7 +101,7 @@ class Streaming:
     @classmethod
     def open(cls, choice: Choice) -> Streaming:
         """Open version, store and log as chosen; the version reproduces its golden rows here."""
-        from mlworkbench.scoring.registry import Registry
+        from mlworkbench.scoring.registry.registry import Registry
 
         opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
         version = replace(opened, flags=choice.flags)

@@ -23,7 +23,7 @@ from ..contract.values import read_column
 from ..data.ingest.privacy import pseudonymised_frame
 from .path import Columns, Request
 from ..errors import ContractError, nearest
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['column_of', 'require_columns', 'request_of_table', 'columns_of_table', 'without_names']

@@ -25,7 +25,7 @@ from ..evaluation.log import PredictionLog
 from ..features.offline.join import TIME, join_views
 from ..features.views import View
 from ..scoring.decision import score_names
-from ..scoring.version import Predictions, Version
+from ..scoring.version.version import Predictions, Version
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -30,9 +30,9 @@ from .read import moment_us, read_labels, read_log, readable
 from .report import drift_table, evidently_reports, report_sides
 from .shift import compare_profile
 from ..metrics.bootstrap import check_gates
+from ..scoring.artifacts.manifest import read_document, read_manifest, verify_files
 from ..scoring.decision import score_names
-from ..scoring.files import read_document, read_manifest, verify_files
-from ..scoring.registry import Registry
+from ..scoring.registry.registry import Registry
 
 # %% auto #0
 __all__ = ['Evaluation', 'evaluate']

@@ -21,7 +21,7 @@ from ..errors import IngestError, LogError, WorkbenchError, nearest
 from .label_value import label_value
 from .log import LabelRow, append_labels
 from .read import count_unpredicted
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['CLOCKS', 'Labelled', 'write_labels', 'label_rows']

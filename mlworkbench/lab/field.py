@@ -12,9 +12,9 @@ from typing import Any
 
 from ..contract.contract import Column
 from ..errors import ContractError, nearest
-from ..scoring.files import read_document
-from ..scoring.golden import view_contract
-from ..scoring.version import Version
+from ..scoring.artifacts.manifest import read_document
+from ..scoring.version.golden import view_contract
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['Span', 'RARE', 'MISSING', 'Field', 'write_choice', 'list_view_columns', 'list_fields', 'Record', 'start_record']

@@ -16,7 +16,7 @@ from ..errors import VersionError, WorkbenchError
 from .inputs import Widget
 from .probe import Answer
 from .widgets import WhatIf, deployments_panel
-from ..scoring.registry import Registry
+from ..scoring.registry.registry import Registry
 
 # %% auto #0
 __all__ = ['Explorable', 'list_explorable', 'explain_empty_home', 'ModelPage', 'open_page']

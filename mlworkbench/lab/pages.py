@@ -17,7 +17,7 @@ from ..evaluation.picture import draw_histograms, embed_picture
 from ..evaluation.read import read_log
 from .deployed import bin_scores, last_measured, summarize_deployments
 from .probe import Answer
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 if TYPE_CHECKING:
     import polars as pl

@@ -23,7 +23,7 @@ from ..features.online.lookup import OnlineStore
 from .field import Field, Record, list_view_columns
 from ..scoring.decision import class_names
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Version, predict
+from ..scoring.version.version import Version, predict
 
 # %% auto #0
 __all__ = ['POINTS', 'COARSE', 'Answer', 'name_scores', 'ask', 'Sweep', 'list_positions', 'sweep', 'rank_by_reach',

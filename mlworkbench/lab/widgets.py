@@ -21,7 +21,7 @@ from .figures import draw_sweep, write_svg
 from .inputs import Input, Widget
 from .pages import render_answer, render_deployments
 from .probe import Answer, ask, look_up_views, rank_by_reach, sweep
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['BY_HAND', 'LOOKED_UP', 'WhatIf', 'deployments_panel']

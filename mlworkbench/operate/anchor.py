@@ -24,8 +24,8 @@ from .anchor_process import OPENED_BY, ask_apart
 from .anchor_rows import Given, chosen_places
 from .anchor_told import with_anchor
 from .anchor_variants import Variant, variants
+from ..scoring.artifacts.manifest import amend_version
 from ..scoring.decision import DEPENDS
-from ..scoring.files import amend_version
 
 Progress = Callable[[str, int, int | None], None]
 

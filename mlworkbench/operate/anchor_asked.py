@@ -16,10 +16,10 @@ from .anchor_pipeline import Subject
 from .anchor_rows import Given, Rows, chosen_places
 from .assembly import Assembled
 from .publish import Fitted
+from ..scoring.data_frame import frame_to_pandas
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame
-from ..scoring.golden import request_rows
-from ..scoring.restore import frame_to_pandas
+from ..scoring.version.golden import request_rows
 
 # %% auto #0
 __all__ = ['READ_BY', 'registered_rows', 'anchoring_of']

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .anchor_rows import Given, Rows
-from ..scoring.estimator import class_margins, plain_classes, response_method
+from ..scoring.reference import class_margins, plain_classes, response_method
 
 Estimator = Any  # scikit-learn ships no types
 Label = Any  # a class: text, number or boolean

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ..contract.check import check_records
 from ..errors import ScoringError, WorkbenchError
 from ..scoring.frame import FeatureFrame
-from ..scoring.golden import view_contract
-from ..scoring.version import Version, open_version, predict
+from ..scoring.version.golden import view_contract
+from ..scoring.version.version import Version, open_version, predict
 
 Columns = dict[str, NDArray[Any]]
 Part = Mapping[str, Mapping[str, Sequence[Any]]]  # request and values, by column

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.home import Home
 from ..scoring.decision import class_names, score_names
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['Answered', 'Way', 'answered_table', 'answered_records']

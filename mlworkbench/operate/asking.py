@@ -13,10 +13,9 @@ from ..data.lake.lake import Lake
 from ..errors import DeploymentError
 from .assembly import sample_rows
 from .persons import definition_pseudonyms, rows_without_names
-from ..scoring.definition import ModelDefinition
-from ..scoring.rows import request_frame
-from ..scoring.rules import DEPLOYMENTS
-from ..scoring.version import Version
+from ..scoring.definition import DEPLOYMENTS, ModelDefinition
+from ..scoring.training_data import request_frame
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['draw_requests', 'declared_deployments', 'view_requests']

@@ -30,8 +30,7 @@ from .requests import with_relations
 from .usual import usual_lag, usual_rows
 from ..scoring.definition import ModelDefinition
 from ..scoring.frame import FeatureFrame, frame_from_columns
-from ..scoring.given import dtypes_of, missing_of
-from ..scoring.rows import request_frame, resolve_data
+from ..scoring.training_data import dtypes_of, missing_of, request_frame, resolve_data
 
 # %% auto #0
 __all__ = ['view_columns', 'Assembled', 'sample_rows', 'drawn_rows', 'assemble']

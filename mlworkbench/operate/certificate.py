@@ -24,13 +24,13 @@ from .certify import Reference
 from .examine import Progress, examine, fresh_folder
 from .subject import certificate_hashes, certificate_rows
 from .verdict import DeploymentVerdict
-from ..scoring.certificates import record_of
+from ..scoring.artifacts.manifest import environment
 from ..scoring.definition import ModelDefinition
-from ..scoring.evidence import ROWS
-from ..scoring.files import environment
-from ..scoring.registry import Registry
-from ..scoring.signature import read_signed, signed, signing_key
-from ..scoring.version import Version
+from ..scoring.registry.evidence import ROWS
+from ..scoring.registry.registry import Registry
+from ..scoring.registry.signature import read_signed, signed, signing_key
+from ..scoring.registry.tables import record_of
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['SUMMARY', 'Certificate', 'counted', 'verdict_of', 'certify', 'verify_certificate']

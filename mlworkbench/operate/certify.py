@@ -23,7 +23,7 @@ from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
 from ..evaluation.equivalence import TwoMinds
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Version, with_reference
+from ..scoring.version.version import Version, with_reference
 
 # %% auto #0
 __all__ = ['Reference', 'minds_of', 'lake_versions', 'reference_predictions']

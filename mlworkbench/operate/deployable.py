@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..errors import DefinitionError, WorkbenchError
 from .publish import GOLDEN_ROWS, Fitted
+from ..scoring.compiled.proof import Proved, compile_proved
+from ..scoring.definition import DEPLOYMENTS
 from ..scoring.frame import FeatureFrame
-from ..scoring.proof import Proved, compile_proved
-from ..scoring.rules import DEPLOYMENTS
 
 Fitting = Callable[[FeatureFrame, NDArray[Any]], Fitted]
 

@@ -28,9 +28,9 @@ from .trail import trail_of
 from .verdict import DeploymentVerdict, compare_answers
 from .way_streaming import bring_up
 from .ways import WAYS
-from ..scoring.registry import Registry
-from ..scoring.rules import DEPLOYMENTS
-from ..scoring.version import Version
+from ..scoring.definition import DEPLOYMENTS
+from ..scoring.registry.registry import Registry
+from ..scoring.version.version import Version
 
 Progress = Callable[[str, int, int | None], None]
 

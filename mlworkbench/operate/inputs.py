@@ -23,8 +23,8 @@ from ..features.offline.as_known import held, join_views_as_known
 from ..features.offline.join import TIME
 from ..features.views import View
 from ..scoring.frame import FeatureFrame
-from ..scoring.golden import view_contract
-from ..scoring.version import Version
+from ..scoring.version.golden import view_contract
+from ..scoring.version.version import Version
 
 Array = NDArray[Any]
 Columns = dict[str, Array]

@@ -24,7 +24,7 @@ from ..features.offline.as_known import arrivals
 from .certify import Reference, minds_of
 from .inputs import asked_row, erased, known_values, needed_columns, request_arrays
 from .recompute import BROKEN
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['served', 'recomputed', 'split_recomputable']

@@ -20,7 +20,7 @@ from ..features.checks.leakage import Leak, RightedLake, early_columns, future_c
 from ..features.checks.leakage import label_told, too_early, unfinished
 from .assembly import Assembled, assemble
 from ..scoring.definition import ModelDefinition
-from ..scoring.rows import request_frame
+from ..scoring.training_data import request_frame
 
 # %% auto #0
 __all__ = ['used_columns', 'LeakReport', 'find_leaks']

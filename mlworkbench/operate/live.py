@@ -26,8 +26,8 @@ from .kept import recomputed, served, split_recomputable
 from .recompute import BROKEN
 from .replay import opened
 from .verdict import DeploymentVerdict, compare_answers
-from ..scoring.rules import DEPLOYMENTS
-from ..scoring.version import Version, with_reference
+from ..scoring.definition import DEPLOYMENTS
+from ..scoring.version.version import Version, with_reference
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'compare_served', 'LiveVerdict', 'certify_served', 'live_metrics']

@@ -16,7 +16,7 @@ from ..evaluation.equivalence import differences
 from ..evaluation.read import logged_scores
 from ..features.row_functions import call_row_function
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 Array = NDArray[Any]
 

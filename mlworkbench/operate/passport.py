@@ -28,8 +28,8 @@ from ..features.row_functions import RowFunction
 from .inputs import asked_row, known_values, request_arrays
 from .parting import steps_of
 from .replay import environment_differences, opened, replay_log
-from ..scoring.code import source_digest, source_of
-from ..scoring.version import Version
+from ..scoring.artifacts.source_code import source_digest, source_of
+from ..scoring.version.version import Version
 
 Facts = dict[str, Any]
 

@@ -21,14 +21,13 @@ from ..evaluation.card import Markdown, card, metrics_table
 from ..metrics.bootstrap import evaluate
 from .anchor import Anchoring, anchor_version, ask_pipeline
 from .anchor_told import anchor_line, anchor_of
-from ..scoring.build import build_version
-from ..scoring.deciding import Ruling, settle
+from ..scoring.artifacts.manifest import read_document, read_manifest
 from ..scoring.decision import decide
-from ..scoring.estimator import plain_classes, response_method, tuned_rule
-from ..scoring.files import read_document, read_manifest
+from ..scoring.decision_rule import Ruling, settle
 from ..scoring.frame import FeatureFrame
-from ..scoring.reference import ReferenceScorer, global_settings
-from ..scoring.registry import Registry
+from ..scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method, tuned_rule
+from ..scoring.registry.registry import Registry
+from ..scoring.version.build import build_version
 
 Estimator = Any  # scikit-learn ships no types
 

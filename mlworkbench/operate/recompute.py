@@ -25,8 +25,8 @@ from ..evaluation.read import logged_scores
 from .inputs import Held, asked_row, erased, known_values, needed_columns, request_arrays
 from .parting import redecided, rescored, same_bits, steps_of
 from ..scoring.frame import FeatureFrame
-from ..scoring.golden import same_rows
-from ..scoring.version import Version
+from ..scoring.version.golden import same_rows
+from ..scoring.version.version import Version
 
 Array = NDArray[Any]
 

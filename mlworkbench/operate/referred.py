@@ -12,8 +12,8 @@ from pathlib import Path
 from ..core.home import Home
 from ..evaluation.read import logged_watermarks
 from ..features.online.lookup import OnlineStore, is_there
-from ..scoring.files import forged, read_document, read_manifest
-from ..scoring.registry import Registry
+from ..scoring.artifacts.manifest import forged, read_document, read_manifest
+from ..scoring.registry.registry import Registry
 
 # %% auto #0
 __all__ = ['References', 'referred_versions']

@@ -33,10 +33,9 @@ from .missing import check_missing
 from .persons import rows_without_names
 from .publish import Fitted, TrainResult, golden_rows, judge, publish, read_rule, write_card
 from .split import clean_labels, infer_task
-from ..scoring.definition import ModelDefinition
-from ..scoring.dump import single_threaded
-from ..scoring.rows import unwrap_search
-from ..scoring.rules import check_name
+from ..scoring.artifacts.skops_file import single_threaded
+from ..scoring.definition import ModelDefinition, check_name
+from ..scoring.training_data import unwrap_search
 
 Estimator = Any  # scikit-learn ships no types
 Rows = Any  # a data frame, a two-dimensional array, or a sequence of texts

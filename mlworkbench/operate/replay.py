@@ -19,9 +19,9 @@ from ..data.lake.lake import Lake
 from ..errors import LogError, VersionError
 from ..evaluation.read import find_predictions, read_call, read_log
 from .recompute import Replayed, replay_rows
-from ..scoring.files import environment
-from ..scoring.registry import Registry
-from ..scoring.version import Version, with_reference
+from ..scoring.artifacts.manifest import environment
+from ..scoring.registry.registry import Registry
+from ..scoring.version.version import Version, with_reference
 
 # %% auto #0
 __all__ = ['opened', 'ReplayReport', 'environment_differences', 'replay_many', 'replay_log']

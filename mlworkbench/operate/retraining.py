@@ -25,9 +25,9 @@ from .publish import DAY, TrainResult
 from .split import clean_labels, infer_task, split_rows
 from .training import train
 from ..scoring.definition import ModelDefinition
-from ..scoring.registry import Registry
-from ..scoring.rows import fresh_estimator
-from ..scoring.version import Version
+from ..scoring.registry.registry import Registry
+from ..scoring.training_data import fresh_estimator
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['incumbent', 'judging_rows', 'measure_version', 'compare_versions', 'Retrained', 'retrain']

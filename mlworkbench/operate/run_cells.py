@@ -170,7 +170,7 @@ def sole_model(settings: Settings, *, home: Home) -> str:
     RunError
         If there is none, or more than one.
     """
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     known: list[str] = sorted({*settings.models, *Registry(home).models()})
     if len(known) != 1:

@@ -18,12 +18,12 @@ from ..data.lake.lake import Lake
 from ..deploy.batch import batch_requests
 from ..deploy.table import request_of_table, require_columns, without_names
 from .assembly import sample_rows
-from ..scoring.code import source_digest
+from ..scoring.artifacts.manifest import environment, json_digest
+from ..scoring.artifacts.source_code import source_digest
 from ..scoring.definition import ModelDefinition
-from ..scoring.evidence import ROWS
-from ..scoring.files import environment, json_digest
-from ..scoring.rows import request_frame
-from ..scoring.version import Version
+from ..scoring.registry.evidence import ROWS
+from ..scoring.training_data import request_frame
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['certificate_rows', 'package_digest', 'certificate_hashes']

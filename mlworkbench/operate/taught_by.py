@@ -21,10 +21,10 @@ from ..features.checks.lineage import ORIGIN, rows_behind
 from .assembly import assemble, drawn_rows
 from .persons import definition_pseudonyms, rows_without_names
 from .training import taught
-from ..scoring.build import fingerprint
 from ..scoring.definition import ModelDefinition
-from ..scoring.rows import request_frame, resolve_data
-from ..scoring.version import Version
+from ..scoring.training_data import request_frame, resolve_data
+from ..scoring.version.build import fingerprint
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['Facts', 'ROW', 'training_rows', 'own_rows', 'training_lineage']

@@ -27,7 +27,7 @@ from ..evaluation.equivalence import differences
 from ..evaluation.read import logged_scores
 from .verdict import feature_differences
 from ..scoring.frame import FeatureFrame
-from ..scoring.version import Predictions, Version, predict, with_reference
+from ..scoring.version.version import Predictions, Version, predict, with_reference
 
 Columns = dict[str, NDArray[Any]]
 

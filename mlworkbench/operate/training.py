@@ -31,12 +31,12 @@ from .persons import definition_pseudonyms
 from .publish import Fitted, TrainResult, golden_rows, judge, publish, read_rule, write_card
 from .requests import personal_names, source_contract
 from .split import Split, clean_labels, infer_task, split_rows
+from ..scoring.artifacts.skops_file import single_threaded
+from ..scoring.data_frame import frame_to_pandas
 from ..scoring.definition import ModelDefinition, load_definition
-from ..scoring.dump import single_threaded
 from ..scoring.frame import FeatureFrame
-from ..scoring.registry import Registry
-from ..scoring.restore import frame_to_pandas
-from ..scoring.rows import fresh_estimator, unwrap_search
+from ..scoring.registry.registry import Registry
+from ..scoring.training_data import fresh_estimator, unwrap_search
 
 Estimator = Any  # scikit-learn ships no types
 Progress = Callable[[str, int, int | None], None]

@@ -22,7 +22,7 @@ from ..evaluation.equivalence import Comparison, compare, differences
 from ..evaluation.read import logged_scores
 from .answered import Answered
 from .certify import Reference
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['NOISE', 'feature_differences', 'DeploymentVerdict', 'compare_answers']

@@ -23,7 +23,7 @@ from ..errors import DeploymentError
 from ..features.online.lookup import OnlineStore
 from .answered import Answered, answered_records
 from .way_streaming import bring_up, event_lines
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['carried_events', 'ask_edge']

@@ -22,7 +22,7 @@ from ..errors import DeploymentError
 from ..features.online.lookup import OnlineStore
 from ..features.online.materialize import materialize
 from .answered import Answered, answered_records
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['TELL_FLAGS', 'event_lines', 'bring_up', 'ask_streaming']

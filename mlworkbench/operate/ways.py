@@ -26,7 +26,7 @@ from ..evaluation.record import input_identities, prediction_ids
 from .answered import Answered, Way, answered_records, answered_table
 from .way_edge import ask_edge
 from .way_streaming import TELL_FLAGS, ask_streaming, bring_up
-from ..scoring.version import Version
+from ..scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['LIST_LENGTH', 'SINGLES', 'WAYS', 'ask_one_off', 'ask_batch', 'request_parts', 'ask_realtime', 'ask_service']

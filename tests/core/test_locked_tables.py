@@ -14,10 +14,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.errors import LogError, RunError, VersionError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.operate.run_table import RunRow, RunTable
-from mlworkbench.scoring.aliases import Aliases
-from mlworkbench.scoring.certificates import CertificateRecord, Certificates
-from mlworkbench.scoring.named import NamedVersions
-from mlworkbench.scoring.seals import Seals
+from mlworkbench.scoring.registry.seals import Seals
+from mlworkbench.scoring.registry.tables import Aliases, CertificateRecord, Certificates, NamedVersions
 
 LINE = CertificateRecord("c1", "late:1f", "2013-11-01T00:00:00+00:00", "equal", ("batch",), 5, "9f3c", "late/c1.json")
 MOVED = {"who": "Ada", "why": "first"}

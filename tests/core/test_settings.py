@@ -339,7 +339,7 @@ def test_the_files_of_a_home_are_its_owners_alone(tmp_path: Path) -> None:
     from mlworkbench.evaluation.log import PredictionLog
     from mlworkbench.features.online.lookup import OnlineStore
     from mlworkbench.operate.run_table import RunRow, RunTable
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     before = os.umask(0)
     try:

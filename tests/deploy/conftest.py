@@ -23,11 +23,11 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView, Total, WindowView
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import frame_from_columns
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import Version
 
 BIRDS = Contract(
     (

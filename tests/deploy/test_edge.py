@@ -34,11 +34,11 @@ from mlworkbench.errors import DeploymentError, LogError, VersionError
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version, open_version, predict, with_reference
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import Version, open_version, predict, with_reference
 
 N = 200
 START = 1_380_000_000_000_000
@@ -216,7 +216,7 @@ def test_a_device_without_network_and_libraries_answers_as_the_pipeline_does(
 
 
 def test_what_a_device_imports_is_the_standard_library_and_numpy() -> None:
-    assert "mlworkbench/scoring/compiled.py" in device_sources(["mlworkbench.deploy.device_command"])
+    assert "mlworkbench/scoring/compiled/scorer.py" in device_sources(["mlworkbench.deploy.device_command"])
     code = (
         "import sys, mlworkbench.deploy.device_command; "
         "print(sorted({n.split('.')[0] for n in sys.modules if '.' not in n} - set(sys.stdlib_module_names)))"
@@ -241,7 +241,7 @@ def test_csv_gives_the_same_predictions_as_json_lines(hangar: Hangar, tmp_path: 
 
 ALTERED = ["score.py", "edge.json", "model/scorer.onnx", "model/scorer.json", "model/golden.jsonl",
            "model/contract.json",
-           "model/declaration.json", "model/code/edge_features.py", "lib/mlworkbench/scoring/compiled.py",
+           "model/declaration.json", "model/code/edge_features.py", "lib/mlworkbench/scoring/compiled/scorer.py",
            "requirements.txt"]  # fmt: skip
 
 

@@ -19,11 +19,11 @@ from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import LogError, VersionError, WorkbenchError
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.evaluation.record import prediction_id
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version, open_version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import Version, open_version
 
 CONTRACT = Contract((Column("length", "number"), Column("mass", "number", nullable=True)))
 Line = dict[str, Any]

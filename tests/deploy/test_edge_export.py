@@ -25,10 +25,10 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge, export_status
 from mlworkbench.errors import DeploymentError
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version, open_version
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import Version, open_version
 
 CONTRACT = Contract((Column("x", "number"), Column("y", "text", nullable=True)))
 FRAME = Contract((Column("x", "number"),))

@@ -28,7 +28,7 @@ from mlworkbench.evaluation.read import read_labels, read_log, readable
 from mlworkbench.operate.live import certify_served
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.version import predict
+from mlworkbench.scoring.version.version import predict
 
 RULE = "text in Unicode, not half a character"
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}

@@ -26,11 +26,11 @@ from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import ContractError, LogError
 from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import Version
 
 ASKED = [{"order_id": 2**53 + 1 + k, "size": float(k)} for k in range(4)]
 KEYS = [row["order_id"] for row in ASKED]

@@ -42,8 +42,8 @@ from mlworkbench.operate.passport import passport_lines, replay
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import Version, with_reference
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version, with_reference
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 EVERYWHERE = ("one_off", "batch", "realtime", "streaming", "edge")

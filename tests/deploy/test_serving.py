@@ -22,7 +22,7 @@ from mlworkbench.client import Client, RequestError
 from mlworkbench.deploy.serving import Service, free_port, is_ready, service_folder, start_service
 from mlworkbench.errors import DeploymentError, VersionError, WorkbenchError
 from mlworkbench.evaluation.read import read_log
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 pytestmark = pytest.mark.system
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
@@ -194,7 +194,7 @@ def test_an_altered_version_never_becomes_ready_and_says_so_once(workshop, alter
 
 
 def test_a_version_that_does_not_reproduce_its_golden_rows_is_not_served(workshop, altered: Path) -> None:
-    from mlworkbench.scoring.files import read_manifest, write_manifest
+    from mlworkbench.scoring.artifacts.manifest import read_manifest, write_manifest
 
     lines = [json.loads(line) for line in (altered / "golden.jsonl").read_text().splitlines()]
     lines[0]["score"] += 0.25

@@ -32,8 +32,8 @@ from mlworkbench.evaluation.log import PredictionLog
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.evaluation.record import prediction_id
 from mlworkbench.features.online.lookup import OnlineStore
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version
 
 HEAVY = {"pandas", "sklearn", "polars", "pyarrow", "skops", "bentoml", "deltalake"}
 COMMAND = [sys.executable, "-c", "from mlworkbench.cli.app import main; main()", "stream"]

@@ -31,8 +31,8 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     from mlworkbench.evaluation.record import input_identities, log_rows
     from mlworkbench.operate.register import register
     from mlworkbench.operate.runs import run_notebook
-    from mlworkbench.scoring.registry import Registry
-    from mlworkbench.scoring.version import predict
+    from mlworkbench.scoring.registry.registry import Registry
+    from mlworkbench.scoring.version.version import predict
 
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     monkeypatch.setenv("MLWORKBENCH_HOME", str(tmp_path / "home"))

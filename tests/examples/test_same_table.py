@@ -14,7 +14,7 @@ from mlworkbench.operate.asking import draw_requests
 from mlworkbench.operate.examine import compare_deployments
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 
 @pytest.mark.parametrize(("definition", "rows"), [(penguins, 344), (diabetes, 442)], ids=["penguins", "diabetes"])

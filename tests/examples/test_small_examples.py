@@ -5,8 +5,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.examples.diabetes import diabetes, diabetes_data
 from mlworkbench.examples.penguins import penguins, penguins_data
 from mlworkbench.operate.training import train
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import predict
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import predict
 
 
 @pytest.fixture(autouse=True)

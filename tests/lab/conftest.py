@@ -28,11 +28,11 @@ from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.operate.register import register
-from mlworkbench.scoring.build import build_version
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import frame_from_columns
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import Version
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
 WEATHER = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"}, ttl=timedelta(hours=6))

@@ -18,7 +18,7 @@ from mlworkbench.lab.menu import ModelPage, list_explorable
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import load_definition
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"
 FREE = "no champion; newest version, it declares no gates"

@@ -34,7 +34,7 @@ from mlworkbench.lab.pages import render_answer, render_deployments, render_tabl
 from mlworkbench.lab.probe import Answer, Sweep, ask, list_positions, look_up_views, rank_by_reach, sweep
 from mlworkbench.lab.widgets import LOOKED_UP, WhatIf, deployments_panel
 from mlworkbench.operate.verdict import DeploymentVerdict
-from mlworkbench.scoring.version import predict
+from mlworkbench.scoring.version.version import predict
 
 NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlworkbench.operate import anchor_process
-from mlworkbench.scoring import reference, version
+from mlworkbench.scoring import reference
+from mlworkbench.scoring.version import version
 
 
 def of_frame(change: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[object, str, Any]:

@@ -33,10 +33,10 @@ from mlworkbench.operate.anchor_told import anchor_line, anchor_of
 from mlworkbench.operate.anchor_variants import variants
 from mlworkbench.operate.certificate import certify
 from mlworkbench.operate.training import train
+from mlworkbench.scoring.compiled.proof import prove
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.proof import prove
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import open_version, with_reference
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import open_version, with_reference
 
 GENERATOR = np.random.default_rng(0)
 X = pd.DataFrame({"a": GENERATOR.normal(size=400), "b": GENERATOR.normal(size=400)})

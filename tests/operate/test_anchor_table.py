@@ -21,9 +21,9 @@ from mlworkbench.errors import Refused, WorkbenchError
 from mlworkbench.operate import anchor
 from mlworkbench.operate import register as registering
 from mlworkbench.operate.anchor_process import answer_part
-from mlworkbench.scoring.build import build_version
 from mlworkbench.scoring.reference import global_settings
-from mlworkbench.scoring.version import open_version
+from mlworkbench.scoring.version.build import build_version
+from mlworkbench.scoring.version.version import open_version
 
 TABLE = Path(__file__).with_name("anchor_table.md")
 CASES = run_path(str(Path(__file__).with_name("anchor_cases.py")))["all_cases"]()

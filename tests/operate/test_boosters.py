@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 import mlworkbench
 from mlworkbench.core.home import Home
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(300, 2)), columns=["weight", "power"]).assign(

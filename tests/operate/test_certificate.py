@@ -30,11 +30,10 @@ from mlworkbench.operate.register import register
 from mlworkbench.operate.subject import certificate_rows
 from mlworkbench.operate.training import train
 from mlworkbench.operate.ways import WAYS
-from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.rules import DEPLOYMENTS
-from mlworkbench.scoring.signature import signed, signing_key
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.definition import DEPLOYMENTS, ModelDefinition
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.registry.signature import signed, signing_key
+from mlworkbench.scoring.version.version import Version
 
 UTC = timezone.utc  # noqa: UP017
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -274,7 +273,7 @@ from dataclasses import replace
 from pathlib import Path
 from mlworkbench.core.home import Home
 from mlworkbench.operate import certificate, ways
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 home = Home.open(Path(sys.argv[1]))
 version = Registry(home).open("far")
 version = replace(version, declaration={**version.declaration, "deployments": ["one_off", "batch"]})

@@ -26,7 +26,7 @@ from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.operate.ways import ask_batch
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 UTC = timezone.utc  # noqa: UP017
 START = datetime(2013, 1, 1, tzinfo=UTC)

@@ -26,7 +26,7 @@ from mlworkbench.operate.recompute import replay_rows
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 FOUR = ["one_off", "batch", "realtime", "streaming"]
 BARRED = "GradientBoostingClassifier (predict_proba) has no rule"

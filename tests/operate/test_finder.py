@@ -19,8 +19,8 @@ from mlworkbench.operate.finder import Finding, find, find_in_refusal
 from mlworkbench.operate.register import register
 from mlworkbench.operate.trail import Trail, explained, read_logged_rows, trail_of
 from mlworkbench.operate.ways import WAYS, ask_one_off
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version
 
 
 def opened(home: Home, pipeline: object, X: pd.DataFrame, y: pd.Series) -> tuple[Version, pl.DataFrame]:

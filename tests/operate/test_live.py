@@ -30,8 +30,8 @@ from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.operate.way_streaming import bring_up
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version
 
 UTC = timezone.utc  # noqa: UP017
 START = datetime(2013, 1, 1, tzinfo=UTC)

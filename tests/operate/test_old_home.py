@@ -31,8 +31,8 @@ from mlworkbench.operate.certificate import verify_certificate
 from mlworkbench.operate.passport import passport
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.operate.runs import list_runs
-from mlworkbench.scoring.code import load_code
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.artifacts.source_code import load_code
+from mlworkbench.scoring.registry.registry import Registry
 
 PACKED = Path(__file__).parents[1] / "old_home" / "home.tar.gz"
 IDS = {

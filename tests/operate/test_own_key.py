@@ -15,7 +15,7 @@ from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 
 @pytest.fixture

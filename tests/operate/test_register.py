@@ -24,9 +24,9 @@ from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError
 from mlworkbench.operate.register import named_rows, register
 from mlworkbench.operate.training import find_definition
-from mlworkbench.scoring import proof
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import predict
+from mlworkbench.scoring.compiled import proof
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import predict
 
 
 def rows(count: int = 60) -> tuple[pd.DataFrame, pd.Series]:

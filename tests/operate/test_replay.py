@@ -38,8 +38,8 @@ from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 EARLY = datetime(2024, 7, 1, tzinfo=UTC)

@@ -28,11 +28,11 @@ from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_log
+from mlworkbench.scoring.artifacts.skops_file import dump_pipeline, load_pipeline
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.dump import dump_pipeline, load_pipeline
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.restore import frame_to_pandas
-from mlworkbench.scoring.version import Version, predict, with_reference
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version, predict, with_reference
 
 ROWS = 120
 

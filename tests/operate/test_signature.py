@@ -12,7 +12,15 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.errors import SettingsError, VersionError
 from mlworkbench.operate.certificate_page import render_certificate
-from mlworkbench.scoring.signature import KEY, PUBLIC, check_signature, known_keys, read_signed, signed, signing_key
+from mlworkbench.scoring.registry.signature import (
+    KEY,
+    PUBLIC,
+    check_signature,
+    known_keys,
+    read_signed,
+    signed,
+    signing_key,
+)
 
 FIELDS = {"model": "late", "rows": 5000, "deployments": [{"deployment": "batch", "max_difference": 1.5e-16}]}
 
@@ -35,7 +43,7 @@ MAKE = """
 import sys
 from pathlib import Path
 from mlworkbench.core.home import Home
-from mlworkbench.scoring.signature import signing_key
+from mlworkbench.scoring.registry.signature import signing_key
 print(signing_key(Home(Path(sys.argv[1]))).public_key().public_bytes_raw().hex())
 """
 

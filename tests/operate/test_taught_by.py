@@ -19,7 +19,7 @@ from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.operate.taught_by import training_lineage, training_rows
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 

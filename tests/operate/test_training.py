@@ -31,8 +31,8 @@ from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.split import clean_labels, infer_task, split_rows
 from mlworkbench.operate.training import find_definition, train
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import predict
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import predict
 
 UTC = timezone.utc  # noqa: UP017
 DAY = 86_400_000_000

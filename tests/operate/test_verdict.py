@@ -14,7 +14,7 @@ from mlworkbench.operate.answered import Answered, answered_records, answered_ta
 from mlworkbench.operate.certify import Reference
 from mlworkbench.operate.verdict import DeploymentVerdict, compare_answers, feature_differences
 from mlworkbench.operate.ways import WAYS, request_parts
-from mlworkbench.scoring.rules import DEPLOYMENTS
+from mlworkbench.scoring.definition import DEPLOYMENTS
 
 ROWS = 8
 VERSION = SimpleNamespace(tolerance=1e-9, declaration={"threshold": 0.5, "task": "binary", "classes": [0, 1]})

@@ -38,7 +38,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ScoringError, UserCodeError, VersionError
-from mlworkbench.scoring.dump import (
+from mlworkbench.scoring.artifacts.skops_file import (
     canonical_digest,
     dump_bytes,
     dump_pipeline,
@@ -46,10 +46,9 @@ from mlworkbench.scoring.dump import (
     refuse_untrusted,
     single_threaded,
 )
-from mlworkbench.scoring.estimator import plain_classes, response_method, tuned_rule
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
-from mlworkbench.scoring.reference import ReferenceScorer
-from mlworkbench.scoring.restore import frame_to_pandas
+from mlworkbench.scoring.reference import ReferenceScorer, plain_classes, response_method, tuned_rule
 
 RANDOM = np.random.default_rng(0)
 N = 80

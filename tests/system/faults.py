@@ -41,10 +41,10 @@ from mlworkbench.operate.training import train
 from mlworkbench.operate.verdict import DeploymentVerdict
 from mlworkbench.operate.way_streaming import ask_streaming, bring_up
 from mlworkbench.operate.ways import ask_batch, ask_one_off, ask_service
+from mlworkbench.scoring.artifacts.manifest import file_digests, json_text
 from mlworkbench.scoring.definition import ModelDefinition
-from mlworkbench.scoring.files import file_digests, json_text
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.version import Version
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.version.version import Version
 
 PLANTED = Path(__file__).parent / "planted"
 START, HOURS, NEW_YORK = datetime(2013, 3, 8, tzinfo=UTC), 100, ZoneInfo("America/New_York")

@@ -23,7 +23,7 @@ from mlworkbench.errors import WorkbenchError
 from mlworkbench.evaluation.labelling import write_labels
 from mlworkbench.evaluation.read import read_log
 from mlworkbench.operate.register import register
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 
 def told(*words: str, codes: tuple[int, ...] = (0,)) -> None:

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.core.home import Home
 from mlworkbench.operate.register import register
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "explore-page"

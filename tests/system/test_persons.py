@@ -21,7 +21,7 @@ from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import DeploymentError, SettingsError, VersionError
 from mlworkbench.evaluation.labels import join_labels
 from mlworkbench.evaluation.read import read_labels, read_log
-from mlworkbench.scoring.registry import Registry
+from mlworkbench.scoring.registry.registry import Registry
 
 pytestmark = pytest.mark.system
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from ..console import All, End, Json, Last, Model, Rows, ServedVersion, Start, a
 from ..console import text_table
 from ..context import known_model, open_context, settle_interval, split_version
 from ...errors import Refused
-from ...scoring.evidence import ROWS
+from ...scoring.registry.evidence import ROWS
 
 if TYPE_CHECKING:
     from mlworkbench.operate.certificate import Certificate

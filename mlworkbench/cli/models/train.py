@@ -133,7 +133,7 @@ def register(
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
     from mlworkbench.operate.register import register as make_version
-    from mlworkbench.scoring.dump import load_pipeline
+    from mlworkbench.scoring.artifacts.skops_file import load_pipeline
 
     here = open_context()
     if not file.is_file():

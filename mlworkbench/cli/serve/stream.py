@@ -43,7 +43,7 @@ def stream(
     from mlworkbench.deploy.stream_files import Places
     from mlworkbench.deploy.stream_worker import work
     from mlworkbench.deploy.streaming import Streaming
-    from mlworkbench.scoring.registry import Registry
+    from mlworkbench.scoring.registry.registry import Registry
 
     here = open_context()
     chosen = known_model(here, model)

@@ -10,8 +10,8 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.operate.certificate import SUMMARY
 from mlworkbench.operate.ways import WAYS
-from mlworkbench.scoring.registry import Registry
-from mlworkbench.scoring.rules import DEPLOYMENTS
+from mlworkbench.scoring.definition import DEPLOYMENTS
+from mlworkbench.scoring.registry.registry import Registry
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ SWITCH = os.environ.get("MLWORKBENCH_TEST_FAULT", "")
 STEPS = {
     "no-ttl": ("mlworkbench.features.online.lookup", "expired"),
     "current": ("mlworkbench.features.online.lookup", "asked_rows"),
-    "float32": ("mlworkbench.scoring.version", "apply_row_functions"),
-    "knots": ("mlworkbench.scoring.version", "apply_row_functions"),
-    "frame32": ("mlworkbench.scoring.version", "frame_from_columns"),
-    "codes": ("mlworkbench.scoring.compiled", "CompiledScorer.answer"),
-    "tiny": ("mlworkbench.scoring.compiled", "CompiledScorer.answer"),
-    "threshold": ("mlworkbench.scoring.version", "Version.answer"),
+    "float32": ("mlworkbench.scoring.version.version", "apply_row_functions"),
+    "knots": ("mlworkbench.scoring.version.version", "apply_row_functions"),
+    "frame32": ("mlworkbench.scoring.version.version", "frame_from_columns"),
+    "codes": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
+    "tiny": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
+    "threshold": ("mlworkbench.scoring.version.version", "Version.answer"),
     "old": ("mlworkbench.deploy.realtime", "Realtime.respond"),
     "threads": ("onnxruntime", "SessionOptions"),
 }

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mlworkbench.deploy.serving import start_service
     from mlworkbench.deploy.stream_worker import streaming_worker
     from mlworkbench.errors import WorkbenchError
-    from mlworkbench.evaluation.evaluate import evaluate
-    from mlworkbench.evaluation.labelling import write_labels
+    from mlworkbench.evaluation.monitoring.evaluate import evaluate
+    from mlworkbench.evaluation.log.label_writer import write_labels
     from mlworkbench.features.online.materialize import materialize
     from mlworkbench.features.offline.join import join_views
     from mlworkbench.features.online.lookup import OnlineStore
@@ -67,7 +67,7 @@ _WHERE = {
     "batch_requests": "deploy.batch",
     "begin_run": "operate.run_cells",
     "certify": "operate.certificate",
-    "evaluate": "evaluation.evaluate",
+    "evaluate": "evaluation.monitoring.evaluate",
     "find_definition": "operate.training",
     "finish_run": "operate.run_cells",
     "ingest": "data.ingest.ingest",
@@ -85,7 +85,7 @@ _WHERE = {
     "start_service": "deploy.serving",
     "streaming_worker": "deploy.stream_worker",
     "train": "operate.training",
-    "write_labels": "evaluation.labelling",
+    "write_labels": "evaluation.log.label_writer",
 }
 
 __all__ = [

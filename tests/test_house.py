@@ -37,7 +37,7 @@ LIGHT = [
     "features.windows",
     "features.online.lookup",
     "features.row_functions",
-    "evaluation.log",
+    "evaluation.log.writer",
     "evaluation.equivalence",
     "metrics.functions",
     "contract.contract",

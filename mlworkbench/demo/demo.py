@@ -21,7 +21,7 @@ from ..examples.flights import flights
 
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
-    from mlworkbench.evaluation.log import LabelRow
+    from mlworkbench.evaluation.log.writer import LabelRow
     from mlworkbench.scoring.version.version import Version
 
 Report = Callable[[str, int, "int | None"], None]
@@ -160,7 +160,7 @@ def interval(table: pl.DataFrame) -> tuple[str, str]:
 # %% ../../nbs/demo/03_demo.ipynb #8913d794
 def add_labels(table: pl.DataFrame, *, home: Home) -> int:
     """Write the labels of the flights that landed; how many are new."""
-    from mlworkbench.evaluation.log import append_labels
+    from mlworkbench.evaluation.log.writer import append_labels
 
     landed = table.filter(pl.col("late").is_not_null()).select(
         "flight_id",

@@ -26,7 +26,7 @@ from .path import require_deployment, time_views
 from .table import require_columns, without_names
 from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError, nearest
-from ..evaluation.log import PredictionLog
+from ..evaluation.log.writer import PredictionLog
 from ..scoring.version.version import Version
 
 # %% auto #0

@@ -24,9 +24,8 @@ from ..core.settings import load_settings
 from ..core.sqlite import sqlite_error
 from .edge_lines import AGAIN, is_number, read_predictions, refused, whole_number
 from ..errors import LogError, VersionError, WorkbenchError
-from ..evaluation.log import PredictionLog
-from ..evaluation.record import FIELDS
-from ..evaluation.schema import connect
+from ..evaluation.log.rows import FIELDS
+from ..evaluation.log.writer import PredictionLog, connect
 from ..features.windows import view_of
 from ..scoring.artifacts.manifest import forged
 from ..scoring.frame import FeatureFrame

@@ -18,7 +18,7 @@ from ..core.home import MODEL_NAME
 from ..core.jsontext import too_deep
 from .device_files import SOURCE
 from ..errors import LogError
-from ..evaluation.record import FIELDS, SCHEMA_VERSION, prediction_id
+from ..evaluation.log.rows import FIELDS, SCHEMA_VERSION, prediction_id
 
 # %% auto #0
 __all__ = ['FIRST', 'LAST', 'TIME', 'OBJECT', 'NUMBERS', 'RULES', 'AGAIN', 'read_json', 'whole_number', 'is_number', 'refused',

@@ -26,8 +26,8 @@ from .path import require_deployment, time_views
 from .table import require_columns
 from .tables import Origin, Progress, Scored, score_table
 from ..errors import DeploymentError
-from ..evaluation.log import PredictionLog
-from ..evaluation.record import input_identities
+from ..evaluation.log.rows import input_identities
+from ..evaluation.log.writer import PredictionLog
 from ..scoring.version.version import Version
 
 # %% auto #0

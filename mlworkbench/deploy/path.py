@@ -18,7 +18,7 @@ from ..contract.faults import Fault
 from ..contract.pseudonym import pseudonym_names, pseudonymised
 from ..core.jsontext import to_plain_list
 from ..errors import DeploymentError
-from ..evaluation.record import log_rows
+from ..evaluation.log.rows import log_rows
 from ..features.views import View
 from ..scoring.decision import class_names
 from ..scoring.version.version import Predictions, Version

@@ -21,8 +21,8 @@ from .problem import PROBLEM, RequestError, problem
 from .repeat import answered_otherwise
 from .rows import Lookup, Rows, answered, completed, standing, unread_values
 from ..errors import DeploymentError, WorkbenchError
-from ..evaluation.log import PredictionLog
-from ..evaluation.record import input_identities
+from ..evaluation.log.rows import input_identities
+from ..evaluation.log.writer import PredictionLog
 from ..features.online.lookup import OnlineStore, is_there
 from ..features.windows import lag
 from ..scoring.version.version import Version

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeploymentError
-from ..evaluation.log import PredictionLog
+from ..evaluation.log.writer import PredictionLog
 from ..scoring.version.version import Predictions
 
 # %% auto #0

@@ -14,7 +14,7 @@ from typing import Any
 
 from .stream_append import Appender
 from ..errors import DeploymentError
-from ..evaluation.record import prediction_id
+from ..evaluation.log.rows import prediction_id
 
 # %% auto #0
 __all__ = ['FIRST', 'Writer', 'source_name', 'Past', 'read_past']

@@ -21,7 +21,7 @@ from .path import row_keys, time_views
 from .stream_ask import CARRIED, Part, predicted, sort_events
 from .stream_events import Channel, Event, Outcome, without_persons
 from .stream_log import as_logged, log_once
-from ..evaluation.log import PredictionLog
+from ..evaluation.log.writer import PredictionLog
 from ..features.online.lookup import OnlineStore, is_there
 from ..scoring.version.version import Predictions, Version
 

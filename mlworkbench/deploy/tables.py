@@ -21,7 +21,7 @@ from .path import Columns, Entry, Request, now_us, prediction_rows, time_views
 from .rows import Lookup, Rows, answered, completed, standing, unread
 from .table import request_of_table
 from ..errors import DeploymentError
-from ..evaluation.log import PredictionLog
+from ..evaluation.log.writer import PredictionLog
 from ..features.offline.join import TIME, join_views
 from ..features.views import View
 from ..scoring.decision import score_names

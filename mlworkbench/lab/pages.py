@@ -13,8 +13,8 @@ from ..core.home import Home
 from ..core.html import render_html
 from ..errors import LogError
 from ..evaluation.card import show
-from ..evaluation.picture import draw_histograms, embed_picture
-from ..evaluation.read import read_log
+from ..evaluation.log.reader import read_log
+from ..evaluation.plots import draw_histograms, embed_picture
 from .deployed import bin_scores, last_measured, summarize_deployments
 from .probe import Answer
 from ..scoring.version.version import Version

@@ -15,7 +15,7 @@ from ..core.home import Home
 from ..core.html import render_html
 from ..errors import WorkbenchError
 from ..evaluation.card import show
-from ..evaluation.picture import embed_picture
+from ..evaluation.plots import embed_picture
 from .field import Record, list_fields, start_record
 from .figures import draw_sweep, write_svg
 from .inputs import Input, Widget

@@ -19,7 +19,7 @@ import polars as pl
 from ..contract.pseudonym import FILE
 from ..core.home import Home
 from ..errors import DeploymentError, WorkbenchError
-from ..evaluation.read import read_log
+from ..evaluation.log.reader import read_log
 from .answered import Answered, Way
 from .asking import declared_deployments
 from .certify import Reference, lake_versions, reference_predictions

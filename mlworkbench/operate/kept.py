@@ -19,7 +19,7 @@ from ..core.jsontext import holds_half, row_values
 from ..data.lake.lake import Lake
 from ..deploy.path import personal_columns
 from ..errors import DeploymentError, WorkbenchError
-from ..evaluation.read import read_log
+from ..evaluation.log.reader import read_log
 from ..features.offline.as_known import arrivals
 from .certify import Reference, minds_of
 from .inputs import asked_row, erased, known_values, needed_columns, request_arrays

@@ -19,7 +19,7 @@ from ..core.home import Home
 from ..core.settings import load_settings
 from ..data.lake.lake import Lake
 from ..errors import WorkbenchError
-from ..evaluation.read import decoded, logged_scores
+from ..evaluation.log.reader import decoded, logged_scores
 from .answered import Answered
 from .certificate import SUMMARY, counted, verdict_of
 from .kept import recomputed, served, split_recomputable

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..evaluation.equivalence import differences
-from ..evaluation.read import logged_scores
+from ..evaluation.log.reader import logged_scores
 from ..features.row_functions import call_row_function
 from ..scoring.frame import FeatureFrame
 from ..scoring.version.version import Version

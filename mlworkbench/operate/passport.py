@@ -22,7 +22,7 @@ from ..data.lake.lake import Lake
 from ..deploy.flags import short
 from ..deploy.stream_ask import CARRIED
 from ..errors import LogError, WorkbenchError, nearest
-from ..evaluation.read import find_predictions
+from ..evaluation.log.reader import find_predictions
 from ..features.checks.lineage import lineage_lines, shown, view_lineage
 from ..features.row_functions import RowFunction
 from .inputs import asked_row, known_values, request_arrays

@@ -20,8 +20,8 @@ from ..data.lake.lake import Lake
 from ..deploy.stream_ask import CARRIED
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
-from ..evaluation.labels import logged_frame
-from ..evaluation.read import logged_scores
+from ..evaluation.log.labels import logged_frame
+from ..evaluation.log.reader import logged_scores
 from .inputs import Held, asked_row, erased, known_values, needed_columns, request_arrays
 from .parting import redecided, rescored, same_bits, steps_of
 from ..scoring.frame import FeatureFrame

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.home import Home
-from ..evaluation.read import logged_watermarks
+from ..evaluation.log.reader import logged_watermarks
 from ..features.online.lookup import OnlineStore, is_there
 from ..scoring.artifacts.manifest import forged, read_document, read_manifest
 from ..scoring.registry.registry import Registry

@@ -23,7 +23,7 @@ from ..data.ingest.privacy import table_pseudonyms
 from ..data.ingest.table import Table
 from ..data.lake.lake import Lake
 from ..errors import DefinitionError, WorkbenchError
-from ..evaluation.profile import profile_frame
+from ..evaluation.monitoring.profile import profile_frame
 from .anchor import Anchoring, Progress
 from .anchor_asked import registered_rows
 from .anchor_pipeline import Subject

@@ -17,7 +17,7 @@ from ..contract.times import parse_time
 from ..core.home import Home
 from ..data.lake.lake import Lake
 from ..errors import LogError, VersionError
-from ..evaluation.read import find_predictions, read_call, read_log
+from ..evaluation.log.reader import find_predictions, read_call, read_log
 from .recompute import Replayed, replay_rows
 from ..scoring.artifacts.manifest import environment
 from ..scoring.registry.registry import Registry

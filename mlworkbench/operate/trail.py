@@ -24,7 +24,7 @@ from ..deploy.table import request_of_table
 from ..deploy.tables import view_values
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
-from ..evaluation.read import logged_scores
+from ..evaluation.log.reader import logged_scores
 from .verdict import feature_differences
 from ..scoring.frame import FeatureFrame
 from ..scoring.version.version import Predictions, Version, predict, with_reference

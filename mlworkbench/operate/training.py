@@ -21,7 +21,7 @@ from ..data.ingest.ingest import ingest
 from ..data.lake.lake import Lake
 from ..data.lake.snapshot import LakeSnapshot
 from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
-from ..evaluation.profile import profile_frame
+from ..evaluation.monitoring.profile import profile_frame
 from ..metrics.bootstrap import check_gates
 from .anchor_asked import anchoring_of
 from .assembly import Assembled, assemble

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..evaluation.equivalence import Comparison, compare, differences
-from ..evaluation.read import logged_scores
+from ..evaluation.log.reader import logged_scores
 from .answered import Answered
 from .certify import Reference
 from ..scoring.version.version import Version

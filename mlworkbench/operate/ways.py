@@ -22,7 +22,7 @@ from ..deploy.batch import score_batch
 from ..deploy.interval import Job, in_interval
 from ..deploy.one_off import score_file
 from ..deploy.serving import start_service
-from ..evaluation.record import input_identities, prediction_ids
+from ..evaluation.log.rows import input_identities, prediction_ids
 from .answered import Answered, Way, answered_records, answered_table
 from .way_edge import ask_edge
 from .way_streaming import TELL_FLAGS, ask_streaming, bring_up

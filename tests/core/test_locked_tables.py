@@ -12,7 +12,7 @@ import pytest
 from mlworkbench.core import sqlite
 from mlworkbench.core.home import Home
 from mlworkbench.errors import LogError, RunError, VersionError
-from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.operate.run_table import RunRow, RunTable
 from mlworkbench.scoring.registry.seals import Seals
 from mlworkbench.scoring.registry.tables import Aliases, CertificateRecord, Certificates, NamedVersions

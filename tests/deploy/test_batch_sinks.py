@@ -19,7 +19,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.interval import Job
 from mlworkbench.errors import IngestError
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 
 START, END = "2013-10-01T00:00:00Z", "2013-10-03T00:00:00Z"
 

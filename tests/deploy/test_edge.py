@@ -31,7 +31,7 @@ from mlworkbench.deploy.device_events import csv_events, event_contract
 from mlworkbench.deploy.edge import device_sources, export_edge
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import DeploymentError, LogError, VersionError
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView
 from mlworkbench.scoring.data_frame import frame_to_pandas

@@ -17,8 +17,8 @@ from mlworkbench.deploy.device import open_export, score_source
 from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.errors import LogError, VersionError, WorkbenchError
-from mlworkbench.evaluation.read import read_log
-from mlworkbench.evaluation.record import prediction_id
+from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.rows import prediction_id
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.registry.registry import Registry

@@ -21,10 +21,10 @@ from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.deploy.stream_ask import sort_events
 from mlworkbench.deploy.stream_events import Event
 from mlworkbench.errors import ContractError, DefinitionError, IngestError, LogError
-from mlworkbench.evaluation.labelling import write_labels
-from mlworkbench.evaluation.labels import evaluate_log, join_labels
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_labels, read_log, readable
+from mlworkbench.evaluation.log.label_writer import write_labels
+from mlworkbench.evaluation.log.labels import evaluate_log, join_labels
+from mlworkbench.evaluation.log.reader import read_labels, read_log, readable
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.operate.live import certify_served
 from mlworkbench.operate.replay import replay_many
 from mlworkbench.scoring.definition import ModelDefinition

@@ -24,8 +24,8 @@ from mlworkbench.deploy.stream_files import JsonLines, Places
 from mlworkbench.deploy.stream_past import Writer
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import ContractError, LogError
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.registry.registry import Registry

@@ -21,7 +21,7 @@ from mlworkbench.deploy.interval import Job
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.output import output_path
 from mlworkbench.errors import ContractError, DeploymentError, IngestError, WorkbenchError
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
 

@@ -20,8 +20,8 @@ from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.table import request_of_table
 from mlworkbench.deploy.tables import Origin, score_table
 from mlworkbench.errors import DeploymentError, LogError
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}

@@ -33,8 +33,8 @@ from mlworkbench.deploy.schema import schemas_of
 from mlworkbench.deploy.stream_events import Event
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import FeatureError, SettingsError
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView

@@ -21,7 +21,7 @@ import pytest
 from mlworkbench.client import Client, RequestError
 from mlworkbench.deploy.serving import Service, free_port, is_ready, service_folder, start_service
 from mlworkbench.errors import DeploymentError, VersionError, WorkbenchError
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.scoring.registry.registry import Registry
 
 pytestmark = pytest.mark.system

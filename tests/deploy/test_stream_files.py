@@ -16,7 +16,7 @@ from mlworkbench.deploy.stream_events import Event, Outcome, dead_letter
 from mlworkbench.deploy.stream_files import JsonLines, Places
 from mlworkbench.deploy.stream_past import Writer
 from mlworkbench.errors import DeploymentError
-from mlworkbench.evaluation.record import prediction_id
+from mlworkbench.evaluation.log.rows import prediction_id
 
 WRITER = Writer("minutes", "minutes:0a1b")
 

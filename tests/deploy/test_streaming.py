@@ -28,9 +28,9 @@ from mlworkbench.deploy.stream_past import Writer
 from mlworkbench.deploy.stream_worker import run_worker, work
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import DeploymentError, FeatureError, LogError, WorkbenchError
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_log
-from mlworkbench.evaluation.record import prediction_id
+from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.rows import prediction_id
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.version.version import Version

@@ -27,8 +27,8 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
 
     from mlworkbench import evaluate
     from mlworkbench.core.home import Home
-    from mlworkbench.evaluation.log import PredictionLog, append_labels
-    from mlworkbench.evaluation.record import input_identities, log_rows
+    from mlworkbench.evaluation.log.rows import input_identities, log_rows
+    from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
     from mlworkbench.operate.register import register
     from mlworkbench.operate.runs import run_notebook
     from mlworkbench.scoring.registry.registry import Registry

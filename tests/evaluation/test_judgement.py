@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlworkbench.evaluation.judgement import gate_lines, judge_drift, verdict_lines
-from mlworkbench.evaluation.profile import profile_frame
-from mlworkbench.evaluation.report import drift_table, evidently_reports, report_sides
-from mlworkbench.evaluation.shift import chance_index, compare_profile
+from mlworkbench.evaluation.monitoring.drift import chance_index, compare_profile
+from mlworkbench.evaluation.monitoring.profile import profile_frame
+from mlworkbench.evaluation.monitoring.report import drift_table, evidently_reports, report_sides
 from mlworkbench.metrics.bootstrap import check_gates, evaluate
 from mlworkbench.scoring.frame import FeatureFrame
 

@@ -24,7 +24,7 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
-from mlworkbench.evaluation.picture import embed_picture
+from mlworkbench.evaluation.plots import embed_picture
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.lab.deployed import bin_scores, last_measured, summarize_deployments
 from mlworkbench.lab.field import MISSING, Field, Record, _make_blank, list_fields, start_record

@@ -20,7 +20,7 @@ from mlworkbench.deploy.edge import export_edge
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import require_deployment
 from mlworkbench.errors import DefinitionError
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.certify import reference_predictions
 from mlworkbench.operate.recompute import replay_rows
 from mlworkbench.operate.register import register

@@ -12,7 +12,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mlworkbench.core.home import Home
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.answered import Answered
 from mlworkbench.operate.examine import examine
 from mlworkbench.operate.finder import Finding, find, find_in_refusal

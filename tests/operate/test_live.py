@@ -20,7 +20,7 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch import score_batch
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import DeploymentError, IngestError
-from mlworkbench.evaluation.log import PredictionLog
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView

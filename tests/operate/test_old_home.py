@@ -23,8 +23,8 @@ from mlworkbench.deploy.edge_collect import collect
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.errors import UserCodeError
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_labels, read_log
+from mlworkbench.evaluation.log.reader import read_labels, read_log
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import Total
 from mlworkbench.operate.certificate import verify_certificate

@@ -11,7 +11,7 @@ from mlworkbench.contract.pseudonym import is_pseudonym
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.errors import DefinitionError
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.register import register
 from mlworkbench.operate.training import train
 from mlworkbench.scoring.definition import ModelDefinition

@@ -27,8 +27,8 @@ from mlworkbench.deploy.realtime import Realtime
 from mlworkbench.deploy.stream_events import Event
 from mlworkbench.deploy.streaming import Streaming
 from mlworkbench.errors import LogError
-from mlworkbench.evaluation.log import PredictionLog
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.row_functions import RowFunction

@@ -23,8 +23,8 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.one_off import score_file
 from mlworkbench.deploy.path import request_columns
 from mlworkbench.errors import DefinitionError, ScoringError, VersionError, WorkbenchError
-from mlworkbench.evaluation.labels import logged_frame
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.labels import logged_frame
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.assembly import assemble
 from mlworkbench.operate.register import register
 from mlworkbench.operate.replay import replay_log

@@ -27,7 +27,7 @@ from sklearn.preprocessing import OrdinalEncoder
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Total, View, WindowView

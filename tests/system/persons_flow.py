@@ -20,8 +20,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch import batch_requests, score_batch
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import WorkbenchError
-from mlworkbench.evaluation.labelling import write_labels
-from mlworkbench.evaluation.read import read_log
+from mlworkbench.evaluation.log.label_writer import write_labels
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.register import register
 from mlworkbench.scoring.registry.registry import Registry
 

@@ -19,8 +19,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.serving import start_service
 from mlworkbench.errors import DeploymentError, SettingsError, VersionError
-from mlworkbench.evaluation.labels import join_labels
-from mlworkbench.evaluation.read import read_labels, read_log
+from mlworkbench.evaluation.log.labels import join_labels
+from mlworkbench.evaluation.log.reader import read_labels, read_log
 from mlworkbench.scoring.registry.registry import Registry
 
 pytestmark = pytest.mark.system

@@ -26,7 +26,7 @@ def label(
 ) -> None:
     """Add labels: what came true, and when it was known."""
     from mlworkbench.deploy.choice import open_model
-    from mlworkbench.evaluation.labelling import label_rows, write_labels
+    from mlworkbench.evaluation.log.label_writer import label_rows, write_labels
 
     here = open_context()
     opened = open_model(known_model(here, model), home=here.home)

@@ -1,0 +1,135 @@
+"""Evidently's reports, their methods and thresholds, and the card."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlworkbench.contract.contract import Column, Contract
+from mlworkbench.errors import ProfileError
+from mlworkbench.evaluation.card import card, rule_text, show, table
+from mlworkbench.evaluation.monitoring.drift import jensen_shannon, plan_drift, wasserstein
+from mlworkbench.evaluation.monitoring.profile import profile_frame
+from mlworkbench.evaluation.monitoring.report import drift_table, evidently_reports, report_sides
+from mlworkbench.scoring.frame import FeatureFrame
+
+
+def make_table(count=3000, seed=0, shift=0.0):
+    draws = np.random.default_rng(seed)
+    wind = draws.normal(shift, 1, count)
+    wind[::9] = np.nan
+    carrier = draws.choice(["AA", "UA", "DL"], count).astype(object)
+    carrier[::8] = None
+    return pd.DataFrame({"wind": wind, "carrier": carrier, "empty": np.full(count, np.nan)})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports") / "deep"
+    sides = make_table(), make_table(seed=1, shift=1.0)
+    return evidently_reports(*sides, folder, numeric=["wind", "empty"], categorical=["carrier"])
+
+
+def test_four_files_are_written_and_nothing_else(written):
+    assert set(written) == {"drift_json", "drift_html", "quality_json", "quality_html"}
+    folder = written["drift_json"].parent
+    assert {file.name for file in folder.iterdir()} == {path.name for path in written.values()}
+    assert "<html" in written["drift_html"].read_text(encoding="utf-8")[:2000].lower()
+    assert json.loads(written["quality_json"].read_text(encoding="utf-8"))["metrics"]
+
+
+def test_method_and_threshold_are_named_for_every_column(written):
+    found = drift_table(written["drift_json"])
+    assert {name: row["method"] for name, row in found.items()} == {"wind": "wasserstein", "carrier": "jensenshannon"}
+    assert all(row["threshold"] >= 0.1 for row in found.values())
+    assert (found["wind"]["drift"], found["carrier"]["drift"]) == (True, False)
+
+
+def test_the_distances_are_those_evidently_computes(written):
+    found, before, after = drift_table(written["drift_json"]), make_table(), make_table(seed=1, shift=1.0)
+    wind = [side["wind"].dropna().to_numpy() for side in (before, after)]
+    carrier = [side["carrier"].dropna().to_numpy(dtype=object) for side in (before, after)]
+    assert found["wind"]["distance"] == pytest.approx(wasserstein(*wind))
+    assert found["carrier"]["distance"] == pytest.approx(jensen_shannon(*carrier))
+
+
+def test_a_season_inside_the_reference_raises_its_own_threshold():
+    steady = np.random.default_rng(0).normal(size=2000)
+    season = steady + np.linspace(0, 4, 2000)
+    plan = plan_drift(pd.DataFrame({"steady": steady, "season": season}), numeric=["steady", "season"])
+    assert plan["steady"]["threshold"] < 0.25 < 1 < plan["season"]["threshold"]
+
+
+@pytest.mark.parametrize(("table", "message"), [(make_table(0), "no rows"), (make_table(5)[["wind"]], "'carrier'")])
+def test_a_side_without_rows_or_columns_is_refused(tmp_path, table, message):
+    with pytest.raises(ProfileError, match=message):
+        evidently_reports(make_table(50), table, tmp_path, numeric=["wind"], categorical=["carrier"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_both_sides_come_from_profile_and_log_in_the_same_words():
+    carrier = np.array(["AA"] * 300 + ["UA"] * 299 + ["rare"], dtype=object)
+    frame = FeatureFrame({"wind": np.arange(600.0), "late": np.arange(600) % 2 == 0, "carrier": carrier})
+    profile = profile_frame(frame, np.linspace(0, 1, 600))
+    before, after, kinds = report_sides(profile, frame, np.linspace(0, 1, 600))
+    assert kinds == {"numeric": ["wind", "score"], "categorical": ["late", "carrier"]}
+    pd.testing.assert_frame_equal(before, after, check_dtype=False)
+    assert set(after["carrier"]) == {"AA", "UA", "(rest)"}
+    several = profile_frame(frame, np.ones((600, 3)) / 3)
+    names = report_sides(several, frame, np.ones((600, 3)) / 3, names=["score_a", "score_b", "score_c"])[2]["numeric"]
+    assert names == ["wind", "score_a", "score_b", "score_c"]
+
+
+REQUEST = Contract((
+    Column("distance", "number", lower=0, upper=5000, unit="miles"),
+    Column("carrier", "category", categories=tuple("ABCDEFGH"), nullable=True, learned=True),
+    Column("tail", "text", nullable=True, allow="tails unknown to planes are allowed"),
+))  # fmt: skip
+METRICS = {
+    "roc_auc": {"value": 0.7412, "low": 0.733, "high": 0.749, "n": 27000},
+    "r2": {"value": None, "low": None, "high": None, "n": 3, "reason": "labels do not vary"},
+}
+GATES = {"verdict": "pass", "gates": [{"metric": "roc_auc", "rule": ">=", "bound": 0.72, "verdict": "pass"}]}
+
+
+def test_a_card_says_what_how_good_what_it_takes_and_how_to_ask():
+    page = card(
+        {"model": "flights", "task": "binary", "label": "late", "classes": [0, 1], "personal": ["tail"]},
+        METRICS,
+        gates=GATES,
+        profile={"rows": 9, "columns": {"carrier": {"missing": 0.08}}},
+        request=REQUEST,
+        frame=REQUEST.select(["distance"]),
+        notes=["trained on January to August"],
+    )
+    for part in (
+        "# flights",
+        "| roc_auc | 0.741 | 0.733 to 0.749 | 27000 | >= 0.72 | pass |",
+        "| r2 | - | labels do not vary | 3 | - | - |",
+        "| carrier | category | - | seen: A, B, C, D, E, F and 2 more, may be missing, learned | 8.0 % |",
+        "carrier (8 %)",
+        "Personal columns (tail)",
+        "## What the model sees",
+        "- trained on January to August",
+        "mlworkbench serve --model flights",
+    ):
+        assert part in page
+    example = json.loads(page.split("```json\n")[1].split("```")[0])
+    assert set(example) == set(REQUEST.names)
+
+
+def test_a_card_of_a_model_that_was_not_measured_says_so():
+    page = card({"model": "m"}, {}, gates={"verdict": "undecided", "gates": []}, profile={}, request=REQUEST)
+    assert "Nothing was measured." in page and "**undecided**" in page
+
+
+def test_rules_are_words_and_cells_stay_in_their_table():
+    assert [rule_text(column) for column in REQUEST.columns][::2] == [
+        "0 to 5000",
+        "may be missing, tails unknown to planes are allowed",
+    ]
+    assert rule_text(Column("x", "number", upper=1)) == "at most 1"
+    assert show("a|b\nc") == "a|b c" and table(["x"], [["a|b\nc"]]).endswith("| a\\|b c |")
+    numbers = [show(number) for number in (0.0, 1.0, 0.5, 1e-9, 12345.6, True)]
+    assert numbers == ["0", "1", "0.5", "1e-09", "12,346", "True"]

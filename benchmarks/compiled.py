@@ -25,9 +25,9 @@ from sklearn.preprocessing import OrdinalEncoder
 from threadpoolctl import threadpool_limits
 
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.deploy.device import open_export, score_source
-from mlworkbench.deploy.edge import export_edge
-from mlworkbench.deploy.stream_append import encoded
+from mlworkbench.deploy.edge.device import open_export, score_source
+from mlworkbench.deploy.edge.export import export_edge
+from mlworkbench.deploy.streaming.appender import encoded
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.version.build import build_version

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from compiled import ROUNDS, build, seconds
 
-from mlworkbench.deploy.stream_events import Event
-from mlworkbench.deploy.stream_lines import BATCH
-from mlworkbench.deploy.streaming import Streaming
+from mlworkbench.deploy.streaming.events import Event
+from mlworkbench.deploy.streaming.lines import BATCH
+from mlworkbench.deploy.streaming.worker import Streaming
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.version.version import Version, open_version, with_reference

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mlworkbench.data.ingest.table import Table
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.data.sources.sql import SqlSource
-    from mlworkbench.deploy.app import realtime_service
-    from mlworkbench.deploy.batch import batch_requests, score_batch
-    from mlworkbench.deploy.choice import open_model
-    from mlworkbench.deploy.one_off import score_file
-    from mlworkbench.deploy.serving import start_service
-    from mlworkbench.deploy.stream_worker import streaming_worker
+    from mlworkbench.deploy.realtime.app import realtime_service
+    from mlworkbench.deploy.batch.batch import batch_requests, score_batch
+    from mlworkbench.deploy.selection import open_model
+    from mlworkbench.deploy.batch.one_off import score_file
+    from mlworkbench.deploy.realtime.process import start_service
+    from mlworkbench.deploy.streaming.command import streaming_worker
     from mlworkbench.errors import WorkbenchError
     from mlworkbench.evaluation.monitoring.evaluate import evaluate
     from mlworkbench.evaluation.log.label_writer import write_labels
@@ -64,7 +64,7 @@ _WHERE = {
     "Version": "scoring.version.version",
     "WindowView": "features.views",
     "WorkbenchError": "errors",
-    "batch_requests": "deploy.batch",
+    "batch_requests": "deploy.batch.batch",
     "begin_run": "operate.run_cells",
     "certify": "operate.certificate",
     "evaluate": "evaluation.monitoring.evaluate",
@@ -73,17 +73,17 @@ _WHERE = {
     "ingest": "data.ingest.ingest",
     "join_views": "features.offline.join",
     "materialize": "features.online.materialize",
-    "open_model": "deploy.choice",
+    "open_model": "deploy.selection",
     "predict": "scoring.version.version",
-    "realtime_service": "deploy.app",
+    "realtime_service": "deploy.realtime.app",
     "register": "operate.register",
     "replay": "operate.passport",
     "retrain": "operate.retraining",
     "run_notebook": "operate.runs",
-    "score_batch": "deploy.batch",
-    "score_file": "deploy.one_off",
-    "start_service": "deploy.serving",
-    "streaming_worker": "deploy.stream_worker",
+    "score_batch": "deploy.batch.batch",
+    "score_file": "deploy.batch.one_off",
+    "start_service": "deploy.realtime.process",
+    "streaming_worker": "deploy.streaming.command",
     "train": "operate.training",
     "write_labels": "evaluation.log.label_writer",
 }

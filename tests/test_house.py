@@ -24,13 +24,13 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py" and 
 HEAVY = ["pandas", "sklearn", "polars", "pyarrow", "deltalake", "skops"]
 HEAVY += ["skl2onnx", "pandera", "evidently", "IPython", "nbdev"]
 LIGHT = [
-    "deploy.path",
-    "deploy.realtime",
-    "deploy.device_command",
+    "deploy.request",
+    "deploy.realtime.service",
+    "deploy.edge.command",
     "scoring.compiled.scorer",
     "contract.cell",
-    "deploy.streaming",
-    "deploy.stream_worker",
+    "deploy.streaming.worker",
+    "deploy.streaming.command",
     "scoring.frame",
     "scoring.decision",
     "scoring.version.version",
@@ -241,7 +241,7 @@ DEVICE = ROOT / "services/edge/score.py"
 @pytest.mark.parametrize("path", GUESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_whoever_is_outside_comes_in_by_the_two_doors(path: Path) -> None:
     """What is copied into other people's folders must outlive every move below; a device carries only what it needs."""
-    allowed = {"mlworkbench.deploy.device_command"} if path == DEVICE else {"mlworkbench"}
+    allowed = {"mlworkbench.deploy.edge.command"} if path == DEVICE else {"mlworkbench"}
     allowed |= {"mlworkbench.lab"} if path in EXPLORE else set()
     assert {name for name in used_by(path) if name.startswith("mlworkbench")} <= allowed
 

@@ -87,7 +87,7 @@ def copied_files(*, pages: bool = False) -> dict[str, str]:
     pages : bool, default=False
         The explore pages, too, which a person may have copied.
     """
-    from mlworkbench.deploy.serving import service_folder
+    from mlworkbench.deploy.realtime.process import service_folder
     from mlworkbench.operate.notebooks import run_folders
 
     runs = run_folders(Path("/"))[0]

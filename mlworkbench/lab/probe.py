@@ -17,7 +17,7 @@ from ..contract.check import check_records
 from ..contract.contract import Contract
 from ..contract.faults import Fault, faults_error
 from ..core.jsontext import to_plain_list
-from ..deploy.path import prediction_times, request_columns
+from ..deploy.request import prediction_times, request_columns
 from ..errors import ContractError, WorkbenchError
 from ..features.online.lookup import OnlineStore
 from .field import Field, Record, list_view_columns

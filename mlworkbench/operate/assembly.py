@@ -20,7 +20,7 @@ from ..contract.pseudonym import Pseudonyms
 from ..contract.times import parse_time
 from ..data.lake.lake import Lake
 from ..data.sources.open_source import open_source
-from ..deploy.table import columns_of_table
+from ..deploy.table_request import columns_of_table
 from ..errors import DefinitionError
 from ..features.offline.join import join_views
 from ..features.row_functions import apply_row_functions

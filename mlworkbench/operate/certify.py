@@ -17,10 +17,10 @@ from ..core.home import Home
 from ..core.jsontext import row_values
 from ..core.settings import load_settings
 from ..data.lake.lake import Lake
-from ..deploy.path import prediction_times
-from ..deploy.rows import answered, standing
-from ..deploy.table import request_of_table
-from ..deploy.tables import view_values
+from ..deploy.refusals import answered, standing
+from ..deploy.request import prediction_times
+from ..deploy.table_request import request_of_table
+from ..deploy.table_scoring import view_values
 from ..evaluation.equivalence import TwoMinds
 from ..scoring.frame import FeatureFrame
 from ..scoring.version.version import Version, with_reference

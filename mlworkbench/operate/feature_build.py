@@ -14,7 +14,7 @@ from ..core.home import Home
 from ..core.jsontext import to_plain_list
 from ..data.lake.lake import Lake
 from ..data.sinks.sink import Sink
-from ..deploy.interval import Job, in_interval, with_identities
+from ..deploy.batch.batch import Job, in_interval, with_identities
 from ..errors import FeatureError
 from .assembly import Assembled, assemble
 from .persons import definition_pseudonyms

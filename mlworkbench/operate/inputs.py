@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..contract.contract import Contract
 from ..core.jsontext import to_json
 from ..data.lake.lake import Lake
-from ..deploy.stream_ask import CARRIED
-from ..deploy.tables import array_of
+from ..deploy.streaming.scoring import CARRIED
+from ..deploy.table_scoring import array_of
 from ..errors import LogError
 from ..features.offline.as_known import held, join_views_as_known
 from ..features.offline.join import TIME

@@ -17,7 +17,7 @@ from ..contract.times import parse_time
 from ..core.home import Home
 from ..core.jsontext import holds_half, row_values
 from ..data.lake.lake import Lake
-from ..deploy.path import personal_columns
+from ..deploy.request import personal_columns
 from ..errors import DeploymentError, WorkbenchError
 from ..evaluation.log.reader import read_log
 from ..features.offline.as_known import arrivals

@@ -20,7 +20,7 @@ from ..core.home import Home
 from ..core.jsontext import to_json, to_plain
 from ..data.lake.lake import Lake
 from ..deploy.flags import short
-from ..deploy.stream_ask import CARRIED
+from ..deploy.streaming.scoring import CARRIED
 from ..errors import LogError, WorkbenchError, nearest
 from ..evaluation.log.reader import find_predictions
 from ..features.checks.lineage import lineage_lines, shown, view_lineage

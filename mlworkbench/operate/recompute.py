@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.jsontext import holds_half, to_json, to_plain
 from ..data.lake.lake import Lake
-from ..deploy.stream_ask import CARRIED
+from ..deploy.streaming.scoring import CARRIED
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
 from ..evaluation.log.labels import logged_frame

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..core.home import Home
 from ..core.settings import load_settings
 from ..data.lake.lake import Lake
-from ..deploy.tables import view_values
+from ..deploy.table_scoring import view_values
 from ..errors import DefinitionError, WorkbenchError
 from ..evaluation.card import Markdown, show, table
 from ..metrics.bootstrap import evaluate

@@ -21,7 +21,7 @@ from .run_table import new_run_id
 from .run_worker import write_json
 
 if TYPE_CHECKING:
-    from mlworkbench.deploy.interval import Job
+    from mlworkbench.deploy.batch.batch import Job
 
 # %% auto #0
 __all__ = ['VERDICTS', 'Run', 'begin_run', 'sole_model', 'finish_run', 'command_run']
@@ -81,7 +81,7 @@ class Run:
     @property
     def job(self) -> Job:
         """What a batch is asked for: the interval, the name of the run, and the parameter `to`."""
-        from mlworkbench.deploy.interval import Job
+        from mlworkbench.deploy.batch.batch import Job
 
         return Job(start=self.start, end=self.end, run_id=self.run_id, to=self.values.get("to", ""))
 

@@ -15,8 +15,8 @@ import polars as pl
 from ..core.home import Home
 from ..core.jsontext import row_values
 from ..data.lake.lake import Lake
-from ..deploy.batch import batch_requests
-from ..deploy.table import request_of_table, require_columns, without_names
+from ..deploy.batch.batch import batch_requests
+from ..deploy.table_request import request_of_table, require_columns, without_names
 from .assembly import sample_rows
 from ..scoring.artifacts.manifest import environment, json_digest
 from ..scoring.artifacts.source_code import source_digest

@@ -19,9 +19,9 @@ from ..core.home import Home
 from ..core.jsontext import row_values, to_json, to_plain_list
 from ..core.settings import load_settings
 from ..data.lake.lake import Lake
-from ..deploy.path import prediction_times
-from ..deploy.table import request_of_table
-from ..deploy.tables import view_values
+from ..deploy.request import prediction_times
+from ..deploy.table_request import request_of_table
+from ..deploy.table_scoring import view_values
 from ..errors import WorkbenchError
 from ..evaluation.equivalence import differences
 from ..evaluation.log.reader import logged_scores

@@ -15,10 +15,10 @@ from typing import Any
 import polars as pl
 
 from ..core.home import Home
-from ..deploy.edge import export_edge
-from ..deploy.edge_collect import collect
-from ..deploy.path import prediction_times
-from ..deploy.table import columns_of_table
+from ..deploy.edge.collect import collect
+from ..deploy.edge.export import export_edge
+from ..deploy.request import prediction_times
+from ..deploy.table_request import columns_of_table
 from ..errors import DeploymentError
 from ..features.online.lookup import OnlineStore
 from .answered import Answered, answered_records

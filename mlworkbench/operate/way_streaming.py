@@ -16,8 +16,8 @@ import polars as pl
 
 from ..core.home import Home
 from ..data.lake.lake import Lake
-from ..deploy.stream_files import Places
-from ..deploy.stream_worker import run_worker
+from ..deploy.streaming.command import run_worker
+from ..deploy.streaming.jsonl import Places
 from ..errors import DeploymentError
 from ..features.online.lookup import OnlineStore
 from ..features.online.materialize import materialize

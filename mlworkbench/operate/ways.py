@@ -18,10 +18,9 @@ from ..client import Client
 from ..contract.faults import Fault
 from ..contract.times import format_time
 from ..core.home import Home
-from ..deploy.batch import score_batch
-from ..deploy.interval import Job, in_interval
-from ..deploy.one_off import score_file
-from ..deploy.serving import start_service
+from ..deploy.batch.batch import Job, in_interval, score_batch
+from ..deploy.batch.one_off import score_file
+from ..deploy.realtime.process import start_service
 from ..evaluation.log.rows import input_identities, prediction_ids
 from .answered import Answered, Way, answered_records, answered_table
 from .way_edge import ask_edge

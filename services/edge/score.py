@@ -16,7 +16,7 @@ import re  # noqa: E402
 from pathlib import Path, PurePosixPath  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent
-NEEDED = ("score.py", "requirements.txt", "lib/mlworkbench/deploy/device_command.py", "model/manifest.json")
+NEEDED = ("score.py", "requirements.txt", "lib/mlworkbench/deploy/edge/command.py", "model/manifest.json")
 MODEL = ("declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx", "usual.json")
 IMPORTED = (".py", ".pyc", ".pyd", ".so")
 
@@ -128,7 +128,7 @@ def run() -> int:
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(FOLDER / "lib"))
     try:
-        from mlworkbench.deploy.device_command import main
+        from mlworkbench.deploy.edge.command import main
     except ImportError as error:
         print(f"error: {error}; pip install -r requirements.txt", file=sys.stderr)
         return 2

@@ -28,8 +28,8 @@ from mlworkbench.core.jsontext import (
     to_plain_list,
     too_deep,
 )
-from mlworkbench.deploy.door import read_json
-from mlworkbench.deploy.stream_events import Event, read_event
+from mlworkbench.deploy.realtime.http import read_json
+from mlworkbench.deploy.streaming.events import Event, read_event
 from mlworkbench.errors import ContractError, LogError
 
 

@@ -146,8 +146,8 @@ def trips(count: int = 50) -> pl.DataFrame:
 
 
 def add_delays(home: Home, folder: Path) -> str:
-    from mlworkbench.deploy.table import columns_of_table
-    from mlworkbench.deploy.tables import view_values
+    from mlworkbench.deploy.table_request import columns_of_table
+    from mlworkbench.deploy.table_scoring import view_values
 
     lake = fill_lake(home)
     columns = columns_of_table(trips(), TRIPS)

@@ -16,10 +16,10 @@ from mlworkbench.contract.check import check_columns, check_records
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.contract.record_check import REFUSED, RowCheck
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.realtime import Realtime
-from mlworkbench.deploy.stream_ask import sort_events
-from mlworkbench.deploy.stream_events import Event
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.realtime.service import Realtime
+from mlworkbench.deploy.streaming.events import Event
+from mlworkbench.deploy.streaming.scoring import sort_events
 from mlworkbench.errors import ContractError, DefinitionError, IngestError, LogError
 from mlworkbench.evaluation.log.label_writer import write_labels
 from mlworkbench.evaluation.log.labels import evaluate_log, join_labels

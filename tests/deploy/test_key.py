@@ -13,16 +13,16 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.batch import score_batch
-from mlworkbench.deploy.device import open_export, score_source
-from mlworkbench.deploy.edge import export_edge
-from mlworkbench.deploy.edge_collect import collect
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.realtime import Realtime
-from mlworkbench.deploy.schema import schemas_of
-from mlworkbench.deploy.stream_files import JsonLines, Places
-from mlworkbench.deploy.stream_past import Writer
-from mlworkbench.deploy.streaming import Streaming
+from mlworkbench.deploy.batch.batch import score_batch
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.edge.collect import collect
+from mlworkbench.deploy.edge.device import open_export, score_source
+from mlworkbench.deploy.edge.export import export_edge
+from mlworkbench.deploy.realtime.openapi import schemas_of
+from mlworkbench.deploy.realtime.service import Realtime
+from mlworkbench.deploy.streaming.checkpoint import Writer
+from mlworkbench.deploy.streaming.jsonl import JsonLines, Places
+from mlworkbench.deploy.streaming.worker import Streaming
 from mlworkbench.errors import ContractError, LogError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog

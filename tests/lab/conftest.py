@@ -21,9 +21,9 @@ from sklearn.preprocessing import OneHotEncoder
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.table import columns_of_table
-from mlworkbench.deploy.tables import view_values
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.table_request import columns_of_table
+from mlworkbench.deploy.table_scoring import view_values
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView, Total, WindowView

@@ -22,7 +22,7 @@ from nbformat.v4 import new_code_cell
 from mlworkbench.contract.check import check_records
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.path import request_columns
+from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
 from mlworkbench.evaluation.plots import embed_picture
 from mlworkbench.features.online.lookup import OnlineStore

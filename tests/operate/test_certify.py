@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.batch import score_batch
+from mlworkbench.deploy.batch.batch import score_batch
 from mlworkbench.errors import DeploymentError
 from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
 from mlworkbench.operate.asking import draw_requests

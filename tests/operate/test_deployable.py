@@ -16,9 +16,9 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.svm import SVC
 
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.edge import export_edge
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.path import require_deployment
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.edge.export import export_edge
+from mlworkbench.deploy.request import require_deployment
 from mlworkbench.errors import DefinitionError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.certify import reference_predictions

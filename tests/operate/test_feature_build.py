@@ -11,7 +11,7 @@ from mlworkbench.contract.pseudonym import Pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.sinks.open_sink import open_sink
-from mlworkbench.deploy.interval import Job
+from mlworkbench.deploy.batch.batch import Job
 from mlworkbench.errors import DeploymentError, FeatureError
 from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.assembly import assemble

@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.batch import score_batch
-from mlworkbench.deploy.realtime import Realtime
+from mlworkbench.deploy.batch.batch import score_batch
+from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.errors import DeploymentError, IngestError
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore

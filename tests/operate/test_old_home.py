@@ -18,10 +18,10 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.ingest.ingest import ingest
 from mlworkbench.data.ingest.table import Table
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.batch import batch_requests, score_batch
-from mlworkbench.deploy.edge_collect import collect
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.realtime import Realtime
+from mlworkbench.deploy.batch.batch import batch_requests, score_batch
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.edge.collect import collect
+from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.errors import UserCodeError
 from mlworkbench.evaluation.log.reader import read_labels, read_log
 from mlworkbench.evaluation.log.writer import PredictionLog

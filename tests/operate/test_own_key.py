@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.contract.pseudonym import is_pseudonym
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.one_off import score_file
+from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.errors import DefinitionError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.register import register

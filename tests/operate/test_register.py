@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import mlworkbench
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.path import request_columns
+from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError
 from mlworkbench.operate.register import named_rows, register
 from mlworkbench.operate.training import find_definition

@@ -20,12 +20,11 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.batch import score_batch
-from mlworkbench.deploy.interval import Job
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.realtime import Realtime
-from mlworkbench.deploy.stream_events import Event
-from mlworkbench.deploy.streaming import Streaming
+from mlworkbench.deploy.batch.batch import Job, score_batch
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.realtime.service import Realtime
+from mlworkbench.deploy.streaming.events import Event
+from mlworkbench.deploy.streaming.worker import Streaming
 from mlworkbench.errors import LogError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog

@@ -20,8 +20,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 
 from mlworkbench.cli.models.train import frame_of
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.one_off import score_file
-from mlworkbench.deploy.path import request_columns
+from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import DefinitionError, ScoringError, VersionError, WorkbenchError
 from mlworkbench.evaluation.log.labels import logged_frame
 from mlworkbench.evaluation.log.reader import read_log

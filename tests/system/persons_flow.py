@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from mlworkbench.cli.app import run
 from mlworkbench.client import Client
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.batch import batch_requests, score_batch
-from mlworkbench.deploy.serving import start_service
+from mlworkbench.deploy.batch.batch import batch_requests, score_batch
+from mlworkbench.deploy.realtime.process import start_service
 from mlworkbench.errors import WorkbenchError
 from mlworkbench.evaluation.log.label_writer import write_labels
 from mlworkbench.evaluation.log.reader import read_log

@@ -9,7 +9,7 @@ from faults import FAULTS, Outcome, World, build_world, clean, environment, exam
 from planted_steps import FAULTS as STEP_FAULTS
 from planted_steps import STEPS, find_step
 
-from mlworkbench.deploy.serving import start_service
+from mlworkbench.deploy.realtime.process import start_service
 
 pytestmark = pytest.mark.system
 NAMES = [fault.name for fault in FAULTS]

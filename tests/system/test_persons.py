@@ -17,7 +17,7 @@ from persons import BORN, PERSON, STRANGER, asked, decoded, found, places, rides
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.serving import start_service
+from mlworkbench.deploy.realtime.process import start_service
 from mlworkbench.errors import DeploymentError, SettingsError, VersionError
 from mlworkbench.evaluation.log.labels import join_labels
 from mlworkbench.evaluation.log.reader import read_labels, read_log

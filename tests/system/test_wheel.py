@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench.client import Client
-from mlworkbench.deploy.serving import free_port
+from mlworkbench.deploy.realtime.process import free_port
 
 ROOT = Path(__file__).parents[2]
 OWN_LINES = '''

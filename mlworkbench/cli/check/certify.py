@@ -54,7 +54,7 @@ def certify(
     json: Json = False,
 ) -> None:
     """Prove that all declared deployments answer alike."""
-    from mlworkbench.deploy.choice import open_model
+    from mlworkbench.deploy.selection import open_model
     from mlworkbench.operate.certificate import certify as make_certificate
 
     refuse_beside("--all", {"--rows": rows} if all_ else {})

@@ -30,7 +30,7 @@ def build(
 ) -> None:
     """Write a model's features to a sink, as training sees them."""
     from mlworkbench.data.sinks.open_sink import open_sink
-    from mlworkbench.deploy.interval import Job
+    from mlworkbench.deploy.batch.batch import Job
     from mlworkbench.operate.feature_build import ROW_ID, build_features
 
     here = open_context()

@@ -162,7 +162,7 @@ def lineage(
     json: Json = False,
 ) -> None:
     """Trace training rows of a version to table, source and row."""
-    from mlworkbench.deploy.choice import open_model
+    from mlworkbench.deploy.selection import open_model
     from mlworkbench.operate.taught_by import training_lineage
 
     here = open_context()

@@ -25,7 +25,7 @@ def label(
     json: Json = False,
 ) -> None:
     """Add labels: what came true, and when it was known."""
-    from mlworkbench.deploy.choice import open_model
+    from mlworkbench.deploy.selection import open_model
     from mlworkbench.evaluation.log.label_writer import label_rows, write_labels
 
     here = open_context()

@@ -32,8 +32,8 @@ def export(
 
     Where the model is made of trees it needs onnxruntime, too.
     """
-    from mlworkbench.deploy.choice import open_model
-    from mlworkbench.deploy.edge import export_edge
+    from mlworkbench.deploy.selection import open_model
+    from mlworkbench.deploy.edge.export import export_edge
 
     here = open_context()
     name = known_model(here, model)
@@ -68,7 +68,7 @@ def score(
 def _check_signed(folder: Path) -> None:
     """Refuse an export whose signature does not fit it; say where a key is not known here."""
     from mlworkbench.core.home import Home
-    from mlworkbench.deploy.edge import export_status
+    from mlworkbench.deploy.edge.export import export_status
 
     try:
         home = Home.open(create=False)
@@ -87,7 +87,7 @@ def collect(
     json: Json = False,
 ) -> None:
     """Take the predictions of a device into the log, each once."""
-    from mlworkbench.deploy.edge_collect import collect as collect_file
+    from mlworkbench.deploy.edge.collect import collect as collect_file
 
     here = open_context()
     done = collect_file(Path(file), home=here.home)

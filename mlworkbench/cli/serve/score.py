@@ -31,8 +31,8 @@ def score(
     json: Json = False,
 ) -> None:
     """Score a file; predictions go beside it, or to --out."""
-    from mlworkbench.deploy.choice import open_model
-    from mlworkbench.deploy.one_off import score_file
+    from mlworkbench.deploy.selection import open_model
+    from mlworkbench.deploy.batch.one_off import score_file
 
     here = open_context()
     opened = open_model(known_model(here, model), version or None, home=here.home)
@@ -82,7 +82,7 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine until Ctrl-C."""
-    from mlworkbench.deploy.serving import start_service
+    from mlworkbench.deploy.realtime.process import start_service
 
     here = open_context()
     name = known_model(here, model)

@@ -16,7 +16,7 @@ from ..console import Json, Model, Out, Version, answer, bar
 from ..context import known_model, open_context
 
 if TYPE_CHECKING:
-    from mlworkbench.deploy.streaming import StreamReport
+    from mlworkbench.deploy.streaming.worker import StreamReport
 
 # %% auto #0
 __all__ = ['STANDARD', 'Source', 'stream', 'stream_lines']
@@ -39,10 +39,10 @@ def stream(
     json: Json = False,
 ) -> None:
     """Score events as they come, each exactly once."""
-    from mlworkbench.deploy.choice import Choice, chosen_version
-    from mlworkbench.deploy.stream_files import Places
-    from mlworkbench.deploy.stream_worker import work
-    from mlworkbench.deploy.streaming import Streaming
+    from mlworkbench.deploy.selection import Choice, chosen_version
+    from mlworkbench.deploy.streaming.jsonl import Places
+    from mlworkbench.deploy.streaming.command import work
+    from mlworkbench.deploy.streaming.worker import Streaming
     from mlworkbench.scoring.registry.registry import Registry
 
     here = open_context()

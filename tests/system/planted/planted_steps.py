@@ -18,7 +18,7 @@ STEPS = {
     "codes": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
     "tiny": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
     "threshold": ("mlworkbench.scoring.version.version", "Version.answer"),
-    "old": ("mlworkbench.deploy.realtime", "Realtime.respond"),
+    "old": ("mlworkbench.deploy.realtime.service", "Realtime.respond"),
     "threads": ("onnxruntime", "SessionOptions"),
 }
 FAULTS: dict[str, Callable[..., Any]] = {}
@@ -137,8 +137,8 @@ OLD, REQUESTS = [], [0]
 @fault("old")
 def by_a_worker_that_was_never_restarted(name, right, self, body, *asked):
     """Every second request is answered by an old version."""
-    from mlworkbench.deploy.choice import choose
-    from mlworkbench.deploy.realtime import Realtime
+    from mlworkbench.deploy.realtime.service import Realtime
+    from mlworkbench.deploy.selection import choose
 
     if not OLD:
         OLD.append(Realtime.open(choose({**os.environ, "MLWORKBENCH_VERSION": switched_on()[1]})))

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from mlworkbench.features.views import Recent, Total
     from mlworkbench.features.views import AsOfView, WindowView
     from mlworkbench.features.row_functions import RowFunction
-    from mlworkbench.operate.certificate import certify
-    from mlworkbench.operate.passport import replay
-    from mlworkbench.operate.register import register
-    from mlworkbench.operate.retraining import retrain
-    from mlworkbench.operate.run_cells import begin_run, finish_run
-    from mlworkbench.operate.runs import run_notebook
-    from mlworkbench.operate.training import find_definition, train
+    from mlworkbench.operate.certify.certificate import certify
+    from mlworkbench.operate.replay.passport import replay
+    from mlworkbench.operate.training.register import register
+    from mlworkbench.operate.loop.retrain import retrain
+    from mlworkbench.operate.running.cells import begin_run, finish_run
+    from mlworkbench.operate.running.runner import run_notebook
+    from mlworkbench.operate.training.train import find_definition, train
     from mlworkbench.scoring.definition import ModelDefinition
     from mlworkbench.scoring.registry.registry import Registry
     from mlworkbench.scoring.version.version import Version, predict
@@ -65,26 +65,26 @@ _WHERE = {
     "WindowView": "features.views",
     "WorkbenchError": "errors",
     "batch_requests": "deploy.batch.batch",
-    "begin_run": "operate.run_cells",
-    "certify": "operate.certificate",
+    "begin_run": "operate.running.cells",
+    "certify": "operate.certify.certificate",
     "evaluate": "evaluation.monitoring.evaluate",
-    "find_definition": "operate.training",
-    "finish_run": "operate.run_cells",
+    "find_definition": "operate.training.train",
+    "finish_run": "operate.running.cells",
     "ingest": "data.ingest.ingest",
     "join_views": "features.offline.join",
     "materialize": "features.online.materialize",
     "open_model": "deploy.selection",
     "predict": "scoring.version.version",
     "realtime_service": "deploy.realtime.app",
-    "register": "operate.register",
-    "replay": "operate.passport",
-    "retrain": "operate.retraining",
-    "run_notebook": "operate.runs",
+    "register": "operate.training.register",
+    "replay": "operate.replay.passport",
+    "retrain": "operate.loop.retrain",
+    "run_notebook": "operate.running.runner",
     "score_batch": "deploy.batch.batch",
     "score_file": "deploy.batch.one_off",
     "start_service": "deploy.realtime.process",
     "streaming_worker": "deploy.streaming.command",
-    "train": "operate.training",
+    "train": "operate.training.train",
     "write_labels": "evaluation.log.label_writer",
 }
 

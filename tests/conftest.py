@@ -40,8 +40,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def anchor_in_this_process():
     """Open a version that is held against its pipeline here; `test_anchor` and every command start the process."""
-    from mlworkbench.operate import anchor
-    from mlworkbench.operate.anchor_process import answer_part
+    from mlworkbench.operate.training.anchor import anchor
+    from mlworkbench.operate.training.anchor.process import answer_part
     from mlworkbench.scoring.version.version import open_version
 
     def ask(folder, parts, *, trusted=(), opened_by=()):

@@ -172,7 +172,7 @@ def settle_interval(start: str, end: str, last: str, *, now: datetime | None = N
     >>> settle_interval("", "", "7d", now=datetime(2013, 10, 8, 12, tzinfo=UTC))
     ('2013-10-01T12:00:00+00:00', '2013-10-08T12:00:00+00:00')
     """
-    from mlworkbench.operate.parameters import bare_dates, midnight
+    from mlworkbench.operate.running.notebooks import bare_dates, midnight
 
     if not last:
         if said := bare_dates({"start": start, "end": end}):

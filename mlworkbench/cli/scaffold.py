@@ -88,7 +88,7 @@ def copied_files(*, pages: bool = False) -> dict[str, str]:
         The explore pages, too, which a person may have copied.
     """
     from mlworkbench.deploy.realtime.process import service_folder
-    from mlworkbench.operate.notebooks import run_folders
+    from mlworkbench.operate.running.notebooks import run_folders
 
     runs = run_folders(Path("/"))[0]
     explore = runs.with_name("explore")

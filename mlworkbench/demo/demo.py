@@ -81,8 +81,8 @@ def settle_version(demo: Demo, report: Report | None = None, *, home: Home, rows
         If a deployment does not answer like the reference: then nothing is promoted.
     """
     from mlworkbench.metrics.bootstrap import check_gates
-    from mlworkbench.operate.certificate import certify
-    from mlworkbench.operate.training import train
+    from mlworkbench.operate.certify.certificate import certify
+    from mlworkbench.operate.training.train import train
     from mlworkbench.scoring.registry.evidence import ROWS
     from mlworkbench.scoring.registry.registry import Registry
 
@@ -188,7 +188,7 @@ def run_page(notebook: str, *, home: Home, **values: str) -> dict[str, Any]:
     RunError
         If the run failed.
     """
-    from mlworkbench.operate.runs import run_notebook
+    from mlworkbench.operate.running.runner import run_notebook
 
     result = run_notebook(notebook, {"model": flights.name, **values}, home=home)
     if result.state != "done":
@@ -198,7 +198,7 @@ def run_page(notebook: str, *, home: Home, **values: str) -> dict[str, Any]:
 
 def deploy(version: Version, table: pl.DataFrame, demo: Demo, report: Report | None, *, home: Home) -> None:
     """Ask all deployments for October, compare what they answered and logged with the reference, and evaluate it."""
-    from mlworkbench.operate.examine import compare_deployments
+    from mlworkbench.operate.certify.examine import compare_deployments
 
     _, verdicts = compare_deployments(version, table.drop("late", "available_at"), home=home, progress=report)
     demo.deployments = [row for row in verdicts if row.verdict != "not_declared"]

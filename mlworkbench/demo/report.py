@@ -13,7 +13,7 @@ from ..examples.flights import flights
 
 if TYPE_CHECKING:
     from mlworkbench.data.ingest.report import IngestReport
-    from mlworkbench.operate.verdict import DeploymentVerdict
+    from mlworkbench.operate.certify.verdict import DeploymentVerdict
 
 # %% auto #0
 __all__ = ['COLUMNS', 'october_lines', 'table_line', 'gate_line', 'deployment_lines', 'Demo']
@@ -169,7 +169,7 @@ def _lines_of_demo(demo: Demo) -> list[str]:
 
 
 def _refusal_of_demo(demo: Demo) -> str:
-    from mlworkbench.operate.certificate import counted
+    from mlworkbench.operate.certify.certificate import counted
 
     if demo.gates.get("verdict") == "fail":
         return f"gates of {demo.version}: all must pass; see the values above; change the model or the gates"

@@ -16,7 +16,7 @@ from ..contract.contract import Contract
 from ..contract.learn import learn_contract
 from ..contract.learn_relations import learn_relations
 from ..data.sources.open_source import open_source
-from ..operate.requests import learnable
+from ..operate.training.request_contract import learnable
 
 # %% auto #0
 __all__ = ['sample_rows', 'learn_rules', 'rules_table']

@@ -13,7 +13,7 @@ from mlworkbench.core import sqlite
 from mlworkbench.core.home import Home
 from mlworkbench.errors import LogError, RunError, VersionError
 from mlworkbench.evaluation.log.writer import PredictionLog
-from mlworkbench.operate.run_table import RunRow, RunTable
+from mlworkbench.operate.running.table import RunRow, RunTable
 from mlworkbench.scoring.registry.seals import Seals
 from mlworkbench.scoring.registry.tables import Aliases, CertificateRecord, Certificates, NamedVersions
 

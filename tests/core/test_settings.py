@@ -338,7 +338,7 @@ def test_a_mounted_volume_is_no_home_and_a_sub_folder_of_it_is(tmp_path: Path, m
 def test_the_files_of_a_home_are_its_owners_alone(tmp_path: Path) -> None:
     from mlworkbench.evaluation.log.writer import PredictionLog
     from mlworkbench.features.online.lookup import OnlineStore
-    from mlworkbench.operate.run_table import RunRow, RunTable
+    from mlworkbench.operate.running.table import RunRow, RunTable
     from mlworkbench.scoring.registry.registry import Registry
 
     before = os.umask(0)

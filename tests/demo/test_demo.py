@@ -7,7 +7,7 @@ import pytest
 
 from mlworkbench.demo.memory import PeakMemory
 from mlworkbench.demo.report import Demo, gate_line
-from mlworkbench.operate.verdict import DeploymentVerdict
+from mlworkbench.operate.certify.verdict import DeploymentVerdict
 from mlworkbench.scoring.definition import DEPLOYMENTS
 
 PASSED = {"verdict": "pass", "gates": []}

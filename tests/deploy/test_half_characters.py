@@ -25,8 +25,8 @@ from mlworkbench.evaluation.log.label_writer import write_labels
 from mlworkbench.evaluation.log.labels import evaluate_log, join_labels
 from mlworkbench.evaluation.log.reader import read_labels, read_log, readable
 from mlworkbench.evaluation.log.writer import PredictionLog
-from mlworkbench.operate.live import certify_served
-from mlworkbench.operate.replay import replay_many
+from mlworkbench.operate.certify.served import certify_served
+from mlworkbench.operate.replay.replay import replay_many
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.version.version import predict
 

@@ -37,9 +37,9 @@ from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView
-from mlworkbench.operate.passport import passport_lines, replay
-from mlworkbench.operate.register import register
-from mlworkbench.operate.training import train
+from mlworkbench.operate.replay.passport import passport_lines, replay
+from mlworkbench.operate.training.register import register
+from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.version.version import Version, with_reference

@@ -29,8 +29,8 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     from mlworkbench.core.home import Home
     from mlworkbench.evaluation.log.rows import input_identities, log_rows
     from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
-    from mlworkbench.operate.register import register
-    from mlworkbench.operate.runs import run_notebook
+    from mlworkbench.operate.running.runner import run_notebook
+    from mlworkbench.operate.training.register import register
     from mlworkbench.scoring.registry.registry import Registry
     from mlworkbench.scoring.version.version import predict
 

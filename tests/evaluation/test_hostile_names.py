@@ -15,7 +15,7 @@ from mlworkbench.evaluation.card import card, table
 from mlworkbench.evaluation.monitoring.profile import profile_frame
 from mlworkbench.evaluation.monitoring.report import drift_table, escape_tags, evidently_reports
 from mlworkbench.lab.pages import render_table
-from mlworkbench.operate.certificate_page import render_certificate
+from mlworkbench.operate.certify.page import render_certificate
 from mlworkbench.scoring.frame import FeatureFrame
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -27,7 +27,7 @@ from mlworkbench.examples.flights_tables import (
     prepare_weather,
     raw_table,
 )
-from mlworkbench.operate.requests import learnable
+from mlworkbench.operate.training.request_contract import learnable
 
 SEPTEMBER = datetime(2013, 9, 1, tzinfo=UTC)
 SAMPLE = 300

@@ -10,9 +10,9 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.examples.diabetes import diabetes
 from mlworkbench.examples.penguins import penguins
-from mlworkbench.operate.asking import draw_requests
-from mlworkbench.operate.examine import compare_deployments
-from mlworkbench.operate.training import train
+from mlworkbench.operate.certify.examine import compare_deployments
+from mlworkbench.operate.certify.requests import draw_requests
+from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry.registry import Registry
 

@@ -4,7 +4,7 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.examples.diabetes import diabetes, diabetes_data
 from mlworkbench.examples.penguins import penguins, penguins_data
-from mlworkbench.operate.training import train
+from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.version.version import predict
 

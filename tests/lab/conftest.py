@@ -27,7 +27,7 @@ from mlworkbench.deploy.table_scoring import view_values
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView, Total, WindowView
-from mlworkbench.operate.register import register
+from mlworkbench.operate.training.register import register
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import frame_from_columns
 from mlworkbench.scoring.registry.registry import Registry

@@ -15,8 +15,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.core.settings import import_path, load_settings
 from mlworkbench.errors import VersionError
 from mlworkbench.lab.menu import ModelPage, list_explorable
-from mlworkbench.operate.register import register
-from mlworkbench.operate.training import train
+from mlworkbench.operate.training.register import register
+from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import load_definition
 from mlworkbench.scoring.registry.registry import Registry
 

@@ -33,7 +33,7 @@ from mlworkbench.lab.inputs import Input
 from mlworkbench.lab.pages import render_answer, render_deployments, render_table
 from mlworkbench.lab.probe import Answer, Sweep, ask, list_positions, look_up_views, rank_by_reach, sweep
 from mlworkbench.lab.widgets import LOOKED_UP, WhatIf, deployments_panel
-from mlworkbench.operate.verdict import DeploymentVerdict
+from mlworkbench.operate.certify.verdict import DeploymentVerdict
 from mlworkbench.scoring.version.version import predict
 
 NOTEBOOK = Path(__file__).parents[2] / "nbs" / "explore" / "model.ipynb"

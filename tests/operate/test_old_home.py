@@ -27,10 +27,10 @@ from mlworkbench.evaluation.log.reader import read_labels, read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import Total
-from mlworkbench.operate.certificate import verify_certificate
-from mlworkbench.operate.passport import passport
-from mlworkbench.operate.replay import replay_many
-from mlworkbench.operate.runs import list_runs
+from mlworkbench.operate.certify.certificate import verify_certificate
+from mlworkbench.operate.replay.passport import passport
+from mlworkbench.operate.replay.replay import replay_many
+from mlworkbench.operate.running.runner import list_runs
 from mlworkbench.scoring.artifacts.source_code import load_code
 from mlworkbench.scoring.registry.registry import Registry
 

@@ -31,16 +31,14 @@ from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Total, View, WindowView
-from mlworkbench.operate.answered import Answered, Way
-from mlworkbench.operate.asking import draw_requests
-from mlworkbench.operate.certify import Reference, reference_predictions
-from mlworkbench.operate.examine import examine_one
-from mlworkbench.operate.finder import Finding, find
-from mlworkbench.operate.trail import Trail, trail_of
-from mlworkbench.operate.training import train
-from mlworkbench.operate.verdict import DeploymentVerdict
-from mlworkbench.operate.way_streaming import ask_streaming, bring_up
-from mlworkbench.operate.ways import ask_batch, ask_one_off, ask_service
+from mlworkbench.operate.certify.answers import Answered, Way
+from mlworkbench.operate.certify.deployments import ask_batch, ask_one_off, ask_service, ask_streaming, bring_up
+from mlworkbench.operate.certify.examine import examine_one
+from mlworkbench.operate.certify.fault_finder import Finding, Trail, find, trail_of
+from mlworkbench.operate.certify.reference import Reference, reference_predictions
+from mlworkbench.operate.certify.requests import draw_requests
+from mlworkbench.operate.certify.verdict import DeploymentVerdict
+from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.artifacts.manifest import file_digests, json_text
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry.registry import Registry

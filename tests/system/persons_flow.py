@@ -22,7 +22,7 @@ from mlworkbench.deploy.realtime.process import start_service
 from mlworkbench.errors import WorkbenchError
 from mlworkbench.evaluation.log.label_writer import write_labels
 from mlworkbench.evaluation.log.reader import read_log
-from mlworkbench.operate.register import register
+from mlworkbench.operate.training.register import register
 from mlworkbench.scoring.registry.registry import Registry
 
 

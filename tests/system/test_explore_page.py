@@ -18,7 +18,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.core.home import Home
-from mlworkbench.operate.register import register
+from mlworkbench.operate.training.register import register
 from mlworkbench.scoring.registry.registry import Registry
 
 ROOT = Path(__file__).parents[2]

@@ -149,7 +149,7 @@ def test_what_was_served_is_computed_again_without_the_key(flow: Path, home: Hom
     key = home.keys / "pseudonym"
     key.rename(home.keys / "away")
     try:
-        from mlworkbench.operate.replay import replay_many
+        from mlworkbench.operate.replay.replay import replay_many
 
         counts = replay_many("tips", home=home, limit=20).counts
         assert counts["equal"] == counts["replayed"] == 20

@@ -18,7 +18,7 @@ from ...errors import Refused
 from ...scoring.registry.evidence import ROWS
 
 if TYPE_CHECKING:
-    from mlworkbench.operate.certificate import Certificate
+    from mlworkbench.operate.certify.certificate import Certificate
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
@@ -30,7 +30,7 @@ EXAMPLES, FIRST = "mlworkbench.examples", "1970-01-01T00:00:00+00:00"
 
 def certificate_lines(certificate: Certificate) -> list[str]:
     """Lay a certificate out for a person: one line for each deployment, then where to look."""
-    from mlworkbench.operate.anchor_told import anchor_line
+    from mlworkbench.operate.training.anchor.anchor import anchor_line
 
     found = certificate.summary["deployments"]
     rows = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found]
@@ -55,7 +55,7 @@ def certify(
 ) -> None:
     """Prove that all declared deployments answer alike."""
     from mlworkbench.deploy.selection import open_model
-    from mlworkbench.operate.certificate import certify as make_certificate
+    from mlworkbench.operate.certify.certificate import certify as make_certificate
 
     refuse_beside("--all", {"--rows": rows} if all_ else {})
     here = open_context()
@@ -85,7 +85,7 @@ def verify(
     file: Annotated[Path, typer.Argument(help="A certificate.json.", metavar="FILE")], json: Json = False
 ) -> None:
     """Say whether a certificate is what was signed, by a known key."""
-    from mlworkbench.operate.certificate import verify_certificate
+    from mlworkbench.operate.certify.certificate import verify_certificate
 
     status, line = verify_certificate(file, home=open_context(create=False).home)
     answer({"file": str(file), "status": status}, [line], as_json=json)
@@ -95,7 +95,7 @@ def verify(
 # %% ../../../nbs/cli/check/01_certify.ipynb #1e7a1261
 def served(model: Model = "", start: Start = "", end: End = "", last: Last = "", json: Json = False) -> None:
     """Recompute what a model really served, and compare."""
-    from mlworkbench.operate.live import certify_served
+    from mlworkbench.operate.certify.served import certify_served
 
     here = open_context(create=False)
     start, end = settle_interval(start, end, last)

@@ -15,7 +15,7 @@ from ..context import known_model, open_context, settle_interval
 from ...errors import Refused
 
 if TYPE_CHECKING:
-    from mlworkbench.operate.replay import ReplayReport
+    from mlworkbench.operate.replay.replay import ReplayReport
 
 # %% auto #0
 __all__ = ['replay', 'log', 'differing', 'replay_lines', 'refuse_difference']
@@ -27,8 +27,8 @@ def replay(
     json: Json = False,
 ) -> None:
     """Show what one prediction was made from, and recompute it."""
-    from mlworkbench.operate.passport import passport_lines
-    from mlworkbench.operate.passport import replay as replay_prediction
+    from mlworkbench.operate.replay.passport import passport_lines
+    from mlworkbench.operate.replay.passport import replay as replay_prediction
 
     facts = replay_prediction(prediction_id, home=open_context(create=False).home, model=model)
     answer(facts, passport_lines(facts), as_json=json)
@@ -46,7 +46,7 @@ def log(
     json: Json = False,
 ) -> None:
     """Recompute logged predictions, the newest first, and count."""
-    from mlworkbench.operate.replay import replay_many
+    from mlworkbench.operate.replay.replay import replay_many
 
     here = open_context(create=False)
     chosen, (start, end) = known_model(here, model), settle_interval(start, end, last)

@@ -31,7 +31,7 @@ def build(
     """Write a model's features to a sink, as training sees them."""
     from mlworkbench.data.sinks.open_sink import open_sink
     from mlworkbench.deploy.batch.batch import Job
-    from mlworkbench.operate.feature_build import ROW_ID, build_features
+    from mlworkbench.operate.feature_export import ROW_ID, build_features
 
     here = open_context()
     job = Job(*settle_interval(start, end, last))
@@ -59,7 +59,7 @@ def materialize(model: Model = "", json: Json = False) -> None:
     """Bring the online store up to the lake; only what is new."""
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.online.materialize import materialize as fill
-    from mlworkbench.operate.persons import check_views_stored, definition_pseudonyms
+    from mlworkbench.operate.training.pseudonymise import check_views_stored, definition_pseudonyms
 
     here = open_context()
     definition = find_definition(here, model)
@@ -100,7 +100,7 @@ def get(
     json: Json = False,
 ) -> None:
     """Ask the online store what was known about a key at a time."""
-    from mlworkbench.operate.persons import asked_keys
+    from mlworkbench.operate.training.pseudonymise import asked_keys
 
     here = open_context()
     definition = find_definition(here, model)
@@ -202,7 +202,7 @@ def check(
     """Compare lake and online store on the model's own rows."""
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.checks.consistency import check_views
-    from mlworkbench.operate.asking import view_requests
+    from mlworkbench.operate.certify.requests import view_requests
 
     refuse_beside("--all", {"--rows": rows} if all_ else {})
     here = open_context()
@@ -226,8 +226,8 @@ def check(
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
     """Name the columns of a model whose value came from the future."""
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.operate.leaks import find_leaks
-    from mlworkbench.operate.persons import definition_pseudonyms
+    from mlworkbench.operate.trace.leaks import find_leaks
+    from mlworkbench.operate.training.pseudonymise import definition_pseudonyms
 
     here = open_context()
     definition = find_definition(here, model)

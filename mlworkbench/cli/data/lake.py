@@ -67,7 +67,7 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
 
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.data.lake.place import commit_times
-    from mlworkbench.operate.referred import referred_versions
+    from mlworkbench.operate.trace.lake_references import referred_versions
     from mlworkbench.contract.times import EPOCH, MICROSECOND, format_time, parse_time
 
     here = open_context()
@@ -135,7 +135,7 @@ def vacuum(
 
 def needed_versions(home: Home) -> dict[str, list[int]]:
     """Give the versions of each table that something of a home refers to."""
-    from mlworkbench.operate.referred import referred_versions
+    from mlworkbench.operate.trace.lake_references import referred_versions
 
     return {name: list(versions) for name, versions in referred_versions(home).items()}
 
@@ -163,7 +163,7 @@ def lineage(
 ) -> None:
     """Trace training rows of a version to table, source and row."""
     from mlworkbench.deploy.selection import open_model
-    from mlworkbench.operate.taught_by import training_lineage
+    from mlworkbench.operate.trace.training_rows import training_lineage
 
     here = open_context()
     definition = find_definition(here, model)

@@ -22,8 +22,8 @@ from ...errors import IngestError, Refused, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlworkbench.operate.certificate import Certificate
-    from mlworkbench.operate.publish import TrainResult
+    from mlworkbench.operate.certify.certificate import Certificate
+    from mlworkbench.operate.training.publish import TrainResult
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
@@ -44,7 +44,7 @@ def result_facts(result: TrainResult) -> dict[str, Any]:
 
 def result_lines(result: TrainResult) -> list[str]:
     """Say what training or registering found: the version, its metrics, its gates."""
-    from mlworkbench.operate.anchor_told import anchor_line
+    from mlworkbench.operate.training.anchor.anchor import anchor_line
 
     metrics = [
         {"metric": name, "value": found["value"], "low": found.get("low"), "high": found.get("high")}
@@ -67,8 +67,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model, check its gates and keep the version."""
-    from mlworkbench.operate.run_cells import command_run, finish_run
-    from mlworkbench.operate.training import train as run_training
+    from mlworkbench.operate.running.cells import command_run, finish_run
+    from mlworkbench.operate.training.train import train as run_training
 
     here = open_context()
     definition = find_definition(here, model)
@@ -113,7 +113,7 @@ def reason_to_promote(gates: Mapping[str, Any]) -> str:
 
 def certify_trained(here: Context, definition: ModelDefinition, tag: str, report: Report | None) -> Certificate:
     """Certify a version on the rows of its definition."""
-    from mlworkbench.operate.certificate import certify
+    from mlworkbench.operate.certify.certificate import certify
 
     version = open_registry(here).open(definition.name, tag, trusted=here.settings.trusted_types)
     return certify(version, home=here.home, definition=definition, progress=report)
@@ -132,7 +132,7 @@ def register(
     json: Json = False,
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
-    from mlworkbench.operate.register import register as make_version
+    from mlworkbench.operate.training.register import register as make_version
     from mlworkbench.scoring.artifacts.skops_file import load_pipeline
 
     here = open_context()
@@ -154,7 +154,7 @@ def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()
     import pyarrow as pa
 
     from mlworkbench.data.sources.open_source import open_source
-    from mlworkbench.operate.anchor_asked import READ_BY
+    from mlworkbench.operate.training.anchor_request import READ_BY
 
     source = open_source(rows_from(data, query), text=text)
     if label not in source.columns():

@@ -18,7 +18,7 @@ from ..context import Context, known_model, open_context, refuse_many, settle_in
 from ...errors import Refused, RunError
 
 if TYPE_CHECKING:
-    from mlworkbench.operate.runs import RunResult
+    from mlworkbench.operate.running.runner import RunResult
 
 # %% auto #0
 __all__ = ['Run', 'run_page', 'conclude', 'run_facts', 'unmeasured', 'metric_rows', 'split_parameters', 'start', 'list_', 'show',
@@ -27,7 +27,7 @@ __all__ = ['Run', 'run_page', 'conclude', 'run_facts', 'unmeasured', 'metric_row
 # %% ../../../nbs/cli/operate/01_runs.ipynb #6ab49bfa
 def run_page(here: Context, notebook: str, values: dict[str, Any]) -> RunResult:
     """Run a notebook of the workbench with the parameters that were given; refuse a run that failed."""
-    from mlworkbench.operate.runs import run_notebook
+    from mlworkbench.operate.running.runner import run_notebook
 
     need("papermill", extra="runs")
     run = run_notebook(notebook, {name: value for name, value in values.items() if value}, home=here.home)
@@ -143,7 +143,7 @@ def start(
 # %% ../../../nbs/cli/operate/01_runs.ipynb #8cc55fc2
 def list_(model: Model = "", json: Json = False) -> None:
     """List runs, newest first: notebook, state, verdict."""
-    from mlworkbench.operate.runs import list_runs
+    from mlworkbench.operate.running.runner import list_runs
 
     here = open_context()
     rows = [asdict(row) for row in list_runs(here.home, model=known_model(here, model) if model else None)]
@@ -153,7 +153,7 @@ def list_(model: Model = "", json: Json = False) -> None:
 
 def show(run: Run, model: Model = "", json: Json = False) -> None:
     """Show one run and where its notebook and its result lie."""
-    from mlworkbench.operate.run_table import RunTable
+    from mlworkbench.operate.running.table import RunTable
 
     here = open_context()
     row = RunTable(here.home).get(run, model=model or None)
@@ -163,7 +163,7 @@ def show(run: Run, model: Model = "", json: Json = False) -> None:
 
 def remove(run: Run, model: Model = "", json: Json = False) -> None:
     """Forget a run and delete its folder, unless it still runs."""
-    from mlworkbench.operate.run_table import RunTable
+    from mlworkbench.operate.running.table import RunTable
 
     RunTable(open_context().home).remove(run, model=model or None)
     answer({"removed": run}, [f"removed {run}"], as_json=json)

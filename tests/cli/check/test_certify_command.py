@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.operate.certificate import SUMMARY
-from mlworkbench.operate.ways import WAYS
+from mlworkbench.operate.certify.certificate import SUMMARY
+from mlworkbench.operate.certify.deployments import WAYS
 from mlworkbench.scoring.definition import DEPLOYMENTS
 from mlworkbench.scoring.registry.registry import Registry
 
@@ -131,8 +131,8 @@ def test_rows_that_break_the_contract_are_told(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Every deployment is equal, and no service is started."""
-    from mlworkbench.operate import examine as page
-    from mlworkbench.operate.verdict import DeploymentVerdict
+    from mlworkbench.operate.certify import examine as page
+    from mlworkbench.operate.certify.verdict import DeploymentVerdict
 
     def equal(version, good, apart, *, deployment, way):
         return DeploymentVerdict(deployment, "equal", len(good))
@@ -152,7 +152,7 @@ UNDECIDED = {"metric": "auc", "verdict": "undecided"}
     ],
 )
 def test_training_promotes_what_passed_its_gates_or_declares_none(workbench, tell, quick, monkeypatch, gates, why):
-    from mlworkbench.operate import training
+    from mlworkbench.operate.training import train as training
 
     right = training.train
     monkeypatch.setattr(training, "train", lambda *given, **more: replace(right(*given, **more), gates=gates))

@@ -7,7 +7,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.operate.referred import referred_versions
+from mlworkbench.operate.trace.lake_references import referred_versions
 
 
 @pytest.fixture

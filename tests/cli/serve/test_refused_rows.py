@@ -8,7 +8,7 @@ from mlworkbench.cli.context import Context, open_context, refuse_many
 from mlworkbench.cli.operate.runs import conclude
 from mlworkbench.core.settings import load_settings
 from mlworkbench.errors import Refused, SettingsError
-from mlworkbench.operate.runs import RunResult
+from mlworkbench.operate.running.runner import RunResult
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_a_batch_that_is_killed_anywhere_delivers_each_row_once_at_last(workshop
 
 def test_the_run_notebook_delivers(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.operate.runs import run_notebook
+    from mlworkbench.operate.running.runner import run_notebook
 
     monkeypatch.chdir(tmp_path)
     rows = pl.DataFrame({"bill": [39.1, 51.5], "island": ["Dream", "Biscoe"], "ring": ["R1", "R2"]})

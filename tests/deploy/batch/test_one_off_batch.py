@@ -289,7 +289,7 @@ def test_a_batch_that_is_killed_leaves_whole_partitions_and_the_next_run_complet
 
 def test_the_run_notebook_scores_an_interval(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.operate.runs import run_notebook
+    from mlworkbench.operate.running.runner import run_notebook
 
     monkeypatch.chdir(tmp_path)
     rows = pl.DataFrame(ROWS).select("bill", "island", "ring")

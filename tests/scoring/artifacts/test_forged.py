@@ -30,7 +30,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mlworkbench.core.home import Home
 from mlworkbench.errors import VersionError
-from mlworkbench.operate.register import register
+from mlworkbench.operate.training.register import register
 from mlworkbench.scoring.artifacts.inspection import check_archive, check_sound
 from mlworkbench.scoring.artifacts.manifest import MANIFEST, content_id, json_digest, json_text
 from mlworkbench.scoring.artifacts.skops_file import dump_pipeline, load_pipeline

@@ -14,7 +14,7 @@ from mlworkbench.cli.scaffold import write_workbench
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import import_path, load_settings
 from mlworkbench.errors import VersionError
-from mlworkbench.lab.menu import ModelPage, list_explorable
+from mlworkbench.lab.widgets import ModelPage, list_explorable
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import load_definition

@@ -26,12 +26,10 @@ from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
 from mlworkbench.evaluation.plots import embed_picture
 from mlworkbench.features.online.lookup import OnlineStore
-from mlworkbench.lab.deployed import bin_scores, last_measured, summarize_deployments
-from mlworkbench.lab.field import MISSING, Field, Record, _make_blank, list_fields, start_record
-from mlworkbench.lab.figures import draw_sweep, write_svg
-from mlworkbench.lab.inputs import Input
-from mlworkbench.lab.pages import render_answer, render_deployments, render_table
-from mlworkbench.lab.probe import Answer, Sweep, ask, list_positions, look_up_views, rank_by_reach, sweep
+from mlworkbench.lab.deployments import bin_scores, last_measured, summarize_deployments
+from mlworkbench.lab.pages import draw_sweep, render_answer, render_deployments, render_table, write_svg
+from mlworkbench.lab.record import MISSING, Field, Input, Record, _make_blank, list_fields, start_record
+from mlworkbench.lab.what_if import Answer, Sweep, ask, list_positions, look_up_views, rank_by_reach, sweep
 from mlworkbench.lab.widgets import LOOKED_UP, WhatIf, deployments_panel
 from mlworkbench.operate.certify.verdict import DeploymentVerdict
 from mlworkbench.scoring.version.version import predict

@@ -1,0 +1,66 @@
+"""The second door: what the explore pages import, to look at models and to edit contracts.
+
+Lazy as the first one; most names need the extra ``[lab]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlworkbench.contract.file import contract_changes, read_revision, write_revision
+    from mlworkbench.lab.record import Record
+    from mlworkbench.lab.widgets import ModelPage, open_page
+    from mlworkbench.lab.what_if import ask, sweep
+    from mlworkbench.lab.rules import learn_rules, rules_table, sample_rows
+    from mlworkbench.lab.widgets import WhatIf, deployments_panel
+    from mlworkbench.contract.learn_relations import stated
+
+_WHERE = {
+    "ModelPage": "lab.widgets",
+    "Record": "lab.record",
+    "WhatIf": "lab.widgets",
+    "ask": "lab.what_if",
+    "contract_changes": "contract.file",
+    "deployments_panel": "lab.widgets",
+    "learn_rules": "lab.rules",
+    "open_page": "lab.widgets",
+    "read_revision": "contract.file",
+    "rules_table": "lab.rules",
+    "sample_rows": "lab.rules",
+    "stated": "contract.learn_relations",
+    "sweep": "lab.what_if",
+    "write_revision": "contract.file",
+}
+
+__all__ = [
+    "ModelPage",
+    "Record",
+    "WhatIf",
+    "ask",
+    "contract_changes",
+    "deployments_panel",
+    "learn_rules",
+    "open_page",
+    "read_revision",
+    "rules_table",
+    "sample_rows",
+    "stated",
+    "sweep",
+    "write_revision",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    """Load a public name from its module when it is first used (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlworkbench.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@
 # %% ../../nbs/contract/12_learn_relations.ipynb #8106afa6
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, permutations
 from typing import Any
@@ -19,11 +19,10 @@ from .learn import OUTER, QUARTILES
 from .relation import Relation
 from .relation_check import compute_bounded, find_absent, find_breaking_rows
 from .times import MINUTE, clock_of, offset, usual_offsets
-
-Columns = Mapping[str, NDArray[Any]]
+from ..core.types import Columns
 
 # %% auto #0
-__all__ = ['Columns', 'ENOUGH', 'TOGETHER', 'EXCEPTIONS', 'COMBINATIONS', 'NEAR', 'QUANTILES', 'BROKEN', 'column_evidence',
+__all__ = ['ENOUGH', 'TOGETHER', 'EXCEPTIONS', 'COMBINATIONS', 'NEAR', 'QUANTILES', 'BROKEN', 'column_evidence',
            'learn_relations', 'stated']
 
 # %% ../../nbs/contract/12_learn_relations.ipynb #a227f7f2

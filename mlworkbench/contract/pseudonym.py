@@ -21,10 +21,11 @@ from ..core.files import place_file
 from ..core.home import Home
 from ..core.keys import read_key
 from ..core.settings_file import read_secret
+from ..core.types import Columns
 from ..errors import ContractError, SettingsError
 
 # %% auto #0
-__all__ = ['FORM', 'FILE', 'VARIABLE', 'Columns', 'FOREIGN', 'is_pseudonym', 'Pseudonyms', 'open_pseudonyms', 'pseudonym_names',
+__all__ = ['FORM', 'FILE', 'VARIABLE', 'FOREIGN', 'is_pseudonym', 'Pseudonyms', 'open_pseudonyms', 'pseudonym_names',
            'pseudonymised', 'pseudonymised_record']
 
 # %% ../../nbs/contract/13_pseudonym.ipynb #bfdda84d
@@ -126,7 +127,6 @@ def _parsed(text: str, where: str) -> Pseudonyms:
     return Pseudonyms(bytes.fromhex(digits))
 
 # %% ../../nbs/contract/13_pseudonym.ipynb #59077363
-Columns = Mapping[str, NDArray[Any]]
 FOREIGN = "a value, or a pseudonym of this key"
 
 

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from .contract import Column, Contract
 from .faults import NEIGHBOURS, Fault
 from .relation_check import find_absent
-
-Columns = Mapping[str, NDArray[Any]]
+from ..core.types import Columns
 
 # %% auto #0
-__all__ = ['Columns', 'FEWEST_ROWS', 'FACTOR', 'LOST', 'MOST_REFUSED', 'shape', 'check_shares']
+__all__ = ['FEWEST_ROWS', 'FACTOR', 'LOST', 'MOST_REFUSED', 'shape', 'check_shares']
 
 # %% ../../nbs/contract/10_table_check.ipynb #80d800f6
 FEWEST_ROWS = 100

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.faults import WITHHELD, Fault, Words
-from .request import Columns, Request, prediction_times
+from ..core.types import ColumnDict
+from .request import Request, prediction_times
 from ..errors import ContractError, ScoringError, UserCodeError
 from ..features.coverage import empty_faults, late_faults
 from ..scoring.decision import NotFiniteError
@@ -20,12 +21,13 @@ from ..scoring.frame import FeatureFrame
 from ..scoring.version.version import Predictions, Version, predict
 
 # %% auto #0
-__all__ = ['ROW_ERRORS', 'MOST', 'Rows', 'standing', 'judged', 'Lookup', 'completed', 'unread', 'unread_values', 'answered']
+__all__ = ['ROW_ERRORS', 'MOST', 'RequestRows', 'standing', 'judged', 'Lookup', 'completed', 'unread', 'unread_values',
+           'answered']
 
 # %% ../../nbs/deploy/04_refusals.ipynb #010f38a9
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of a request that stand, and what was found in those that do not.
+class RequestRows:
+    """RequestRows of a request that stand, and what was found in those that do not.
 
     Attributes
     ----------
@@ -43,19 +45,19 @@ class Rows:
 
     positions: NDArray[np.intp]
     request: Request
-    values: Columns = field(default_factory=dict)
+    values: ColumnDict = field(default_factory=dict)
     refused: tuple[Fault, ...] = ()
     predictions: Predictions | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def take(self, rows: NDArray[np.intp]) -> Rows:
+    def take(self, rows: NDArray[np.intp]) -> RequestRows:
         """Give some of the rows, not answered yet."""
         values = {name: array[rows] for name, array in self.values.items()}
-        return Rows(self.positions[rows], self.request.take(rows), values, self.refused)
+        return RequestRows(self.positions[rows], self.request.take(rows), values, self.refused)
 
-    def told(self, faults: Sequence[Fault]) -> Rows:
+    def told(self, faults: Sequence[Fault]) -> RequestRows:
         """Give what stands after faults, by position among these rows, were found."""
         if not faults:
             return self
@@ -69,7 +71,7 @@ class Rows:
         return [fault for fault in self.refused if fault.row in (row, -1)]
 
 
-def standing(request: Request, version: Version) -> Rows:
+def standing(request: Request, version: Version) -> RequestRows:
     """Give the rows of a request that break no stated rule.
 
     Parameters
@@ -81,11 +83,11 @@ def standing(request: Request, version: Version) -> Rows:
 
     Returns
     -------
-    Rows
+    RequestRows
     """
     whole = replace(request, faults=tuple(judged(request.faults, version))) if request.faults else request
     positions, good = whole.accepted()
-    return Rows(positions, good, {}, whole.refused)
+    return RequestRows(positions, good, {}, whole.refused)
 
 
 def judged(faults: Sequence[Fault], version: Version) -> Sequence[Fault]:
@@ -105,16 +107,16 @@ class Lookup:
         View name to the availability time of its newest row, microseconds since 1970 UTC.
     """
 
-    values: Callable[[Columns, NDArray[np.int64]], Columns]
+    values: Callable[[ColumnDict, NDArray[np.int64]], ColumnDict]
     newest: Mapping[str, int | None]
 
 
-def completed(rows: Rows, version: Version, lookup: Lookup | None) -> Rows:
+def completed(rows: RequestRows, version: Version, lookup: Lookup | None) -> RequestRows:
     """Look up what the views knew, and say where that is less than usual.
 
     Parameters
     ----------
-    rows : Rows
+    rows : RequestRows
         What stands.
     version : Version
         Names its views, and what they gave in training.
@@ -123,7 +125,7 @@ def completed(rows: Rows, version: Version, lookup: Lookup | None) -> Rows:
 
     Returns
     -------
-    Rows
+    RequestRows
         With values.
     """
     times = prediction_times(rows.request.columns, version)
@@ -172,19 +174,19 @@ ROW_ERRORS = (ContractError, ScoringError, UserCodeError)
 MOST = 10_000
 
 
-def answered(rows: Rows, version: Version) -> Rows:
+def answered(rows: RequestRows, version: Version) -> RequestRows:
     """Predict what can be predicted.
 
     Parameters
     ----------
-    rows : Rows
+    rows : RequestRows
         With the values of the views.
     version : Version
         Who predicts.
 
     Returns
     -------
-    Rows
+    RequestRows
         Those that were answered, with `predictions`; the others are among the refused.
 
     Raises
@@ -202,7 +204,7 @@ def answered(rows: Rows, version: Version) -> Rows:
 
 
 def _answer(
-    rows: Rows, at: NDArray[np.intp], version: Version, pieces: list[Predictions], faults: list[Fault]
+    rows: RequestRows, at: NDArray[np.intp], version: Version, pieces: list[Predictions], faults: list[Fault]
 ) -> None:
     """Predict some rows; part those that cannot be predicted from the others."""
     part = rows if len(at) == len(rows) else rows.take(at)

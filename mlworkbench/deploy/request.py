@@ -17,6 +17,7 @@ from ..contract.check import check_records
 from ..contract.faults import Fault
 from ..contract.pseudonym import pseudonym_names, pseudonymised
 from ..core.jsontext import to_plain_list
+from ..core.types import ColumnDict
 from ..errors import DeploymentError
 from ..evaluation.log.rows import log_rows
 from ..features.views import View
@@ -24,13 +25,10 @@ from ..scoring.decision import class_names
 from ..scoring.version.version import Predictions, Version
 
 # %% auto #0
-__all__ = ['Columns', 'FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns', 'row_keys',
+__all__ = ['FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns', 'row_keys',
            'require_deployment', 'Entry', 'now_us', 'prediction_rows', 'answers']
 
 # %% ../../nbs/deploy/02_request.ipynb #403ff92e
-Columns = dict[str, NDArray[Any]]
-
-
 @dataclass(frozen=True, eq=False)
 class Request:
     """What was asked, as columns, with every fault found.
@@ -38,12 +36,12 @@ class Request:
     Attributes
     ----------
     columns : dict of str to ndarray
-        Columns of the request contract, each of shape (n,) or (n, k); what a refused row holds there means nothing.
+        ColumnDict of the request contract, each of shape (n,) or (n, k); what a refused row holds there means nothing.
     faults : tuple of Fault
         Severe ones and flags, by position in `columns`.
     """
 
-    columns: Columns
+    columns: ColumnDict
     faults: tuple[Fault, ...] = ()
 
     def __len__(self) -> int:
@@ -244,7 +242,7 @@ def prediction_rows(version: Version, predictions: Predictions, request: Request
     )
 
 
-def _remainder(version: Version, predictions: Predictions, asked: Columns) -> Columns:
+def _remainder(version: Version, predictions: Predictions, asked: ColumnDict) -> ColumnDict:
     """Give what was asked and is neither feature, entity nor prediction time; of persons pseudonyms alone."""
     declared = version.declaration
     told = {*predictions.frame.columns, *(declared.get("entity") or ()), declared.get("prediction_time")}

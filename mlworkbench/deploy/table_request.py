@@ -20,8 +20,9 @@ from ..contract.faults import Fault, faults_error
 from ..contract.pseudonym import Pseudonyms, pseudonym_names, pseudonymised
 from ..contract.times import NO_TIME
 from ..contract.values import read_column
+from ..core.types import ColumnDict
 from ..data.ingest.privacy import pseudonymised_frame
-from .request import Columns, Request
+from .request import Request
 from ..errors import ContractError, nearest
 from ..scoring.version.version import Version
 
@@ -131,7 +132,7 @@ def request_of_table(
     """
     frame = table if isinstance(table, pl.DataFrame) else pl.DataFrame(pl.from_arrow(table))
     require_columns(frame.columns, contract, "table")
-    columns: Columns = {}
+    columns: ColumnDict = {}
     faults: list[Fault] = []
     for column in contract.columns:
         columns[column.name], found = column_of(frame[column.name], column, typed=typed)
@@ -144,7 +145,7 @@ def request_of_table(
 
 def columns_of_table(
     table: pa.Table | pl.DataFrame, contract: Contract, *, typed: bool = True, pseudonyms: Pseudonyms | None = None
-) -> Columns:
+) -> ColumnDict:
     """Turn a table into arrays by name; refuse it at the first severe fault.
 
     Parameters

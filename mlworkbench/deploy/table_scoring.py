@@ -15,10 +15,11 @@ import polars as pl
 
 from ..contract.faults import Fault
 from ..core.jsontext import to_plain_list
+from ..core.types import ColumnDict
 from ..data.lake.lake import Lake
 from .flags import Flagged, doubtful, flag_texts
-from .refusals import Lookup, Rows, answered, completed, standing, unread
-from .request import Columns, Entry, Request, now_us, prediction_rows, time_views
+from .refusals import Lookup, RequestRows, answered, completed, standing, unread
+from .request import Entry, Request, now_us, prediction_rows, time_views
 from .table_request import request_of_table
 from ..errors import DeploymentError
 from ..evaluation.log.writer import PredictionLog
@@ -27,20 +28,18 @@ from ..features.views import View
 from ..scoring.decision import score_names
 from ..scoring.version.version import Predictions, Version
 
-Progress = Callable[[str, int, int | None], None]
-
 # %% auto #0
-__all__ = ['Progress', 'KINDS', 'view_values', 'array_of', 'watermark_of', 'newest_row', 'Origin', 'Scored', 'score_table']
+__all__ = ['KINDS', 'view_values', 'array_of', 'watermark_of', 'newest_row', 'Origin', 'Scored', 'score_table']
 
 # %% ../../nbs/deploy/06_table_scoring.ipynb #d151c797
 def view_values(
-    columns: Columns,
+    columns: ColumnDict,
     views: Sequence[View],
     lake: Lake,
     times: np.ndarray[Any, Any],
     *,
     versions: Mapping[str, int] | None = None,
-) -> Columns:
+) -> ColumnDict:
     """Look up what the views knew at the time of each row.
 
     Parameters
@@ -191,7 +190,7 @@ def score_table(
     return Scored(table.with_columns(last), faults, counted)
 
 
-def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> Rows:
+def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> RequestRows:
     """Read and check the rows; a value of a view that stands beside them is not read, and flagged."""
     request = request_of_table(requests, version.request, typed=origin.typed, pseudonyms=version.pseudonyms)
     names = [name for view in version.views for name in view.outputs if name in requests.columns]
@@ -200,7 +199,7 @@ def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> Rows:
     return standing(replace(request, faults=(*request.faults, *more)) if more else request, version)
 
 
-def _completed(version: Version, rows: Rows, lake: Lake | None, watermark: Mapping[str, Any] | None) -> Rows:
+def _completed(version: Version, rows: RequestRows, lake: Lake | None, watermark: Mapping[str, Any] | None) -> RequestRows:
     """Complete rows from the lake as the watermark has it."""
     views = time_views(version)
     if not views or version.declaration.get("prediction_time") is None or not len(rows):

@@ -12,15 +12,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..contract.faults import WITHHELD, error_text
+from ..core.types import Array
 from ..errors import FeatureError, UserCodeError, nearest, user_frame
 
-Array = NDArray[Any]
-
 # %% auto #0
-__all__ = ['Array', 'WIDE', 'RowFunction', 'output_column', 'call_row_function', 'failing_row', 'apply_row_functions']
+__all__ = ['WIDE', 'RowFunction', 'output_column', 'call_row_function', 'failing_row', 'apply_row_functions']
 
 # %% ../../nbs/features/01_row_functions.ipynb #eca1f183
 @dataclass(frozen=True)

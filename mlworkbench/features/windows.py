@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.times import NO_TIME, format_time
+from ..core.types import Array, Times
 from ..errors import FeatureError
 from .views import MICROSECOND, RANGED, Aggregate, AsOfView, Recent, Total, View, WindowView
 
-Array = NDArray[Any]
-Times = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 Places = NDArray[np.int64]
 SECOND = 1_000_000
@@ -30,9 +29,9 @@ Between = tuple[Sequence[tuple[int, list[Any]]], int, int]
 NOTHING: Between = ((), 0, 0)
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'Numbers', 'Places', 'SECOND', 'Span', 'Between', 'NOTHING', 'expired', 'window_values', 'lag',
-           'declaration_of', 'view_of', 'extremes', 'previous_places', 'count_below', 'distinct', 'Events',
-           'recent_values', 'window_columns', 'AskedBetween']
+__all__ = ['Numbers', 'Places', 'SECOND', 'Span', 'Between', 'NOTHING', 'expired', 'window_values', 'lag', 'declaration_of',
+           'view_of', 'extremes', 'previous_places', 'count_below', 'distinct', 'Events', 'recent_values',
+           'window_columns', 'AskedBetween']
 
 # %% ../../nbs/features/03_windows.ipynb #710a13f1
 def expired(asked: Times, available: Times, ttl: timedelta | None) -> NDArray[np.bool_]:

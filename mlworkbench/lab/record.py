@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..contract.contract import Column
+from ..core.types import Value
 from ..errors import ContractError, WorkbenchError, nearest
 from ..scoring.artifacts.manifest import read_document
 from ..scoring.version.golden import view_contract
@@ -24,10 +25,9 @@ except ImportError as error:
     raise WorkbenchError(f"{need}; {error}; pip install 'mlworkbench[lab]'") from error
 
 Widget = Any  # ipywidgets ships no types
-Value = Any  # of the field's kind
 
 # %% auto #0
-__all__ = ['Widget', 'Value', 'Span', 'RARE', 'MISSING', 'Field', 'write_choice', 'list_view_columns', 'list_fields', 'Record',
+__all__ = ['Widget', 'Span', 'RARE', 'MISSING', 'Field', 'write_choice', 'list_view_columns', 'list_fields', 'Record',
            'start_record', 'make_editor', 'Input']
 
 # %% ../../nbs/lab/01_record.ipynb #32ae4670

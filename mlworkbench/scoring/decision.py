@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.types import Label
 from ..errors import ScoringError
 
-Label = Any  # a class: text, number or boolean
-
 # %% auto #0
-__all__ = ['Label', 'SILENT', 'DEPENDS', 'NotFiniteError', 'finite_scores', 'class_names', 'score_names', 'decide', 'scale_of',
+__all__ = ['SILENT', 'DEPENDS', 'NotFiniteError', 'finite_scores', 'class_names', 'score_names', 'decide', 'scale_of',
            'tolerance_of']
 
 # %% ../../nbs/scoring/04_decision.ipynb #6adbbb08

@@ -14,18 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.types import Estimator, Label, Rows, Rule
 from ..errors import ScoringError
 from .decision import decide
 from .frame import FeatureFrame
 from .reference import ReferenceScorer, final_estimator, plain_classes, response_method, tuned_rule
 
-Estimator = Any  # scikit-learn ships no types
-Label = Any  # a class: text, number or boolean
-Rows = Any  # whatever a pipeline hands to its last estimator
-Rule = dict[str, Any]
-
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'Rows', 'Rule', 'FORGED', 'PROVED', 'forged_scores', 'read_argmax', 'Ruling', 'settle']
+__all__ = ['FORGED', 'PROVED', 'forged_scores', 'read_argmax', 'Ruling', 'settle']
 
 # %% ../../nbs/scoring/07_decision_rule.ipynb #8af9f553
 FORGED = 64  # rows

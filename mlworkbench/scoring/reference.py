@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.contract import Contract
+from ..core.types import Estimator, Label
 from ..errors import ScoringError, UserCodeError, user_frame
 from .data_frame import frame_to_pandas, frame_to_polars
 from .decision import finite_scores
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-Estimator = Any  # scikit-learn ships no types
-Label = Any  # a class: text, number or boolean
-
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'SETTINGS', 'Call', 'final_estimator', 'response_method', 'tuned_rule', 'plain_label',
-           'plain_classes', 'by_pairs', 'class_margins', 'global_settings', 'under_settings', 'ReferenceScorer']
+__all__ = ['SETTINGS', 'Call', 'final_estimator', 'response_method', 'tuned_rule', 'plain_label', 'plain_classes', 'by_pairs',
+           'class_margins', 'global_settings', 'under_settings', 'ReferenceScorer']
 
 # %% ../../nbs/scoring/06_reference.ipynb #90559122
 def final_estimator(pipeline: Estimator) -> Estimator:

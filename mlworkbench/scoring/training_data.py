@@ -15,6 +15,7 @@ import polars as pl
 
 from ..contract.faults import error_text
 from ..contract.times import parse_time
+from ..core.types import Estimator
 from ..data.sources.open_source import open_source
 from ..data.sources.source import is_source
 from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
@@ -22,11 +23,10 @@ from .definition import ModelDefinition
 
 Data = Any  # a data frame, a path, a source
 Parameter = Any  # of an estimator
-Estimator = Any  # scikit-learn ships no types
 
 # %% auto #0
-__all__ = ['Data', 'Parameter', 'Estimator', 'ABSENT', 'dtypes_of', 'missing_of', 'resolve_data', 'request_frame',
-           'fresh_estimator', 'unwrap_search']
+__all__ = ['Data', 'Parameter', 'ABSENT', 'dtypes_of', 'missing_of', 'resolve_data', 'request_frame', 'fresh_estimator',
+           'unwrap_search']
 
 # %% ../../nbs/scoring/03_training_data.ipynb #38e49a9d
 def dtypes_of(data: Data, *, polars: bool = False) -> dict[str, str]:

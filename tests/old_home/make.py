@@ -148,7 +148,6 @@ def write_sources(folder: Path) -> None:
 def register_birds(home: object) -> None:
     """Register one model that compiles, and one that only its own pipeline answers, by a function of the user's."""
     from bird_steps import in_kilograms
-
     from mlworkbench.operate.register import register
 
     rows = birds()
@@ -168,11 +167,11 @@ def train_tips(home: object) -> list[str]:
     """Ingest, train twice, fill the online store."""
     from dataclasses import replace
 
+    from mlworkbench.operate.way_streaming import bring_up
     from sklearn.linear_model import LogisticRegression
     from tips_definition import tips
 
     from mlworkbench.operate.training import train
-    from mlworkbench.operate.way_streaming import bring_up
     from mlworkbench.scoring.registry import Registry
 
     newer = replace(tips, estimator=make_pipeline(SimpleImputer(), LogisticRegression(C=0.1, max_iter=2000)))
@@ -183,12 +182,13 @@ def train_tips(home: object) -> list[str]:
 
 def ask_everywhere(model: str, home: object, folder: Path) -> None:
     """Let a model answer as a file, as a batch, as a service and as a stream, and on a device where it can."""
-    from mlworkbench.client import Client
-    from mlworkbench.deploy.batch import batch_requests, score_batch
     from mlworkbench.deploy.one_off import score_file
     from mlworkbench.deploy.serving import start_service
     from mlworkbench.operate.way_edge import edge_rows
     from mlworkbench.operate.way_streaming import stream_rows
+
+    from mlworkbench.client import Client
+    from mlworkbench.deploy.batch import batch_requests, score_batch
     from mlworkbench.scoring.registry import Registry
 
     version = Registry(home).open(model)
@@ -212,10 +212,11 @@ def ask_everywhere(model: str, home: object, folder: Path) -> None:
 
 def make(folder: Path) -> None:
     """Make everything below a folder that is the current one."""
-    from mlworkbench.core.home import Home
     from mlworkbench.evaluation.labels import read_log, write_labels
     from mlworkbench.operate.certificate import certify
     from mlworkbench.operate.runs import run_notebook
+
+    from mlworkbench.core.home import Home
     from mlworkbench.scoring.registry import Registry
 
     home = Home.open(folder / "home")

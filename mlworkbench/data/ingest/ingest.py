@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from ...contract.faults import WITHHELD
 from ...core.home import Home
 from ...core.settings_file import read_setting
+from ...core.types import Progress
 from .decision import Decided, decide, select_new_rows
 from .future_rows import AHEAD, hold, release
 from .privacy import table_pseudonyms
 from .quarantine import write_quarantine
 from .report import IngestReport, join_remarks
 from .schema_evolution import evolve_schema, new_columns
-from .staging import Progress, Reading, Staged, open_table_source, resume_source, stage
+from .staging import Reading, Staged, open_table_source, resume_source, stage
 from .table import Table
 from ..lake.commit import taking_turns
 from ..lake.lake import REVISION, Lake, check_same

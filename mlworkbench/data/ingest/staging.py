@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ...contract.contract import Contract
 from ...contract.faults import Fault, error_text
 from ...contract.pseudonym import Pseudonyms
+from ...core.types import Progress
 from .future_rows import AHEAD, read_due
 from .privacy import pseudonymise_rows
 from .quarantine import QUARANTINE, quarantine_rows
@@ -34,14 +35,11 @@ from ..sources.spool import Spool
 from ...errors import IngestError, UserCodeError, WorkbenchError, user_frame
 
 # %% auto #0
-__all__ = ['Progress', 'SUMMED', 'PARTS', 'SEEN', 'Reading', 'translate_source_errors', 'open_table_source', 'resume_source',
-           'Tally', 'count_bad_rows', 'check_limit', 'Portion', 'divide_batch', 'read_pieces', 'read_portions',
-           'take_up_due', 'waiting_schema', 'Staged', 'stage']
+__all__ = ['SUMMED', 'PARTS', 'SEEN', 'Reading', 'translate_source_errors', 'open_table_source', 'resume_source', 'Tally',
+           'count_bad_rows', 'check_limit', 'Portion', 'divide_batch', 'read_pieces', 'read_portions', 'take_up_due',
+           'waiting_schema', 'Staged', 'stage']
 
 # %% ../../../nbs/data/ingest/08_staging.ipynb #7a042e3b
-Progress = Callable[[str, int, int | None], None]
-
-
 @dataclass(frozen=True)
 class Reading:
     """What an ingest reads.

@@ -18,16 +18,15 @@ import polars as pl
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
+from ...core.types import Facts
 from .commit import RETRIES, TURNS, Counted, MovedError, commit, statistics, taking_turns
 from .place import LakePlace, commit_times, files_of, version_at
 from ..sources.arrow_types import plain_schema
 from ..sources.storage import below, reaching
 from ...errors import IngestError, nearest
 
-Facts = Mapping[str, Any]
-
 # %% auto #0
-__all__ = ['Facts', 'TABLE_NAME', 'REVISION', 'check_storable', 'arrow_schema', 'check_same', 'row_name', 'as_last_known',
+__all__ = ['TABLE_NAME', 'REVISION', 'check_storable', 'arrow_schema', 'check_same', 'row_name', 'as_last_known',
            'as_first_known', 'Lake']
 
 # %% ../../../nbs/data/lake/03_lake.ipynb #488503dd

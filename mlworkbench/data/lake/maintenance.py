@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from ...core.types import Facts
 from .commit import STEPS, in_steps, keep_log, moved, taking_turns
 from .lake import Lake
 from .place import commit_times, files_of
@@ -26,12 +27,10 @@ from ..sources.storage import below, reaching
 from ...errors import IngestError
 
 # %% auto #0
-__all__ = ['LARGE', 'Facts', 'FLOOR', 'small_run', 'Care', 'joined_statistics', 'compact', 'vacuum', 'check_retention',
-           'lost_versions']
+__all__ = ['LARGE', 'FLOOR', 'small_run', 'Care', 'joined_statistics', 'compact', 'vacuum', 'check_retention', 'lost_versions']
 
 # %% ../../../nbs/data/lake/05_maintenance.ipynb #e6318593
 LARGE = 128 << 20
-Facts = Mapping[str, Any]
 
 
 def small_run(files: Sequence[tuple[str, int]], *, large: int = LARGE) -> list[str]:

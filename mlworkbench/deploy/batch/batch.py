@@ -16,6 +16,7 @@ import polars as pl
 from ...contract.faults import Fault
 from ...contract.times import format_time, parse_time
 from ...core.home import Home
+from ...core.types import Progress
 from ...data.lake.lake import Lake
 from ...data.sinks.files import write_partition
 from ...data.sinks.open_sink import open_sink
@@ -25,7 +26,7 @@ from ..files import write_faults
 from ..flags import Flagged
 from ..request import require_deployment, time_views
 from ..table_request import require_columns, without_names
-from ..table_scoring import Origin, Progress, Scored, score_table
+from ..table_scoring import Origin, Scored, score_table
 from ...errors import DeploymentError, nearest
 from ...evaluation.log.writer import PredictionLog
 from ...scoring.version.version import Version

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ...contract.contract import Column
 from ...contract.faults import Fault, faults_error
 from ...core.home import Home
+from ...core.types import Progress
 from ...data.lake.lake import Lake
 from ...data.sinks.files import write_file
 from ...data.sources.open_source import open_source
@@ -24,7 +25,7 @@ from ..files import output_path, write_faults
 from ..flags import Flagged
 from ..request import require_deployment, time_views
 from ..table_request import require_columns
-from ..table_scoring import Origin, Progress, Scored, score_table
+from ..table_scoring import Origin, Scored, score_table
 from ...errors import DeploymentError
 from ...evaluation.log.rows import input_identities
 from ...evaluation.log.writer import PredictionLog

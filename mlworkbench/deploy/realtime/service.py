@@ -16,7 +16,7 @@ from ...contract.faults import Fault, faults_error
 from ...core.sqlite import SqliteFile
 from ..flags import with_flags
 from .http import PROBLEM, Json, RequestError, problem, read_json, read_records, request_name
-from ..refusals import Lookup, Rows, answered, completed, standing, unread_values
+from ..refusals import Lookup, RequestRows, answered, completed, standing, unread_values
 from ..request import Entry, answers, now_us, prediction_rows, prediction_times, request_columns
 from ..request import require_deployment, row_keys, time_views
 from ..selection import Choice
@@ -92,7 +92,7 @@ def _plain(faults: Sequence[Fault]) -> list[dict[str, Any]]:
     return [fault.to_dict() for fault in faults]
 
 
-def _placed(rows: Rows, good: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def _placed(rows: RequestRows, good: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Put answers in the order of the request, and the faults of the other records in their places."""
     if len(good) == count:
         return good
@@ -244,14 +244,14 @@ class Realtime:
         good = answers(self.version, rows.predictions, ids, keys)
         return _placed(rows, with_flags(good, rows.predictions.faults, self.version), len(records))
 
-    def _entry(self, request_id: str, rows: Rows, count: int, watermark: Json, microseconds: float) -> Entry:
+    def _entry(self, request_id: str, rows: RequestRows, count: int, watermark: Json, microseconds: float) -> Entry:
         """Say what the log is told; a record is called by its place in the request, whichever others were refused."""
         names = input_identities(request_id, count)
         if len(rows) < count:
             names = [names[row] for row in rows.positions.tolist()]
         return Entry("realtime", names, request_id, self.clock(), watermark, microseconds)
 
-    def _completed(self, rows: Rows) -> tuple[Rows, Json]:
+    def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""
         store, views = self.store, time_views(self.version)
         times = prediction_times(rows.request.columns, self.version)

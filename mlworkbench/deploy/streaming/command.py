@@ -18,11 +18,12 @@ from dataclasses import asdict, replace
 from types import FrameType
 
 from ...core.home import Home
+from ...core.types import Progress
 from ..realtime.process import OWNER, attempt, follow, service_environment, service_folder
 from ..selection import choose, chosen_version
 from .checkpoint import Writer
 from .jsonl import STANDARD, JsonLines, Places
-from .worker import Progress, StreamReport, Streaming
+from .worker import StreamReport, Streaming
 from ...errors import DeploymentError
 
 # %% auto #0

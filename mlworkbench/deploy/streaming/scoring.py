@@ -16,8 +16,9 @@ from ...contract.check import check_records
 from ...contract.contract import Contract
 from ...contract.faults import Fault, faults_error
 from ...contract.times import MICROSECOND
-from ..refusals import Lookup, Rows, answered, completed, standing
-from ..request import Columns, Request, prediction_times, request_columns, time_views
+from ...core.types import ColumnDict
+from ..refusals import Lookup, RequestRows, answered, completed, standing
+from ..request import Request, prediction_times, request_columns, time_views
 from .events import Event, Outcome, dead_letter, read_event
 from ...errors import ContractError, DeploymentError
 from ...features.coverage import empty_faults
@@ -43,14 +44,14 @@ class Part:
     ----------
     events : list of Event
         n events.
-    rows : Rows
+    rows : RequestRows
         Their n rows, with the values of the views where there are any.
     watermark : object
         State of the store, or that the events carried the values.
     """
 
     events: list[Event]
-    rows: Rows
+    rows: RequestRows
     watermark: Any = None
 
     @property
@@ -59,11 +60,11 @@ class Part:
         return self.rows.request
 
     @property
-    def values(self) -> Columns:
+    def values(self) -> ColumnDict:
         """What the views gave for them."""
         return self.rows.values
 
-    def of(self, rows: Rows) -> tuple[Part, list[Outcome]]:
+    def of(self, rows: RequestRows) -> tuple[Part, list[Outcome]]:
         """Keep the events of the rows that still stand, and make dead letters of those that were refused meanwhile."""
         gone: dict[int, list[Fault]] = {}
         for fault in rows.refused:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...contract.times import format_time
+from ...core.types import Progress
 from ..flags import Flagged, with_flags
 from ..request import Entry, answers, now_us, personal_columns, prediction_rows, require_deployment
 from ..request import row_keys, time_views
@@ -26,7 +27,7 @@ from ...features.online.lookup import OnlineStore, is_there
 from ...scoring.version.version import Predictions, Version
 
 # %% auto #0
-__all__ = ['Progress', 'log_once', 'as_logged', 'StreamReport', 'Streaming']
+__all__ = ['log_once', 'as_logged', 'StreamReport', 'Streaming']
 
 # %% ../../../nbs/deploy/streaming/03_worker.ipynb #727201f4
 def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]) -> list[dict[str, Any]]:
@@ -93,9 +94,6 @@ def as_logged(predictions: Predictions, rows: Sequence[Mapping[str, Any]]) -> Pr
     return Predictions(predictions.frame, scores.reshape(predictions.scores.shape), decisions, predictions.faults)
 
 # %% ../../../nbs/deploy/streaming/03_worker.ipynb #d202d2a1
-Progress = Callable[[str, int, "int | None"], None]
-
-
 @dataclass(frozen=True)
 class StreamReport:
     """What a worker did.

@@ -22,6 +22,7 @@ from ...contract.pseudonym import pseudonym_names, pseudonymised_record
 from ...contract.times import format_time, parse_time
 from ...core.home import Home
 from ...core.jsontext import to_json
+from ...core.types import Label
 from ...data.sources.open_source import open_source
 from ...data.sources.source import Source
 from ...errors import IngestError, LogError, WorkbenchError, nearest
@@ -30,10 +31,9 @@ from .writer import LabelRow, append_labels
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['Label', 'CLOCKS', 'label_value', 'usable_labels', 'Labelled', 'write_labels', 'label_rows']
+__all__ = ['CLOCKS', 'label_value', 'usable_labels', 'Labelled', 'write_labels', 'label_rows']
 
 # %% ../../../nbs/evaluation/log/04_label_writer.ipynb #d7a6ab8e
-Label = Any  # a class, or a number
 _WHOLE = re.compile(r"[+-]?\d{1,400}")
 
 

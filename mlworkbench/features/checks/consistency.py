@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...contract.faults import WITHHELD, shorten
 from ...contract.times import format_time
+from ...core.types import Array
 from ...data.lake.lake import Lake
 from ...errors import FeatureError
 from ..offline.as_known import version_held
@@ -22,11 +23,10 @@ from ..offline.join import join_views, request_times
 from ..online.lookup import OnlineStore
 from ..views import AsOfView, View
 
-Array = NDArray[Any]
 FIRST = 5
 
 # %% auto #0
-__all__ = ['Array', 'FIRST', 'differing', 'Mismatch', 'FeatureCheck', 'compare_answers', 'check_views']
+__all__ = ['FIRST', 'differing', 'Mismatch', 'FeatureCheck', 'compare_answers', 'check_views']
 
 # %% ../../../nbs/features/checks/01_consistency.ipynb #25438883
 def differing(offline: pl.Series, online: Array) -> NDArray[np.bool_]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ...core.types import Array
 from ...data.ingest.table import Table
 from ...data.ingest.user_code import call
 from ...data.lake.lake import Lake
@@ -22,11 +22,9 @@ from ..offline.join import TIME, request_keys, request_times, view_answers, view
 from ..views import AsOfView, View
 from ...metrics.functions import roc_auc
 
-Array = NDArray[Any]
-
 # %% auto #0
-__all__ = ['Array', 'CHANCE', 'PERFECT', 'HOUR', 'PERIODS', 'FEWEST_PERIODS', 'NEARLY_ALL', 'Leak', 'happened', 'RightedLake',
-           'soonest', 'early_columns', 'known_later', 'label_told', 'future_changes', 'ends', 'placed', 'period_sums',
+__all__ = ['CHANCE', 'PERFECT', 'HOUR', 'PERIODS', 'FEWEST_PERIODS', 'NEARLY_ALL', 'Leak', 'happened', 'RightedLake', 'soonest',
+           'early_columns', 'known_later', 'label_told', 'future_changes', 'ends', 'placed', 'period_sums',
            'unfinished', 'too_early']
 
 # %% ../../../nbs/features/checks/02_leakage.ipynb #d29b735c

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ...contract.times import format_time
+from ...core.types import Array, FactDict
 from ...data.lake.lake import Lake, as_first_known
 from ..offline.as_known import NEWEST, held, logged_versions, version_held
 from ..offline.events import running_totals
@@ -21,11 +21,10 @@ from ..offline.join import KEY_TYPES, key_kind, request_keys, view_table
 from ..views import LATEST, MICROSECOND, AsOfView, Recent, View, WindowView
 from ..windows import expired
 
-Facts = dict[str, Any]
 ORIGIN = ("available_at", "ingested_at", "source", "source_row")
 
 # %% auto #0
-__all__ = ['Facts', 'ORIGIN', 'Array', 'known_rows', 'view_lineage', 'shown', 'lineage_lines', 'events', 'rows_behind']
+__all__ = ['ORIGIN', 'known_rows', 'view_lineage', 'shown', 'lineage_lines', 'events', 'rows_behind']
 
 # %% ../../../nbs/features/checks/03_lineage.ipynb #9df28c4c
 def known_rows(view: View, lake: Lake, asked: Mapping[str, Any], *, version: int | None, known: int) -> pl.DataFrame:
@@ -61,7 +60,7 @@ def known_rows(view: View, lake: Lake, asked: Mapping[str, Any], *, version: int
     return frame.sort("available_at").collect()
 
 # %% ../../../nbs/features/checks/03_lineage.ipynb #8e2b6ae6
-def view_lineage(view: View, lake: Lake, asked: Mapping[str, Any], *, at: int, known: pl.DataFrame) -> Facts:
+def view_lineage(view: View, lake: Lake, asked: Mapping[str, Any], *, at: int, known: pl.DataFrame) -> FactDict:
     """Say which rows of the lake a view's values came from.
 
     Parameters
@@ -84,7 +83,7 @@ def view_lineage(view: View, lake: Lake, asked: Mapping[str, Any], *, at: int, k
         sources, totals, recent``. Nothing more where the table is gone.
     """
     version = int(logged_versions(view, known["watermark"])[0])
-    facts: Facts = {
+    facts: FactDict = {
         "view": view.name,
         "kind": "as_of" if isinstance(view, AsOfView) else "window",
         "table": view.table,
@@ -100,7 +99,7 @@ def view_lineage(view: View, lake: Lake, asked: Mapping[str, Any], *, at: int, k
     return facts | (_as_of(view, rows, at) if isinstance(view, AsOfView) else _window(view, rows, at))
 
 
-def _as_of(view: AsOfView, rows: pl.DataFrame, at: int) -> Facts:
+def _as_of(view: AsOfView, rows: pl.DataFrame, at: int) -> FactDict:
     """Describe the newest row at or before a time."""
     found = rows.filter(pl.col("available_at").cast(pl.Int64) <= at).tail(1)
     if not found.height:
@@ -110,7 +109,7 @@ def _as_of(view: AsOfView, rows: pl.DataFrame, at: int) -> Facts:
     return {"row": {**_origin(found), "values": values}, "expired": bool(gone[0])}
 
 
-def _origin(row: pl.DataFrame) -> Facts:
+def _origin(row: pl.DataFrame) -> FactDict:
     """Give times and origin of one row, as far as its table has them."""
     given = row.select([name for name in ORIGIN if name in row.columns])
     times = [name for name, dtype in given.schema.items() if isinstance(dtype, pl.Datetime)]
@@ -118,7 +117,7 @@ def _origin(row: pl.DataFrame) -> Facts:
     return {name: format_time(value) if name in times else value for name, value in plain.items()}
 
 
-def _window(view: WindowView, rows: pl.DataFrame, at: int) -> Facts:
+def _window(view: WindowView, rows: pl.DataFrame, at: int) -> FactDict:
     """Describe the rows of a window, the totals at its ends, and the row behind each value that is of one row."""
     start = at - view.window // MICROSECOND
     moments = pl.col("available_at").cast(pl.Int64)
@@ -132,7 +131,7 @@ def _window(view: WindowView, rows: pl.DataFrame, at: int) -> Facts:
     return {**span, "sources": sources, "totals": read, "recent": {n: _behind(o, within) for n, o in chosen.items()}}
 
 
-def _behind(one: Recent, within: pl.DataFrame) -> Facts:
+def _behind(one: Recent, within: pl.DataFrame) -> FactDict:
     """Say how many rows of a window hold a value, and which the value came from, where it is that of one row."""
     values = _typed(one, within)
     held, values = within.filter(values.is_not_null()), values.drop_nulls()
@@ -211,9 +210,6 @@ def _origin_line(row: Mapping[str, Any]) -> str:
     return ", ".join([*times, *origin])
 
 # %% ../../../nbs/features/checks/03_lineage.ipynb #035ebbc4
-Array = NDArray[Any]
-
-
 def events(view: View, lake: Lake) -> pl.DataFrame:
     """Give the rows of a view's table in the order of key and time, numbered, with where they came from."""
     kinds = view_table(view, lake).schema

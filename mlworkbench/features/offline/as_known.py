@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ...core.types import Array
 from ...data.lake.lake import Lake
 from ...errors import FeatureError
 from .join import request_keys, request_times, view_answers, view_table
 from ..views import View
 
-Array = NDArray[Any]
 NEWEST = -1
 
 # %% auto #0
-__all__ = ['Array', 'NEWEST', 'version_held', 'logged_versions', 'arrivals', 'held', 'join_views_as_known']
+__all__ = ['NEWEST', 'version_held', 'logged_versions', 'arrivals', 'held', 'join_views_as_known']
 
 # %% ../../../nbs/features/offline/03_as_known.ipynb #8bdcad34
 def version_held(lake: Lake, table: str, version: int) -> bool:

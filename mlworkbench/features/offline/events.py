@@ -6,21 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from ...core.types import Array
 from ...errors import FeatureError
 from ..views import WindowView
 from ..windows import Events
 
-Array = NDArray[Any]
-
 # %% auto #0
-__all__ = ['Array', 'LIMIT', 'fixed_point', 'in_order', 'same_as_next', 'running_totals', 'typed_values', 'window_rows',
-           'events_between']
+__all__ = ['LIMIT', 'fixed_point', 'in_order', 'same_as_next', 'running_totals', 'typed_values', 'window_rows', 'events_between']
 
 # %% ../../../nbs/features/offline/01_events.ipynb #4423e3e4
 LIMIT = 2.0**62

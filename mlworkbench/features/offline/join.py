@@ -10,21 +10,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ...contract.times import NO_TIME
+from ...core.types import Array
 from ...data.lake.lake import Lake, as_first_known
 from ...errors import FeatureError, nearest
 from .events import events_between, in_order, same_as_next, typed_values, window_rows
 from ..views import MICROSECOND, AsOfView, View, WindowView
 from ..windows import expired, window_columns
 
-Array = NDArray[Any]
 TIME = pl.Datetime("us", "UTC")
 
 # %% auto #0
-__all__ = ['Array', 'TIME', 'KEY_TYPES', 'newest_places', 'key_kind', 'view_table', 'view_answers', 'request_keys',
-           'request_times', 'join_views']
+__all__ = ['TIME', 'KEY_TYPES', 'newest_places', 'key_kind', 'view_table', 'view_answers', 'request_keys', 'request_times',
+           'join_views']
 
 # %% ../../../nbs/features/offline/02_join.ipynb #8e42d263
 def _joinable(columns: Sequence[pl.Series]) -> list[pl.Series]:

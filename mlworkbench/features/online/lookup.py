@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...contract.times import NO_TIME
+from ...core.types import Array, Times
 from ...errors import FeatureError, nearest
 from .sqlite import SqliteRows
 from .store import Ask, Asked, Found, Known, Row, RowStore, key_parts, key_texts, newest_at
 from ..views import MICROSECOND, AsOfView, View, WindowView
 from ..windows import AskedBetween, Between, Events, expired, lag, window_columns
 
-Array = NDArray[Any]
-Times = NDArray[np.int64]
 Marks = Mapping[str, Mapping[str, int | None]]
 NONE: Times = np.array([], dtype=np.int64)
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'Marks', 'NONE', 'as_of_columns', 'asked_rows', 'reads', 'view_columns', 'Answering', 'check_times',
-           'Asking', 'is_there', 'open_rows', 'OnlineStore']
+__all__ = ['Marks', 'NONE', 'as_of_columns', 'asked_rows', 'reads', 'view_columns', 'Answering', 'check_times', 'Asking',
+           'is_there', 'open_rows', 'OnlineStore']
 
 # %% ../../../nbs/features/online/04_lookup.ipynb #136e21ad
 def as_of_columns(view: AsOfView, found: Sequence[Found], times: Times) -> dict[str, Array]:

@@ -6,23 +6,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from json.encoder import encode_basestring_ascii
 
 import polars as pl
 
+from ...core.types import Progress
 from ...data.lake.lake import Lake
 from ...errors import FeatureError, nearest
 from ..offline.join import view_table
 from .store import ConflictError, RowStore, key_parts, key_texts
 from ..views import View
 
-Progress = Callable[[str, int, int], None]
 TURNS = 20
 
 # %% auto #0
-__all__ = ['Progress', 'TURNS', 'stored_rows', 'materialize']
+__all__ = ['TURNS', 'stored_rows', 'materialize']
 
 # %% ../../../nbs/features/online/05_materialize.ipynb #484cc12f
 def _texts(column: pl.Series) -> list[str]:

@@ -14,14 +14,12 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...core.types import Array, Times
 from ...errors import FeatureError
 from ..views import View
 from ..windows import AskedBetween
 
-Array = NDArray[Any]
-Times = NDArray[np.int64]
 Known = tuple[str, list[str], int | None, int | None]
 Row = tuple[str, int, str]
 Found = tuple[int, list[Any]] | None
@@ -29,8 +27,8 @@ Asked = tuple[View, Sequence[str | None], Sequence[int]]
 Ask = Callable[[Mapping[str, Known]], list[Asked | AskedBetween]]
 
 # %% auto #0
-__all__ = ['Array', 'Times', 'Known', 'Row', 'Found', 'Asked', 'Ask', 'KINDS_OF_KEYS', 'key_parts', 'key_texts', 'Seen',
-           'newest_at', 'ConflictError', 'RowStore']
+__all__ = ['Known', 'Row', 'Found', 'Asked', 'Ask', 'KINDS_OF_KEYS', 'key_parts', 'key_texts', 'Seen', 'newest_at',
+           'ConflictError', 'RowStore']
 
 # %% ../../../nbs/features/online/01_store.ipynb #654b07f9
 KINDS_OF_KEYS: dict[type, str] = {str: "text", int: "integer", bool: "boolean"}

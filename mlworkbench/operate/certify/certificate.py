@@ -20,11 +20,12 @@ import polars as pl
 from ...core.files import write_synced
 from ...core.home import Home
 from ...core.jsontext import row_values
+from ...core.types import Progress
 from ...data.lake.lake import Lake
 from ...deploy.batch.batch import batch_requests
 from ...deploy.table_request import request_of_table, require_columns, without_names
 from ...errors import VersionError
-from .examine import Progress, examine, fresh_folder
+from .examine import examine, fresh_folder
 from .page import render_certificate
 from .reference import Reference
 from .verdict import DeploymentVerdict

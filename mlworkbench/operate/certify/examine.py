@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import polars as pl
 
 from ...contract.pseudonym import FILE
 from ...core.home import Home
+from ...core.types import Progress
 from ...errors import DeploymentError, WorkbenchError
 from ...evaluation.log.reader import read_log
 from .answers import Answered, Way
@@ -30,10 +31,8 @@ from ...scoring.definition import DEPLOYMENTS
 from ...scoring.registry.registry import Registry
 from ...scoring.version.version import Version
 
-Progress = Callable[[str, int, int | None], None]
-
 # %% auto #0
-__all__ = ['Progress', 'WORK', 'home_apart', 'named_in', 'fresh_folder', 'examine', 'compare_deployments', 'examine_one']
+__all__ = ['WORK', 'home_apart', 'named_in', 'fresh_folder', 'examine', 'compare_deployments', 'examine_one']
 
 # %% ../../../nbs/operate/certify/07_examine.ipynb #1215311a
 WORK = ".examined-"

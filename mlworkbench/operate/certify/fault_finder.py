@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...core.home import Home
 from ...core.jsontext import row_values, to_json, to_plain_list
 from ...core.settings import load_settings
+from ...core.types import ColumnDict
 from ...data.lake.lake import Lake
 from ...deploy.request import prediction_times
 from ...deploy.table_request import request_of_table
@@ -33,11 +34,9 @@ from .verdict import feature_differences
 from ...scoring.frame import FeatureFrame
 from ...scoring.version.version import Predictions, Version, predict, with_reference
 
-Columns = dict[str, NDArray[Any]]
-
 # %% auto #0
-__all__ = ['Columns', 'STEPS', 'SWAPPED', 'PLACES', 'NAMES', 'Trail', 'trail_of', 'LoggedRows', 'read_logged_rows', 'explained',
-           'Finding', 'find', 'find_in_refusal']
+__all__ = ['STEPS', 'SWAPPED', 'PLACES', 'NAMES', 'Trail', 'trail_of', 'LoggedRows', 'read_logged_rows', 'explained', 'Finding',
+           'find', 'find_in_refusal']
 
 # %% ../../../nbs/operate/certify/06_fault_finder.ipynb #93af263d
 @dataclass(frozen=True, eq=False)
@@ -59,16 +58,16 @@ class Trail:
     """
 
     version: Version
-    request: Columns
-    values: Columns
-    lookup: Callable[[Columns], Columns]
+    request: ColumnDict
+    values: ColumnDict
+    lookup: Callable[[ColumnDict], ColumnDict]
     predictions: Predictions
 
     def __len__(self) -> int:
         return len(self.predictions.scores)
 
     @cached_property
-    def columns(self) -> Columns:
+    def columns(self) -> ColumnDict:
         """All columns in the order of the steps; of the request and the frame, those of the frame."""
         return {**self.request, **self.values, **self.predictions.frame.columns}
 
@@ -96,7 +95,7 @@ def trail_of(version: Version, requests: pl.DataFrame, *, home: Home) -> Trail:
     columns = dict(request_of_table(requests, version.request, pseudonyms=version.pseudonyms).columns)
     reference = with_reference(version, trusted=load_settings().trusted_types)
 
-    def lookup(request: Columns) -> Columns:
+    def lookup(request: ColumnDict) -> ColumnDict:
         times = prediction_times(request, version)
         if not version.views or times is None:
             return {}

@@ -18,6 +18,7 @@ from ...contract.faults import Fault
 from ...contract.times import format_time
 from ...core.home import Home
 from ...core.jsontext import to_json, to_plain
+from ...core.types import FactDict
 from ...data.lake.lake import Lake
 from ...deploy.flags import short
 from ...deploy.streaming.scoring import CARRIED
@@ -30,10 +31,8 @@ from .replay import environment_differences, opened, replay_log
 from ...scoring.artifacts.source_code import source_digest, source_of
 from ...scoring.version.version import Version
 
-Facts = dict[str, Any]
-
 # %% auto #0
-__all__ = ['Facts', 'find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'passport_lines']
+__all__ = ['find_prediction', 'feature_facts', 'function_facts', 'replay', 'flag_lines', 'passport_lines']
 
 # %% ../../../nbs/operate/replay/03_passport.ipynb #54e99d5e
 def find_prediction(prediction_id: str, *, home: Home, model: str = "") -> tuple[str, pl.DataFrame]:
@@ -77,7 +76,7 @@ def _rows(path: Path, prediction_id: str) -> Iterator[pl.DataFrame]:
     yield from find_predictions(path, [prediction_id]).iter_slices(1)
 
 # %% ../../../nbs/operate/replay/03_passport.ipynb #9e9bf357
-def feature_facts(row: Mapping[str, Any], version: Version, steps: Mapping[str, str]) -> list[Facts]:
+def feature_facts(row: Mapping[str, Any], version: Version, steps: Mapping[str, str]) -> list[FactDict]:
     """List the features of a prediction with their values and where they came from.
 
     Parameters
@@ -101,7 +100,7 @@ def feature_facts(row: Mapping[str, Any], version: Version, steps: Mapping[str, 
     return [{"name": n, "value": values.get(n), "from": known.get(n, "unknown")} for n in version.frame.names]
 
 
-def _steps(log: pl.DataFrame, asked: Facts, version: Version, lake: Lake) -> dict[str, str]:
+def _steps(log: pl.DataFrame, asked: FactDict, version: Version, lake: Lake) -> dict[str, str]:
     """Say which step makes each feature; what an error hides stays unknown."""
     try:
         values = known_values([asked], log, version, lake)[0] if version.views else {}
@@ -110,7 +109,7 @@ def _steps(log: pl.DataFrame, asked: Facts, version: Version, lake: Lake) -> dic
         return {}
 
 
-def function_facts(version: Version) -> list[Facts]:
+def function_facts(version: Version) -> list[FactDict]:
     """List the row functions of a version: module, hash of the source that travels with it, and the module here.
 
     Parameters
@@ -128,7 +127,7 @@ def function_facts(version: Version) -> list[Facts]:
     return [_function(function, entry, version) for function, entry in pairs]
 
 
-def _function(function: RowFunction, entry: Mapping[str, Any], version: Version) -> Facts:
+def _function(function: RowFunction, entry: Mapping[str, Any], version: Version) -> FactDict:
     """Describe one row function."""
     path = source_of(entry["module"])
     kept = (version.folder / entry["file"]).read_bytes()
@@ -142,7 +141,7 @@ _JSON = ("entity", "decision", "watermark", "faults", "request")
 _TOLD = ("prediction_id", "request_id", "model", "version", "scorer", "deployment", "role", "latency_us")
 
 
-def replay(prediction_id: str, *, home: Home, model: str = "") -> Facts:
+def replay(prediction_id: str, *, home: Home, model: str = "") -> FactDict:
     """Gather what a prediction was made from, and compute it again.
 
     Parameters
@@ -184,7 +183,7 @@ def flag_lines(faults: Sequence[Mapping[str, Any]], version: Version | None) -> 
     return [short(fault, known) for fault in found if not fault.severe]
 
 
-def _made_of(row: Mapping[str, Any], log: pl.DataFrame, version: Version | None, home: Home) -> Facts:
+def _made_of(row: Mapping[str, Any], log: pl.DataFrame, version: Version | None, home: Home) -> FactDict:
     """Describe features, views, functions and code; of a version that is gone the logged features alone."""
     if version is None:
         values = json.loads(row["features"] or "{}")
@@ -203,7 +202,7 @@ def _made_of(row: Mapping[str, Any], log: pl.DataFrame, version: Version | None,
     }
 
 
-def _asked(row: Mapping[str, Any], version: Version) -> Facts:
+def _asked(row: Mapping[str, Any], version: Version) -> FactDict:
     """Put the request together; nothing where the log was altered beyond reading."""
     try:
         return asked_row(row, version)
@@ -211,7 +210,7 @@ def _asked(row: Mapping[str, Any], version: Version) -> Facts:
         return {}
 
 
-def _views(asked: Facts, log: pl.DataFrame, version: Version, lake: Lake) -> list[Facts]:
+def _views(asked: FactDict, log: pl.DataFrame, version: Version, lake: Lake) -> list[FactDict]:
     """Trace every view back to the lake; values that an event carried have no rows there."""
     if log["watermark"][0] == to_json(CARRIED):
         return []

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...contract.contract import Contract
 from ...core.jsontext import holds_half, to_json, to_plain
+from ...core.types import Array, ColumnDict
 from ...data.lake.lake import Lake
 from ...deploy.streaming.scoring import CARRIED
 from ...deploy.table_scoring import array_of
@@ -32,13 +33,9 @@ from ...scoring.frame import FeatureFrame
 from ...scoring.version.golden import same_rows, view_contract
 from ...scoring.version.version import Version
 
-Array = NDArray[Any]
-Columns = dict[str, Array]
-Held = dict[str, NDArray[np.bool_]]
-
 # %% auto #0
-__all__ = ['Array', 'Columns', 'Held', 'BROKEN', 'needed_columns', 'erased', 'asked_row', 'request_arrays', 'known_values',
-           'steps_of', 'same_bits', 'rescored', 'redecided', 'Replayed', 'replay_rows']
+__all__ = ['BROKEN', 'needed_columns', 'erased', 'asked_row', 'request_arrays', 'known_values', 'steps_of', 'same_bits',
+           'rescored', 'redecided', 'Replayed', 'replay_rows']
 
 # %% ../../../nbs/operate/replay/01_recompute.ipynb #0ca9217c
 def needed_columns(version: Version) -> list[str]:
@@ -84,7 +81,7 @@ def asked_row(row: Mapping[str, Any], version: Version) -> dict[str, Any]:
     return {**asked, timed: row["prediction_time"]} if timed else asked
 
 
-def request_arrays(rows: Sequence[Mapping[str, Any]], version: Version) -> Columns:
+def request_arrays(rows: Sequence[Mapping[str, Any]], version: Version) -> ColumnDict:
     """Make columns of requests, as `asked_row` gives them; those alone that something is computed from."""
     names = needed_columns(version)
     contract = version.request.select(names)
@@ -96,7 +93,7 @@ def request_arrays(rows: Sequence[Mapping[str, Any]], version: Version) -> Colum
 # %% ../../../nbs/operate/replay/01_recompute.ipynb #98b195a5
 def known_values(
     rows: Sequence[Mapping[str, Any]], log: pl.DataFrame, version: Version, lake: Lake
-) -> tuple[Columns, Held]:
+) -> tuple[ColumnDict, dict[str, NDArray[np.bool_]]]:
     """Give what the views knew when predictions were made.
 
     Parameters
@@ -356,7 +353,7 @@ class _Computed:
     logged: FeatureFrame
     frame: FeatureFrame
     steps: dict[str, str]
-    held: Held
+    held: dict[str, NDArray[np.bool_]]
     scores: Array
     off: Array
     consistent: Array

@@ -13,6 +13,7 @@ import polars as pl
 
 from ...core.home import Home
 from ...core.jsontext import to_plain
+from ...core.types import FactDict
 from ...data.lake.lake import Lake
 from ...data.lake.snapshot import LakeSnapshot
 from ...data.sources.open_source import open_source
@@ -27,10 +28,9 @@ from ...scoring.version.build import fingerprint
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['Facts', 'ROW', 'training_rows', 'own_rows', 'training_lineage']
+__all__ = ['ROW', 'training_rows', 'own_rows', 'training_lineage']
 
 # %% ../../../nbs/operate/trace/02_training_rows.ipynb #a35880b0
-Facts = dict[str, Any]
 ROW = "__row__"
 
 
@@ -108,7 +108,7 @@ def own_rows(rows: pl.DataFrame, lake: Lake, name: str) -> pl.DataFrame:
 # %% ../../../nbs/operate/trace/02_training_rows.ipynb #703891f2
 def training_lineage(
     version: Version, definition: ModelDefinition, *, home: Home, start: int = 0, stop: int | None = None
-) -> list[Facts]:
+) -> list[FactDict]:
     """Trace the rows that taught a version back to their sources.
 
     Parameters

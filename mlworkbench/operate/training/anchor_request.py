@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .anchor.anchor import AS_GIVEN, MOST, READ, Anchoring, Progress
+from ...core.types import Progress, Rows
+from .anchor.anchor import AS_GIVEN, MOST, READ, Anchoring
 from .anchor.pipeline import Subject
-from .anchor.rows import Given, Rows, chosen_places
+from .anchor.rows import Given, chosen_places
 from .assembly import Assembled
 from .publish import Fitted
 from ...scoring.data_frame import frame_to_pandas

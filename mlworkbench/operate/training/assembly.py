@@ -19,6 +19,7 @@ from ...contract.contract import Column, Contract
 from ...contract.learn import learn_contract
 from ...contract.pseudonym import Pseudonyms
 from ...contract.times import parse_time
+from ...core.types import ColumnDict
 from ...data.lake.lake import Lake
 from ...data.sources.open_source import open_source
 from ...deploy.table_request import columns_of_table
@@ -28,8 +29,8 @@ from ...features.offline.join import join_views
 from ...features.row_functions import apply_row_functions
 from ...features.views import View
 from .pseudonymise import rows_without_names
-from .request_contract import Columns, frame_names, learnable, naming_columns
-from .request_contract import request_contract, with_missing, with_relations
+from .request_contract import frame_names, learnable, naming_columns, request_contract
+from .request_contract import with_missing, with_relations
 from ...scoring.definition import ModelDefinition
 from ...scoring.frame import FeatureFrame, frame_from_columns
 from ...scoring.training_data import dtypes_of, missing_of, request_frame, resolve_data
@@ -111,7 +112,7 @@ def usual_lag(view: View, lake: Lake, times: NDArray[np.int64]) -> int | None:
     return int(np.quantile(lags, 0.995, method="higher")) if len(lags) else None
 
 # %% ../../../nbs/operate/training/03_assembly.ipynb #0d5d7592
-def view_columns(definition: ModelDefinition, table: pl.DataFrame, lake: Lake) -> Columns:
+def view_columns(definition: ModelDefinition, table: pl.DataFrame, lake: Lake) -> ColumnDict:
     """Look up what the views knew at the prediction time of each row.
 
     Parameters
@@ -175,8 +176,8 @@ class Assembled:
         The user's own frame, where the data are one: these n rows of it.
     """
 
-    columns: Columns
-    values: Columns
+    columns: ColumnDict
+    values: ColumnDict
     frame: FeatureFrame
     labels: NDArray[Any]
     times: NDArray[np.int64] | None
@@ -307,7 +308,7 @@ def _framed(
     definition: ModelDefinition,
     table: pl.DataFrame,
     request: Contract,
-    parts: tuple[Columns, Columns],
+    parts: tuple[ColumnDict, ColumnDict],
     dtypes: dict[str, str],
 ) -> Assembled:
     """Compute row functions and the frame, and learn the frame's contract."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...contract.contract import Contract
 from ...core.home import Home
+from ...core.types import Columns, Estimator
 from ...errors import DefinitionError
 from ...evaluation.card import Markdown, card, metrics_table
 from ...metrics.bootstrap import evaluate
@@ -28,11 +29,8 @@ from ...scoring.reference import ReferenceScorer, global_settings, plain_classes
 from ...scoring.registry.registry import Registry
 from ...scoring.version.build import build_version
 
-Estimator = Any  # scikit-learn ships no types
-
 # %% auto #0
-__all__ = ['Estimator', 'DAY', 'GOLDEN_ROWS', 'Columns', 'Fitted', 'read_rule', 'judge', 'golden_rows', 'write_card',
-           'TrainResult', 'publish']
+__all__ = ['DAY', 'GOLDEN_ROWS', 'Fitted', 'read_rule', 'judge', 'golden_rows', 'write_card', 'TrainResult', 'publish']
 
 # %% ../../../nbs/operate/training/05_publish.ipynb #a595e860
 @dataclass(frozen=True, eq=False)
@@ -167,7 +165,6 @@ def judge(
 
 # %% ../../../nbs/operate/training/05_publish.ipynb #673dc93b
 GOLDEN_ROWS = 100
-Columns = Mapping[str, NDArray[Any]]
 
 
 def golden_rows(

@@ -19,12 +19,13 @@ from ...contract.contract import Column, Contract
 from ...core.home import Home
 from ...core.jsontext import HALF, all_readable
 from ...core.settings import load_settings
+from ...core.types import Estimator, Progress, Rows
 from ...data.ingest.privacy import table_pseudonyms
 from ...data.ingest.table import Table
 from ...data.lake.lake import Lake
 from ...errors import DefinitionError, WorkbenchError
 from ...evaluation.monitoring.profile import profile_frame
-from .anchor.anchor import Anchoring, Progress
+from .anchor.anchor import Anchoring
 from .anchor.pipeline import Subject
 from .anchor_request import registered_rows
 from .assembly import Assembled, assemble
@@ -36,11 +37,8 @@ from ...scoring.artifacts.skops_file import single_threaded
 from ...scoring.definition import ModelDefinition, check_name
 from ...scoring.training_data import unwrap_search
 
-Estimator = Any  # scikit-learn ships no types
-Rows = Any  # a data frame, a two-dimensional array, or a sequence of texts
-
 # %% auto #0
-__all__ = ['Estimator', 'Rows', 'named_rows', 'check_fitted', 'register']
+__all__ = ['named_rows', 'check_fitted', 'register']
 
 # %% ../../../nbs/operate/training/08_register.ipynb #d2a7b94e
 def named_rows(X: Rows) -> tuple[pl.DataFrame, Rows, str]:

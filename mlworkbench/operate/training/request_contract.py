@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 from ...contract.contract import Column, Contract
 from ...contract.learn import learn_contract
 from ...contract.learn_relations import learn_relations
+from ...core.types import ColumnDict
 from ...errors import DefinitionError, nearest
 from ...scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['Columns', 'LOOKED', 'learnable', 'source_contract', 'naming_columns', 'request_contract', 'personal_names',
-           'frame_names', 'with_missing', 'with_relations']
+__all__ = ['LOOKED', 'learnable', 'source_contract', 'naming_columns', 'request_contract', 'personal_names', 'frame_names',
+           'with_missing', 'with_relations']
 
 # %% ../../../nbs/operate/training/02_request_contract.ipynb #d61cc76e
-Columns = dict[str, NDArray[Any]]
-
-
 def learnable(values: pl.Series) -> NDArray[Any]:
     """Give one column as the array whose kind a contract can learn.
 
@@ -162,7 +160,7 @@ def frame_names(definition: ModelDefinition, request: Contract, made: Iterable[s
     request : Contract
         The contract of a request.
     made : iterable of str
-        Columns that views and row functions give.
+        ColumnDict that views and row functions give.
 
     Returns
     -------
@@ -217,7 +215,7 @@ def with_missing(request: Contract, missing: Mapping[str, Mapping[str, int]]) ->
 LOOKED = 20_000
 
 
-def with_relations(columns: Columns, request: Contract, *, keys: Iterable[str] = ()) -> Contract:
+def with_relations(columns: ColumnDict, request: Contract, *, keys: Iterable[str] = ()) -> Contract:
     """Learn what the columns of a request promise each other, and keep the evidence of every learned rule.
 
     Parameters
@@ -227,7 +225,7 @@ def with_relations(columns: Columns, request: Contract, *, keys: Iterable[str] =
     request : Contract
         Of a request.
     keys : iterable of str
-        Columns that name something: they are treated as personal ones are, so that no rule holds their values.
+        ColumnDict that name something: they are treated as personal ones are, so that no rule holds their values.
 
     Returns
     -------

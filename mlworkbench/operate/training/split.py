@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract.times import parse_time
+from ...core.types import Estimator
 from ...errors import DefinitionError
 from ...scoring.definition import ModelDefinition
 
-Estimator = Any  # scikit-learn ships no types
-
 # %% auto #0
-__all__ = ['Estimator', 'MINIMUM_ROWS', 'SHARE', 'clean_labels', 'infer_task', 'Split', 'split_rows']
+__all__ = ['MINIMUM_ROWS', 'SHARE', 'clean_labels', 'infer_task', 'Split', 'split_rows']
 
 # %% ../../../nbs/operate/training/04_split.ipynb #2e96e655
 def clean_labels(labels: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:

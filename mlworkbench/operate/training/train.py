@@ -5,7 +5,7 @@
 # %% ../../../nbs/operate/training/09_train.ipynb #98419b82
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...contract.contract import Contract
 from ...core.home import Home
 from ...core.settings import Settings, load_settings
+from ...core.types import Progress
 from ...data.ingest.ingest import ingest
 from ...data.lake.lake import Lake
 from ...data.lake.snapshot import LakeSnapshot
@@ -37,11 +38,8 @@ from ...scoring.frame import FeatureFrame
 from ...scoring.registry.registry import Registry
 from ...scoring.training_data import fresh_estimator, unwrap_search
 
-Estimator = Any  # scikit-learn ships no types
-Progress = Callable[[str, int, int | None], None]
-
 # %% auto #0
-__all__ = ['Estimator', 'Progress', 'ingest_missing', 'fit', 'train', 'taught', 'find_definition']
+__all__ = ['ingest_missing', 'fit', 'train', 'taught', 'find_definition']
 
 # %% ../../../nbs/operate/training/09_train.ipynb #5fd056ed
 def ingest_missing(definition: ModelDefinition, *, home: Home, progress: Progress | None = None) -> list[str]:

@@ -21,15 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.files import write_synced
+from ...core.types import Estimator
 from ...errors import ScoringError, VersionError
 from .inspection import check_archive
 from .source_code import LIBRARIES, load_modules
 
-Estimator = Any  # scikit-learn ships no types
-
 # %% auto #0
-__all__ = ['Estimator', 'HARMLESS', 'refuse_untrusted', 'single_threaded', 'dump_bytes', 'dump_pipeline', 'load_pipeline',
-           'array_digest', 'dump_digest', 'canonical_digest', 'named_modules']
+__all__ = ['HARMLESS', 'refuse_untrusted', 'single_threaded', 'dump_bytes', 'dump_pipeline', 'load_pipeline', 'array_digest',
+           'dump_digest', 'canonical_digest', 'named_modules']
 
 # %% ../../../nbs/scoring/artifacts/04_skops_file.ipynb #58e8cf0d
 _PARTS: dict[str, str] = {

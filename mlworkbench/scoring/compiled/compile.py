@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from ...core.types import Estimator, Spec
 from ..artifacts.manifest import json_text
 from .encoding.encoders import NoRuleError, Site, lookup_of, site_of
 from .ensembles.trees import boosted_trees, grown_trees, tree_graph
 from .scorer import FUNCTIONS, CompiledScorer
 from ..reference import ReferenceScorer, final_estimator, plain_classes, response_method
 
-Estimator = Any  # scikit-learn ships no types
-Spec = dict[str, Any]
-
 # %% auto #0
-__all__ = ['Estimator', 'Spec', 'SCALERS', 'Model', 'flat', 'class_name', 'steps_of', 'compile_scorer', 'scorer_files']
+__all__ = ['SCALERS', 'Model', 'flat', 'class_name', 'steps_of', 'compile_scorer', 'scorer_files']
 
 # %% ../../../nbs/scoring/compiled/02_compile.ipynb #3e336550
 def _list(values: object) -> list[float]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract.contract import Column, Contract, limits_of
+from ...core.types import Label, Rule, ScorerLike
 from ...errors import ScoringError, UserCodeError, WorkbenchError
 from .compile import compile_scorer
 from .encoding.encoders import UNKNOWN
@@ -20,11 +21,9 @@ from ..decision import decide, scale_of, tolerance_of
 from ..frame import FeatureFrame, column_array
 from ..reference import ReferenceScorer, response_method, under_settings
 
-Scorer = Any  # has score(frame)
-
 # %% auto #0
-__all__ = ['Scorer', 'PROBED', 'PROOF_ROWS', 'ODD', 'Label', 'Rule', 'Proved', 'Answer', 'probes', 'spread', 'answers_in_single',
-           'of_two_minds', 'prove', 'compile_proved']
+__all__ = ['PROBED', 'PROOF_ROWS', 'ODD', 'Proved', 'Answer', 'probes', 'spread', 'answers_in_single', 'of_two_minds', 'prove',
+           'compile_proved']
 
 # %% ../../../nbs/scoring/compiled/03_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe
@@ -70,14 +69,12 @@ def probes(frame: FeatureFrame, contract: Contract) -> Iterator[tuple[str, Featu
             yield f"{column.name}={value!r}", FeatureFrame({**few.columns, column.name: column_array(odd, column)})
 
 # %% ../../../nbs/scoring/compiled/03_proof.ipynb #45cc669e
-def spread(scorer: Scorer, frame: FeatureFrame) -> float:
+def spread(scorer: ScorerLike, frame: FeatureFrame) -> float:
     """Give the largest difference between scoring rows together and one by one, in the unit of the scores."""
     singles = np.concatenate([scorer.score(frame.take([k])) for k in range(len(frame))])
     return float(np.abs(scorer.score(frame) - singles).max())
 
 # %% ../../../nbs/scoring/compiled/03_proof.ipynb #c9644084
-Label = Any  # a class: text, number or boolean
-Rule = dict[str, Any]
 Proved = tuple[CompiledScorer | None, dict[str, Any]]
 Answer = tuple[NDArray[np.float64], NDArray[np.object_] | None]
 
@@ -92,7 +89,7 @@ def answers_in_single(reference: ReferenceScorer, frame: FeatureFrame) -> bool:
     return bool(np.asarray(raw).dtype == np.float32)
 
 
-def _answer(scorer: Scorer, frame: FeatureFrame) -> Answer | None:
+def _answer(scorer: ScorerLike, frame: FeatureFrame) -> Answer | None:
     """Score and decide a frame; None where the scorer refuses."""
     try:
         with np.errstate(all="ignore"):
@@ -103,7 +100,7 @@ def _answer(scorer: Scorer, frame: FeatureFrame) -> Answer | None:
 
 
 def _difference(
-    scorers: tuple[Scorer, Scorer], frame: FeatureFrame, what: str, *, scale: float, rule: Rule
+    scorers: tuple[ScorerLike, ScorerLike], frame: FeatureFrame, what: str, *, scale: float, rule: Rule
 ) -> float:
     """Give the largest difference of scores, divided by the scale once, or by a score beyond it."""
     got, expected = (_answer(scorer, frame) for scorer in scorers)
@@ -119,7 +116,7 @@ def _difference(
 
 
 def _refuse_turned(
-    reference: Scorer, frame: FeatureFrame, what: str, *, rule: Rule, answers: tuple[Answer, Answer]
+    reference: ScorerLike, frame: FeatureFrame, what: str, *, rule: Rule, answers: tuple[Answer, Answer]
 ) -> None:
     """Refuse a row that is decided otherwise, unless the pipeline itself is of two minds about it."""
     decisions = [_decisions(answer, rule) for answer in answers]
@@ -134,14 +131,14 @@ def _decisions(answer: Answer, rule: Rule) -> NDArray[np.object_]:
     return decide(answer[0], rule) if answer[1] is None else answer[1]
 
 
-def of_two_minds(scorer: Scorer, frame: FeatureFrame, row: int, decision: Label, rule: Rule) -> bool:
+def of_two_minds(scorer: ScorerLike, frame: FeatureFrame, row: int, decision: Label, rule: Rule) -> bool:
     """Say whether a scorer decides a row otherwise when it is asked for that row alone."""
     alone = _answer(scorer, frame.take([row]))
     return alone is None or _decisions(alone, rule)[0] != decision
 
 
 def prove(
-    compiled: Scorer,
+    compiled: ScorerLike,
     reference: ReferenceScorer,
     golden: FeatureFrame,
     training: FeatureFrame,

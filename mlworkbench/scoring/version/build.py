@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...contract.contract import Contract
 from ...core.files import write_synced
+from ...core.types import Columns, Estimator, ScorerLike
 from ...errors import ScoringError
 from ...features.row_functions import RowFunction
 from ...features.views import View
@@ -31,13 +32,10 @@ from ..frame import FeatureFrame
 from ..reference import ReferenceScorer, response_method
 from .golden import golden_lines, request_rows
 
-Estimator = Any  # scikit-learn ships no types
-Columns = Mapping[str, NDArray[Any]]
 Field = Any  # of Parts
-Scorer = Any  # the reference scorer, or the compiled one
 
 # %% auto #0
-__all__ = ['Estimator', 'Columns', 'Field', 'Scorer', 'Parts', 'fingerprint', 'build_version']
+__all__ = ['Field', 'Parts', 'fingerprint', 'build_version']
 
 # %% ../../../nbs/scoring/version/03_build.ipynb #49a73128
 @dataclass(frozen=True, eq=False)
@@ -171,7 +169,7 @@ def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[st
     }
 
 # %% ../../../nbs/scoring/version/03_build.ipynb #ac64e19f
-def _measure(parts: Parts, scorers: Sequence[Scorer], declaration: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(parts: Parts, scorers: Sequence[ScorerLike], declaration: Mapping[str, Any]) -> dict[str, Any]:
     reference, frame = scorers[0], parts.golden[2]
     scores = reference.score(frame)
     scale = scale_of(scores, declaration["method"])

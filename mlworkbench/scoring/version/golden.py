@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from ...contract.contract import Column, Contract
 from ...contract.times import NO_TIME, format_time, parse_time
+from ...core.types import Columns
 from ...features.views import View
 from ..frame import FeatureFrame
 
-Columns = Mapping[str, NDArray[Any]]
-
 # %% auto #0
-__all__ = ['Columns', 'request_rows', 'request_columns', 'view_contract', 'golden_lines', 'same_rows']
+__all__ = ['request_rows', 'request_columns', 'view_contract', 'golden_lines', 'same_rows']
 
 # %% ../../../nbs/scoring/version/01_golden.ipynb #2282656a
 def request_rows(columns: Columns, contract: Contract) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@
 # %% ../../../nbs/scoring/version/02_version.ipynb #ea5a6106
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ...contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonym_names
 from ...contract.record_check import RowCheck
 from ...core.home import Home
 from ...core.jsontext import read_text
+from ...core.types import Columns
 from ...errors import VersionError
 from ...features.row_functions import RowFunction, apply_row_functions
 from ...features.views import View
@@ -33,11 +34,9 @@ from ..decision import decide
 from ..frame import FeatureFrame, frame_from_columns
 from .golden import request_columns, same_rows, view_contract
 
-Columns = Mapping[str, NDArray[Any]]
-
 # %% auto #0
-__all__ = ['Columns', 'Version', 'Predictions', 'predict', 'reproduce_golden', 'assembled_version', 'open_version',
-           'with_reference', 'with_pseudonyms']
+__all__ = ['Version', 'Predictions', 'predict', 'reproduce_golden', 'assembled_version', 'open_version', 'with_reference',
+           'with_pseudonyms']
 
 # %% ../../../nbs/scoring/version/02_version.ipynb #b5af3f06
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....core.types import Progress
 from ....errors import Refused
 from .differences import Held, changing_step, hold, named_place
 from .pipeline import Said, Spread, Subject, ask, scale_of_rows, spread_of
@@ -25,11 +26,9 @@ from .variants import Variant, variants
 from ....scoring.artifacts.manifest import amend_version
 from ....scoring.decision import DEPENDS, SILENT
 
-Progress = Callable[[str, int, int | None], None]
-
 # %% auto #0
-__all__ = ['Progress', 'MOST', 'SECONDS', 'FIRST', 'AS_GIVEN', 'READ', 'ACCEPT', 'anchor_of', 'anchor_line', 'with_anchor',
-           'Anchoring', 'Own', 'ask_pipeline', 'hold_version', 'anchor_version']
+__all__ = ['MOST', 'SECONDS', 'FIRST', 'AS_GIVEN', 'READ', 'ACCEPT', 'anchor_of', 'anchor_line', 'with_anchor', 'Anchoring',
+           'Own', 'ask_pipeline', 'hold_version', 'anchor_version']
 
 # %% ../../../../nbs/operate/training/anchor/06_anchor.ipynb #2edc3c4e
 def anchor_of(manifest: Mapping[str, Any]) -> dict[str, Any]:

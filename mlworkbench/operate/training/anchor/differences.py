@@ -14,16 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ....core.types import Estimator, Rows
 from .pipeline import Said, Spread, Subject, apart, ask
-from .rows import Given, Rows
+from .rows import Given
 from .variants import Variant
 
-Estimator = Any  # scikit-learn ships no types
 Score = Any  # a number, or one for each class; None where there is none
 
 # %% auto #0
-__all__ = ['Estimator', 'Score', 'MOST_COLUMNS', 'changing_step', 'crossed', 'Difference', 'Held', 'compared', 'Asked', 'hold',
-           'named_place']
+__all__ = ['Score', 'MOST_COLUMNS', 'changing_step', 'crossed', 'Difference', 'Held', 'compared', 'Asked', 'hold', 'named_place']
 
 # %% ../../../../nbs/operate/training/anchor/04_differences.ipynb #8aa177b0
 def changing_step(pipeline: Estimator, given: Given, spread: Spread) -> str:

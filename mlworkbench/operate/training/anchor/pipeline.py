@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Given, Rows
+from ....core.types import Estimator, Label, Rows
+from .rows import Given
 from ....scoring.reference import class_margins, plain_classes, response_method
 
-Estimator = Any  # scikit-learn ships no types
-Label = Any  # a class: text, number or boolean
-
 # %% auto #0
-__all__ = ['Estimator', 'Label', 'LOST', 'TWICE', 'ALONE', 'Subject', 'Said', 'ask', 'Spread', 'scale_of_rows', 'apart',
-           'spread_of']
+__all__ = ['LOST', 'TWICE', 'ALONE', 'Subject', 'Said', 'ask', 'Spread', 'scale_of_rows', 'apart', 'spread_of']
 
 # %% ../../../../nbs/operate/training/anchor/02_pipeline.ipynb #98318f6c
 @dataclass(frozen=True, eq=False)

@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....contract.check import check_records
+from ....core.types import ColumnDict
 from ....errors import ScoringError, WorkbenchError
 from ....scoring.frame import FeatureFrame
 from ....scoring.version.golden import view_contract
 from ....scoring.version.version import Version, open_version, predict
 
-Columns = dict[str, NDArray[Any]]
 Part = Mapping[str, Mapping[str, Sequence[Any]]]  # request and values, by column
 Answer = dict[str, Any]  # scores, decisions, refused, failed
 
 # %% auto #0
-__all__ = ['Columns', 'Part', 'Answer', 'OPENED_BY', 'PATIENCE', 'answer_part', 'work', 'ask_apart']
+__all__ = ['Part', 'Answer', 'OPENED_BY', 'PATIENCE', 'answer_part', 'work', 'ask_apart']
 
 # %% ../../../../nbs/operate/training/anchor/05_process.ipynb #c32d9c54
 def answer_part(version: Version, part: Part) -> Answer:
@@ -62,13 +62,13 @@ def answer_part(version: Version, part: Part) -> Answer:
     return {**answer, "refused": list(refused.values())}
 
 
-def _view_values(version: Version, part: Part) -> Columns:
+def _view_values(version: Version, part: Part) -> ColumnDict:
     contract, values = view_contract(version.views), part.get("values") or {}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     return dict(FeatureFrame.from_rows(rows, contract).columns) if contract.columns else {}
 
 
-def _predict_into(answer: Answer, version: Version, asked: tuple[Columns, Columns], rows: NDArray[np.intp]) -> None:
+def _predict_into(answer: Answer, version: Version, asked: tuple[ColumnDict, ColumnDict], rows: NDArray[np.intp]) -> None:
     """Predict rows together; where that fails, their halves."""
     if not len(rows):
         return

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = Any  # a data frame, a two-dimensional array, or a sequence of texts, as the user has them
-Cell = Any  # one value of such rows
+from ....core.types import Cell, Rows
+
 Places = NDArray[np.intp]
 
 # %% auto #0
-__all__ = ['Rows', 'Cell', 'Places', 'KEPT', 'FEW', 'ENDS', 'missing_kind', 'plain_value', 'Given', 'telling_places',
-           'chosen_places']
+__all__ = ['Places', 'KEPT', 'FEW', 'ENDS', 'missing_kind', 'plain_value', 'Given', 'telling_places', 'chosen_places']
 
 # %% ../../../../nbs/operate/training/anchor/01_rows.ipynb #50194c21
 def missing_kind(value: Cell) -> str:

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ....core.types import Cell, Rows
 from .rows import Given, missing_kind
 
-Rows = Any  # a column of a frame, of an array, or a list
-Cell = Any  # one value of such rows
-
 # %% auto #0
-__all__ = ['Rows', 'Cell', 'UNSEEN', 'ONE_MISSING', 'Variant', 'odd_cells', 'with_cell', 'variants']
+__all__ = ['UNSEEN', 'ONE_MISSING', 'Variant', 'odd_cells', 'with_cell', 'variants']
 
 # %% ../../../../nbs/operate/training/anchor/03_variants.ipynb #ffd3d4e9
 UNSEEN = "a value nobody saw"

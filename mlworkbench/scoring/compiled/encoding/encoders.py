@@ -16,15 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....contract.contract import Column, Contract
+from ....core.types import Estimator, Spec
 from ....errors import ScoringError
 from ...data_frame import frame_to_pandas, frame_to_polars
 from ...frame import FeatureFrame, column_array
 
-Estimator = Any  # scikit-learn ships no types
-Spec = dict[str, Any]
-
 # %% auto #0
-__all__ = ['Estimator', 'Spec', 'EXACT_NUMBER', 'EXACT', 'WORDS', 'UNKNOWN', 'NoRuleError', 'Site', 'site_of', 'lookup_of']
+__all__ = ['EXACT_NUMBER', 'EXACT', 'WORDS', 'UNKNOWN', 'NoRuleError', 'Site', 'site_of', 'lookup_of']
 
 # %% ../../../../nbs/scoring/compiled/encoding/01_encoders.ipynb #9b8f7338
 _PANDAS = ("", "object", "object[int]", "float64", "int64", "bool", "Int64", "Float64", "boolean")

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....core.types import Estimator
 from ....errors import ScoringError
 
-Estimator = Any  # scikit-learn ships no types
 Integers = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 # %% auto #0
-__all__ = ['Estimator', 'Integers', 'Numbers', 'LIMIT', 'Tree', 'boosted_trees', 'grown_trees', 'tree_graph']
+__all__ = ['Integers', 'Numbers', 'LIMIT', 'Tree', 'boosted_trees', 'grown_trees', 'tree_graph']
 
 # %% ../../../../nbs/scoring/compiled/ensembles/01_trees.ipynb #3c58773d
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,8 @@ def check_shares(columns: Columns, contract: Contract, faults: Sequence[Fault] =
     columns : mapping of str to ndarray
         Columns of one length, as the contract has them; fewer than `FEWEST_ROWS` rows are not judged.
     contract : Contract
-        With evidence, as `mlworkbench.contract.learn_relations.learn_relations` gives it. A column is flagged where it is learned, and
+        With evidence, as `mlworkbench.contract.learn_relations.learn_relations` gives it. A column is flagged where
+        it is learned, and
         refused where it is stated.
     faults : sequence of Fault
         What `mlworkbench.contract.check.check_columns` said of the rows.

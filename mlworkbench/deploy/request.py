@@ -90,7 +90,7 @@ def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> R
 
     See Also
     --------
-    mlworkbench.contract.record_check.RowCheck : Reads up to `FEW` records; what is not good, the check of columns puts in words.
+    mlworkbench.contract.record_check.RowCheck : Reads up to `FEW` records; the rest goes to the check of columns.
     """
     good = version.row_check.good_columns(records) if len(records) <= FEW else None
     columns, faults = check_records(records, version.request) if good is None else (good, [])

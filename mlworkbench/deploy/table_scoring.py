@@ -199,7 +199,9 @@ def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> RequestR
     return standing(replace(request, faults=(*request.faults, *more)) if more else request, version)
 
 
-def _completed(version: Version, rows: RequestRows, lake: Lake | None, watermark: Mapping[str, Any] | None) -> RequestRows:
+def _completed(
+    version: Version, rows: RequestRows, lake: Lake | None, watermark: Mapping[str, Any] | None
+) -> RequestRows:
     """Complete rows from the lake as the watermark has it."""
     views = time_views(version)
     if not views or version.declaration.get("prediction_time") is None or not len(rows):

@@ -114,7 +114,8 @@ def test_no_deep_text_brings_a_process_down(tmp_path):
     for name, text in files.items():
         (tmp_path / f"{name}.jsonl").write_bytes(b'{"a": 1}\n' + text)
     code = (
-        "import sys; from mlworkbench.data.sources.open_source import open_source; from mlworkbench.errors import IngestError\n"
+        "import sys; from mlworkbench.data.sources.open_source import open_source\n"
+        "from mlworkbench.errors import IngestError\n"
         "for name in sys.argv[1:]:\n"
         "    try: [list(open_source(name).batches())]\n"
         "    except IngestError as error: print(error)\n"

@@ -28,7 +28,7 @@ from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import Total
 from mlworkbench.operate.certify.certificate import verify_certificate
-from mlworkbench.operate.replay.passport import passport
+from mlworkbench.operate.replay.passport import replay
 from mlworkbench.operate.replay.replay import replay_many
 from mlworkbench.operate.running.runner import list_runs
 from mlworkbench.scoring.artifacts.source_code import load_code
@@ -166,11 +166,11 @@ def test_an_altered_certificate_is_still_found(home: Home) -> None:
 
 def test_a_kept_source_finds_at_the_door_what_left_its_module(tmp_path: Path) -> None:
     (tmp_path / "rides.py").write_text(
-        "from mlworkbench.features.views import Total; from mlworkbench.features.views import AsOfView\n\n\ndef kept(km):\n    return Total\n"
+        "from mlworkbench.an_older_place import AsOfView, Total\n\n\ndef kept(km):\n    return Total\n"
     )
     (kept,) = load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
     assert kept.function([]) is Total
-    (tmp_path / "rides.py").write_text("\n")
+    (tmp_path / "rides.py").write_text("from mlworkbench.an_older_place import Nothing\n")
     with pytest.raises(UserCodeError, match=r"cannot import name 'Nothing' from 'mlworkbench.an_older_place'.*retrain"):
         load_code(tmp_path, [{"file": "rides.py", "module": "rides", "name": "kept", "pandas": False}])
 
@@ -189,7 +189,7 @@ def test_history_runs_and_passports_can_be_read(home: Home) -> None:
     result = json.loads((home.runs("penguins") / "count-first" / "result.json").read_text())
     assert result["metrics"] == {"rows": 5}
     one = read_log(home.log("tips"), deployment="realtime")["prediction_id"][-1]
-    facts = passport(one, home)
+    facts = replay(one, home=home)
     assert facts["verdict"] == "equal"
     assert {feature["from"] for feature in facts["features"]} == {
         "request", "view known", "view rides", "row function lengths",

@@ -114,7 +114,8 @@ def test_an_append_that_comes_while_a_compaction_writes_is_kept(local, monkeypat
 
 
 def test_compactions_at_once_in_four_processes_double_no_row(lake):
-    script = "import sys; from mlworkbench.data.lake.lake import Lake; from mlworkbench.data.lake.maintenance import compact\n"
+    script = "import sys; from mlworkbench.data.lake.lake import Lake\n"
+    script += "from mlworkbench.data.lake.maintenance import compact\n"
     script += "print('ready', flush=True); sys.stdin.readline(); compact(Lake(sys.argv[1]), 't')"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     running = [subprocess.Popen([sys.executable, "-c", script, str(lake.path)], **pipes) for _ in range(4)]

@@ -211,7 +211,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_partition_as_it_was(place):
 
 def test_memory_does_not_grow_with_the_partition_where_rows_stream(tmp_path):
     code = (
-        "import sys, re; from pathlib import Path; import pyarrow as pa; from mlworkbench.data.sinks.open_sink import open_sink\n"
+        "import sys, re; from pathlib import Path; import pyarrow as pa\n"
+        "from mlworkbench.data.sinks.open_sink import open_sink\n"
         "def rows(n):\n"
         "    for i in range(0, n, 20_000):\n"
         "        yield pa.RecordBatch.from_pydict({'prediction_id': [f'{k:032}' for k in range(i, i + 20_000)],\n"

@@ -97,7 +97,8 @@ def test_a_run_past_its_limit_is_stopped_with_its_kernel(home, page, finish) -> 
 def test_a_runner_killed_by_kill_9_takes_worker_and_kernel_along(home, page, finish) -> None:
     path = page("orphan", SLEEP, finish)
     code = (
-        "import sys; from mlworkbench.core.home import Home; from mlworkbench.operate.running.runner import run_notebook; "
+        "import sys; from mlworkbench.core.home import Home; "
+        "from mlworkbench.operate.running.runner import run_notebook; "
         f"run_notebook({str(path)!r}, {{'model': 'flights', 'run_id': 'o'}}, Home.open({str(home.path)!r}))"
     )
     runner = subprocess.Popen([sys.executable, "-c", code])

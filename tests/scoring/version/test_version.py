@@ -520,7 +520,8 @@ def test_a_helper_of_a_helper_is_kept_and_its_edit_changes_no_answer(
     source = (folder / edited).read_text()
     (folder / edited).write_text(source.replace("upper=UPPER", "upper=4000.0").replace("1000.0", "4000.0"))
     code = (
-        "import sys; from pathlib import Path; import numpy as np; from mlworkbench.scoring.version.version import open_version"
+        "import sys; from pathlib import Path; import numpy as np; "
+        "from mlworkbench.scoring.version.version import open_version"
     )
     code += "; from mlworkbench.scoring.frame import FeatureFrame"
     code += f"; version = open_version(Path({str(tmp_path / 'version')!r}), trusted={trusted!r})"

@@ -68,7 +68,9 @@ def _view_values(version: Version, part: Part) -> ColumnDict:
     return dict(FeatureFrame.from_rows(rows, contract).columns) if contract.columns else {}
 
 
-def _predict_into(answer: Answer, version: Version, asked: tuple[ColumnDict, ColumnDict], rows: NDArray[np.intp]) -> None:
+def _predict_into(
+    answer: Answer, version: Version, asked: tuple[ColumnDict, ColumnDict], rows: NDArray[np.intp]
+) -> None:
     """Predict rows together; where that fails, their halves."""
     if not len(rows):
         return

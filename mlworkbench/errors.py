@@ -29,9 +29,17 @@ class WorkbenchError(Exception):
     exit_code : int
         What a shell gets: 2 for bad input or usage, 1 for a refusal by a gate or a verdict, 75 for what may be tried
         again.
+    code : str
+        What went wrong, as programs and tests ask for it: ``"area.what"``, such as ``"settings.unknown_key"``; it stays
+        when the sentence is put better. A class has the area alone.
     """
 
     exit_code = 2
+    code = "error"
+
+    def __init__(self, message: str = "", *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code or self.code
 
     def again(self) -> Self:
         """Mark what may be gone at the next try, as a lock that another process holds; gives the error back."""
@@ -50,51 +58,74 @@ class WorkbenchError(Exception):
 class SettingsError(WorkbenchError):
     """settings.ini, the home or the environment is not as the workbench needs it."""
 
+    code = "settings"
+
 
 class ContractError(WorkbenchError):
     """Data or a contract breaks a rule."""
+
+    code = "contract"
 
 
 class IngestError(WorkbenchError):
     """A source cannot be read or its rows cannot be taken into the lake."""
 
+    code = "ingest"
+
 
 class FeatureError(WorkbenchError):
     """A feature view or its store cannot answer."""
+
+    code = "features"
 
 
 class DefinitionError(WorkbenchError):
     """A model definition is incomplete, inconsistent or not importable."""
 
+    code = "definition"
+
 
 class ScoringError(WorkbenchError):
     """A scorer refuses its input or cannot be built."""
+
+    code = "scoring"
 
 
 class VersionError(WorkbenchError):
     """A model version is unknown, altered, or does not reproduce its golden rows."""
 
+    code = "version"
+
 
 class LogError(WorkbenchError):
     """The prediction log cannot be written or read."""
+
+    code = "log"
 
 
 class ProfileError(WorkbenchError):
     """A sample cannot be profiled or two samples cannot be compared."""
 
+    code = "profile"
+
 
 class DeploymentError(WorkbenchError):
     """A deployment cannot start or answer: port in use, extra missing, service down."""
 
+    code = "deployment"
+
 
 class RunError(WorkbenchError):
     """A notebook run was asked for wrongly, or failed."""
+
+    code = "run"
 
 
 class Refused(WorkbenchError):  # noqa: N818 - it says what happened
     """The input was fine; a gate or a verdict said no."""
 
     exit_code = 1
+    code = "refused"
 
 # %% ../nbs/01_errors.ipynb #cf20fc54
 LIBRARY, SCRIPTS = sysconfig.get_path("stdlib"), sysconfig.get_path("scripts")
@@ -102,6 +133,8 @@ LIBRARY, SCRIPTS = sysconfig.get_path("stdlib"), sysconfig.get_path("scripts")
 
 class UserCodeError(WorkbenchError):
     """The user's own code raised; the message names its file or cell, line and failing row."""
+
+    code = "user_code"
 
 
 def user_frame(error: BaseException) -> str:

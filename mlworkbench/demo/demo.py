@@ -5,7 +5,6 @@
 # %% ../../nbs/demo/03_demo.ipynb #1e1f4dc3
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 Report = Callable[[str, int, "int | None"], None]
 
 # %% auto #0
-__all__ = ['Report', 'OCTOBER', 'prepare', 'settle_version', 'october_rows', 'interval', 'add_labels', 'run_page', 'deploy',
-           'named_definition', 'run_demo']
+__all__ = ['Report', 'OCTOBER', 'NAMED', 'prepare', 'settle_version', 'october_rows', 'interval', 'add_labels', 'run_page',
+           'deploy', 'named_definition', 'run_demo']
 
 # %% ../../nbs/demo/03_demo.ipynb #e1ef11b0
 def prepare(demo: Demo, report: Report | None = None, *, home: Home) -> None:
@@ -209,21 +208,22 @@ def deploy(version: Version, table: pl.DataFrame, demo: Demo, report: Report | N
     demo.reports = {name: str(path) for name, path in (found.get("reports") or {}).items()}
 
 # %% ../../nbs/demo/03_demo.ipynb #075e8201
+NAMED = f"MLWORKBENCH_MODELS_{flights.name.upper()}"
+
+
 @contextmanager
 def named_definition() -> Iterator[None]:
     """Name the definition of the flights for this process and its children, where settings.ini does not."""
     from mlworkbench.core.settings import load_settings
 
-    before = os.environ.get("MLWORKBENCH_MODELS")
-    named = load_settings().models
-    if flights.name not in named:
-        os.environ["MLWORKBENCH_MODELS"] = json.dumps({**named, flights.name: "mlworkbench.examples.flights:flights"})
+    if flights.name in load_settings().models:
+        yield
+        return
+    os.environ[NAMED] = "mlworkbench.examples.flights:flights"
     try:
         yield
     finally:
-        os.environ.pop("MLWORKBENCH_MODELS", None)
-        if before is not None:
-            os.environ["MLWORKBENCH_MODELS"] = before
+        del os.environ[NAMED]
 
 # %% ../../nbs/demo/03_demo.ipynb #600e4ab0
 def run_demo(home: Home, *, rows: int | None = None, report: Report | None = None) -> Demo:

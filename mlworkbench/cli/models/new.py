@@ -16,10 +16,10 @@ from ..context import open_context
 from ...errors import Refused
 
 # %% auto #0
-__all__ = ['DEMO', 'PROMISE', 'demo', 'new']
+__all__ = ['DEMO', 'demo', 'new']
 
 # %% ../../../nbs/cli/models/01_new.ipynb #e3df895c
-DEMO, PROMISE = "mlworkbench.examples.demo", "mlworkbench.examples.promise"
+DEMO = "mlworkbench.demo.demo"
 
 
 def demo(rows: Rows = None, json: Json = False) -> None:
@@ -28,12 +28,11 @@ def demo(rows: Rows = None, json: Json = False) -> None:
     need("papermill", extra="runs")
     need("evidently", extra="reports")
     here = open_context()
-    run, promise = import_module(DEMO).run_demo, import_module(PROMISE)
     with bar(quiet=json) as report:
-        found = run(here.home, rows=rows, report=report)
-    answer(promise.demo_facts(found), promise.demo_lines(found), as_json=json)
-    if refusal := promise.demo_refusal(found):
-        raise Refused(refusal)
+        found = import_module(DEMO).run_demo(here.home, rows=rows, report=report)
+    answer(found.facts, found.lines, as_json=json)
+    if found.refusal:
+        raise Refused(found.refusal)
 
 # %% ../../../nbs/cli/models/01_new.ipynb #0ee213e8
 def new(

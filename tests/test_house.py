@@ -16,8 +16,44 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlworkbench"
-FLOORS = ["core", "metrics", "data", "features", "scoring", "evaluation", "deploy", "operate", "lab", "cli"]
-FLOORS += ["examples", "demo"]
+FLOORS = [
+    {"errors"},
+    {"client"},
+    {"core"},
+    {"contract"},
+    {"metrics"},
+    {"data.sources"},
+    {"data.lake"},
+    {"data.sinks"},
+    {"data.ingest"},
+    {"features"},
+    {"features.offline"},
+    {"features.online"},
+    {"features.checks"},
+    {"scoring.artifacts"},
+    {"scoring"},
+    {"scoring.compiled.encoding", "scoring.compiled.ensembles"},
+    {"scoring.compiled"},
+    {"scoring.version"},
+    {"scoring.registry"},
+    {"evaluation"},
+    {"evaluation.log"},
+    {"evaluation.monitoring"},
+    {"deploy"},
+    {"deploy.batch", "deploy.realtime"},
+    {"deploy.streaming"},
+    {"deploy.edge"},
+    {"operate.training.anchor"},
+    {"operate.training", "operate.running"},
+    {"operate.replay"},
+    {"operate.certify", "operate.trace"},
+    {"operate.loop"},
+    {"operate"},
+    {"lab"},
+    {"cli", "cli.data", "cli.models", "cli.serve", "cli.check", "cli.operate"},
+    {"examples"},
+    {"demo"},
+]
 EXEMPT = {"mlworkbench"}  # the lazy facade
 DOORS = {"mlworkbench", "mlworkbench.lab"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py" and "templates" not in p.parts)
@@ -56,9 +92,20 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def folder_of(module: str) -> str:
+    """Name the folder of a module below the package; `errors` and `client` are floors of their own."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:-1]) or ".".join(parts)
+
+
+def package_of(module: str) -> str:
+    """Name the folder of a module; the command line is one package, whose groups and table know each other."""
+    return "cli" if module.startswith("mlworkbench.cli.") else folder_of(module)
+
+
 def floor_of(module: str) -> int:
-    parts = module.split(".")
-    return FLOORS.index(parts[1]) if len(parts) > 1 and parts[1] in FLOORS else 0
+    folder = folder_of(module)
+    return next(number for number, floor in enumerate(FLOORS) if folder in floor)
 
 
 def imports_of(path: Path) -> set[str]:
@@ -76,29 +123,102 @@ def imports_of(path: Path) -> set[str]:
     return {name for name in found if name in known}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
+CHAPTERS = [p for p in MODULES if p.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=module_name)
+def test_a_module_imports_only_from_its_own_folder_or_from_a_floor_below(path: Path) -> None:
     name = module_name(path)
-    if name in EXEMPT:
-        pytest.skip("the facade is exempt")
-    above = {other for other in imports_of(path) if floor_of(other) > floor_of(name)}
-    assert not above, f"{name} imports from a floor above: {sorted(above)}"
+    asked = {other for other in imports_of(path) - {name} if (ROOT / f"{other.replace('.', '/')}.py").exists()}
+    beside = {other for other in asked if floor_of(other) == floor_of(name) and folder_of(other) != folder_of(name)}
+    above = {other for other in asked if floor_of(other) > floor_of(name)}
+    assert not above | (beside if not name.startswith("mlworkbench.cli") else set())
 
 
-def test_there_are_no_import_cycles() -> None:
-    graph = {module_name(p): imports_of(p) - {module_name(p)} for p in MODULES if module_name(p) not in DOORS}
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Give the first circle of a graph, as its names in order; nothing where there is none."""
     state: dict[str, str] = {}
 
-    def visit(name: str, trail: list[str]) -> None:
-        assert state.get(name) != "open", " -> ".join([*trail, name])
-        if name in graph and name not in state:
-            state[name] = "open"
-            for other in graph[name]:
-                visit(other, [*trail, name])
-            state[name] = "done"
+    def visit(name: str, trail: list[str]) -> list[str]:
+        if state.get(name) == "open":
+            return [*trail[trail.index(name) :], name]
+        if name in state or name not in graph:
+            return []
+        state[name] = "open"
+        found = next((circle for other in sorted(graph[name]) if (circle := visit(other, [*trail, name]))), [])
+        state[name] = "done"
+        return found
 
-    for name in graph:
-        visit(name, [])
+    return next((circle for name in sorted(graph) if (circle := visit(name, []))), [])
+
+
+def test_a_circle_is_found() -> None:
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_there_is_no_circle_of_files_and_none_of_folders() -> None:
+    files = {module_name(p): imports_of(p) - {module_name(p)} for p in CHAPTERS}
+    assert not find_circle({name: {other for other in asked if other in files} for name, asked in files.items()})
+    folders: dict[str, set[str]] = {}
+    for name, asked in files.items():
+        own = package_of(name)
+        folders[own] = folders.get(own, set()) | {package_of(other) for other in asked & {*files}} - {own}
+    assert not find_circle(folders)
+
+
+def test_a_folder_holds_at_most_fourteen_chapters_numbered_in_reading_order() -> None:
+    books: dict[Path, list[str]] = {}
+    for page in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        if "default_exp" in page.read_text(encoding="utf-8") and ".ipynb_checkpoints" not in page.parts:
+            books.setdefault(page.parent, []).append(page.stem)
+    for folder, names in books.items():
+        numbers = [name[:3] for name in names]
+        assert numbers == [f"{k:02d}_" for k in range(1, len(names) + 1)], f"{folder.name}: {names}"
+        assert len(names) <= 14, f"{folder.name} holds {len(names)} chapters"
+
+
+def test_a_chapter_exports_the_module_of_its_own_place_and_name() -> None:
+    for page in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        found = re.search(r"#\| default_exp ([\w.]+)", page.read_text(encoding="utf-8"))
+        if found and ".ipynb_checkpoints" not in page.parts:
+            place = ".".join([*page.parent.relative_to(ROOT / "nbs").parts, page.stem[3:]])
+            assert found[1] == place, f"{page.name} exports {found[1]}"
+
+
+def public_names(path: Path) -> set[str]:
+    """Name the functions, classes and constants that a module defines itself, without those that begin with _."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        else:
+            found |= {target.id for target in _targets(node)}
+    return {name for name in found if not name.startswith("_")}
+
+
+LAYERS = sorted({module_name(p).split(".")[1] for p in CHAPTERS} - {"cli", "errors", "client"})
+NOT_YET = {"contract", "data", "deploy", "examples", "features", "operate"}  # names that are still to be found
+MARKS = {layer: [pytest.mark.xfail(strict=True)] if layer in NOT_YET else [] for layer in LAYERS}
+
+
+@pytest.mark.parametrize("layer", [pytest.param(layer, marks=MARKS[layer]) for layer in LAYERS])
+def test_no_name_stands_for_two_things_in_a_layer(layer: str) -> None:
+    places: dict[str, list[str]] = {}
+    for path in (p for p in CHAPTERS if module_name(p).startswith(f"mlworkbench.{layer}.")):
+        for name in public_names(path):
+            places.setdefault(name, []).append(module_name(path))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_every_chapter_is_executed_by_the_tests() -> None:
+    """`nbdev-test` skips folders by a pattern; none that exports may match it."""
+    pattern = re.search(r"--skip-folder-re '([^']+)'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert pattern
+    skipped = re.compile(pattern[1].replace("$$", "$"))
+    for page in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        if "default_exp" in page.read_text(encoding="utf-8"):
+            assert not [part for part in page.relative_to(ROOT / "nbs").parts[:-1] if skipped.search(part)]
 
 
 def test_the_client_imports_errors_only() -> None:

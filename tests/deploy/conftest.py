@@ -185,6 +185,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         yield Workshop(home, folder, environment)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment_of_the_workshop(workshop: Workshop) -> Iterator[None]:
+    """Set the workshop's environment for each file anew: a test that set its own before the workshop put it away."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in workshop.environment.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture
 def elsewhere(workshop: Workshop, tmp_path: Path) -> Home:
     """A home of one's own that shares the model store: logs and outputs start empty."""

@@ -74,7 +74,7 @@ def test_an_error_names_file_line_and_the_failing_row(row):
     assert "\n" not in text
     assert f"row {row} (x=0.0, name='n{row}')" in text
     line = fails_on_zero.__code__.co_firstlineno + 2
-    assert f"test_rows.py, line {line}, in fails_on_zero" in text and "ValueError: zero is not allowed" in text
+    assert f"test_row_functions.py, line {line}, in fails_on_zero" in text and "ValueError: zero is not allowed" in text
     assert isinstance(caught.value.__cause__, ValueError)
 
 

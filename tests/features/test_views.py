@@ -133,9 +133,7 @@ def test_lag_is_refused_beyond_its_bound():
     assert lag(as_of(), {}, 16) is None
 
 
-@pytest.mark.parametrize(
-    "module", ["features.view", "features.online", "features.store", "features.recent", "features.answer"]
-)
+@pytest.mark.parametrize("module", ["features.windows", "features.online.store", "features.online.lookup"])
 def test_what_a_service_imports_is_light(module):
     heavy = ["pandas", "sklearn", "polars", "pyarrow", "pandera", "deltalake", "evidently", "nbdev", "skops", "IPython"]
     code = f"import sys, mlworkbench.{module}; print([m for m in {heavy} if m in sys.modules])"

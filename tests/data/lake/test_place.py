@@ -145,7 +145,7 @@ print(report.appended, report.quarantined)
 def test_ingests_of_two_machines_at_once_append_each_row_once(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("MLWORKBENCH_LAKE", s3.url("lake"))
     weather(tmp_path)
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     homes = [str(tmp_path / f"home-{number}") for number in range(3)]  # no lock between them
     running = [subprocess.Popen([sys.executable, "-c", INGEST, home, str(tmp_path), here], **pipes) for home in homes]

@@ -289,8 +289,7 @@ def test_a_number_too_large_for_the_lake_is_refused_by_its_column(shop):
 def test_what_only_late_rows_hold_widens_a_column_alike_however_rows_come(tmp_path, monkeypatch, dialect, batch):
     import sqlite3
 
-    for module in ("database", "dialect"):
-        monkeypatch.setattr(f"mlworkbench.data.{module}.BATCH", batch)
+    monkeypatch.setattr("mlworkbench.data.sources.drivers.BATCH", batch)
     with sqlite3.connect(tmp_path / "late.db") as connection:
         connection.execute("CREATE TABLE landings (id, delay, gate, hole)")
         rows = [(1, None, 3.0), (2, 3, 1e20), (3, 4, 7), (4, 2.5, None), (5, None, "B")]

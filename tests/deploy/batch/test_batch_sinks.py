@@ -116,7 +116,7 @@ score_batch(version, trips(), home=home, job=Job({start!r}, {end!r}, "night", {t
 @pytest.mark.system
 def test_a_batch_that_is_killed_anywhere_delivers_each_row_once_at_last(workshop, tmp_path) -> None:
     to = f"sqlite:///{tmp_path}/shop.db?table=p"
-    words = {"tests": str(Path(__file__).parent), "home": str(workshop.home.path), "start": START, "end": END}
+    words = {"tests": str(Path(__file__).parents[1]), "home": str(workshop.home.path), "start": START, "end": END}
     for pause in (0.02, 0.06, 0.12, 0.2):
         command = [sys.executable, "-c", KILLED.format(**words, to=to)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as run:

@@ -84,7 +84,7 @@ def test_an_error_in_a_data_function_names_its_line() -> None:
     def broken() -> pd.DataFrame:
         raise KeyError("month")
 
-    with pytest.raises(UserCodeError, match=r"test_rows\.py, line \d+, in broken: KeyError: 'month'"):
+    with pytest.raises(UserCodeError, match=r"test_training_data\.py, line \d+, in broken: KeyError: 'month'"):
         request_frame(define(broken))
 
 

@@ -27,9 +27,9 @@ def kept_on_disk() -> AbstractContextManager[None]:
     >>> with kept_on_disk():
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    mlworkbench.errors.IngestError: cannot keep rows on the disk of the home until all are read: No space left on ...
+    mlworkbench.errors.IngestError: cannot keep rows on the disk of the home until all are read (nothing was written): No space left on ...
     """
-    return explain_failure("keep rows on the disk of the home until all are read", IngestError)
+    return explain_failure("keep rows on the disk of the home until all are read (nothing was written)", IngestError)
 
 # %% ../../../nbs/data/sources/08_spool.ipynb #0814c55c
 class Spool:

@@ -19,8 +19,8 @@ def wrong(monkeypatch):
     """A batch that answers a hundredth more."""
     right = WAYS["batch"]
 
-    def shifted(version, asked, home):
-        told = right(version, asked, home)
+    def shifted(version, requests, *, home):
+        told = right(version, requests, home=home)
         return replace(told, scores=told.scores + 0.01)
 
     monkeypatch.setitem(WAYS, "batch", shifted)

@@ -131,7 +131,7 @@ INGEST = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_lake_place import weather
+from test_place import weather
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest.ingest import ingest
 home, table = Home.open(sys.argv[1]), weather(Path(sys.argv[2]))
@@ -145,7 +145,7 @@ print(report.appended, report.quarantined)
 def test_ingests_of_two_machines_at_once_append_each_row_once(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("MLWORKBENCH_LAKE", s3.url("lake"))
     weather(tmp_path)
-    here = str(Path(__file__).parents[1])
+    here = str(Path(__file__).parent)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     homes = [str(tmp_path / f"home-{number}") for number in range(3)]  # no lock between them
     running = [subprocess.Popen([sys.executable, "-c", INGEST, home, str(tmp_path), here], **pipes) for home in homes]

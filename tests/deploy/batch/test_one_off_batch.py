@@ -287,14 +287,14 @@ def test_a_batch_that_is_killed_leaves_whole_partitions_and_the_next_run_complet
     assert not list(report.partitions[0].parent.glob(".*"))
 
 
-def test_the_run_notebook_scores_an_interval(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_notebook_scores_an_interval(elsewhere: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.operate.running.runner import run_notebook
 
     monkeypatch.chdir(tmp_path)
     rows = pl.DataFrame(ROWS).select("bill", "island", "ring")
-    Lake(workshop.home.lake).append("birds_rows", rows.to_arrow(), transaction=None)
-    run = run_notebook("batch_score", {"model": "birds"}, home=workshop.home, seconds=120)
+    Lake(elsewhere.lake).append("birds_rows", rows.to_arrow(), transaction=None)
+    run = run_notebook("batch_score", {"model": "birds"}, home=elsewhere, seconds=120)
     assert (run.state, run.verdict) == ("done", "pass"), run.error
     assert run.result["metrics"]["scored"] == 4
     assert (Path(run.result["reports"]["predictions"]) / "all.parquet").exists()

@@ -27,7 +27,7 @@ def kept_on_disk() -> AbstractContextManager[None]:
     >>> with kept_on_disk():
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    mlworkbench.errors.IngestError: cannot keep rows on the disk of the home until all are read (nothing was written): No space left on ...
+    mlworkbench.errors.IngestError: cannot keep rows on the disk of the home until all are read (nothing was ...
     """
     return explain_failure("keep rows on the disk of the home until all are read (nothing was written)", IngestError)
 

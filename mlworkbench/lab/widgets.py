@@ -14,7 +14,7 @@ import ipywidgets  # after lab.inputs, which says what to install where it is mi
 
 from ..core.home import Home
 from ..core.html import render_html
-from ..core.settings import import_path, load_settings
+from ..core.settings import extend_import_path, load_settings
 from ..errors import VersionError, WorkbenchError
 from ..evaluation.card import show
 from ..evaluation.plots import embed_picture
@@ -289,5 +289,5 @@ def open_page(model: str = "", *, home: str = "") -> ModelPage:
     model : str, default=""
         Begin with this one; by default the champion, else the first of the menu.
     """
-    import_path(load_settings())
+    extend_import_path(load_settings())
     return ModelPage(Home.open(home or None), model)

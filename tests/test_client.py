@@ -110,11 +110,13 @@ def test_two_calls_have_two_request_ids_and_a_given_one_is_kept(service: Service
 
 def test_after_the_last_try_the_error_is_one_line(service: Service) -> None:
     service.plan = ["drop", "drop", (503, {"error": "log is busy"})]
-    with Client(service.url) as client, pytest.raises(DeploymentError, match="got 503: log is busy"):
+    with Client(service.url) as client, pytest.raises(DeploymentError) as caught:
         client.score({"a": 1})
+    assert caught.value.code == "deployment.failed" and "503: log is busy" in str(caught.value)
     service.plan = ["drop"]
-    with Client(service.url, retries=0) as client, pytest.raises(DeploymentError, match="is it running"):
+    with Client(service.url, retries=0) as client, pytest.raises(DeploymentError) as caught:
         client.score({"a": 1})
+    assert caught.value.code == "deployment.no_answer"
 
 
 def test_a_slow_service_is_not_asked_twice(service: Service) -> None:
@@ -129,7 +131,7 @@ def test_faults_come_back_as_the_same_line_with_the_whole_list(service: Service)
     service.plan = [(400, {"error": "row 0, column 'a': a number (and 1 more)", "faults": faults})]
     with Client(service.url) as client, pytest.raises(ContractError, match="row 0, column 'a'") as caught:
         client.score({"a": "x"})
-    assert isinstance(caught.value, RequestError)
+    assert isinstance(caught.value, RequestError) and caught.value.code == "request.refused"
     assert caught.value.faults == faults
     assert len(service.seen) == 1
 
@@ -150,8 +152,9 @@ def test_good_records_are_taken_where_others_are_refused_only_if_asked_for(servi
 @pytest.mark.parametrize("answer", [b"", b"<html>", {"message": "no"}, None])
 def test_an_answer_that_is_no_json_is_still_one_line(service: Service, answer: object) -> None:
     service.plan = [(500, answer)]
-    with Client(service.url) as client, pytest.raises(DeploymentError, match="status 200; got 500"):
+    with Client(service.url) as client, pytest.raises(DeploymentError) as caught:
         client.score({"a": 1})
+    assert caught.value.code == "deployment.failed" and "status 500" in str(caught.value)
 
 
 def test_missing_numbers_and_numpy_values_are_sent_as_json(service: Service) -> None:
@@ -164,8 +167,9 @@ def test_missing_numbers_and_numpy_values_are_sent_as_json(service: Service) -> 
 
 @pytest.mark.parametrize("record", [{"a": float("inf")}, {"a": object()}, {"a": {1, 2}}, ["a"], 5])
 def test_what_json_cannot_carry_is_refused_before_it_is_sent(service: Service, record: object) -> None:
-    with Client(service.url) as client, pytest.raises(ContractError, match="record 0"):
+    with Client(service.url) as client, pytest.raises(ContractError) as caught:
         client.score([record])  # type: ignore[list-item]
+    assert caught.value.code == "contract.not_json" and "record 0" in str(caught.value)
     assert service.seen == []
 
 
@@ -175,8 +179,9 @@ def test_ready_follows_the_service_and_waiting_ends(service: Service) -> None:
     assert not client.ready()
     client.wait(5)
     client.close()
-    with pytest.raises(DeploymentError, match=r"ready within 0\.2 s"):
+    with pytest.raises(DeploymentError) as caught:
         Client("http://127.0.0.1:9").wait(0.2)
+    assert caught.value.code == "deployment.not_ready" and "after 0.2 s" in str(caught.value)
 
 
 def test_a_path_before_the_service_is_kept(service: Service) -> None:
@@ -187,8 +192,9 @@ def test_a_path_before_the_service_is_kept(service: Service) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://host:port", "http://host:99999", ""])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(DeploymentError, match="write it like"):
+    with pytest.raises(DeploymentError) as caught:
         Client(url)
+    assert caught.value.code == "deployment.url" and "write it like" in str(caught.value)
 
 
 def test_the_client_imports_the_standard_library_alone() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench import errors
-from mlworkbench.errors import Refused, WorkbenchError, nearest, user_frame
+from mlworkbench.errors import Refused, WorkbenchError, find_user_frame, nearest
 
 
 def load(folder: Path, text: str, name: str = "definition") -> object:
@@ -39,14 +39,14 @@ def test_the_users_frame_is_found_below_a_library_that_called_it(tmp_path: Path)
     module = load(tmp_path, "def age(row):\n    return 1 / row\n")
     with pytest.raises(ZeroDivisionError) as caught:
         json.loads("[0]", object_hook=None, parse_int=lambda text: module.age(int(text)))
-    assert user_frame(caught.value) == f"{tmp_path / 'definition.py'}, line 2, in age"
+    assert find_user_frame(caught.value) == f"{tmp_path / 'definition.py'}, line 2, in age"
 
 
 def test_the_users_frame_is_found_above_a_library_that_raised(tmp_path: Path) -> None:
     module = load(tmp_path, "import json\n\ndef read():\n    return json.loads('{')\n")
     with pytest.raises(ValueError) as caught:
         module.read()
-    assert user_frame(caught.value).endswith("definition.py, line 4, in read")
+    assert find_user_frame(caught.value).endswith("definition.py, line 4, in read")
 
 
 def test_a_folder_of_the_user_called_mlworkbench_is_still_the_users(tmp_path: Path) -> None:
@@ -55,24 +55,24 @@ def test_a_folder_of_the_user_called_mlworkbench_is_still_the_users(tmp_path: Pa
     module = load(folder, "def fail():\n    raise ValueError\n")
     with pytest.raises(ValueError) as caught:
         module.fail()
-    assert "definition.py, line 2" in user_frame(caught.value)
+    assert "definition.py, line 2" in find_user_frame(caught.value)
 
 
 def test_a_module_that_cannot_be_imported_is_located_in_the_users_file(tmp_path: Path) -> None:
     with pytest.raises(ModuleNotFoundError) as caught:
         load(tmp_path, "\nimport no_such_module_here\n")
-    assert "definition.py, line 2" in user_frame(caught.value)
+    assert "definition.py, line 2" in find_user_frame(caught.value)
 
 
 def test_an_error_of_the_workbench_alone_has_no_frame_of_the_user() -> None:
     code = (
-        "from mlworkbench.errors import user_frame\n"
+        "from mlworkbench.errors import find_user_frame\n"
         "from mlworkbench.contract.times import parse_time\n"
         "def run():\n"
         "    try:\n        parse_time('x')\n"
         "    except Exception as error:\n"
         "        error.__traceback__ = error.__traceback__.tb_next\n"
-        "        return user_frame(error)\n"
+        "        return find_user_frame(error)\n"
         "print(repr(run()))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from .models import models, new, train
 from .operate import evaluate, runs
 from .serve import edge, score, stream
 from ..core.jsontext import all_readable, is_readable
-from ..errors import WorkbenchError, exit_code_of, user_frame
+from ..errors import WorkbenchError, find_exit_code, find_user_frame
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'GROUPS', 'SHOWN', 'STOPPED', 'TopGroup', 'all_lines', 'make_app', 'one_line', 'run', 'main']
@@ -200,7 +200,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, WorkbenchError):
         return str(error)
     said = " ".join(f"{type(error).__name__}: {error}".split())
-    if place := user_frame(error):
+    if place := find_user_frame(error):
         return f"{place}: {said}; correct the code, or see the traceback with --debug"
     return f"unexpected {said}; see the traceback with --debug"
 
@@ -261,7 +261,7 @@ def _refuse(error: Exception, words: Sequence[str], *, debug: bool) -> int:
         traceback.print_exception(error)
     usage = hasattr(error, "format_message")
     typer.echo(f"error: {_usage_line(error, words) if usage else one_line(error)}", err=True)
-    return 2 if usage else exit_code_of(error)
+    return 2 if usage else find_exit_code(error)
 
 
 def main() -> None:

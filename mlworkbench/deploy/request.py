@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..contract.check import check_records
 from ..contract.faults import Fault
-from ..contract.pseudonym import pseudonym_names, pseudonymised
+from ..contract.pseudonym import find_pseudonym_columns, pseudonymise
 from ..core.jsontext import to_plain_list
 from ..core.types import ColumnDict
 from ..errors import DeploymentError
@@ -94,7 +94,7 @@ def request_columns(records: Sequence[Mapping[str, Any]], version: Version) -> R
     """
     good = version.row_check.good_columns(records) if len(records) <= FEW else None
     columns, faults = check_records(records, version.request) if good is None else (good, [])
-    columns, foreign = pseudonymised(columns, version.request, version.pseudonyms)
+    columns, foreign = pseudonymise(columns, version.request, version.pseudonyms)
     return Request(columns, (*faults, *foreign))
 
 # %% ../../nbs/deploy/02_request.ipynb #860e98a7
@@ -246,7 +246,7 @@ def _remainder(version: Version, predictions: Predictions, asked: ColumnDict) ->
     """Give what was asked and is neither feature, entity nor prediction time; of persons pseudonyms alone."""
     declared = version.declaration
     told = {*predictions.frame.columns, *(declared.get("entity") or ()), declared.get("prediction_time")}
-    told |= personal_columns(version) - {*pseudonym_names(version.request)}
+    told |= personal_columns(version) - {*find_pseudonym_columns(version.request)}
     return {name: values for name, values in asked.items() if name not in told}
 
 # %% ../../nbs/deploy/02_request.ipynb #c398b9e5

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..contract.cell import parse_cell
 from ..contract.check import check_columns
 from ..contract.contract import Column, Contract
-from ..contract.faults import Fault, faults_error
-from ..contract.pseudonym import Pseudonyms, pseudonym_names, pseudonymised
+from ..contract.faults import Fault, merge_faults
+from ..contract.pseudonym import Pseudonyms, find_pseudonym_columns, pseudonymise
 from ..contract.times import NO_TIME
 from ..contract.values import read_column
 from ..core.types import ColumnDict
@@ -139,7 +139,7 @@ def request_of_table(
         faults += found
     known = {(fault.row, fault.column) for fault in faults}
     ruled = [fault for fault in check_columns(columns, contract) if (fault.row, fault.column) not in known]
-    columns, foreign = pseudonymised(columns, contract, pseudonyms)
+    columns, foreign = pseudonymise(columns, contract, pseudonyms)
     return Request(columns, tuple(sorted([*faults, *ruled, *foreign], key=lambda fault: fault.row)))
 
 
@@ -177,7 +177,7 @@ def columns_of_table(
     """
     request = request_of_table(table, contract, typed=typed, pseudonyms=pseudonyms)
     if request.refused:
-        raise faults_error(request.refused, "table")
+        raise merge_faults(request.refused, "table")
     return request.columns
 
 # %% ../../nbs/deploy/05_table_request.ipynb #44c00e2c
@@ -200,5 +200,5 @@ def without_names(table: pl.DataFrame, version: Version) -> pl.DataFrame:
     IngestError
         If such a column is no text, or holds pseudonyms of another key.
     """
-    names = [name for name in pseudonym_names(version.request) if name in table.columns]
+    names = [name for name in find_pseudonym_columns(version.request) if name in table.columns]
     return pseudonymised_frame(table, names, version.pseudonyms, what=f"requests of {version.model}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.faults import WITHHELD, error_text
+from ..contract.faults import WITHHELD, describe_error
 from ..core.types import Array
-from ..errors import FeatureError, UserCodeError, nearest, user_frame
+from ..errors import FeatureError, UserCodeError, find_user_frame, nearest
 
 # %% auto #0
 __all__ = ['WIDE', 'RowFunction', 'output_column', 'call_row_function', 'failing_row', 'apply_row_functions']
@@ -227,11 +227,11 @@ def _user_error(
     row, alone = failing_row(declared, columns)
     cause = alone if alone is not None else error
     code = declared.function.__code__
-    place = user_frame(cause) or f"{code.co_filename}, line {code.co_firstlineno}, in {declared.name}"
+    place = find_user_frame(cause) or f"{code.co_filename}, line {code.co_firstlineno}, in {declared.name}"
     values = {} if row is None else {name: columns[name][row : row + 1].tolist()[0] for name in declared.inputs}
     shown = ", ".join(f"{name}={WITHHELD if name in personal else repr(v)[:80]}" for name, v in values.items())
     where = f"row {row} ({shown})" if row is not None else "no single row, only several together"
-    said = error_text(cause, personal=bool({*personal} & {*declared.inputs}))
+    said = describe_error(cause, personal=bool({*personal} & {*declared.inputs}))
     what = f"row function {declared.name}: {said}"
     return UserCodeError(f"{what}; {place}; {where}; correct the function or the row")
 

@@ -9,27 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlworkbench.contract.file import contract_changes, read_revision, write_revision
+    from mlworkbench.contract.file import compare_contracts, read_revision, write_revision
     from mlworkbench.lab.record import Record
     from mlworkbench.lab.widgets import ModelPage, open_page
     from mlworkbench.lab.what_if import ask, sweep
     from mlworkbench.lab.rules import learn_rules, rules_table, sample_rows
     from mlworkbench.lab.widgets import WhatIf, deployments_panel
-    from mlworkbench.contract.learn_relations import stated
+    from mlworkbench.contract.learn_relations import enforce_rules
 
 _WHERE = {
     "ModelPage": "lab.widgets",
     "Record": "lab.record",
     "WhatIf": "lab.widgets",
     "ask": "lab.what_if",
-    "contract_changes": "contract.file",
+    "compare_contracts": "contract.file",
     "deployments_panel": "lab.widgets",
+    "enforce_rules": "contract.learn_relations",
     "learn_rules": "lab.rules",
     "open_page": "lab.widgets",
     "read_revision": "contract.file",
     "rules_table": "lab.rules",
     "sample_rows": "lab.rules",
-    "stated": "contract.learn_relations",
     "sweep": "lab.what_if",
     "write_revision": "contract.file",
 }
@@ -39,14 +39,14 @@ __all__ = [
     "Record",
     "WhatIf",
     "ask",
-    "contract_changes",
+    "compare_contracts",
     "deployments_panel",
+    "enforce_rules",
     "learn_rules",
     "open_page",
     "read_revision",
     "rules_table",
     "sample_rows",
-    "stated",
     "sweep",
     "write_revision",
 ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..contract.check import check_records
 from ..contract.contract import Contract
-from ..contract.faults import Fault, faults_error
+from ..contract.faults import Fault, merge_faults
 from ..core.jsontext import to_plain_list
 from ..deploy.request import prediction_times, request_columns
 from ..errors import ContractError, WorkbenchError
@@ -163,7 +163,7 @@ def _sweep_fields(version: Version, record: Record, fields: Sequence[Field], poi
     columns, values, faults = _check_both(version, asked)
     severe = {replace(fault, row=-1).line(): replace(fault, row=-1) for fault in faults if fault.severe}
     if severe:
-        raise faults_error(list(severe.values()), "sweep")
+        raise merge_faults(list(severe.values()), "sweep")
     names = name_scores(version)
     scores = predict(version, columns, values).scores.reshape(len(asked), len(names))
     parts = np.split(scores, np.cumsum([len(way) for way in ways])[:-1])
@@ -198,7 +198,7 @@ def look_up_views(version: Version, record: Record, store: Path | str) -> Record
     """
     request = request_columns([record.request], version)
     if request.refused:
-        raise faults_error(request.refused, "request")
+        raise merge_faults(request.refused, "request")
     columns, times = request.columns, prediction_times(request.columns, version)
     if times is None:
         return record

@@ -1,4 +1,4 @@
-"""Metrics with 95 % bootstrap intervals, and the gates that they are compared with.
+"""Metrics with 95 % bootstrap confidence intervals, and the gates that they are compared with.
 
 Rows that belong together are drawn together; a gate decides only where enough is labelled."""
 
@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import ProfileError
-from .catalogue import METRICS, Sample, make_sample, metric_names
+from .catalogue import METRICS, Sample, list_metrics, make_sample
 
 # %% auto #0
-__all__ = ['MINIMUM_BLOCKS', 'REACH', 'MINIMUM_COVERAGE', 'MINIMUM_LABELLED', 'OPERATORS', 'intervals', 'evaluate', 'check_gates']
+__all__ = ['MINIMUM_BLOCKS', 'REACH', 'MINIMUM_COVERAGE', 'MINIMUM_LABELLED', 'OPERATORS', 'compute_intervals', 'measure',
+           'check_gates']
 
 # %% ../../nbs/metrics/03_bootstrap.ipynb #0ae8d879
 MINIMUM_BLOCKS = 5
@@ -29,21 +30,15 @@ REACH = 1.959964  # standard deviations on either side that hold 95 %
 _CELLS = 4_000_000  # of one array of weights: 32 MB
 
 
-def intervals(
+def compute_intervals(
     names: Sequence[str], sample: Sample, *, repeats: int = 200, seed: int = 0
 ) -> dict[str, tuple[float | None, float | None]]:
-    """Give each metric its 95 % bootstrap interval, drawing whole blocks.
+    """Compute the 95 % bootstrap interval of each metric, drawing whole blocks.
 
     Parameters
     ----------
     names : sequence of str
         Metrics that are defined on the sample.
-    sample : Sample
-        Labelled rows.
-    repeats : int, default=200
-        Number of draws.
-    seed : int, default=0
-        Seed of the draws.
 
     Returns
     -------
@@ -84,7 +79,7 @@ def _middle(values: Sequence[float], value: float) -> tuple[float | None, float 
     return float(low), float(high)
 
 # %% ../../nbs/metrics/03_bootstrap.ipynb #1e58c873
-def evaluate(
+def measure(
     scores: ArrayLike,
     labels: ArrayLike,
     task: str,
@@ -95,7 +90,7 @@ def evaluate(
     repeats: int = 200,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Compute a task's metrics with intervals, on the rows that have a label.
+    """Measure a task's metrics with intervals, on the rows that have a label.
 
     Parameters
     ----------
@@ -104,7 +99,6 @@ def evaluate(
     labels : array-like of shape (n,)
         What came true; None or NaN where it is not known.
     task : {"binary", "multiclass", "regression"}
-        What the model predicts.
     classes : sequence, default=()
         Classes in declared order, the positive one second.
     decisions : array-like of shape (n,), optional
@@ -113,8 +107,6 @@ def evaluate(
         Rows of one value are drawn together, as days are; default each row alone.
     repeats : int, default=200
         Bootstrap draws.
-    seed : int, default=0
-        Seed of the draws.
 
     Returns
     -------
@@ -129,7 +121,7 @@ def evaluate(
 
     Examples
     --------
-    >>> result = evaluate([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], "regression")
+    >>> result = measure([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], "regression")
     >>> result["mae"]["value"], result["mae"]["n"]
     (0.3333333333333333, 3)
     """
@@ -137,9 +129,9 @@ def evaluate(
     if blocks is not None:
         groups = np.unique(np.asarray(blocks), return_inverse=True)[1]
         sample = replace(sample, blocks=groups[sample.blocks])
-    reasons = {name: METRICS[name].reason_undefined(sample) for name in metric_names(task)}
+    reasons = {name: METRICS[name].reason_undefined(sample) for name in list_metrics(task)}
     defined = [name for name, reason in reasons.items() if not reason]
-    spans = intervals(defined, sample, repeats=repeats, seed=seed)
+    spans = compute_intervals(defined, sample, repeats=repeats, seed=seed)
     return {name: _metric(name, sample, spans.get(name), reason) for name, reason in reasons.items()}
 
 
@@ -171,12 +163,12 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 
 def check_gates(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Hold metrics against their gates.
+    """Check metrics against their gates.
 
     Parameters
     ----------
     metrics : mapping of str to mapping
-        As `evaluate` returns them.
+        As `measure` returns them.
     gates : mapping of str to (operator, bound)
         Operator one of >=, >, <=, <.
 
@@ -204,9 +196,10 @@ def check_gates(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Se
 
 
 def _gate(name: str, rule: str, bound: float, metric: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Hold one metric against its bound."""
+    """Check one metric against its bound."""
     if rule not in OPERATORS:
-        raise ProfileError(f"gate {name}: operator must be one of {', '.join(OPERATORS)}; got {rule!r}; correct it")
+        message = f"gate {name}: unknown operator {rule!r}; one of {', '.join(OPERATORS)}; correct it"
+        raise ProfileError(message, code="profile.gate_operator")
     value = None if metric is None else metric["value"]
     reason = "not measured" if metric is None else metric.get("reason", "") if value is None else ""
     reason = reason or _thin(metric or {})

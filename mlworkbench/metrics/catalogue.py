@@ -1,4 +1,4 @@
-"""The one list of metrics: the tasks of each, what it needs, which way is better, how it is computed.
+"""The one list of metrics: tasks, requirements, direction and function of each.
 
 Whatever lists, checks, computes or prints metrics reads this list, so adding one is one entry in this file."""
 
@@ -19,7 +19,7 @@ from .functions import Floats, average_precision, calibration_error, f1_macro, l
 from .functions import weighted_mean
 
 # %% auto #0
-__all__ = ['NEEDS', 'METRICS', 'Sample', 'Metric', 'metric_names', 'make_sample']
+__all__ = ['NEEDS', 'METRICS', 'Sample', 'Metric', 'list_metrics', 'make_sample']
 
 # %% ../../nbs/metrics/02_catalogue.ipynb #81443d35
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class Sample:
         return both if honest and np.allclose(both.sum(axis=1), 1) else None
 
     def require_probabilities(self) -> NDArray[np.float64]:
-        """Give the probabilities, or refuse scores that are none."""
+        """Return the probabilities, or refuse scores that are none."""
         if (found := self.probabilities) is None:
-            raise ProfileError("scores must be probabilities for this metric; got others; ask for another metric")
+            message = "this metric needs probabilities; got other scores; choose another metric"
+            raise ProfileError(message, code="profile.no_probabilities")
         return found
 
 # %% ../../nbs/metrics/02_catalogue.ipynb #a41eed52
@@ -171,8 +172,8 @@ METRICS: dict[str, Metric] = {
 }  # fmt: skip
 
 # %% ../../nbs/metrics/02_catalogue.ipynb #cff5e4b7
-def metric_names(task: str) -> tuple[str, ...]:
-    """Name the metrics of a task.
+def list_metrics(task: str) -> tuple[str, ...]:
+    """List the metrics of a task.
 
     Raises
     ------
@@ -181,12 +182,13 @@ def metric_names(task: str) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> metric_names("regression")
+    >>> list_metrics("regression")
     ('mae', 'rmse', 'r2')
     """
     tasks = tuple(dict.fromkeys(known for metric in METRICS.values() for known in metric.tasks))
     if task not in tasks:
-        raise ProfileError(f"task must be one of {', '.join(tasks)}; got {task!r}; {nearest(task, tasks)}")
+        message = f"unknown task {task!r}; one of {', '.join(tasks)}; {nearest(task, tasks)}"
+        raise ProfileError(message, code="profile.unknown_task")
     return tuple(name for name, metric in METRICS.items() if task in metric.tasks)
 
 # %% ../../nbs/metrics/02_catalogue.ipynb #941df3c3
@@ -201,7 +203,8 @@ def _positions(items: Sequence[Any], classes: Sequence[Any], what: str) -> NDArr
     places = {item: place for place, item in enumerate(classes)}
     odd = next((item for item in items if item not in places), None)
     if odd is not None:
-        raise ProfileError(f"{what} must be one of the classes {list(classes)!r}; got {odd!r}; correct the {what}s")
+        message = f"{what} {odd!r} is none of the classes {list(classes)!r}; correct the {what}s"
+        raise ProfileError(message, code="profile.unknown_class")
     return np.fromiter((places[item] for item in items), dtype=np.int64, count=len(items))
 
 # %% ../../nbs/metrics/02_catalogue.ipynb #5c219bc9
@@ -213,36 +216,30 @@ def make_sample(
     Parameters
     ----------
     scores : array-like of shape (n,) or (n, classes)
-        Scores.
     labels : array-like of shape (n,)
         What came true; None or NaN where it is not known.
-    task : str
-        binary, multiclass or regression.
+    task : {"binary", "multiclass", "regression"}
     classes : sequence
-        Classes in declared order; empty in a regression.
+        In declared order; empty in a regression.
     decisions : array-like of shape (n,) or None
         Decided classes.
-
-    Returns
-    -------
-    Sample
-        The labelled rows.
 
     Raises
     ------
     ProfileError
         If lengths differ, or a label is none of the classes.
     """
-    metric_names(task)
+    list_metrics(task)
     values, (items, known) = np.asarray(scores, dtype=np.float64), _present(labels)
     if len(values) != len(items):
-        raise ProfileError(f"one label per score (missing ones as None); got {len(values)} scores, {len(items)} labels")
+        message = f"one label per score (missing ones as None); got {len(values)} scores, {len(items)} labels"
+        raise ProfileError(message, code="profile.length")
     kept = [item for item, there in zip(items, known, strict=True) if there]
+    given: dict[str, Any] = {"task": task, "scores": values[known], "blocks": np.flatnonzero(known)}
     if task == "regression":
-        return Sample(task, values[known], np.array(kept, dtype=np.float64), None, (), np.flatnonzero(known))
+        return Sample(**given, labels=np.array(kept, dtype=np.float64), decisions=None, classes=())
     decided = None
     if decisions is not None:
-        chosen = np.asarray(decisions, dtype=object)[known].tolist()
-        decided = _positions(chosen, classes, "decision")
+        decided = _positions(np.asarray(decisions, dtype=object)[known].tolist(), classes, "decision")
     places = _positions(kept, classes, "label")
-    return Sample(task, values[known], places, decided, tuple(classes), np.flatnonzero(known))
+    return Sample(**given, labels=places, decisions=decided, classes=tuple(classes))

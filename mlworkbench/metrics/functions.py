@@ -1,4 +1,4 @@
-"""Metrics of scores and labels, as functions of the weights of the rows.
+"""Metrics of scores and labels, vectorised over many sets of row weights.
 
 Numpy alone: a definition, a leak check and an evaluation use the same ones."""
 
@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 def weighted_mean(losses: NDArray[Any], weights: Floats) -> Floats:
-    """Average a loss over rows: the form that most metrics have.
+    """Weighted mean of a loss over rows: the form that most metrics have.
 
     Parameters
     ----------
@@ -63,7 +63,6 @@ def roc_auc(scores: Floats, positive: Flags, weights: Floats) -> Floats:
     positive : ndarray of bool, shape (n,)
         Whether the row is of the positive class.
     weights : ndarray of shape (repeats, n)
-        Weights of the rows.
 
     Returns
     -------
@@ -124,7 +123,6 @@ def calibration_error(probabilities: Floats, positive: Flags, weights: Floats) -
     positive : ndarray of bool, shape (n,)
         Whether the event came true.
     weights : ndarray of shape (repeats, n)
-        Weights of the rows.
 
     Returns
     -------
@@ -158,7 +156,6 @@ def log_loss(probabilities: Floats, labels: NDArray[np.int64], weights: Floats) 
     labels : ndarray of shape (n,)
         Position of the true class.
     weights : ndarray of shape (repeats, n)
-        Weights of the rows.
 
     Returns
     -------
@@ -183,7 +180,6 @@ def f1_macro(decisions: NDArray[np.int64], labels: NDArray[np.int64], weights: F
     decisions, labels : ndarray of shape (n,)
         Positions of the decided and of the true class.
     weights : ndarray of shape (repeats, n)
-        Weights of the rows.
 
     Returns
     -------
@@ -212,7 +208,6 @@ def r2(scores: Floats, labels: Floats, weights: Floats) -> Floats:
     scores, labels : ndarray of shape (n,)
         Predicted and true values, in the label's unit.
     weights : ndarray of shape (repeats, n)
-        Weights of the rows.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract.contract import Column, Contract, beyond_type
+from ..contract.contract import Column, Contract, find_beyond_type
 from ..errors import ScoringError
 from .frame import FeatureFrame
 
@@ -52,7 +52,7 @@ def _cast(values: NDArray[Any], column: Column) -> pd.api.extensions.ExtensionAr
     """Cast to a dtype that can hold the values."""
     import pandas as pd
 
-    for broken, rule, _ in beyond_type(column, values):
+    for broken, rule, _ in find_beyond_type(column, values):
         if broken.any():
             got = values[broken][0]
             raise ScoringError(f"feature {column.name!r}: {rule}; got {got}; train on a wider type")
@@ -152,7 +152,7 @@ def frame_to_polars(frame: FeatureFrame, contract: Contract) -> pl.DataFrame:
     columns = []
     for column in contract.columns:
         values = frame.columns[column.name]
-        for broken, rule, _ in beyond_type(column, values):
+        for broken, rule, _ in find_beyond_type(column, values):
             if broken.any():
                 raise ScoringError(f"feature {column.name!r}: {rule}; got {values[broken][0]}; train on a wider type")
         series = pl.Series(column.name, values.tolist() if values.dtype == object else values, strict=False)

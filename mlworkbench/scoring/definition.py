@@ -17,11 +17,11 @@ from typing import Any
 from ..contract.times import parse_time
 from ..core.home import RESERVED
 from ..core.jsontext import HALF, is_readable
-from ..errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
+from ..errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, nearest
 from ..features.row_functions import RowFunction
 from ..features.views import AsOfView, WindowView
 from ..metrics.bootstrap import OPERATORS
-from ..metrics.catalogue import METRICS, metric_names
+from ..metrics.catalogue import METRICS, list_metrics
 
 _Definition = Any  # a ModelDefinition, which the next notebook defines
 
@@ -103,7 +103,7 @@ def _check_key(definition: _Definition) -> None:
 
 def _check_gates(definition: _Definition) -> None:
     task = definition.task
-    known = metric_names(task) if task else tuple(METRICS)
+    known = list_metrics(task) if task else tuple(METRICS)
     for metric in definition.metrics:
         _check_option("metrics", metric, known)
     for metric, gate in definition.gates.items():
@@ -393,7 +393,7 @@ def _import_definition_module(module_name: str, spec: str) -> types.ModuleType:
         if missing and (module_name == missing or module_name.startswith(f"{missing}.")):
             rule = f"definition: an importable module; no module {missing!r} (of {spec!r})"
             raise DefinitionError(f"{rule}; put it beside settings.ini or install it") from None
-        place = user_frame(error) or module_name
+        place = find_user_frame(error) or module_name
         what = f"{type(error).__name__}: {error}; importing {spec!r} failed"
         raise UserCodeError(f"{place}: {what}; correct the module") from error
 

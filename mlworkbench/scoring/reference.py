@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..contract.contract import Contract
 from ..core.types import Estimator, Label
-from ..errors import ScoringError, UserCodeError, user_frame
+from ..errors import ScoringError, UserCodeError, find_user_frame
 from .data_frame import frame_to_pandas, frame_to_polars
 from .decision import finite_scores
 from .frame import FeatureFrame
@@ -193,7 +193,7 @@ def _refuse_row(call: Call, frame: FeatureFrame, error: Exception) -> NoReturn:
     row, cause = _failing(call, frame, error)
     where = "all rows together" if row is None else f"row {row}"
     text = next(iter(str(cause).splitlines()), "")
-    place = user_frame(cause)
+    place = find_user_frame(cause)
     if place:
         got = f"{place}: {where}: {type(cause).__name__}: {text}"
         raise UserCodeError(f"{got}; correct the transformer or the row") from cause

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..contract.faults import error_text
+from ..contract.faults import describe_error
 from ..contract.times import parse_time
 from ..core.types import Estimator
 from ..data.sources.open_source import open_source
 from ..data.sources.source import is_source
-from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
+from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, find_user_frame, nearest
 from .definition import ModelDefinition
 
 Data = Any  # a data frame, a path, a source
@@ -150,7 +150,7 @@ def resolve_data(definition: ModelDefinition, lake: object = None) -> Data:
         hidden = bool(definition.personal) or any(table.personal for table in definition.tables)
         if isinstance(error, WorkbenchError) and not (hidden and isinstance(error, ContractError)):
             raise
-        what = f"{user_frame(error) or data.__qualname__}: {error_text(error, personal=hidden)}"
+        what = f"{find_user_frame(error) or data.__qualname__}: {describe_error(error, personal=hidden)}"
         cause = None if hidden else error
         raise UserCodeError(f"{what}; correct the data function of {definition.name}") from cause
 
@@ -264,7 +264,7 @@ def _called(definition: ModelDefinition) -> Estimator:
     try:
         return definition.estimator()
     except Exception as error:
-        place = user_frame(error) or definition.estimator.__qualname__
+        place = find_user_frame(error) or definition.estimator.__qualname__
         what = f"{place}: {type(error).__name__}: {error}"
         raise UserCodeError(f"{what}; correct the estimator of {definition.name}") from error
 

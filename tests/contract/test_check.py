@@ -10,7 +10,7 @@ import pytest
 
 from mlworkbench.contract.check import check_columns, check_key, check_records
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.contract.faults import Fault, category_hint
+from mlworkbench.contract.faults import Fault, suggest_category
 from mlworkbench.contract.times import NO_TIME
 
 
@@ -114,7 +114,7 @@ def test_vectors_are_checked_by_row() -> None:
     ],
 )
 def test_the_category_that_was_meant_is_named(value: str, hint: str) -> None:
-    assert category_hint(value, ["AA", "UA", "San Juan", "Adelie"]) == hint
+    assert suggest_category(value, ["AA", "UA", "San Juan", "Adelie"]) == hint
 
 
 def test_a_personal_value_is_nowhere_in_any_fault() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.contract.contract import KINDS, Column, Contract
-from mlworkbench.contract.faults import NOTHING, Fault, faults_error
+from mlworkbench.contract.faults import NOTHING, Fault, merge_faults
 from mlworkbench.contract.relation import Relation
 from mlworkbench.contract.times import NO_TIME, format_time, parse_time
 from mlworkbench.errors import ContractError
@@ -40,10 +40,12 @@ def test_a_declaration_that_contradicts_itself_is_refused(fields: dict, words: s
 
 
 def test_a_contract_refuses_a_name_twice_and_a_key_that_is_no_column() -> None:
-    with pytest.raises(ContractError, match="'a' 2 times"):
+    with pytest.raises(ContractError) as caught:
         Contract((Column("a", "text"), Column("a", "number")))
-    with pytest.raises(ContractError, match="did you mean 'origin'"):
+    assert caught.value.code == "contract.duplicate_column" and "'a' 2 times" in str(caught.value)
+    with pytest.raises(ContractError) as caught:
         Contract((Column("origin", "text"),), key=("orign",))
+    assert caught.value.code == "contract.unknown_column" and "did you mean 'origin'" in str(caught.value)
 
 
 columns = st.builds(
@@ -74,16 +76,18 @@ def test_a_contract_goes_to_json_text_and_back_without_loss(declared: list[Colum
 
 
 def test_a_field_that_a_written_contract_should_not_have_is_refused() -> None:
-    with pytest.raises(ContractError, match="did you mean 'nullable'"):
+    with pytest.raises(ContractError) as caught:
         Contract.from_dict({"columns": [{"name": "a", "kind": "text", "nulable": True}]})
+    assert caught.value.code == "contract.unknown_field" and "did you mean 'nullable'" in str(caught.value)
 
 
 def test_selecting_keeps_the_order_asked_for_and_the_key_only_whole() -> None:
     contract = Contract(tuple(Column(name, "text") for name in "abc"), key=("a", "b"))
     assert contract.select(["b", "a"]) == Contract((Column("b", "text"), Column("a", "text")), key=("a", "b"))
     assert contract.select(["a"]).key == ()
-    with pytest.raises(ContractError, match="known: a, b, c"):
+    with pytest.raises(ContractError) as caught:
         contract.select(["zz"])
+    assert caught.value.code == "contract.unknown_column" and "known: a, b, c" in str(caught.value)
 
 
 def test_a_contract_is_hashable_and_takes_lists() -> None:
@@ -104,8 +108,9 @@ def test_a_contract_lists_no_persons_and_knows_nothing_by_them() -> None:
     assert "Ada" not in str(refused.value)
     columns = (Column("fare", "number"), Column("customer", "text", pseudonym=True))
     known = Relation("depends", ("fare", "customer"), known=(("Ada", 1.0, 2.0),))
-    with pytest.raises(ContractError, match="a key is text; got 'customer' of kind pseudonym"):
+    with pytest.raises(ContractError) as caught:
         Contract(columns, relations=(known,))
+    assert caught.value.code == "contract.relation_kind" and "'customer' of kind pseudonym" in str(caught.value)
 
 
 def test_a_pseudonym_column_is_personal_and_stays_one_on_its_way_through_json() -> None:
@@ -161,7 +166,7 @@ def test_a_fault_names_the_row_only_where_there_is_one() -> None:
 
 def test_an_error_of_many_faults_shows_the_first_severe_one_and_counts_the_rest() -> None:
     faults = [Fault(0, "a", "usually", 1, severe=False), Fault(3, "b", "must", 2), Fault(4, "c", "must", 3)]
-    assert str(faults_error(faults, "file.csv")) == "file.csv: row 3, column 'b': must; got 2 (and 2 more)"
+    assert str(merge_faults(faults, "file.csv")) == "file.csv: row 3, column 'b': must; got 2 (and 2 more)"
 
 
 # times --------------------------------------------------------------------------------------------------------------
@@ -184,5 +189,6 @@ def test_a_time_without_offset_or_sense_is_refused_with_an_example(text: object)
 
 
 def test_a_time_beyond_the_calendar_is_refused() -> None:
-    with pytest.raises(ContractError, match="between the years"):
+    with pytest.raises(ContractError) as caught:
         format_time(NO_TIME)
+    assert caught.value.code == "contract.time"

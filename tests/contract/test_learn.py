@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from mlworkbench.contract.check import check_columns
 from mlworkbench.contract.contract import Contract
-from mlworkbench.contract.learn import learn_column, learn_contract, robust_range
+from mlworkbench.contract.learn import compute_robust_range, learn_column, learn_contract
 from mlworkbench.errors import ContractError
 
 
@@ -22,7 +22,7 @@ def objects(values: list) -> np.ndarray:
 
 def test_a_wild_value_does_not_stretch_the_range() -> None:
     wind = np.append(np.random.default_rng(0).gamma(4, 2.5, 8760), 1048.36)
-    lower, upper = robust_range(wind)
+    lower, upper = compute_robust_range(wind)
     assert (lower, upper) == (0, pytest.approx(45, abs=10))
 
 
@@ -30,29 +30,29 @@ def test_a_wild_value_does_not_stretch_the_range() -> None:
 def test_hardly_anything_ordinary_is_flagged(name: str) -> None:
     rng = np.random.default_rng(1)
     past, future = getattr(rng, name)(size=20_000), getattr(rng, name)(size=20_000)
-    lower, upper = robust_range(past)
+    lower, upper = compute_robust_range(past)
     assert ((future < lower) | (future > upper)).mean() < 0.002
 
 
 def test_where_most_values_are_equal_the_rest_still_has_a_range() -> None:
     rain = np.where(np.arange(1000) % 20 == 0, 0.2, 0.0)
-    lower, upper = robust_range(rain)
+    lower, upper = compute_robust_range(rain)
     assert lower == 0
     assert 0.2 < upper < 1
 
 
 @pytest.mark.parametrize("values", [np.arange(19), np.zeros(100), np.full(50, np.nan), np.array([])])
 def test_too_few_or_equal_values_get_no_range(values: np.ndarray) -> None:
-    assert robust_range(values) is None
+    assert compute_robust_range(values) is None
 
 
 def test_values_that_are_not_finite_do_not_count() -> None:
     plain = np.arange(100.0)
-    assert robust_range(np.concatenate([plain, [np.nan, np.inf, -np.inf]])) == robust_range(plain)
+    assert compute_robust_range(np.concatenate([plain, [np.nan, np.inf, -np.inf]])) == compute_robust_range(plain)
 
 
 def test_a_column_that_was_negative_may_go_lower() -> None:
-    assert robust_range(np.arange(-50.0, 50))[0] < -50
+    assert compute_robust_range(np.arange(-50.0, 50))[0] < -50
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,9 @@ def test_the_kind_is_seen_from_the_values(values: np.ndarray, kind: str, nullabl
     "values", [objects([1, "a"]), objects([True, 1.5]), objects([[1], [2]]), np.array([1j])]
 )
 def test_a_column_of_no_kind_is_refused_in_one_line(values: np.ndarray) -> None:
-    with pytest.raises(ContractError, match=r"column 'a': .*; got .*; convert or drop it"):
+    with pytest.raises(ContractError) as caught:
         learn_column("a", values)
+    assert caught.value.code == "contract.kind" and "column 'a'" in str(caught.value)
 
 
 def test_categories_come_back_and_names_do_not() -> None:

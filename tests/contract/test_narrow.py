@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlworkbench.contract.check import check_columns, check_records
-from mlworkbench.contract.contract import Column, Contract, limits_of
+from mlworkbench.contract.contract import Column, Contract, find_limits
 from mlworkbench.contract.record_check import GOOD, REFUSED, RowCheck
 from mlworkbench.errors import ContractError
 
@@ -22,7 +22,7 @@ NULLABLE = [name.replace("int", "Int").replace("u", "U") for name in DTYPES] + [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bounds_are_those_of_numpy(dtype: str) -> None:
-    limits, info = limits_of(Column("a", "integer", dtype=dtype)), np.iinfo(dtype)
+    limits, info = find_limits(Column("a", "integer", dtype=dtype)), np.iinfo(dtype)
     if dtype == "int64":
         assert limits is None
     else:
@@ -32,7 +32,7 @@ def test_the_bounds_are_those_of_numpy(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_float_holds_what_rounds_to_something_finite(dtype: str) -> None:
-    limits, largest = limits_of(Column("a", "number", dtype=dtype)), float(np.finfo(dtype).max)
+    limits, largest = find_limits(Column("a", "number", dtype=dtype)), float(np.finfo(dtype).max)
     if dtype == "float64":
         assert limits is None
         return
@@ -45,14 +45,14 @@ def test_a_float_holds_what_rounds_to_something_finite(dtype: str) -> None:
 
 
 def test_whole_numbers_kept_as_doubles_end_where_two_look_alike() -> None:
-    limits = limits_of(Column("a", "number", nullable=True, dtype="Int64"))
+    limits = find_limits(Column("a", "number", nullable=True, dtype="Int64"))
     assert limits is not None
     assert limits.holds(float(2**53 - 1)) and not limits.holds(float(2**53)) and not limits.holds(1.5)
 
 
 @pytest.mark.parametrize("dtype", ["", "category", "object", "bool", "string", "datetime64[ns]", "float64"])
 def test_other_types_have_no_limits(dtype: str) -> None:
-    assert limits_of(Column("a", "number", dtype=dtype)) is None
+    assert find_limits(Column("a", "number", dtype=dtype)) is None
 
 
 @given(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mlworkbench.contract.check import check_columns, check_records
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.contract.faults import NEIGHBOURS, Fault, unit_hint
+from mlworkbench.contract.faults import NEIGHBOURS, Fault, suggest_unit
 from mlworkbench.contract.learn import learn_contract
-from mlworkbench.contract.learn_relations import learn_relations, stated
+from mlworkbench.contract.learn_relations import enforce_rules, learn_relations
 from mlworkbench.contract.record_check import FLAGGED, GOOD, REFUSED, RowCheck
 from mlworkbench.contract.relation import Relation
 from mlworkbench.contract.relation_check import check_relations
@@ -208,7 +208,7 @@ def test_a_relation_that_says_nothing_is_refused(make: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("relation", "words"),
     [
-        (Relation("ratio", ("x", "z"), 1), "names columns"),
+        (Relation("ratio", ("x", "z"), 1), "unknown column 'z'"),
         (Relation("ratio", ("x", "w"), 1), "compares numbers"),
         (Relation("ratio", ("x", "t"), 1), "compares numbers"),
         (Relation("difference", ("x", "t"), 1), "two times or of two numbers"),
@@ -263,14 +263,14 @@ def test_relations_are_learned_with_their_evidence_and_nothing_is_learned_from_n
 def test_learned_relations_flag_and_stated_ones_refuse() -> None:
     wrong = {name: values[:1] for name, values in flights().items()} | {"distance": np.array([4.0])}
     flagged = check_relations(wrong, learned())
-    refused = check_relations(wrong, stated(learned()))
+    refused = check_relations(wrong, enforce_rules(learned()))
     assert [fault.severe for fault in flagged] == [False]
     assert [fault.severe for fault in refused] == [True]
     assert refused[0].hint.startswith("for dest ")
 
 
 def test_kilometres_are_told_by_what_the_destination_says() -> None:
-    contract = stated(learned())
+    contract = enforce_rules(learned())
     record = {"dest": "MIA", "distance": 1763.8, "dep_delay": 1.0, "arr_delay": 0.0}
     line = check_records([record], contract)[1][0].line()
     assert line == (
@@ -304,7 +304,7 @@ def test_no_relation_is_learned_of_a_personal_column_and_none_tells_its_value() 
 def test_a_value_in_another_unit_is_told_by_the_expected_one(unit: str) -> None:
     for name, factor, offset in NEIGHBOURS[unit]:
         sent = (1000.0 + offset) * factor
-        assert name in unit_hint(sent, unit, expected=1000.0)
+        assert name in suggest_unit(sent, unit, expected=1000.0)
 
 
 def test_the_range_of_a_column_tells_the_unit_where_only_one_fits() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from mlworkbench.contract.check import check_columns
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.contract.learn_relations import learn_relations, stated
-from mlworkbench.contract.table_check import FEWEST_ROWS, check_shares, shape
+from mlworkbench.contract.learn_relations import enforce_rules, learn_relations
+from mlworkbench.contract.table_check import FEWEST_ROWS, check_shares, find_shape
 
 
 def objects(values: list[Any]) -> np.ndarray:
@@ -33,7 +33,7 @@ def contract() -> Contract:
         Column("dest", "category", categories=("BOS", "LAX", "MIA")),
         Column("month", "integer"),
     )
-    return stated(learn_relations(rows(), Contract(columns)))
+    return enforce_rules(learn_relations(rows(), Contract(columns)))
 
 
 def told(table: dict[str, np.ndarray]) -> list[str]:
@@ -77,4 +77,4 @@ def test_a_learned_contract_flags_and_a_personal_column_keeps_its_values() -> No
 
 
 def test_the_shape_of_a_text_keeps_what_stands_where() -> None:
-    assert [shape(text) for text in ("JFK", "N1a ", "")] == ["AAA", "A9a ", ""]
+    assert [find_shape(text) for text in ("JFK", "N1a ", "")] == ["AAA", "A9a ", ""]

@@ -66,7 +66,8 @@ def test_a_lock_of_a_killed_process_is_free(tmp_path):
         taken = pytest.raises(SettingsError, match=r"another held it for 0\.05 s; wait for its holder")
         with taken as caught, hold_lock(tmp_path / "a.lock", seconds=0.05):
             pass
-        assert caught.value.exit_code == 75 and is_locked(tmp_path / "a.lock")
+        assert caught.value.exit_code == 75 and caught.value.code == "settings.locked"
+        assert is_locked(tmp_path / "a.lock")
         other.kill()
         other.wait()
     with hold_lock(tmp_path / "a.lock", seconds=5):
@@ -175,7 +176,7 @@ def test_a_full_disk_is_one_line_that_may_be_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(IngestError, match=r"^cannot write \S+/a: No space left on device; free some space") as caught:
         write_file(tmp_path / "a", b"new", error=IngestError)
-    assert caught.value.exit_code == 75 and IngestError.exit_code == 2
+    assert caught.value.exit_code == 75 and IngestError.exit_code == 2 and caught.value.code == "ingest.disk_full"
     assert (tmp_path / "a").read_bytes() == b"old" and left(tmp_path) == ["a"]
 
 
@@ -183,7 +184,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     write_file(tmp_path / "a", b"")
     with pytest.raises(RunError, match=r"^cannot write \S+: (Not a directory|File exists); ") as caught:
         write_file(tmp_path / "a" / "b", b"", error=RunError)
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 2 and caught.value.code == "run.file_failed"
 
 
 def test_of_two_that_place_a_file_the_first_wins(tmp_path):

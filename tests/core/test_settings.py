@@ -13,7 +13,7 @@ import pytest
 
 from mlworkbench.core import home as home_module
 from mlworkbench.core.home import RESERVED, Home, check_name
-from mlworkbench.core.settings import Settings, import_path, list_settings, load_settings, read_settings
+from mlworkbench.core.settings import Settings, extend_import_path, list_settings, load_settings, read_settings
 from mlworkbench.core.settings_file import KEYS, Setting, find_settings, read_setting
 from mlworkbench.errors import SettingsError
 
@@ -70,7 +70,7 @@ def test_the_repositorys_own_file_names_the_three_examples() -> None:
         ("[serve]\nport = many", "[serve] port: a whole number from 1 to 65535; got 'many'"),
         ("[serve]\nport = 70000", "65535"),
         ("[serve]\nprot = 1", "did you mean 'port'?"),
-        ("[workbench]\nprt = 1", "a known key; got 'prt'"),
+        ("[workbench]\nprt = 1", "unknown key 'prt'"),
         ("[workbench]\nport = 0", "[serve] port: a whole number"),
         ("[workbench]\nrun_seconds = 0", "greater than 0"),
         ("[workbench]\nrun_seconds = -inf", "finite"),
@@ -99,7 +99,7 @@ def test_a_mistake_in_the_file_is_one_line_with_a_way_out(tmp_path: Path, text: 
 
 def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "settings.ini").write_bytes(b"[workbench]\nhome = \xff\xfe")
-    with pytest.raises(SettingsError, match=r"text in UTF-8; got byte 19 is not"):
+    with pytest.raises(SettingsError, match=r"^cannot read .*: byte 19 is not UTF-8; "):
         read_settings(tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_loading_makes_modules_beside_the_file_importable_first_and_once(tmp_pat
     (tmp_path / "below").mkdir()
     sys.path.append(str(tmp_path))
     settings = load_settings(tmp_path / "below")
-    import_path(settings)
+    extend_import_path(settings)
     assert sys.path[0] == str(tmp_path.resolve())
     assert sys.path.count(str(tmp_path.resolve())) == 1
 
@@ -261,8 +261,9 @@ def test_a_good_name_is_taken(name: str) -> None:
     "name", ["", "A", "1a", "a-b", "a.b", "../x", "a/b", "a" * 41, "a\n", "é", None, *sorted(RESERVED)]
 )
 def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match="model name"):
+    with pytest.raises(SettingsError) as caught:
         check_name(name)
+    assert caught.value.code == "settings.model_name"
 
 
 # the home -----------------------------------------------------------------------------------------------------------
@@ -285,8 +286,9 @@ def test_a_shared_folder_with_files_is_neither_closed_nor_filled(tmp_path: Path)
     folder = tmp_path / "project"
     folder.mkdir(mode=0o755)
     (folder / "thesis.txt").write_text("x")
-    with pytest.raises(SettingsError, match="empty or private"):
+    with pytest.raises(SettingsError) as caught:
         Home.open(folder)
+    assert caught.value.code == "settings.home_not_private"
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     assert mode(folder) == 0o755
 
@@ -303,10 +305,11 @@ def test_a_home_that_others_may_write_is_refused_with_the_way_out(tmp_path: Path
     home = Home.open(tmp_path / "home")
     home.path.chmod(open_to)
     way_out = "name a sub-folder of it" if open_to & 0o2000 else "chmod go-w"
-    with pytest.raises(SettingsError, match=f"only its owner, you or root, writes; got mode {open_to:o}; {way_out}"):
+    with pytest.raises(SettingsError, match=f"got mode {open_to:o}; {way_out}"):
         Home.open(home.path)
-    with pytest.raises(SettingsError, match="only its owner"):
+    with pytest.raises(SettingsError) as caught:
         Home.open(home.path, create=False)
+    assert caught.value.code == "settings.home_not_private"
     home.path.chmod(0o755)
     assert Home.open(home.path) == home
 
@@ -359,30 +362,34 @@ def test_the_files_of_a_home_are_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_home_that_must_exist_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="a home that exists"):
+    with pytest.raises(SettingsError) as caught:
         Home.open(tmp_path / "home", create=False)
+    assert caught.value.code == "settings.home_missing"
     assert not (tmp_path / "home").exists()
 
 
 def test_a_file_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("x")
-    with pytest.raises(SettingsError, match="a folder that can be written"):
+    with pytest.raises(SettingsError) as caught:
         Home.open(tmp_path / "home")
+    assert caught.value.code == "settings.home_unwritable"
 
 
 @pytest.mark.parametrize("text", ["", "one", "-1", "1.5", "0"])
 def test_a_damaged_format_is_one_line(tmp_path: Path, text: str) -> None:
     home = Home.open(tmp_path / "home")
     (home.path / "format").write_text(text)
-    with pytest.raises(SettingsError, match="its file format holds a number"):
+    with pytest.raises(SettingsError) as caught:
         Home.open(home.path)
+    assert caught.value.code == "settings.home_format"
 
 
 def test_a_newer_home_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     (home.path / "format").write_text("2\n")
-    with pytest.raises(SettingsError, match="format 1; got 2; upgrade mlworkbench"):
+    with pytest.raises(SettingsError) as caught:
         Home.open(home.path)
+    assert caught.value.code == "settings.home_newer" and "upgrade mlworkbench" in str(caught.value)
     assert (home.path / "format").read_text() == "2\n"
 
 
@@ -426,8 +433,9 @@ def test_places_of_a_model_lie_in_its_own_folder(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert home.log("cars") == tmp_path / "cars" / "log.sqlite"
     assert home.runs("cars") == tmp_path / "cars" / "runs"
-    with pytest.raises(SettingsError, match="model name"):
+    with pytest.raises(SettingsError) as caught:
         home.log("../cars")
+    assert caught.value.code == "settings.model_name"
 
 
 def test_many_processes_open_a_new_home_at_once(tmp_path: Path) -> None:

@@ -40,14 +40,15 @@ def test_a_locked_file_says_what_failed_and_may_be_tried_again(tmp_path):
     with table.write(SCHEMA), pytest.raises(RunError) as caught, table.write():
         pass
     line = f"cannot write the table of numbers {table.path}: database is locked; another process writes it; "
-    assert str(caught.value).startswith(line) and caught.value.exit_code == 75 and RunError.exit_code == 2
+    assert str(caught.value).startswith(line) and caught.value.code == "run.locked"
+    assert caught.value.exit_code == 75 and RunError.exit_code == 2
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path):
     (tmp_path / "a.sqlite").write_text("no database at all, but long enough to be looked at" * 40)
     with pytest.raises(RunError, match=r"^cannot read the table .*: file is not a database; .*move it away") as caught:
         numbers(tmp_path / "a.sqlite").rows("SELECT 1 FROM numbers")
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 2 and caught.value.code == "run.damaged"
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -60,17 +61,18 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "way", "code"),
+    ("reason", "way", "code", "exit_code"),
     [
-        ("database or disk is full", "nothing was written; free some space and repeat", 75),
-        ("disk I/O error", "nothing was written; see whether the disk has space", 2),
-        ("attempt to write a readonly database", "allow writing to the file and its folder", 2),
-        ("no such column: key", "see the path and its permissions", 2),
+        ("database or disk is full", "nothing was written; free some space and repeat", "log.disk_full", 75),
+        ("disk I/O error", "nothing was written; see whether the disk has space", "log.file_failed", 2),
+        ("attempt to write a readonly database", "allow writing to the file and its folder", "log.no_permission", 2),
+        ("no such column: key", "see the path and its permissions", "log.database_failed", 2),
     ],
 )
-def test_each_reason_has_its_way_out(tmp_path, said, way, code):
-    error = sqlite_error("write the log", tmp_path, sqlite3.OperationalError(said), LogError)
-    assert isinstance(error, LogError) and f"{said}; {way}" in str(error) and error.exit_code == code
+def test_each_reason_has_its_code_and_way_out(tmp_path, reason, way, code, exit_code):
+    error = sqlite_error("write the log", tmp_path, sqlite3.OperationalError(reason), LogError)
+    assert isinstance(error, LogError) and f"{reason}; {way}" in str(error)
+    assert (error.code, error.exit_code) == (code, exit_code)
 
 
 def test_a_transaction_is_whole_or_nothing_and_the_callers_error_passes(tmp_path):

@@ -9,7 +9,7 @@ from mlworkbench.evaluation.judgement import gate_lines, judge_drift, verdict_li
 from mlworkbench.evaluation.monitoring.drift import chance_index, compare_profile
 from mlworkbench.evaluation.monitoring.profile import profile_frame
 from mlworkbench.evaluation.monitoring.report import drift_table, evidently_reports, report_sides
-from mlworkbench.metrics.bootstrap import check_gates, evaluate
+from mlworkbench.metrics.bootstrap import check_gates, measure
 from mlworkbench.scoring.frame import FeatureFrame
 
 
@@ -36,7 +36,7 @@ def test_155_of_1291_rows_labelled_decide_no_gate_and_all_of_them_do():
     few = np.where(np.arange(1291) < 155, labels, None)
     found = {}
     for name, known in (("few", few), ("all", labels)):
-        metrics = evaluate(decisions * 1.0, known, "binary", [0, 1], decisions=decisions)
+        metrics = measure(decisions * 1.0, known, "binary", [0, 1], decisions=decisions)
         metrics = {metric: {**value, "served": 1291} for metric, value in metrics.items()}
         found[name] = check_gates(metrics, {"accuracy": (">=", 0.8), "roc_auc": (">=", 0.99)})
     assert [gate["verdict"] for gate in found["few"]["gates"]] == ["undecided", "undecided"]
@@ -170,7 +170,7 @@ def test_a_value_lies_inside_its_interval_or_a_note_says_why(seed):
     count = int(draws.integers(8, 300))
     scores = draws.uniform(size=count)
     labels = (draws.uniform(size=count) < scores).astype(int)
-    found = evaluate(scores, labels, "binary", [0, 1], decisions=(scores >= 0.5).astype(int))
+    found = measure(scores, labels, "binary", [0, 1], decisions=(scores >= 0.5).astype(int))
     for metric in found.values():
         if metric["low"] is not None:
             assert metric["low"] <= metric["value"] <= metric["high"] or metric["interval_note"]

@@ -16,7 +16,7 @@ import pytest
 
 from mlworkbench.contract.check import check_columns, check_key, check_records
 from mlworkbench.contract.contract import Contract
-from mlworkbench.contract.learn_relations import learn_relations, stated
+from mlworkbench.contract.learn_relations import enforce_rules, learn_relations
 from mlworkbench.contract.record_check import FLAGGED, REFUSED, RowCheck
 from mlworkbench.contract.table_check import check_shares
 from mlworkbench.contract.times import NO_TIME, format_time, parse_time
@@ -67,7 +67,7 @@ def side(table: pl.DataFrame, contract: Contract, time: str) -> Side:
     for name, closed in (("carrier", True), ("dest", False)):
         if name in contract.names:
             contract = contract.edited(name, categories=tuple(sorted(set(rows[name].tolist()))), closed=closed)
-    learned = stated(learn_relations(rows, contract))
+    learned = enforce_rules(learn_relations(rows, contract))
     return Side(learned, columns_of(later, learned), records_of(later, learned), columns_of(before, learned))
 
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.cli.scaffold import write_workbench
 from mlworkbench.core.home import Home
-from mlworkbench.core.settings import import_path, load_settings
+from mlworkbench.core.settings import extend_import_path, load_settings
 from mlworkbench.errors import VersionError
 from mlworkbench.lab.widgets import ModelPage, list_explorable
 from mlworkbench.operate.training.register import register
@@ -72,7 +72,7 @@ def test_after_new_and_train_its_one_model_is_shown(place: Path, monkeypatch: py
     monkeypatch.chdir(place / "cars")
     monkeypatch.delitem(sys.modules, "definition", raising=False)
     settings = load_settings()
-    import_path(settings)
+    extend_import_path(settings)
     train(load_definition(settings.models["cars"]), home=Home.open())
     page = run_all()
     assert [label for label, _ in page.choice.options] == ["cars - newest that passed its gates"]

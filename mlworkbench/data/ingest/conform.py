@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ...contract.cell import MISSING
+from ...contract.cell import NULLS
 from ...contract.check import check_columns, find_broken_rules, has_other_size
 from ...contract.contract import Column, Contract
 from ...contract.faults import Fault
@@ -64,7 +64,7 @@ def _fitting(values: pa.Array, fits: pa.Array) -> Converted:
 
 def _parsed(texts: pa.Array, kind: pa.DataType) -> Converted:
     """Read texts of a CSV file as numbers or truth values."""
-    known = pc.or_(pc.match_substring_regex(texts, PATTERNS[kind]), pc.is_in(texts, pa.array(MISSING)))
+    known = pc.or_(pc.match_substring_regex(texts, PATTERNS[kind]), pc.is_in(texts, pa.array(NULLS)))
     kept, misfits = _fitting(texts, known.fill_null(False))
     return csv_column(kept, kind), misfits
 

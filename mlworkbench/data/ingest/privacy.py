@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...contract.contract import Contract
-from ...contract.pseudonym import FOREIGN, Pseudonyms, is_pseudonym, open_pseudonyms, pseudonym_names
+from ...contract.pseudonym import FOREIGN, Pseudonyms, find_pseudonym_columns, is_pseudonym, open_pseudonyms
 from ...core.home import Home
 from .table import Prepared, Table
 from ..lake.lake import Lake
@@ -65,7 +65,7 @@ def pseudonymise_rows(prepared: Prepared, contract: Contract, pseudonyms: Pseudo
         With a fault for each pseudonym that another key made; what was `sent` is as it came, for the quarantine.
     """
     batch, faults = prepared.batch, list(prepared.faults)
-    for name in pseudonym_names(contract):
+    for name in find_pseudonym_columns(contract):
         if pseudonyms is None:
             raise IngestError(f"column {name!r}: pseudonyms need their key; got none; ingest into a home")
         made, foreign = pseudonym_array(batch.column(name), pseudonyms)
@@ -134,7 +134,7 @@ def table_pseudonyms(table: Table, lake: Lake, *, home: Home) -> Pseudonyms | No
     SettingsError, IngestError
         If the key is lost or another than that of the rows that are there.
     """
-    names = pseudonym_names(table.contract)
+    names = find_pseudonym_columns(table.contract)
     if not names:
         return None
     written = any(map(is_pseudonym, _first_values(lake, table.name, names).values()))

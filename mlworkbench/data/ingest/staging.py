@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...contract.contract import Contract
-from ...contract.faults import Fault, error_text
+from ...contract.faults import Fault, describe_error
 from ...contract.pseudonym import Pseudonyms
 from ...core.types import Progress
 from .future_rows import AHEAD, read_due
@@ -32,7 +32,7 @@ from ..sources.arrow_types import BATCH, cast_batch, plain_schema, slices
 from ..sources.open_source import open_source
 from ..sources.source import MARK, Source, is_source
 from ..sources.spool import Spool
-from ...errors import IngestError, UserCodeError, WorkbenchError, user_frame
+from ...errors import IngestError, UserCodeError, WorkbenchError, find_user_frame
 
 # %% auto #0
 __all__ = ['SUMMED', 'PARTS', 'SEEN', 'Reading', 'translate_source_errors', 'open_table_source', 'resume_source', 'Tally',
@@ -98,8 +98,8 @@ def translate_source_errors(table: Table) -> Iterator[None]:
     except WorkbenchError:
         raise
     except Exception as error:
-        hidden, place = bool(table.personal), user_frame(error) or "the source itself"
-        said = error_text(error, personal=hidden)
+        hidden, place = bool(table.personal), find_user_frame(error) or "the source itself"
+        said = describe_error(error, personal=hidden)
         raise UserCodeError(f"table {table.name!r}: source: {said}; at {place}") from (None if hidden else error)
 
 

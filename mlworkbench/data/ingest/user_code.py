@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import polars as pl
 
-from ...contract.faults import error_text
-from ...errors import UserCodeError, WorkbenchError, user_frame
+from ...contract.faults import describe_error
+from ...errors import UserCodeError, WorkbenchError, find_user_frame
 
 Result = TypeVar("Result")
 
@@ -33,8 +33,8 @@ def call(function: Callable[..., Result], frame: pl.DataFrame, what: str, *more:
         if isinstance(error, WorkbenchError) and not personal:
             raise
         row = failing_row(lambda part: function(part, *more), frame)
-        place = ", ".join(text for text in (user_frame(error), "" if row is None else f"row {row}") if text)
-        said = error_text(error, personal=personal)
+        place = ", ".join(text for text in (find_user_frame(error), "" if row is None else f"row {row}") if text)
+        said = describe_error(error, personal=personal)
         raise UserCodeError(f"{what}: {said}; at {place or 'any row'}; correct it") from (None if personal else error)
 
 

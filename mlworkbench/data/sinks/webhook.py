@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ...core.files import TRY_AGAIN, hold_lock
+from ...core.files import hold_lock
 from ...core.sqlite import SqliteFile
 from .files import Rows, compact_json, row_texts
 from .sink import Part, doubled_id_error, prepare_part
 from ..sources.address import VARIABLE
-from ...errors import IngestError
+from ...errors import TRY_AGAIN, IngestError
 
 # %% auto #0
 __all__ = ['ROWS', 'BYTES', 'SCHEMA', 'WEBHOOK', 'HERE', 'LIKE', 'PATIENCE', 'bodies', 'Batch', 'Outbox', 'Hook', 'NotTakenError',

@@ -19,8 +19,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
-from ...contract.cell import MISSING
-from ...core.jsontext import DEPTH, too_deep
+from ...contract.cell import NULLS
+from ...core.jsontext import DEPTH, is_too_deep
 from .arrow_types import BATCH, cast_batch, find_common_schema, plain_schema, slices
 from .arrow_types import translate_arrow_errors
 from .storage import StoredFile
@@ -62,7 +62,7 @@ def _checked_line(name: str, number: int, line: bytes) -> bytes:
         rule, got = f"at most {LONGEST} bytes", "more; write a line for each row"
     elif bare and not (bare.startswith(b"{") and bare.endswith(b"}")):
         rule, got = "one JSON object, from { to }, in UTF-8", "something else; write a line for each row"
-    elif too_deep(line):
+    elif is_too_deep(line):
         rule, got = f"values nested at most {DEPTH} deep", "deeper ones; flatten the line"
     else:
         return line
@@ -82,7 +82,7 @@ def array_lines(name: str, text: bytes) -> Iterator[bytes]:
     >>> list(array_lines("a.json", b'[{"n": 1}, {"n": 2.5}]'))
     [b'{"n": 1}\n', b'{"n": 2.5}\n']
     """
-    if too_deep(text):
+    if is_too_deep(text):
         raise IngestError(f"{name}: values nested at most {DEPTH} deep; got deeper ones; flatten them")
     try:
         rows = json.loads(text.removeprefix(b"\xef\xbb\xbf").decode("utf-8"), parse_constant=_no_number)
@@ -242,7 +242,7 @@ def csv_types(values: pa.Array, candidates: Sequence[pa.DataType]) -> list[pa.Da
     if not candidates:
         return []
     distinct = pc.unique(values).drop_null()
-    distinct = distinct.filter(pc.invert(pc.is_in(distinct, pa.array(MISSING))))
+    distinct = distinct.filter(pc.invert(pc.is_in(distinct, pa.array(NULLS))))
     fits = {kind: pc.all(pc.match_substring_regex(distinct, PATTERNS[kind]), min_count=0) for kind in candidates}
     return [kind for kind, every in fits.items() if every.as_py()]
 
@@ -259,7 +259,7 @@ def csv_column(values: pa.Array, kind: pa.DataType) -> pa.Array:
         return values
     if kind == pa.null():
         return pa.nulls(len(values))
-    return pc.if_else(pc.is_in(values, pa.array(MISSING)), pa.scalar(None, pa.string()), values).cast(kind)
+    return pc.if_else(pc.is_in(values, pa.array(NULLS)), pa.scalar(None, pa.string()), values).cast(kind)
 
 # %% ../../../nbs/data/sources/04_formats.ipynb #d42f666a
 SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -349,7 +349,7 @@ def csv_schema(file: StoredFile, text: Collection[str]) -> tuple[pa.Schema, int]
             rows += batch.num_rows
             for name in names:
                 candidates[name] = csv_types(batch.column(name), candidates[name])
-                if name not in filled and not pc.all(pc.is_in(batch.column(name), pa.array([*MISSING, None]))).as_py():
+                if name not in filled and not pc.all(pc.is_in(batch.column(name), pa.array([*NULLS, None]))).as_py():
                     filled.add(name)
     kinds = {name: (candidates[name] + [pa.string()])[0] if name in filled else pa.null() for name in names}
     return pa.schema(kinds), rows

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from ...contract.contract import Column
-from ...contract.faults import Fault, faults_error
+from ...contract.faults import Fault, merge_faults
 from ...core.home import Home
 from ...core.types import Progress
 from ...data.lake.lake import Lake
@@ -186,5 +186,5 @@ def _require_rows(scored: int, faults: list[Fault], name: str) -> None:
     if scored:
         return
     if faults:
-        raise faults_error(faults, f"{name}: no row can be scored")
+        raise merge_faults(faults, f"{name}: no row can be scored")
     raise DeploymentError(f"{name}: at least one row; got none; check the file")

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from .device import DeviceReport, fingerprint, open_export, score_source, source_name
-from ...errors import DeploymentError, WorkbenchError, exit_code_of
+from ...errors import DeploymentError, WorkbenchError, find_exit_code
 
 # %% auto #0
 __all__ = ['main']
@@ -49,7 +49,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         report = score_source(replace(version, flags=flags), data, Path(asked.out), name=asked.file, source=source)
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
-        return exit_code_of(error)
+        return find_exit_code(error)
     print(json.dumps(asdict(report)) if asked.json else _told(report))
     if report.flags:
         print(report.flags, file=sys.stderr)

@@ -15,7 +15,7 @@ from typing import Any
 from ...contract.faults import shorten
 from ...contract.times import parse_time
 from ...core.home import MODEL_NAME
-from ...core.jsontext import too_deep
+from ...core.jsontext import is_too_deep
 from .device import SOURCE
 from ...errors import LogError
 from ...evaluation.log.rows import FIELDS, SCHEMA_VERSION, prediction_id
@@ -50,7 +50,7 @@ def read_json(text: object) -> Any:  # noqa: ANN401, RUF100 - what JSON holds
     """
     if not isinstance(text, str):
         raise ValueError("JSON text")
-    if too_deep(text):
+    if is_too_deep(text):
         raise ValueError("nested too deeply")
     return _DECODER.decode(text)
 

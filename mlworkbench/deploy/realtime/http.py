@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, read_text
+from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_json
 from ...errors import ContractError, DeploymentError, FeatureError, LogError, ScoringError, WorkbenchError
 
 # %% auto #0
@@ -122,7 +122,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     """
     try:
         escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
-        return read_text(body, pairs=_readable_names if escaped else _each_name_once)
+        return parse_json(body, pairs=_readable_names if escaped else _each_name_once)
     except ContractError as error:
         raise ContractError(f"{what}: {error}") from None
     except JsonTextError as error:

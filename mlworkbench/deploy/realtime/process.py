@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from ...core.home import Home
-from ...core.settings_file import online_environment
+from ...core.settings_file import make_online_environment
 from ..selection import chosen_version
 from ...errors import DeploymentError, WorkbenchError
 
@@ -318,7 +318,7 @@ def service_environment(
         "BENTOML_DO_NOT_TRACK": "true",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**own, **given, **online_environment(), **(env or {})}
+    return {**own, **given, **make_online_environment(), **(env or {})}
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #6a866523
 def is_ready(port: int, *, seconds: float = 1.0) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...contract.faults import Fault, faults_error
+from ...contract.faults import Fault, merge_faults
 from ...core.sqlite import SqliteFile
 from ..flags import with_flags
 from .http import PROBLEM, Json, RequestError, problem, read_json, read_records, request_name
@@ -83,7 +83,7 @@ class RowsRefusedError(RequestError):
     """A record is refused, and the caller wants all or nothing; knows every fault."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__(str(faults_error(faults, "request")), 422, "rows_refused")
+        super().__init__(str(merge_faults(faults, "request")), 422, "rows_refused")
         self.faults = _plain(faults)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...contract.check import check_records
 from ...contract.contract import Contract
-from ...contract.faults import Fault, faults_error
+from ...contract.faults import Fault, merge_faults
 from ...contract.times import MICROSECOND
 from ...core.types import ColumnDict
 from ..refusals import Lookup, RequestRows, answered, completed, standing
@@ -69,7 +69,7 @@ class Part:
         gone: dict[int, list[Fault]] = {}
         for fault in rows.refused:
             gone.setdefault(fault.row, []).append(replace(fault, row=-1))
-        letters = [buried(self.events[row], str(faults_error(own, "event")), own) for row, own in sorted(gone.items())]
+        letters = [buried(self.events[row], str(merge_faults(own, "event")), own) for row, own in sorted(gone.items())]
         kept = [self.events[row] for row in rows.positions.tolist()]
         return Part(kept, replace(rows, positions=np.arange(len(kept)), refused=()), self.watermark), letters
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from ...contract.cell import parse_cell
 from ...contract.faults import shorten
-from ...contract.pseudonym import pseudonym_names, pseudonymised_record
+from ...contract.pseudonym import find_pseudonym_columns, pseudonymise_record
 from ...contract.times import format_time, parse_time
 from ...core.home import Home
 from ...core.jsontext import to_json
@@ -221,7 +221,7 @@ def write_labels(
         If a row is of another model, names no prediction, or a person by anything but text, or its value is none of
         the classes, or no number; then none was written.
     """
-    persons = pseudonym_names(version.request)
+    persons = find_pseudonym_columns(version.request)
     ready = [_nameless(_place(source, n, row), row, version, persons) for n, row in enumerate(rows)]
     _check_values(ready, rows, version, source)
     path, clock = home.log(version.model), time.time_ns() // 1000 if now is None else now
@@ -242,7 +242,7 @@ def _nameless(place: str, row: LabelRow, version: Version, persons: Sequence[str
         raise LogError(f"{place}: a label of {version.model}; got one of {model}; open a version of that model")
     try:
         ready: LabelRow = {**row, "model": version.model}
-        ready["entity"] = pseudonymised_record(row.get("entity") or {}, persons, version.pseudonyms)
+        ready["entity"] = pseudonymise_record(row.get("entity") or {}, persons, version.pseudonyms)
         if row.get("key") is not None:
             ready["key"] = _key(row["key"], version, persons)
     except WorkbenchError as error:
@@ -265,7 +265,7 @@ def _key(value: object, version: Version, persons: Sequence[str]) -> str:
             raise LogError(f"key {name!r}: a whole number; got {shorten(value)}; correct it")
         return str(whole)
     given = str(value) if isinstance(value, int) and name not in persons else value
-    named = pseudonymised_record({name: given}, persons, version.pseudonyms)[name]
+    named = pseudonymise_record({name: given}, persons, version.pseudonyms)[name]
     if not isinstance(named, str) or not named:
         raise LogError(f"key {name!r}: text; got {shorten(named)}; correct it")
     return named

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...contract.contract import Contract
 from ...errors import LogError
 from .reader import TIME, decoded, moment_us
-from ...metrics.bootstrap import evaluate
+from ...metrics.bootstrap import measure
 from ...scoring.frame import FeatureFrame
 
 # %% auto #0
@@ -63,7 +63,7 @@ DAY = 86_400_000_000
 
 
 def logged(joined: pl.DataFrame) -> dict[str, NDArray[Any]]:
-    """Give joined rows as arrays for `evaluate`.
+    """Give joined rows as arrays for `measure`.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def evaluate_log(
     Returns
     -------
     dict of str to dict
-        As `evaluate` returns it, with `served`: how many rows were answered; `n` of them are labelled.
+        As `measure` returns it, with `served`: how many rows were answered; `n` of them are labelled.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def evaluate_log(
     if task == "binary":
         positive = declaration.get("positive")
         classes.sort(key=lambda item: positive is not None and item == positive)
-    found = evaluate(
+    found = measure(
         rows["scores"],
         rows["labels"],
         task,

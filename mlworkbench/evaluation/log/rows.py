@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.jsontext import encode_plain, row_values, to_json, to_plain_list
+from ...core.jsontext import encode_plain, encode_rows, to_json, to_plain_list
 from ...errors import LogError
 
 # %% auto #0
@@ -183,13 +183,13 @@ def log_rows(predictions: _Answers, **context: Unpack[LogContext]) -> list[dict[
     parts = zip(
         prediction_ids(whole["model"], whole["version"], whole["deployment"], context["input_ids"]),
         [name] * count if isinstance(name, str) else name,
-        row_values(context.get("entity") or {}, count),
+        encode_rows(context.get("entity") or {}, count),
         asked,
         [encode_plain(score if isinstance(score, list) else [score]) for score in to_plain_list(predictions.scores)],
         _decision_texts(predictions.decisions, count),
-        row_values(predictions.frame.columns, count),
+        encode_rows(predictions.frame.columns, count),
         _fault_texts(predictions.faults, count),
-        [""] * count if rest is None else row_values(rest, count),
+        [""] * count if rest is None else encode_rows(rest, count),
         [""] * count if keys is None else map(str, keys),
         strict=True,
     )

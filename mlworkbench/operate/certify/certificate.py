@@ -19,7 +19,7 @@ import polars as pl
 
 from ...core.files import write_synced
 from ...core.home import Home
-from ...core.jsontext import row_values
+from ...core.jsontext import encode_rows
 from ...core.types import Progress
 from ...data.lake.lake import Lake
 from ...deploy.batch.batch import batch_requests
@@ -104,7 +104,7 @@ def certificate_hashes(version: Version, requests: pl.DataFrame, lake: Mapping[s
     """
     parts = version.manifest["parts"]
     columns = request_of_table(requests, version.request, pseudonyms=version.pseudonyms).columns
-    lines = "\n".join(row_values(columns, requests.height))
+    lines = "\n".join(encode_rows(columns, requests.height))
     return {
         "version": json_digest(version.manifest),
         "code": json_digest({"version": parts["code"], "package": package_digest()}),

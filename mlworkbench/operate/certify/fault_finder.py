@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ...core.home import Home
-from ...core.jsontext import row_values, to_json, to_plain_list
+from ...core.jsontext import encode_rows, to_json, to_plain_list
 from ...core.settings import load_settings
 from ...core.types import ColumnDict
 from ...data.lake.lake import Lake
@@ -186,7 +186,7 @@ def explained(trail: Trail, logged: LoggedRows, column: str, *, at: Sequence[int
         found = _predicted(trail, rows, column, current=current, frame=frame)
     except WorkbenchError:
         return 0.0
-    expected = row_values(found.frame.columns, len(rows))
+    expected = encode_rows(found.frame.columns, len(rows))
     texts = [to_json({name: logged.known[k][name] for name in found.frame.names}) for k in at]
     alike = [not feature_differences([one], [other])[1] for one, other in zip(expected, texts, strict=True)]
     close = differences(found.scores, logged.scores[list(at)]) <= trail.version.tolerance

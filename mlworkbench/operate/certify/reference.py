@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ...contract.faults import faults_error
+from ...contract.faults import merge_faults
 from ...core.home import Home
-from ...core.jsontext import row_values
+from ...core.jsontext import encode_rows
 from ...core.settings import load_settings
 from ...data.lake.lake import Lake
 from ...deploy.refusals import answered, standing
@@ -105,12 +105,12 @@ def reference_predictions(version: Version, requests: pl.DataFrame, *, home: Hom
     rows = answered(rows, pipeline)
     good, found = rows.positions, rows.predictions
     if found is None:
-        raise faults_error(list(rows.refused), "requests: no row can be predicted")
+        raise merge_faults(list(rows.refused), "requests: no row can be predicted")
     return Reference(
         scores=found.scores,
         decisions=found.decisions,
         rows=good,
-        features=row_values(found.frame.columns, len(good)),
+        features=encode_rows(found.frame.columns, len(good)),
         rejected=requests.height - len(good),
         lake=lake,
         two_minds=minds_of(pipeline, found.frame, found.decisions),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...contract.times import parse_time
 from ...core.files import replace_file
 from ...core.home import Home
-from ...core.jsontext import holds_half, row_values
+from ...core.jsontext import encode_rows, holds_half
 from ...core.settings import load_settings
 from ...data.lake.lake import Lake
 from ...deploy.request import personal_columns
@@ -101,7 +101,7 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
         scores=scores,
         decisions=decisions,
         rows=np.arange(rows.height),
-        features=row_values(frame.columns, rows.height),
+        features=encode_rows(frame.columns, rows.height),
         two_minds=minds_of(version, frame, decisions),
     )
 

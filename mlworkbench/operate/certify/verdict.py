@@ -37,7 +37,7 @@ def feature_differences(expected: Sequence[str], logged: Sequence[str]) -> tuple
     Parameters
     ----------
     expected, logged : sequence of n texts
-        Feature rows as JSON objects, as `core.jsontext.row_values` writes them.
+        Feature rows as JSON objects, as `core.jsontext.encode_rows` writes them.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from ...data.lake.lake import Lake
 from ...deploy.table_scoring import view_values
 from ...errors import DefinitionError, WorkbenchError
 from ...evaluation.card import Markdown, show, table
-from ...metrics.bootstrap import evaluate
+from ...metrics.bootstrap import measure
 from ..training.assembly import Assembled, assemble
 from ..training.pseudonymise import definition_pseudonyms
 from ..training.publish import DAY, TrainResult
@@ -121,7 +121,7 @@ def measure_version(
     Returns
     -------
     dict of str to dict
-        As `metrics.bootstrap.evaluate` gives them.
+        As `metrics.bootstrap.measure` gives them.
     """
     columns = {name: array[rows] for name, array in assembled.columns.items()}
     times = None if assembled.times is None else assembled.times[rows]
@@ -133,7 +133,7 @@ def measure_version(
     decisions = None if declared["task"] == "regression" else decided
     classes = sorted(declared["classes"], key=lambda value: bool(value == declared["positive"]))
     blocks = None if times is None else times // DAY
-    return evaluate(scores, labels[rows], declared["task"], classes, decisions=decisions, blocks=blocks, seed=seed)
+    return measure(scores, labels[rows], declared["task"], classes, decisions=decisions, blocks=blocks, seed=seed)
 
 
 def compare_versions(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.home import Home
-from ...core.settings import Settings, import_path, load_settings
+from ...core.settings import Settings, extend_import_path, load_settings
 from ...errors import RunError, nearest
 from .notebooks import KINDS, MOMENTS, RUN_NAMES, Parameter, bare_dates, check_ranges
 from .notebooks import convert, midnight
@@ -212,7 +212,7 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = (), notebo
         print(said)
     given |= {name: midnight(given[name]) for name in MOMENTS if name in given}
     settings = load_settings()
-    import_path(settings)
+    extend_import_path(settings)
     home = Home.open(Path(given["home"]) if given.get("home") else None)
     name, model = notebook_name(notebook), given.get("model") or sole_model(settings, home=home)
     run_id, own = given.get("run_id") or new_run_id(name), {name: given[name] for name in also if name in given}

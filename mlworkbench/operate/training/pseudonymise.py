@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from ...contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonymised_record
+from ...contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonymise_record
 from ...core.home import Home
 from ...data.ingest.privacy import check_stored, pseudonymised_frame
 from ...data.lake.lake import Lake
@@ -86,4 +86,4 @@ def asked_keys(definition: ModelDefinition, keys: Mapping[str, str], *, home: Ho
     """Put pseudonyms in the place of keys that name persons, as a request does."""
     names = [name for name in definition.pseudonym_columns if name in keys]
     pseudonyms = definition_pseudonyms(definition, home=home) if names else None
-    return pseudonymised_record(keys, names, pseudonyms)
+    return pseudonymise_record(keys, names, pseudonyms)

@@ -19,7 +19,7 @@ from ...core.home import Home
 from ...core.types import Columns, Estimator
 from ...errors import DefinitionError
 from ...evaluation.card import Markdown, card, metrics_table
-from ...metrics.bootstrap import evaluate
+from ...metrics.bootstrap import measure
 from .anchor.anchor import Anchoring, anchor_line, anchor_of, anchor_version, ask_pipeline
 from ...scoring.artifacts.manifest import read_document, read_manifest
 from ...scoring.decision import decide
@@ -151,7 +151,7 @@ def judge(
     Returns
     -------
     dict of str to dict
-        As `metrics.bootstrap.evaluate` gives them.
+        As `metrics.bootstrap.measure` gives them.
     """
     scores, decisions = fitted.scorer.answer(frame)
     classes: list[Any] = []
@@ -161,7 +161,7 @@ def judge(
         decisions = decide(scores, ruled) if decisions is None else decisions
         classes = sorted(fitted.classes, key=lambda value: bool(value == fitted.positive))
     blocks = None if times is None else times // DAY
-    return evaluate(scores, labels, fitted.task, classes, decisions=decisions, blocks=blocks, seed=seed)
+    return measure(scores, labels, fitted.task, classes, decisions=decisions, blocks=blocks, seed=seed)
 
 # %% ../../../nbs/operate/training/05_publish.ipynb #673dc93b
 GOLDEN_ROWS = 100

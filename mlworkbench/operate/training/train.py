@@ -21,7 +21,7 @@ from ...core.types import Progress
 from ...data.ingest.ingest import ingest
 from ...data.lake.lake import Lake
 from ...data.lake.snapshot import LakeSnapshot
-from ...errors import DefinitionError, UserCodeError, WorkbenchError, nearest, user_frame
+from ...errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, nearest
 from ...evaluation.monitoring.profile import profile_frame
 from ...metrics.bootstrap import check_gates
 from .anchor_request import anchoring_of
@@ -97,7 +97,7 @@ def fit(
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        place = user_frame(error)
+        place = find_user_frame(error)
         if place:
             what = f"fitting {definition.name} failed"
             raise UserCodeError(f"{place}: {text}; {what}; correct the transformer") from error

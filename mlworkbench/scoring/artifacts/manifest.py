@@ -17,7 +17,7 @@ from typing import Any
 
 from ...contract.faults import shorten
 from ...core.files import write_synced
-from ...core.jsontext import JsonTextError, read_text
+from ...core.jsontext import JsonTextError, parse_json
 from ...errors import ContractError, DefinitionError, FeatureError, ScoringError, VersionError
 
 # %% auto #0
@@ -113,7 +113,7 @@ def read_document(folder: Path, name: str) -> dict[str, Any]:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise JsonTextError(f"at most {LARGEST} bytes; got more")
-        found = read_text(data)
+        found = parse_json(data)
     except (OSError, JsonTextError) as error:
         reason = getattr(error, "strerror", None) or error
         rule = f"a version folder with its {name}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DefinitionError, ScoringError, UserCodeError, VersionError, user_frame
+from ...errors import DefinitionError, ScoringError, UserCodeError, VersionError, find_user_frame
 from ...features.row_functions import RowFunction
 
 # %% auto #0
@@ -165,7 +165,7 @@ def _load_module(path: Path, module: str) -> types.ModuleType:
         exec(compile(source, str(path), "exec"), loaded.__dict__)
     except Exception as error:
         del sys.modules[private]
-        place = user_frame(error) or str(path)
+        place = find_user_frame(error) or str(path)
         what = f"{place}: {type(error).__name__}: {error}"
         raise UserCodeError(f"{what}; install what {module} imports, or retrain") from error
     return loaded
@@ -299,7 +299,7 @@ class _Kept:
             exec(compile(self.sources[module], str(path), "exec"), loaded.__dict__)
         except Exception as error:
             del sys.modules[self.names[module]]
-            what = f"{user_frame(error) or path}: {type(error).__name__}: {error}"
+            what = f"{find_user_frame(error) or path}: {type(error).__name__}: {error}"
             raise UserCodeError(f"{what}; install what {module} imports, or retrain") from error
 
     def find(

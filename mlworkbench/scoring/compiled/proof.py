@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract.contract import Column, Contract, limits_of
+from ...contract.contract import Column, Contract, find_limits
 from ...core.types import Label, Rule, ScorerLike
 from ...errors import ScoringError, UserCodeError, WorkbenchError
 from .compile import compile_scorer
@@ -37,7 +37,7 @@ def _odd_values(column: Column) -> list[Any]:
         return [UNKNOWN, "", *([None] if column.nullable else [])]
     if column.kind == "boolean":
         return [False, True, *([None] if column.nullable else [])]
-    limits = limits_of(column)
+    limits = find_limits(column)
     if column.kind == "integer":
         return [value for value in (0, -1, 2**40) if limits is None or limits.holds(value)]
     odd = [value for value in ODD if limits is None or limits.holds(value)]

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ...contract.check import check_columns
 from ...contract.contract import Contract
-from ...contract.faults import Fault, faults_error
-from ...contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonym_names
+from ...contract.faults import Fault, merge_faults
+from ...contract.pseudonym import Pseudonyms, find_pseudonym_columns, open_pseudonyms
 from ...contract.record_check import RowCheck
 from ...core.home import Home
-from ...core.jsontext import read_text
+from ...core.jsontext import parse_json
 from ...core.types import Columns
 from ...errors import VersionError
 from ...features.row_functions import RowFunction, apply_row_functions
@@ -101,7 +101,7 @@ class Version:
     def golden(self) -> list[dict[str, Any]]:
         """Some training rows: request, values of the views, frame row, score."""
         with forged("golden.jsonl"):
-            rows = [read_text(line) for line in (self.folder / "golden.jsonl").read_bytes().splitlines()]
+            rows = [parse_json(line) for line in (self.folder / "golden.jsonl").read_bytes().splitlines()]
             if not rows or any(not {"request", "values", "frame", "score"} <= row.keys() for row in rows):
                 raise ValueError("rows of request, values, frame and score")
             return rows
@@ -187,7 +187,7 @@ def predict(
     found = check_columns(columns, version.request) if faults is None else list(faults)
     severe = [fault for fault in found if fault.severe]
     if severe:
-        raise faults_error(severe, "request")
+        raise merge_faults(severe, "request")
     frame = version.features({**columns, **values})
     scores, decisions = version.answer(frame)
     return Predictions(frame, scores, decisions, found)
@@ -341,7 +341,7 @@ def with_pseudonyms(version: Version, *, home: Home) -> Version:
     VersionError
         If it is another than the version was trained with.
     """
-    if not pseudonym_names(version.request):
+    if not find_pseudonym_columns(version.request):
         return version
     found, trained = open_pseudonyms(home), version.declaration.get("pseudonym_key")
     if found.name != trained:

@@ -112,7 +112,7 @@ def test_checking_a_file_or_what_was_served_makes_no_home(clean, tell):
     (clean / "certificate.json").write_text("{}")
     for words in (("verify", "certificate.json"), ("served", "--start", "2013-01-01T00:00:00+00:00")):
         code, _, err = tell("certify", *words)
-        assert code == 2 and "a home that exists; got none" in err and err.count("\n") == 1
+        assert code == 2 and "there is no home at" in err and err.count("\n") == 1
     assert [path.name for path in clean.iterdir()] == ["certificate.json"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from mlworkbench.contract.check import check_columns
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.contract.learn import learn_contract
-from mlworkbench.contract.learn_relations import learn_relations, stated
+from mlworkbench.contract.learn_relations import enforce_rules, learn_relations
 from mlworkbench.contract.relation import Relation
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest.conform import ACCEPTED, STORED, check_table_shares, conform, convert, to_checkable
@@ -225,7 +225,7 @@ def humidity():
 
 def test_a_table_unlike_the_one_that_taught_a_stated_contract_is_refused_before_anything_is_written(tmp_path):
     values, learned = humidity()
-    contract = Contract((*stated(learned).columns, Column("at", "time")), evidence=learned.evidence)
+    contract = Contract((*enforce_rules(learned).columns, Column("at", "time")), evidence=learned.evidence)
     home = Home.open(tmp_path / "home")
 
     def table(some):
@@ -244,4 +244,4 @@ def test_a_contract_that_is_only_learned_or_has_no_evidence_judges_no_table():
     values, learned = humidity()
     batch = pa.RecordBatch.from_pydict({"humid": values / 100})
     check_table_shares(batch, learned, "rows")
-    check_table_shares(batch, Contract(stated(learned).columns), "rows")
+    check_table_shares(batch, Contract(enforce_rules(learned).columns), "rows")

@@ -246,7 +246,7 @@ def test_a_label_that_cannot_be_written_names_nobody(tmp_path):
         (rides_version(), {**row, "prediction_time": "Ada-7731"}, "label 1: times in microseconds.*; got text"),
         (rides_version(), {**row, "model": "other"}, "label 1: a label of rides; got one of other"),
         (rides_version(), foreign, r"label 1: .*a pseudonym of this key; got \(withheld"),
-        (rides_version(pseudonyms=None), row, "label 0: .*pseudonyms need their key"),
+        (rides_version(pseudonyms=None), row, "label 0: .*there is no key"),
     ):
         with pytest.raises(LogError, match=said) as failure:
             write_labels(version, [row, wrong], home=home)

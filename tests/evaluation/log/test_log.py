@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlworkbench.core.jsontext import row_values, to_json, to_plain
+from mlworkbench.core.jsontext import encode_rows, to_json, to_plain
 from mlworkbench.errors import LogError
 from mlworkbench.evaluation.log.rows import input_identities, log_rows, prediction_id
 from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
@@ -71,13 +71,13 @@ WRITER = """
 def test_a_finite_float_reads_back_as_the_same_double(value):
     back = json.loads(to_json([value]))[0]
     assert (back, math.copysign(1, back)) == (value, math.copysign(1, value))
-    row = json.loads(row_values({"x": np.array([value])}, 1)[0])
+    row = json.loads(encode_rows({"x": np.array([value])}, 1)[0])
     assert row["x"] == value
 
 
 def test_missing_values_are_null_and_infinities_are_text_that_float_reads():
     values = {"a": np.array([np.nan]), "b": np.array([None], dtype=object), "c": np.array([np.inf])}
-    assert row_values(values, 1) == ['{"a":null,"b":null,"c":"Infinity"}']
+    assert encode_rows(values, 1) == ['{"a":null,"b":null,"c":"Infinity"}']
     assert float(to_plain(-np.inf)) == -np.inf
 
 
@@ -88,7 +88,7 @@ def test_every_kind_of_column_becomes_json():
         "word": np.array(["Zürich"], dtype=object),
         "vector": np.array([[0.5, np.nan]]),
     }
-    found = json.loads(row_values(columns, 1)[0])
+    found = json.loads(encode_rows(columns, 1)[0])
     assert found == {"flag": True, "whole": 2**62, "word": "Zürich", "vector": [0.5, None]}
 
 

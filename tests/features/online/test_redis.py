@@ -10,7 +10,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import read_settings
-from mlworkbench.core.settings_file import online_environment, read_setting
+from mlworkbench.core.settings_file import make_online_environment, read_setting
 from mlworkbench.errors import FeatureError, SettingsError
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.redis import shown_url
@@ -31,10 +31,10 @@ def no_settings(tmp_path, monkeypatch):
 
 def test_settings_name_the_server_and_the_environment_wins(tmp_path, monkeypatch):
     home = Home.open(tmp_path / "home")
-    assert home.online_place == home.online and online_environment() == {}
+    assert home.online_place == home.online and make_online_environment() == {}
     (tmp_path / "settings.ini").write_text("[workbench]\nonline = redis://server:6379/0\n")
     assert home.online_place == "redis://server:6379/0" == read_settings().online
-    assert online_environment() == {"MLWORKBENCH_ONLINE": "redis://server:6379/0"}
+    assert make_online_environment() == {"MLWORKBENCH_ONLINE": "redis://server:6379/0"}
     monkeypatch.setenv("MLWORKBENCH_ONLINE", f"redis://:{SECRET}@other:6379/1")
     assert home.online_place == f"redis://:{SECRET}@other:6379/1" and SECRET not in repr(read_settings())
 

@@ -37,7 +37,7 @@ from ...scoring.definition import ModelDefinition
 from ...scoring.registry.evidence import ROWS
 from ...scoring.registry.registry import Registry
 from ...scoring.registry.signature import read_signed, signed, signing_key
-from ...scoring.registry.tables import record_of
+from ...scoring.registry.tables import read_record
 from ...scoring.training_data import request_frame
 from ...scoring.version.version import Version
 
@@ -230,7 +230,7 @@ def certify(
     fields = _fields(version, reference=reference, verdicts=verdicts)
     fields |= {"available": whole.height, "hashes": certificate_hashes(version, requests, reference.lake)}
     certificate = _write(fields, home)
-    Registry(home).certificates.add(record_of(certificate.path, home=home))
+    Registry(home).certificates.add(read_record(certificate.path, home=home))
     return certificate
 
 

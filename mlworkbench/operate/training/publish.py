@@ -25,7 +25,8 @@ from ...scoring.artifacts.manifest import read_document, read_manifest
 from ...scoring.decision import decide
 from ...scoring.decision_rule import Ruling, settle
 from ...scoring.frame import FeatureFrame
-from ...scoring.reference import ReferenceScorer, global_settings, plain_classes, response_method, tuned_rule
+from ...scoring.reference import ReferenceScorer, global_settings, list_classes
+from ...scoring.reference import read_tuned_rule, response_method
 from ...scoring.registry.registry import Registry
 from ...scoring.version.build import build_version
 
@@ -114,13 +115,13 @@ def read_rule(
     """
     if task == "regression":
         return Fitted(pipeline, contract, task, [], None, None, input)
-    classes = plain_classes(pipeline)
+    classes = list_classes(pipeline)
     if len(classes) < 2 or (task == "binary") != (len(classes) == 2):
         rule = f"{task} needs {'two' if task == 'binary' else 'more than two'} classes"
         raise DefinitionError(f"label: {rule}; got {classes}; check label and task")
     if task == "multiclass":
         return Fitted(pipeline, contract, task, classes, None, None, input)
-    tuned, label = tuned_rule(pipeline) or (None, None)
+    tuned, label = read_tuned_rule(pipeline) or (None, None)
     middle = 0.5 if response_method(pipeline, task) == "predict_proba" else 0.0
     value = next(one for one in (threshold, tuned, middle) if one is not None)
     positive = classes[1] if label is None else label

@@ -109,6 +109,6 @@ def test_a_version_that_cannot_be_opened_says_so_in_its_place(place: Path) -> No
 
 def test_a_name_without_a_version_is_refused_in_one_line(place: Path) -> None:
     add("birds")
-    with pytest.raises(VersionError, match="brids: a model with a version; got none; did you mean 'birds'"):
+    with pytest.raises(VersionError, match="brids has no version; did you mean 'birds'"):
         ModelPage(Home.open(), "brids")
     assert ModelPage(Home.open(), "birds").choice.value == "birds"

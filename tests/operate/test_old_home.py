@@ -97,7 +97,7 @@ def test_a_version_whose_seal_is_gone_is_proved_by_its_digests(folder: Path) -> 
             content_id = json.loads((found / "manifest.json").read_text())["content_id"]
             assert Registry(fresh).add(found, model, content_id) == f"{model}:{one}"
             Registry(fresh).seals.forget(f"{model}:{one}")
-            assert Registry(fresh).open(model, one, asked=False).content_id == content_id
+            assert Registry(fresh).open(model, one, with_key=False).content_id == content_id
 
 
 @pytest.mark.parametrize("model", IDS)

@@ -27,7 +27,7 @@ from ...errors import LogError, VersionError, WorkbenchError
 from ...evaluation.log.rows import FIELDS
 from ...evaluation.log.writer import PredictionLog, connect
 from ...features.windows import view_of
-from ...scoring.artifacts.manifest import forged
+from ...scoring.artifacts.manifest import refuse_forged
 from ...scoring.frame import FeatureFrame
 from ...scoring.registry.registry import Registry
 from ...scoring.version.golden import view_contract
@@ -128,7 +128,7 @@ def _version(model: str, tag: str, registry: Registry) -> Version:
     """Find the version of a tag, and open it: verified, proved by its golden rows, with the scorer of a device."""
     if registry.find(model, tag) != tag:
         raise VersionError(f"{model}: a whole tag; {tag!r} is the alias of another; name the version itself")
-    return registry.open(model, tag, trusted=load_settings().trusted_types, asked=False)
+    return registry.open(model, tag, trusted=load_settings().trusted_types, with_key=False)
 
 
 def check_versions(name: str, rows: Sequence[Mapping[str, Any]], registry: Registry) -> dict[str, Shape]:
@@ -163,7 +163,7 @@ def check_versions(name: str, rows: Sequence[Mapping[str, Any]], registry: Regis
         if tag not in shapes:
             try:
                 versions[tag] = _version(model, tag, registry)
-                with forged("declaration.json"):
+                with refuse_forged("declaration.json"):
                     shapes[tag] = Shape.of(versions[tag].declaration, _contracts(versions[tag]))
             except VersionError as error:
                 raise VersionError(f"{place}, version: {error}; nothing was imported") from None

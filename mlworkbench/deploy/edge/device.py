@@ -31,7 +31,7 @@ from ...errors import ContractError, DeploymentError
 from ...scoring.artifacts.manifest import read_manifest
 from ...scoring.compiled.scorer import CompiledScorer
 from ...scoring.version.golden import view_contract
-from ...scoring.version.version import Predictions, Version, assembled_version, reproduce_golden
+from ...scoring.version.version import Predictions, Version, assemble_version, reproduce_golden
 
 # %% auto #0
 __all__ = ['DEVICE_NAME', 'SOURCE', 'LETTER', 'NAMED', 'CHUNK', 'fingerprint', 'source_name', 'rejected_file', 'replace_rejected',
@@ -237,7 +237,7 @@ def open_export(folder: Path) -> Version:
     VersionError
         If the golden rows differ on this machine, or a library is missing.
     """
-    version = assembled_version(folder, read_manifest(folder), lambda *_: CompiledScorer.open(folder))
+    version = assemble_version(folder, read_manifest(folder), lambda *_: CompiledScorer.open(folder))
     reproduce_golden(version)
     return version
 

@@ -28,7 +28,7 @@ from ...features.checks.lineage import lineage_lines, shown, view_lineage
 from ...features.row_functions import RowFunction
 from .recompute import asked_row, known_values, request_arrays, steps_of
 from .replay import environment_differences, opened, replay_log
-from ...scoring.artifacts.source_code import source_digest, source_of
+from ...scoring.artifacts.source_code import find_source, source_digest
 from ...scoring.version.version import Version
 
 # %% auto #0
@@ -129,7 +129,7 @@ def function_facts(version: Version) -> list[FactDict]:
 
 def _function(function: RowFunction, entry: Mapping[str, Any], version: Version) -> FactDict:
     """Describe one row function."""
-    path = source_of(entry["module"])
+    path = find_source(entry["module"])
     kept = (version.folder / entry["file"]).read_bytes()
     here = "absent" if path is None else "same" if source_digest(path.read_bytes()) == source_digest(kept) else "edited"
     code = {"sha256": version.manifest["files"][entry["file"]], "here": here}

@@ -52,7 +52,7 @@ def opened(model: str, tag: str, *, home: Home) -> tuple[Version | None, Replaye
     except VersionError:
         return None, Replayed("", "undecided", step="version", reason=f"{tag} was removed; it cannot be asked")
     try:
-        return registry.open(model, tag, trusted=load_settings().trusted_types, asked=False), Replayed("", "equal")
+        return registry.open(model, tag, trusted=load_settings().trusted_types, with_key=False), Replayed("", "equal")
     except VersionError as error:
         return None, Replayed("", "differ", step="version", reason=str(error))
 

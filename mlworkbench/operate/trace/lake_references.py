@@ -12,7 +12,7 @@ from pathlib import Path
 from ...core.home import Home
 from ...evaluation.log.reader import logged_watermarks
 from ...features.online.lookup import OnlineStore, is_there
-from ...scoring.artifacts.manifest import forged, read_document, read_manifest
+from ...scoring.artifacts.manifest import read_document, read_manifest, refuse_forged
 from ...scoring.registry.registry import Registry
 
 # %% auto #0
@@ -54,7 +54,7 @@ def _folders(home: Home) -> list[Path]:
 def _trained(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what the versions of models were trained from."""
     for folder in _folders(home):
-        with forged("manifest.json"):
+        with refuse_forged("manifest.json"):
             for table, version in read_manifest(folder).get("origin", {}).get("lake", {}).items():
                 yield table, int(version), f"version {folder.parent.name}:{folder.name[:12]}"
 
@@ -62,7 +62,7 @@ def _trained(home: Home) -> Iterator[tuple[str, int, str]]:
 def _certified(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what certificates were made on."""
     for file in sorted(home.path.glob("*/certificates/*/certificate.json")):
-        with forged(file.name):
+        with refuse_forged(file.name):
             for table, version in read_document(file.parent, file.name).get("lake", {}).items():
                 yield table, int(version), f"certificate {file.parent.name}"
 
@@ -71,7 +71,7 @@ def _tables(home: Home) -> dict[str, set[str]]:
     """Say which tables the views of all versions read, by the name of the view."""
     found: dict[str, set[str]] = {}
     for folder in _folders(home):
-        with forged("declaration.json"):
+        with refuse_forged("declaration.json"):
             for view in read_document(folder, "declaration.json")["views"]:
                 found.setdefault(view["name"], set()).add(view["table"])
     return found

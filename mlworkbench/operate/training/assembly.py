@@ -33,7 +33,7 @@ from .request_contract import frame_names, learnable, naming_columns, request_co
 from .request_contract import with_missing, with_relations
 from ...scoring.definition import ModelDefinition
 from ...scoring.frame import FeatureFrame, frame_from_columns
-from ...scoring.training_data import dtypes_of, missing_of, request_frame, resolve_data
+from ...scoring.training_data import count_missing, read_dtypes, request_frame, resolve_data
 
 # %% auto #0
 __all__ = ['LOOKED', 'usual_rows', 'usual_lag', 'view_columns', 'Assembled', 'sample_rows', 'drawn_rows', 'assemble']
@@ -171,7 +171,7 @@ class Assembled:
     usual : dict
         How many of them are flagged, and what the views usually gave; see `operate.usual.usual_rows`.
     missing : dict of str to dict of str to int
-        How many rows have which kind of missing, by column, see `scoring.rows.missing_of`.
+        How many rows have which kind of missing, by column, see `scoring.rows.count_missing`.
     given : pandas.DataFrame, optional
         The user's own frame, where the data are one: these n rows of it.
     """
@@ -288,8 +288,8 @@ def assemble(
     data = resolve_data(definition, lake)
     if isinstance(data, str | Path):
         data = open_source(data, text=definition.pseudonym_columns)
-    table, dtypes = request_frame(replace(definition, data=data), lake), dtypes_of(data, polars=polars)
-    missing = missing_of(data, table, polars=polars)
+    table, dtypes = request_frame(replace(definition, data=data), lake), read_dtypes(data, polars=polars)
+    missing = count_missing(data, table, polars=polars)
     drawn = drawn_rows(definition, table.with_row_index(_PLACE), rows)
     given = data.iloc[drawn[_PLACE].to_numpy()] if hasattr(data, "iloc") and len(data) == table.height else None
     table = rows_without_names(definition, drawn.drop(_PLACE), lake, pseudonyms)

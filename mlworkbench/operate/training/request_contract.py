@@ -201,7 +201,7 @@ def with_missing(request: Contract, missing: Mapping[str, Mapping[str, int]]) ->
     request : Contract
         Of a request.
     missing : mapping of str to mapping
-        Rows by kind, most frequent first, see `scoring.rows.missing_of`.
+        Rows by kind, most frequent first, see `scoring.rows.count_missing`.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from ...contract.contract import Contract
 from ...contract.relation_check import find_absent
 from ...errors import DefinitionError, WorkbenchError
 from .publish import GOLDEN_ROWS, Fitted
-from ...scoring.compiled.proof import Proved, compile_proved
+from ...scoring.compiled.proof import Proved, compile_and_prove
 from ...scoring.definition import DEPLOYMENTS
 from ...scoring.frame import FeatureFrame
 
@@ -55,7 +55,7 @@ def deployments_for(
     reason : str
         Why it cannot go to a device, where that was not asked; empty where it can.
     proved : tuple
-        What `scoring.proof.compile_proved` gave.
+        What `scoring.proof.compile_and_prove` gave.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def deployments_for(
     """
     if wanted is not None and not wanted:
         raise DefinitionError(f"deployments: at least one of {', '.join(DEPLOYMENTS)}; got none; leave it out for all")
-    proved = compile_proved(fitted.scorer, golden, frame, threshold=fitted.threshold)
+    proved = compile_and_prove(fitted.scorer, golden, frame, threshold=fitted.threshold)
     names = f"a device has no key to make pseudonyms with (personal: {', '.join(personal)})" if personal else ""
     reason = names or str(proved[1].get("reason", ""))
     if wanted is None:
@@ -130,7 +130,7 @@ def refuse_device(name: str, frame: FeatureFrame, labels: NDArray[Any], fitting:
         fitted = fitting(few, labels[rows]).settled(few)
     except WorkbenchError:
         return
-    _, proof = compile_proved(fitted.scorer, few.take(slice(GOLDEN_ROWS)), few, threshold=fitted.threshold)
+    _, proof = compile_and_prove(fitted.scorer, few.take(slice(GOLDEN_ROWS)), few, threshold=fitted.threshold)
     if "reason" in proof:
         rule, seen = "edge takes what compiles", f"seen on a fit of {len(few)} rows, before the whole one"
         raise DefinitionError(

@@ -1,4 +1,4 @@
-"""A champion is certified, or somebody said why not; what was certified once may always come back."""
+"""A champion is certified, or somebody message why not; what was certified once may always come back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.registry.signature import signed, signing_key
-from mlworkbench.scoring.registry.tables import CertificateRecord, Certificates, record_of
+from mlworkbench.scoring.registry.tables import CertificateRecord, Certificates, read_record
 from mlworkbench.scoring.version.build import build_version
 
 CONTRACT = Contract((Column("distance", "number"),))
@@ -64,7 +64,7 @@ def certificate(registry: Registry, tag: str, name: str = "c1", *, home: Home | 
     path = registry.home.path / "price" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(signed(told, signing_key(home or registry.home))), encoding="utf-8")
-    registry.certificates.add(record_of(path, home=registry.home))
+    registry.certificates.add(read_record(path, home=registry.home))
     return path
 
 
@@ -89,8 +89,9 @@ def test_a_certificate_that_is_not_equal_for_all_declared_deployments_does_not_d
 ) -> None:
     tag = add(registry, 2.0)
     certificate(registry, tag, **fields)
-    with pytest.raises(Refused, match="has a certificate"):
+    with pytest.raises(Refused) as raised:
         registry.promote("price", tag, who="Ada", why="first")
+    assert raised.value.code == "refused.not_certified"
 
 
 def test_the_newest_certificate_decides_about_promotion(registry: Registry) -> None:
@@ -116,8 +117,9 @@ def test_more_deployments_certified_than_declared_is_fine(registry: Registry) ->
 
 def test_an_override_needs_a_reason_that_the_history_keeps(registry: Registry) -> None:
     tag = add(registry, 2.0)
-    with pytest.raises(Refused, match="has a certificate"):
+    with pytest.raises(Refused) as raised:
         registry.promote("price", tag, who="Ada", why="first", override="  ")
+    assert raised.value.code == "refused.not_certified"
     registry.promote("price", tag, who="Ada", why="first", override="the service machine is down")
     assert registry.history("price")[0]["basis"] == "override: the service machine is down"
 
@@ -187,7 +189,7 @@ def test_a_certificate_signed_by_a_stranger_allows_nothing_until_his_key_is_know
 def test_the_signed_verdict_counts_and_not_the_one_of_the_line(registry: Registry) -> None:
     tag = add(registry, 2.0)
     path = certificate(registry, tag, verdict="refused")
-    better = replace(record_of(path, home=registry.home), name="c2", verdict="equal")
+    better = replace(read_record(path, home=registry.home), name="c2", verdict="equal")
     registry.certificates.add(better)
     refused(registry, tag, "got certificate c2, which was altered")
     refused_line = registry.certificates.of(tag)[1]
@@ -238,7 +240,7 @@ def test_a_folder_put_in_another_versions_place_is_not_promoted(registry: Regist
     one, two = add(registry, 2.0), add(registry, 3.0)
     folder_of(registry, one).rename(registry.home.path / "aside")
     folder_of(registry, two).rename(folder_of(registry, one))
-    with pytest.raises(VersionError, match=f"the version of that tag; got {two}"):
+    with pytest.raises(VersionError, match=f"the folder holds {two}"):
         registry.promote("price", one, who="Ada", why="first", override="by hand")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ....core.types import Estimator, Label, Rows
 from .rows import Given
-from ....scoring.reference import class_margins, plain_classes, response_method
+from ....scoring.reference import list_classes, response_method, to_class_margins
 
 # %% auto #0
 __all__ = ['LOST', 'TWICE', 'ALONE', 'Subject', 'Said', 'ask', 'Spread', 'scale_of_rows', 'apart', 'spread_of']
@@ -54,14 +54,14 @@ class Subject:
     def scores(self, rows: Rows) -> NDArray[np.float64]:
         """Scores as the pipeline gives them, in the order of the declared classes."""
         raw = np.asarray(getattr(self.pipeline, self.method)(rows), dtype=np.float64)
-        own = plain_classes(self.pipeline)
+        own = list_classes(self.pipeline)
         if self.task == "binary":
             place = own.index(own[1] if self.positive is None else self.positive)
             if self.method == "predict_proba":
                 return raw[:, place]
             return raw.reshape(-1) if place else -raw.reshape(-1)
         if self.method == "decision_function" and self.task == "multiclass":
-            raw = class_margins(self.pipeline, raw)
+            raw = to_class_margins(self.pipeline, raw)
         if self.task == "multiclass" and raw.shape[1:] == (len(own),):
             return raw[:, [own.index(value) for value in self.classes]]
         return raw.reshape(-1) if raw.size == len(raw) else raw

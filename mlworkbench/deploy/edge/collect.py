@@ -26,7 +26,7 @@ from .prediction_file import AGAIN, is_number, read_predictions, refused, whole_
 from ...errors import LogError, VersionError, WorkbenchError
 from ...evaluation.log.rows import FIELDS
 from ...evaluation.log.writer import PredictionLog, connect
-from ...features.windows import view_of
+from ...features.windows import view_from_declaration
 from ...scoring.artifacts.manifest import forged
 from ...scoring.frame import FeatureFrame
 from ...scoring.registry.registry import Registry
@@ -91,7 +91,7 @@ class Shape:
     def of(cls, declaration: Mapping[str, Any], contracts: Mapping[str, Any]) -> Shape:
         """Read declaration and contracts of a version."""
         request, frame = (Contract.from_dict(contracts[name]) for name in ("request", "frame"))
-        views = view_contract(tuple(view_of(view) for view in declaration["views"]))
+        views = view_contract(tuple(view_from_declaration(view) for view in declaration["views"]))
         asked = {column.name: column for column in (*request.columns, *views.columns)}
         entity = {name: asked[name] for name in declaration.get("entity") or ()}
         classes, several = declaration["classes"], declaration["task"] == "multiclass"

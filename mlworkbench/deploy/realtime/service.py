@@ -23,8 +23,8 @@ from ..selection import Choice
 from ...errors import DeploymentError, LogError, WorkbenchError
 from ...evaluation.log.rows import input_identities
 from ...evaluation.log.writer import PredictionLog
-from ...features.online.lookup import OnlineStore, is_there
-from ...features.windows import lag
+from ...features.online.lookup import OnlineStore, store_exists
+from ...features.windows import check_lag
 from ...scoring.version.version import Version
 
 # %% auto #0
@@ -158,7 +158,7 @@ class Realtime:
         require_deployment(version, "realtime")
         store = None
         if time_views(version):
-            if not is_there(choice.home.online_place):
+            if not store_exists(choice.home.online_place):
                 rule = "the online store must be there; it is not"
                 raise DeploymentError(f"{choice.home.online}: {rule}; run `mlworkbench features materialize`")
             store = OnlineStore(choice.home.online_place, read_only=True)
@@ -260,7 +260,7 @@ class Realtime:
         with store.transaction(write=False):
             watermark = store.watermark(views)
             for view in views:
-                lag(view, watermark, int(times.min()))
+                check_lag(view, watermark, int(times.min()))
             newest = {name: mark["newest"] for name, mark in watermark.items()}
             lookup = Lookup(lambda columns, at: store.lookup(views, columns, at), newest)
             return completed(rows, self.version, lookup), watermark

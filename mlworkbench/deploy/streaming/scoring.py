@@ -25,7 +25,7 @@ from ...features.coverage import empty_faults
 from ...features.online.lookup import OnlineStore
 from ...features.online.store import RowStore, newest_at
 from ...features.views import View
-from ...features.windows import lag
+from ...features.windows import check_lag
 from ...scoring.version.golden import view_contract
 from ...scoring.version.version import Predictions, Version
 
@@ -202,7 +202,7 @@ def _looked_up(
 def _check_reach(views: Sequence[View], watermark: Mapping[str, Mapping[str, Any]], times: NDArray[np.int64]) -> None:
     """Refuse to go on where the store is too far behind for an event: it waits, and is asked again."""
     for view in views if len(times) else ():
-        lag(view, watermark, int(times.max()))
+        check_lag(view, watermark, int(times.max()))
 
 
 def _reach(views: Sequence[View], store: RowStore, watermark: Mapping[str, Mapping[str, Any]], now: int) -> int:

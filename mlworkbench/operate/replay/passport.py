@@ -24,7 +24,7 @@ from ...deploy.flags import short
 from ...deploy.streaming.scoring import CARRIED
 from ...errors import LogError, WorkbenchError, nearest
 from ...evaluation.log.reader import find_predictions
-from ...features.checks.lineage import lineage_lines, shown, view_lineage
+from ...features.checks.lineage import format_value, lineage_lines, view_lineage
 from ...features.row_functions import RowFunction
 from .recompute import asked_row, known_values, request_arrays, steps_of
 from .replay import environment_differences, opened, replay_log
@@ -243,7 +243,7 @@ def passport_lines(facts: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"unusual: {'; '.join(facts['flags'])}"] if facts["flags"] else []
     lines += ["", "features"]
-    lines += [f"  {one['name']} = {shown(one['value'])}   ({one['from']})" for one in facts["features"]]
+    lines += [f"  {one['name']} = {format_value(one['value'])}   ({one['from']})" for one in facts["features"]]
     lines += ["", "views"] if facts["views"] else []
     for view in facts["views"]:
         lines += lineage_lines(view)

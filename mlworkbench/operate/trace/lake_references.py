@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...core.home import Home
 from ...evaluation.log.reader import logged_watermarks
-from ...features.online.lookup import OnlineStore, is_there
+from ...features.online.lookup import OnlineStore, store_exists
 from ...scoring.artifacts.manifest import forged, read_document, read_manifest
 from ...scoring.registry.registry import Registry
 
@@ -87,7 +87,7 @@ def _logged(home: Home) -> Iterator[tuple[str, int, str]]:
 
 def _materialized(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what the online store was filled from."""
-    if not is_there(home.online_place):
+    if not store_exists(home.online_place):
         return
     with OnlineStore(home.online_place, read_only=True) as store:
         yield from _marks(dict(store.watermark()), _tables(home), "online store")

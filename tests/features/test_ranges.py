@@ -13,12 +13,11 @@ from mlworkbench.features import windows as recent
 from mlworkbench.features.checks import lineage
 from mlworkbench.features.offline import join as offline
 from mlworkbench.features.offline.join import TIME, join_views
-from mlworkbench.features.online import lookup as answer
 from mlworkbench.features.online import lookup as online
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import Recent, WindowView
-from mlworkbench.features.windows import AskedBetween, count_below, distinct, expired, extremes
+from mlworkbench.features.windows import RangeQuery, count_below, count_distinct, find_expired, find_extremes
 
 VIEW = WindowView("v", "t", ("k",), timedelta(1), {"most": Recent("max", "x")})
 numbers = st.lists(st.one_of(st.just(math.nan), st.floats(allow_nan=False).map(lambda x: x + 0.0)), max_size=40)
@@ -36,7 +35,7 @@ def ranges(draw, values):
 def test_extremes_are_those_of_each_range_alone_and_missing_where_it_holds_none(drawn):
     held, first, last = drawn
     for largest, fold in ((False, min), (True, max)):
-        found = extremes(np.array(held, dtype=np.float64), first, last, largest=largest)
+        found = find_extremes(np.array(held, dtype=np.float64), first, last, largest=largest)
         for begin, end, value in zip(first, last, found.tolist(), strict=True):
             known = [one for one in held[begin:end] if one == one]
             assert math.isnan(value) if not known else value == fold(known)
@@ -45,7 +44,7 @@ def test_extremes_are_those_of_each_range_alone_and_missing_where_it_holds_none(
 @given(drawn=ranges(st.lists(st.integers(-3, 9), max_size=60)))
 def test_different_values_are_counted_as_a_set_counts_them(drawn):
     held, first, last = drawn
-    found = distinct(np.array(held, dtype=np.int64), first, last)
+    found = count_distinct(np.array(held, dtype=np.int64), first, last)
     assert found.tolist() == [len(set(held[begin:end])) for begin, end in zip(first, last, strict=True)]
 
 
@@ -62,8 +61,8 @@ def test_long_arrays_are_folded_without_a_look_at_each_range():
     generator = np.random.default_rng(4)
     codes, first = generator.integers(0, 50, 300_000), generator.integers(0, 150_000, 300_000)
     last = first + 150_000
-    assert (distinct(codes, first, last) == 50).all()
-    found = extremes(codes.astype(np.float64), first, last, largest=True)
+    assert (count_distinct(codes, first, last) == 50).all()
+    found = find_extremes(codes.astype(np.float64), first, last, largest=True)
     assert (found == 49).all()
 
 
@@ -76,7 +75,7 @@ asked = st.tuples(st.sampled_from(["[1]", "[2]", None]), st.integers(0, 30), st.
 )
 def test_each_request_gets_its_own_rows_and_no_row_is_read_twice(requests, moments):
     keys, starts, widths = zip(*requests, strict=True) if requests else ((), (), ())
-    question = AskedBetween(VIEW, keys, starts, [start + width for start, width in zip(starts, widths, strict=True)])
+    question = RangeQuery(VIEW, keys, starts, [start + width for start, width in zip(starts, widths, strict=True)])
     read = [[(t, [t]) for key, t in sorted(moments) if key == k and a <= t <= b] for k, a, b in question.spans]
     assert sum(map(len, read)) == len(
         {row for row in moments for k, a, b in question.spans if row[0] == k and a <= row[1] <= b}
@@ -87,7 +86,7 @@ def test_each_request_gets_its_own_rows_and_no_row_is_read_twice(requests, momen
 
 
 def test_one_function_says_what_is_too_old_wherever_a_view_is_read():
-    assert all(module.expired is expired for module in (answer, lineage, offline, online, recent))
+    assert all(module.find_expired is find_expired for module in (lineage, offline, online, recent))
 
 
 def test_infinity_is_a_value_and_survives_the_store(tmp_path):

@@ -46,9 +46,9 @@ def build(
 # %% ../../../nbs/cli/data/02_features.ipynb #f9ddeeec
 def open_online_store(here: Context, *, read_only: bool = True) -> OnlineStore:
     """Open the online store of the home."""
-    from mlworkbench.features.online.lookup import OnlineStore, is_there
+    from mlworkbench.features.online.lookup import OnlineStore, store_exists
 
-    if read_only and not is_there(here.home.online_place):
+    if read_only and not store_exists(here.home.online_place):
         raise FeatureError(
             "online store: it must exist; nothing is materialized yet; run mlworkbench features materialize"
         )
@@ -159,12 +159,12 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
 
 def show(model: Model = "", json: Json = False) -> None:
     """List a model's views and how far the store has come."""
-    from mlworkbench.features.online.lookup import is_there
+    from mlworkbench.features.online.lookup import store_exists
 
     here = open_context()
     definition = find_definition(here, model)
     marks: dict[str, Any] = {}
-    if is_there(here.home.online_place):
+    if store_exists(here.home.online_place):
         store = open_online_store(here)
         marks = {view.name: come_mark(store, view) for view in definition.time_views}
         store.close()

@@ -23,7 +23,7 @@ from .events import Channel, Event, Outcome, without_persons
 from .scoring import CARRIED, Part, predicted, sort_events
 from ...errors import DeploymentError
 from ...evaluation.log.writer import PredictionLog
-from ...features.online.lookup import OnlineStore, is_there
+from ...features.online.lookup import OnlineStore, store_exists
 from ...scoring.version.version import Predictions, Version
 
 # %% auto #0
@@ -168,7 +168,7 @@ class Streaming:
         opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
         version = replace(opened, flags=choice.flags)
         require_deployment(version, "streaming")
-        needed = bool(time_views(version)) and is_there(choice.home.online_place)
+        needed = bool(time_views(version)) and store_exists(choice.home.online_place)
         store = OnlineStore(choice.home.online_place, read_only=True) if needed else None
         return cls(version, PredictionLog(choice.home.log(choice.model)), store=store)
 

@@ -25,7 +25,7 @@ from ...errors import LogError, WorkbenchError
 from ...evaluation.equivalence import differences
 from ...evaluation.log.labels import logged_frame
 from ...evaluation.log.reader import logged_scores
-from ...features.offline.as_known import held, join_views_as_known
+from ...features.offline.as_known import find_readable, join_views_as_known
 from ...features.offline.join import TIME
 from ...features.row_functions import call_row_function
 from ...features.views import View
@@ -126,7 +126,7 @@ def known_values(
     values = {name: array_of(joined[name]) for view in here for name in view.outputs}
     gone = [view for view in version.views if view not in here]
     empty = FeatureFrame.from_rows([_nothing(gone)] * len(rows), view_contract(gone)).columns if gone else {}
-    return {**values, **empty}, {view.name: held(view, lake, log) for view in version.views}
+    return {**values, **empty}, {view.name: find_readable(view, lake, log) for view in version.views}
 
 
 def _nothing(views: Sequence[View]) -> dict[str, Any]:

@@ -16,8 +16,13 @@ import polars as pl
 from ...contract.pseudonym import Pseudonyms
 from ...data.lake.lake import Lake
 from ...errors import DefinitionError
-from ...features.checks.leakage import Leak, RightedLake, early_columns, future_changes, known_later
-from ...features.checks.leakage import label_told, too_early, unfinished
+from ...features.checks.leakage import CorrectedLake, Leak, find_clock_leaks, find_declared_leaks
+from mlworkbench.features.checks.leakage import (
+    find_early_requests,
+    find_future_leaks,
+    find_label_leaks,
+    find_period_leaks,
+)
 from ..training.assembly import Assembled, assemble
 from ...scoring.definition import ModelDefinition
 from ...scoring.training_data import request_frame
@@ -119,14 +124,16 @@ def find_leaks(
         raise DefinitionError(f"{definition.name}: leaks need {rule}; got none; declare prediction_time")
     assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
     requests, used = _requests(definition, lake, assembled), used_columns(definition, assembled)
-    found = early_columns(requests, definition.time_views, lake, tables=definition.tables, time=time)
-    found += known_later(requests, used, definition.tables, time=time)
-    early = {name: too_early(requests, v, lake, time=time) for v in definition.time_views for name in v.outputs}
+    found = find_clock_leaks(requests, definition.time_views, lake, tables=definition.tables, time=time)
+    found += find_declared_leaks(requests, used, definition.tables, time=time)
+    early = {
+        name: find_early_requests(requests, v, lake, time=time) for v in definition.time_views for name in v.outputs
+    }
     origins = _origins(definition, used)
-    found += label_told(_judged(assembled, used), assembled.labels, origins=origins, early=early)
+    found += find_label_leaks(_judged(assembled, used), assembled.labels, origins=origins, early=early)
     whole = assembled if rows is None else assemble(definition, lake, pseudonyms=pseudonyms)
     asked = requests if rows is None else _requests(definition, lake, whole)
-    found += unfinished(asked, _numbers(definition, whole), definition.time_views, lake, time=time)
+    found += find_period_leaks(asked, _numbers(definition, whole), definition.time_views, lake, time=time)
     found += _future(definition, lake, used, time)
     read = {view.table for view in definition.time_views}
     witnessed = {table.name for table in definition.tables if table.happened_at is not None}
@@ -175,8 +182,8 @@ def _future(definition: ModelDefinition, lake: Lake, used: list[str], time: str)
     whole = request_frame(definition, lake)
     middle = int(whole[time].cast(pl.Int64).median() or 0)  # type: ignore[arg-type] # a median of integers
     try:
-        cut = request_frame(definition, RightedLake(lake, definition.tables, before=middle))
+        cut = request_frame(definition, CorrectedLake(lake, definition.tables, before=middle))
     except DefinitionError:
         return []  # no row was available before: nothing to compare
     asked = cut.filter(pl.col(time).cast(pl.Int64) <= middle)
-    return future_changes(whole, asked, on=[*definition.entity, time], used=used)
+    return find_future_leaks(whole, asked, on=[*definition.entity, time], used=used)

@@ -18,7 +18,7 @@ from ...data.lake.lake import Lake
 from ...data.lake.snapshot import LakeSnapshot
 from ...data.sources.open_source import open_source
 from ...errors import VersionError, WorkbenchError
-from ...features.checks.lineage import ORIGIN, rows_behind
+from ...features.checks.lineage import ORIGIN, trace_view_rows
 from ..training.assembly import assemble, drawn_rows
 from ..training.pseudonymise import definition_pseudonyms, rows_without_names
 from ..training.train import taught
@@ -127,7 +127,7 @@ def training_lineage(
     list of dict
         JSON-ready, one for each row: ``row``, ``position`` in the data; ``tables``, each with ``table, lake_version,
         source, source_row, available_at, ingested_at, alike``, or ``data`` with ``source`` and ``source_row``; and
-        ``views``, each with ``view, table, lake_version`` and what `rows_behind` gives.
+        ``views``, each with ``view, table, lake_version`` and what `trace_view_rows` gives.
 
     Raises
     ------
@@ -181,4 +181,4 @@ def _views(
     for view in definition.time_views:
         times = rows[str(definition.prediction_time)].cast(pl.Int64).to_numpy()
         said = {"view": view.name, "table": view.table, "lake_version": lake.version(view.table)}
-        yield said, rows_behind(view, lake, rows, times)
+        yield said, trace_view_rows(view, lake, rows, times)

@@ -25,7 +25,7 @@ from mlworkbench.data.sources import spool
 from mlworkbench.data.sources.open_source import open_source
 from mlworkbench.data.sources.source import WholeSource
 from mlworkbench.errors import IngestError, SettingsError, UserCodeError
-from mlworkbench.features.checks.leakage import happened
+from mlworkbench.features.checks.leakage import compute_event_times
 
 MARK = "Zaphodia-Quxx-7731"
 CONTRACT = Contract(
@@ -228,7 +228,7 @@ def test_an_error_of_the_users_own_function_keeps_a_personal_value_to_itself(
 def test_when_something_happened_is_told_without_a_word_of_whom(home: Home) -> None:
     table = rides(frame(MARK), PERSONAL, happened_at=quotes)
     with pytest.raises(UserCodeError, match=r"happened_at: ValueError: \(withheld: personal\)") as failure:
-        happened(table, frame(MARK))
+        compute_event_times(table, frame(MARK))
     assert MARK not in shown(failure.value)
 
 

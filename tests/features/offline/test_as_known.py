@@ -14,7 +14,7 @@ import pytest
 
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import FeatureError
-from mlworkbench.features.offline.as_known import held, join_views_as_known, logged_versions, version_held
+from mlworkbench.features.offline.as_known import find_readable, join_views_as_known, logged_versions
 from mlworkbench.features.offline.join import TIME, join_views
 from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
 
@@ -81,7 +81,7 @@ def test_a_row_that_arrived_after_the_prediction_does_not_count_even_in_its_vers
     known = log([5.5], [2])
     found = join_views_as_known(requests([4], ["A"]), [WEATHER], lake, known=known)
     assert found["wind"].to_list() == [3.0]
-    assert held(WEATHER, lake, known).tolist() == [False]
+    assert find_readable(WEATHER, lake, known).tolist() == [False]
 
 
 def test_the_order_of_the_requests_is_kept_whatever_they_knew(lake: Lake) -> None:
@@ -107,10 +107,10 @@ def test_a_version_whose_files_are_gone_is_answered_from_the_newest_and_not_held
     import deltalake
 
     deltalake.DeltaTable(str(lake.path / "weather")).vacuum(0, dry_run=False, enforce_retention_duration=False)
-    assert not version_held(lake, "weather", 2)
-    assert version_held(lake, "weather", 4)
+    assert not lake.holds("weather", 2)
+    assert lake.holds("weather", 4)
     known = log([9, 9], [2, 4])
-    assert held(WEATHER, lake, known).tolist() == [False, True]
+    assert find_readable(WEATHER, lake, known).tolist() == [False, True]
     found = join_views_as_known(requests([4, 4], ["B", "B"]), [WEATHER], lake, known=known)
     assert found["wind"].to_list() == [2.0, 2.0]
 
@@ -118,14 +118,15 @@ def test_a_version_whose_files_are_gone_is_answered_from_the_newest_and_not_held
 def test_a_table_that_was_made_again_after_the_prediction_is_not_held(lake: Lake) -> None:
     shutil.rmtree(lake.path / "weather")
     lake.append("weather", table([("A", 1.0, 0, 8)]))
-    assert held(WEATHER, lake, log([6, 8], [0, 0])).tolist() == [False, True]
+    assert find_readable(WEATHER, lake, log([6, 8], [0, 0])).tolist() == [False, True]
 
 
 def test_a_table_that_is_gone_is_not_held(lake: Lake) -> None:
     shutil.rmtree(lake.path / "weather")
-    assert held(WEATHER, lake, log([6], [0])).tolist() == [False]
-    with pytest.raises(FeatureError, match="is not in the lake"):
+    assert find_readable(WEATHER, lake, log([6], [0])).tolist() == [False]
+    with pytest.raises(FeatureError) as refused:
         join_views_as_known(requests([4], ["A"]), [WEATHER], lake, known=log([6], [0]))
+    assert refused.value.code == "features.table_missing"
 
 
 def test_a_table_that_does_not_say_when_rows_came_keeps_all(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_table_that_does_not_say_when_rows_came_keeps_all(tmp_path: Path) -> N
     lake.append("weather", table([("A", 1.0, 0, 8)]).drop_columns(["ingested_at"]))
     known = log([1], [0])
     assert join_views_as_known(requests([1], ["A"]), [WEATHER], lake, known=known)["wind"].to_list() == [1.0]
-    assert held(WEATHER, lake, known).tolist() == [True]
+    assert find_readable(WEATHER, lake, known).tolist() == [True]
 
 
 def test_no_requests_give_no_rows(lake: Lake) -> None:
@@ -148,5 +149,6 @@ def test_a_watermark_of_another_shape_names_no_version() -> None:
 
 
 def test_another_number_of_log_rows_is_refused(lake: Lake) -> None:
-    with pytest.raises(FeatureError, match="one log row for each request; got 2 for 1 requests"):
+    with pytest.raises(FeatureError) as refused:
         join_views_as_known(requests([4], ["A"]), [WEATHER], lake, known=log([9, 9], [0, 0]))
+    assert refused.value.code == "features.log_rows_mismatch" and "2 log rows for 1 requests" in str(refused.value)

@@ -152,7 +152,7 @@ def test_the_command_exits_with_one_where_a_column_is_named(tmp_path, monkeypatc
 def test_rows_moved_to_one_time_leave_the_later_one(tmp_path) -> None:
     from mlworkbench.contract.contract import Column, Contract
     from mlworkbench.data.ingest.table import Table
-    from mlworkbench.features.checks.leakage import early_columns
+    from mlworkbench.features.checks.leakage import find_clock_leaks
     from mlworkbench.features.views import AsOfView
 
     start = datetime(2024, 1, 1, tzinfo=UTC)
@@ -168,5 +168,5 @@ def test_rows_moved_to_one_time_leave_the_later_one(tmp_path) -> None:
     table = Table("t", None, contract, happened_at=over)
     moments = [start + timedelta(minutes=5), start + timedelta(hours=2)]
     asked = pl.DataFrame({"k": ["a", "a"], "prediction_time": moments})
-    found = early_columns(asked, [AsOfView("v", "t", ("k",), ("x",))], lake, tables=[table])
+    found = find_clock_leaks(asked, [AsOfView("v", "t", ("k",), ("x",))], lake, tables=[table])
     assert [(leak.column, leak.rows) for leak in found] == [("x", 1)]

@@ -10,8 +10,8 @@ from typing import Any
 
 SWITCH = os.environ.get("MLWORKBENCH_TEST_FAULT", "")
 STEPS = {
-    "no-ttl": ("mlworkbench.features.online.lookup", "expired"),
-    "current": ("mlworkbench.features.online.lookup", "asked_rows"),
+    "no-ttl": ("mlworkbench.features.online.lookup", "find_expired"),
+    "current": ("mlworkbench.features.online.lookup", "plan_reads"),
     "float32": ("mlworkbench.scoring.version.version", "apply_row_functions"),
     "knots": ("mlworkbench.scoring.version.version", "apply_row_functions"),
     "frame32": ("mlworkbench.scoring.version.version", "frame_from_columns"),

@@ -21,7 +21,7 @@ from ..contract.pseudonym import Pseudonyms, pseudonym_names, pseudonymised
 from ..contract.times import NO_TIME
 from ..contract.values import read_column
 from ..core.types import ColumnDict
-from ..data.ingest.privacy import pseudonymised_frame
+from ..data.ingest.privacy import pseudonymise_frame
 from .request import Request
 from ..errors import ContractError, nearest
 from ..scoring.version.version import Version
@@ -201,4 +201,4 @@ def without_names(table: pl.DataFrame, version: Version) -> pl.DataFrame:
         If such a column is no text, or holds pseudonyms of another key.
     """
     names = [name for name in pseudonym_names(version.request) if name in table.columns]
-    return pseudonymised_frame(table, names, version.pseudonyms, what=f"requests of {version.model}")
+    return pseudonymise_frame(table, names, version.pseudonyms, what=f"requests of {version.model}")

@@ -42,7 +42,6 @@ def build(
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)
 
-
 # %% ../../../nbs/cli/data/02_features.ipynb #f9ddeeec
 def open_online_store(here: Context, *, read_only: bool = True) -> OnlineStore:
     """Open the online store of the home."""
@@ -147,11 +146,11 @@ def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401,
     import time
 
     from mlworkbench.contract.times import format_time
-    from mlworkbench.data.ingest.future_rows import AHEAD
+    from mlworkbench.core.settings_file import read_setting
     from mlworkbench.features.online.store import newest_at
 
     mark: dict[str, Any] = dict(store.watermark().get(view.name, {}))
-    latest = time.time_ns() // 1_000 + AHEAD // timedelta(microseconds=1)
+    latest = time.time_ns() // 1_000 + read_setting("ingest.future_after").value // timedelta(microseconds=1)
     if mark.get("newest") is None or mark["newest"] <= latest:
         return mark
     return {**mark, "newest": newest_at(store.times(view), latest), "ahead": format_time(mark["newest"])}
@@ -190,7 +189,6 @@ def check_lines(model: str, found: FeatureCheck) -> list[str]:
     late = [f"{view}: the store is {n} lake versions behind; materialize" for view, n in found.behind.items()]
     told = f"{model}: {found.rows:,} rows, {found.values:,} values compared, {found.mismatches:,} mismatches"
     return [told, *text_table(rows), *late, *map(str, found.first)]
-
 
 # %% ../../../nbs/cli/data/02_features.ipynb #a7bfbe17
 def check(

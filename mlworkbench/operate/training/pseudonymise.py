@@ -11,7 +11,7 @@ import polars as pl
 
 from ...contract.pseudonym import Pseudonyms, open_pseudonyms, pseudonymised_record
 from ...core.home import Home
-from ...data.ingest.privacy import check_stored, pseudonymised_frame
+from ...data.ingest.privacy import check_stored, pseudonymise_frame
 from ...data.lake.lake import Lake
 from ...scoring.definition import ModelDefinition
 
@@ -70,7 +70,7 @@ def rows_without_names(
     """
     names = [name for name in definition.pseudonym_columns if name in table.columns]
     check_views_stored(definition, lake, pseudonyms)
-    return pseudonymised_frame(table, names, pseudonyms, what=f"rows of {definition.name}")
+    return pseudonymise_frame(table, names, pseudonyms, what=f"rows of {definition.name}")
 
 
 def check_views_stored(definition: ModelDefinition, lake: Lake, pseudonyms: Pseudonyms | None) -> None:

@@ -84,6 +84,14 @@ def test_ten_minutes_are_what_two_clocks_may_differ(home):
     assert counts(ingest(table, home=home, now=NOON)) == (1, 0, 1, 0)
 
 
+def test_where_the_future_begins_is_a_setting(home, monkeypatch):
+    monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE_AFTER", "2 hours")
+    table = flows(NOON + timedelta(minutes=11), NOON + timedelta(hours=2), NOON + timedelta(hours=2, seconds=1))
+    assert counts(ingest(table, home=home, now=NOON)) == (2, 0, 1, 0)
+    monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE_AFTER", "3 hours")
+    assert counts(ingest(table, home=home, now=NOON)) == (1, 2, 0, 0), "what was held comes in, once"
+
+
 def test_event_times_may_lie_in_the_future(home):
     contract = Contract((Column("at", "time"), Column("departs", "time")))
     rows = pl.DataFrame({"at": [NOON], "departs": [NEVER]}).cast(pl.Datetime("us", "UTC"))

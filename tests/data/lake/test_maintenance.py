@@ -99,7 +99,7 @@ def test_what_the_log_knew_about_values_it_knows_afterwards_and_no_more(local):
 def test_an_append_that_comes_while_a_compaction_writes_is_kept(local, monkeypatch):
     from mlworkbench.data.lake import maintenance as lake_care
 
-    joined, done = lake_care._joined, []
+    joined, done = lake_care._write_joined, []
 
     def slow(*args):
         made = joined(*args)
@@ -107,7 +107,7 @@ def test_an_append_that_comes_while_a_compaction_writes_is_kept(local, monkeypat
             done.append(local.append("t", rows(9)))
         return made
 
-    monkeypatch.setattr(lake_care, "_joined", slow)
+    monkeypatch.setattr(lake_care, "_write_joined", slow)
     care = compact(local, "t")
     assert local.read("t").height == 18
     assert care.files_after == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..contract.faults import Fault
 from ..core.files import replace_file
 from ..data.sinks.files import ENDINGS, WRITERS
-from ..data.sources.storage import SIGNS, divide, expression, is_address
+from ..data.sources.storage import WILDCARDS, compile_pattern, is_address, split_pattern
 from ..errors import DeploymentError
 
 # %% auto #0
@@ -66,8 +66,8 @@ def _beside(given: Path) -> Path:
     """Name the predictions of a source: beside the file or folder, for a pattern beside the folder it looks in."""
     stem = given.name.split(".")[0]
     ending = next((e for e in WRITERS if e in given.name), ".csv")
-    folder, pattern = divide(given.as_posix())
-    if SIGNS.search(pattern) and Path(folder).name:
+    folder, pattern = split_pattern(given.as_posix())
+    if WILDCARDS.search(pattern) and Path(folder).name:
         plain = "".join(letter for letter in stem if letter not in "*?[]").strip("-_") or "all"
         return Path(folder).with_name(f"{Path(folder).name}.{plain}.predictions{ending}")
     return given.parent / f"{stem or 'all'}.predictions{ending}"
@@ -77,9 +77,9 @@ def _is_read(path: Path, given: Path) -> bool:
     """Say whether a file would be among those of a folder or pattern when it is read again."""
     if given.is_dir():
         return given in path.parents
-    folder, pattern = divide(given.as_posix())
+    folder, pattern = split_pattern(given.as_posix())
     below = path.is_relative_to(folder)
-    return below and expression(pattern).fullmatch(path.relative_to(folder).as_posix()) is not None
+    return below and compile_pattern(pattern).fullmatch(path.relative_to(folder).as_posix()) is not None
 
 # %% ../../nbs/deploy/07_files.ipynb #906400b1
 def write_faults(path: Path, faults: Sequence[Fault]) -> Path | None:

@@ -18,7 +18,7 @@ from ...errors import IngestError, nearest
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
     from mlworkbench.data.lake.lake import Lake
-    from mlworkbench.data.lake.maintenance import Care
+    from mlworkbench.data.lake.maintenance import MaintenanceReport
 
 # %% auto #0
 __all__ = ['Name', 'SHOWN', 'choose_tables', 'list_', 'describe_table', 'history', 'care_lines', 'compact', 'vacuum',
@@ -86,7 +86,7 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
     answer({"table": name, "versions": rows}, text_table(rows), as_json=json)
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #0e06380d
-def care_lines(done: list[Care]) -> Iterator[str]:
+def care_lines(done: list[MaintenanceReport]) -> Iterator[str]:
     """Say for each table what there was before and is after."""
     for one in done:
         files = f"{one.files_before:,} files, {one.bytes_before:,} bytes before"

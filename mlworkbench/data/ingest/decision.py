@@ -38,7 +38,7 @@ def value_names(table: Table) -> list[str]:
     return [name for name in table.contract.names if name not in apart]
 
 
-def _hash(table: Table, present: Collection[str]) -> pl.Expr:
+def _hash_values(table: Table, present: Collection[str]) -> pl.Expr:
     """Give one number for the values of a row; a column that its table did not have yet is missing."""
     kinds = pl.DataFrame(table.schema.empty_table()).schema
     values = [pl.col(n) if n in present else pl.lit(None, kinds[n]).alias(n) for n in value_names(table)]
@@ -46,7 +46,7 @@ def _hash(table: Table, present: Collection[str]) -> pl.Expr:
     return (pl.struct(values).hash() if values else same).alias("_hash")
 
 
-def _known(staged: Staged, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
+def _read_known(staged: Staged, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
     """Read the rows of the table that have one of the keys: where they came from, when they were known, their hash."""
     table, key = staged.reading.table, keys.columns
     lacking = {name: kind for name, kind in KNOWN_ROWS.items() if name not in key}
@@ -59,7 +59,7 @@ def _known(staged: Staged, lake: Lake, keys: pl.DataFrame) -> pl.DataFrame:
     if not table.contract.key or here.select(key[0]).head(1).collect().is_empty():
         return pl.concat([blank, here.select(key).collect()], how="diagonal")
     present = frame.collect_schema().names()
-    return here.select(*key, "_part", "_row", "_at", row_name().alias("_name"), _hash(table, present)).collect()
+    return here.select(*key, "_part", "_row", "_at", row_name().alias("_name"), _hash_values(table, present)).collect()
 
 
 def _part(staged: Staged) -> pl.Expr:
@@ -87,14 +87,14 @@ def judge_rows(staged: Staged, lake: Lake) -> pl.DataFrame:
         return pl.DataFrame(schema=VERDICT)
     key = list(staged.reading.table.contract.key) or ["_part", "_row"]
     rows = pl.concat(staged.identities).with_row_index("_order")
-    known = _known(staged, lake, rows.select(key))
+    known = _read_known(staged, lake, rows.select(key))
     more = rows.filter(pl.struct(key).is_duplicated()) if rows.n_unique(key) < rows.height else rows.clear()
     names = pl.concat([known.select(key), more.select(key)]).unique().with_row_index("_id")
     rows = rows.join(names, on=key, how="left", nulls_equal=True, maintain_order="left")
     if staged.reading.table.contract.key and names.height:
         met = rows.filter(pl.col("_id").is_not_null()).with_columns(_name=_names(staged))
-        met = met.with_columns(_hashes(staged, rows["_id"].is_not_null()))
-        judged = _judged(known.join(names, on=key, nulls_equal=True), met)
+        met = met.with_columns(_compute_hashes(staged, rows["_id"].is_not_null()))
+        judged = _judge(known.join(names, on=key, nulls_equal=True), met)
         rows = rows.join(judged, on="_order", how="left", maintain_order="left")
     else:
         nothing = {"append": None, "changed": False, "revision_of": None, "owner": None, "rival": None}
@@ -114,7 +114,7 @@ def _names(staged: Staged) -> pl.Expr:
     return pl.format("{}:{}", source, "_row")
 
 
-def _hashes(staged: Staged, wanted: pl.Series) -> pl.Series:
+def _compute_hashes(staged: Staged, wanted: pl.Series) -> pl.Series:
     """Compute the hash of some of the rows that wait."""
     start, found = 0, [pl.Series("_hash", [], dtype=pl.UInt64)]
     for batch in staged.rows():
@@ -122,11 +122,11 @@ def _hashes(staged: Staged, wanted: pl.Series) -> pl.Series:
         start += len(batch)
         if mask.any():
             some = pl.DataFrame(batch).filter(mask)
-            found.append(some.select(_hash(staged.reading.table, some.columns)).to_series())
+            found.append(some.select(_hash_values(staged.reading.table, some.columns)).to_series())
     return pl.concat(found)
 
 
-def _judged(known: pl.DataFrame, met: pl.DataFrame) -> pl.DataFrame:
+def _judge(known: pl.DataFrame, met: pl.DataFrame) -> pl.DataFrame:
     """Judge the rows whose key is there or comes more than once; one line for each that waits."""
     lines = pl.concat([known.with_columns(_there=True), met.with_columns(_there=False)], how="diagonal")
     lines = lines.sort("_id", "_at", pl.col("_there").not_(), "_order", nulls_last=True)
@@ -205,7 +205,7 @@ def describe_first_change(staged: Staged, verdicts: pl.DataFrame, lake: Lake) ->
     if place is None or not verdicts["changed"][place]:
         return ""
     table, rival, taken = staged.reading.table, verdicts["rival"][place], verdicts["append"][place]
-    now, before = _row_at(staged, place), _named(staged, rival, lake)
+    now, before = _row_at(staged, place), _find_row(staged, rival, lake)
     words = [f"{name} {_show_value(table, name, now)}" for name in table.contract.key]
     for name in [n for n in value_names(table) if now[n] != before.get(n)][:3]:
         old, new = _show_value(table, name, before), _show_value(table, name, now)
@@ -222,7 +222,7 @@ def _row_at(staged: Staged, place: int) -> dict[str, Any]:
     return found[0]
 
 
-def _named(staged: Staged, name: str, lake: Lake) -> dict[str, Any]:
+def _find_row(staged: Staged, name: str, lake: Lake) -> dict[str, Any]:
     """Give the row of a name, from the table or from among those that wait."""
     source, _, row = name.rpartition(":")
     here = (pl.col("source") == source) & (pl.col("source_row") == int(row))

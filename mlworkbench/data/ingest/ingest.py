@@ -14,14 +14,14 @@ from ...core.home import Home
 from ...core.settings_file import read_setting
 from ...core.types import Progress
 from .decision import Decided, decide, select_new_rows
-from .future_rows import AHEAD, hold, release
+from .future_rows import hold_rows, release_rows
 from .privacy import table_pseudonyms
 from .quarantine import write_quarantine
 from .report import IngestReport, join_remarks
 from .schema_evolution import evolve_schema, new_columns
 from .staging import Reading, Staged, open_table_source, resume_source, stage
 from .table import Table
-from ..lake.commit import taking_turns
+from ..lake.commit import retry_moved
 from ..lake.lake import REVISION, Lake, check_same
 from ..lake.snapshot import Lakes, open_lakes
 from ..sources.source import MARK
@@ -37,8 +37,6 @@ def ingest(
 
     Parameters
     ----------
-    table : Table
-        The declaration.
     home : Home
         Whose lake and quarantine are written.
     rows : int, optional
@@ -47,10 +45,6 @@ def ingest(
         Called as ``progress(table name, rows done, rows in all or None)``.
     now : datetime, optional
         Time of the ingest, with a zone; default the clock.
-
-    Returns
-    -------
-    IngestReport
 
     Raises
     ------
@@ -70,7 +64,7 @@ def ingest(
         return commit_decided(decided, lakes, quarantined)
 
     with home.lock(f"lake/{table.name}"):
-        committed = taking_turns(take_turn)
+        committed = retry_moved(take_turn)
     return report_committed(committed, seconds=time.perf_counter() - began)
 
 # %% ../../../nbs/data/ingest/12_ingest.ipynb #88c7ef28
@@ -85,7 +79,8 @@ def open_reading(table: Table, lake: Lake, *, home: Home, when: datetime, rows: 
     stored = lake.schema(table.name) if lake.exists(table.name) else None
     if stored is not None and table.new_columns == "refuse":
         check_same(table.name, stored, table.schema)
-    source = resume_source(open_table_source(table, stored), table, lake, home.path, latest=when + AHEAD)
+    ahead = read_setting("ingest.future_after").value
+    source = resume_source(open_table_source(table, stored), table, lake, home.path, latest=when + ahead)
     wide = evolve_schema(table, source, stored)
     return Reading(
         table=wide,
@@ -94,6 +89,7 @@ def open_reading(table: Table, lake: Lake, *, home: Home, when: datetime, rows: 
         folder=home.path,
         limit=rows,
         holds=read_setting("ingest.future").value == "hold",
+        ahead=ahead,
         pseudonyms=table_pseudonyms(table, lake, home=home),
         added=tuple(new_columns(wide, table.contract, stored)),
     )
@@ -123,10 +119,6 @@ def commit_decided(decided: Decided, lakes: Lakes, quarantined: list[int]) -> Co
 
     Parameters
     ----------
-    decided : Decided
-        What becomes of the rows.
-    lakes : Lakes
-        Against which it was decided.
     quarantined : list of int
         Rows that earlier turns brought into quarantine before another machine overtook them; this turn's are added.
 
@@ -139,14 +131,14 @@ def commit_decided(decided: Decided, lakes: Lakes, quarantined: list[int]) -> Co
     table, name, revisions = reading.table, reading.table.name, decided.verdicts[REVISION]
     write_quarantine(lakes.quarantine, name, decided.lines, reading.when)
     quarantined.append(decided.quarantined)
-    hold(lakes.held, table, staged.ahead, reading.when)
+    hold_rows(lakes.held, table, staged.ahead, reading.when)
     has = lake.exists(name) and REVISION in lake.schema(name).names
     first = not has and revisions.null_count() < len(revisions)
     new = select_new_rows(staged, decided.verdicts, versions=has or first)
     merge = table.new_columns == "merge" or (first and lake.exists(name))
     lake.append(name, new, personal=table.personal, note=_note(staged), merge=merge)
     if staged.waiting:
-        release(lakes.held, table, reading.due_until)
+        release_rows(lakes.held, table, reading.due_until)
     version = lake.version(name) if lake.exists(name) else None
     return Committed(decided=decided, version=version, quarantined=sum(quarantined))
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from .arrow_types import find_common_schema
 from .delta import is_delta, open_delta
-from .formats import Format, format_of
+from .formats import Format, find_format
 from .frame import open_frame
 from .source import Source, WholeSource, missing_members
 from .storage import StoredFile, find_files
@@ -140,13 +140,14 @@ def _common_schema(files: list[StoredFile], schemas: list[pa.Schema], what: str)
         other = sorted(first.symmetric_difference(schema.names))
         if other:
             verb = "is missing" if other[0] in first else f"does not stand in {files[0].name}"
-            raise IngestError(f"{file.name}: column {other[0]!r} {verb}; files read together have the same columns")
+            message = f"{file.name}: column {other[0]!r} {verb}; files read together have the same columns"
+            raise IngestError(message, code="source.column_missing")
     return find_common_schema(schemas, what)
 
 
 def open_files(name: str, files: list[StoredFile], text: Collection[str]) -> FileSource | FolderSource:
     """Find the common types of files that are read together."""
-    formats = [format_of(file.name) for file in files]
+    formats = [find_format(file.name) for file in files]
     found = [form.schema(file, text) for form, file in zip(formats, files, strict=True)]
     schema = _common_schema(files, [own for own, _ in found], name)
     parts = zip(files, formats, found, strict=True)
@@ -167,10 +168,6 @@ def open_source(
     text : collection of str
         Columns that hold text even where a CSV file shows digits, as a contract declares them.
 
-    Returns
-    -------
-    Source
-
     Raises
     ------
     IngestError
@@ -186,7 +183,8 @@ def open_source(
         return open_frame(given)
     if isinstance(given, str | Path):
         if re.match(r"(sqlite|postgres(ql)?|mysql|mariadb|mssql|oracle|snowflake|duckdb)(\+\w+)?:", str(given)):
-            raise IngestError("source: a database needs a query; write SqlSource(url, query), or give --query")
+            message = "source: a database needs a query; write SqlSource(url, query), or give --query"
+            raise IngestError(message, code="source.query")
         if is_delta(given):
             return open_delta(given)
         return open_files(str(given).rstrip("/").rpartition("/")[2], find_files(given), text)
@@ -195,4 +193,5 @@ def open_source(
         return given
     got = f"{type(given).__name__}, which has no {missing[0]}" if hasattr(given, "batches") else type(given).__name__
     way = "inherit WholeSource and add what is missing" if hasattr(given, "batches") else "pass one of these"
-    raise IngestError(f"source: a path, a pandas or polars frame, an Arrow table or a Source; got {got}; {way}")
+    message = f"source: a path, a pandas or polars frame, an Arrow table or a Source; got {got}; {way}"
+    raise IngestError(message, code="source.kind")

@@ -28,9 +28,7 @@ def landings(hours, **more):
 
 def test_a_stale_source_is_refused_by_name_and_nothing_is_written(home):
     table = landings([0, -5], max_age=timedelta(hours=1))
-    words = (
-        r"table 'landings': newest row at most 1 h old; got 1 h 30 min \(2013-10-01 12:00 UTC\); nothing was written"
-    )
+    words = r"'landings' is stale: newest row at most 1 h old; got 1 h 30 min \(2013-10-01 12:00 UTC\); nothing was"
     with pytest.raises(IngestError, match=words):
         ingest(table, home=home, now=NOON + timedelta(minutes=90))
     assert not Lake(home.lake).exists("landings")
@@ -46,7 +44,7 @@ def test_a_warning_takes_the_rows_and_stands_in_report_and_line(home):
     table = landings([0], max_age=timedelta(hours=1), stale="warn")
     report = ingest(table, home=home, now=NOON + timedelta(days=2))
     assert report.appended == 1
-    assert report.warning == "table 'landings': newest row at most 1 h old; got 2 d (2013-10-01 12:00 UTC)"
+    assert report.warning == "table 'landings' is stale: newest row at most 1 h old; got 2 d (2013-10-01 12:00 UTC)"
     assert report.line().endswith(f"; warning: {report.warning}")
     assert report.to_dict()["warning"] == report.warning
 

@@ -84,6 +84,14 @@ def test_ten_minutes_are_what_two_clocks_may_differ(home):
     assert counts(ingest(table, home=home, now=NOON)) == (1, 0, 1, 0)
 
 
+def test_where_the_future_begins_is_a_setting(home, monkeypatch):
+    monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE_AFTER", "2 hours")
+    table = flows(NOON + timedelta(minutes=11), NOON + timedelta(hours=2), NOON + timedelta(hours=2, seconds=1))
+    assert counts(ingest(table, home=home, now=NOON)) == (2, 0, 1, 0)
+    monkeypatch.setenv("MLWORKBENCH_INGEST_FUTURE_AFTER", "3 hours")
+    assert counts(ingest(table, home=home, now=NOON)) == (1, 2, 0, 0), "what was held comes in, once"
+
+
 def test_event_times_may_lie_in_the_future(home):
     contract = Contract((Column("at", "time"), Column("departs", "time")))
     rows = pl.DataFrame({"at": [NOON], "departs": [NEVER]}).cast(pl.Datetime("us", "UTC"))
@@ -165,22 +173,22 @@ def test_a_mark_of_the_future_that_an_older_ingest_left_is_none():
     assert source.since(write_mark(NOON, source.identity), home, latest=NOON).after == NOON
 
 
-@pytest.mark.parametrize("step", ["hold", "release"])
+@pytest.mark.parametrize("step", ["hold_rows", "release_rows"])
 def test_a_process_that_dies_between_the_tables_loses_and_doubles_nothing(home, monkeypatch, step):
     table = flows(NOON, NOON + HOUR)
-    moment = NOON if step == "hold" else NOON + HOUR
-    if step == "release":
+    moment = NOON if step == "hold_rows" else NOON + HOUR
+    if step == "release_rows":
         ingest(table, home=home, now=NOON)
 
     class Killed(BaseException):
         pass
 
     def die(*args, **more):
-        if step == "hold":
+        if step == "hold_rows":
             hold(*args, **more)
         raise Killed
 
-    hold = module.hold
+    hold = module.hold_rows
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(module, step, die)
         ingest(table, home=home, now=moment)

@@ -18,7 +18,7 @@ from mlworkbench.contract.pseudonym import VARIABLE, Pseudonyms, is_pseudonym, o
 from mlworkbench.contract.times import parse_time
 from mlworkbench.core.home import Home
 from mlworkbench.data.ingest.ingest import ingest
-from mlworkbench.data.ingest.privacy import check_stored, pseudonym_array, pseudonymised_frame
+from mlworkbench.data.ingest.privacy import check_stored, pseudonym_array, pseudonymise_frame
 from mlworkbench.data.ingest.table import Table
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.sources import spool
@@ -165,10 +165,10 @@ def test_a_frame_refuses_numbers_other_keys_and_no_key_each_in_one_line() -> Non
         (pl.DataFrame({"rider": [MARK]}), None, "needs the key of pseudonyms"),
     ):
         with pytest.raises(IngestError, match=words) as refused:
-            pseudonymised_frame(wrong, ["rider"], key, what="rows of tips")
+            pseudonymise_frame(wrong, ["rider"], key, what="rows of tips")
         assert MARK not in str(refused.value) and "7731" not in str(refused.value)
     coded = pl.DataFrame({"rider": pl.Series([MARK, None], dtype=pl.Categorical), "empty": pl.Series([None, None])})
-    made = pseudonymised_frame(coded, ["rider", "empty"], ours, what="rows")
+    made = pseudonymise_frame(coded, ["rider", "empty"], ours, what="rows")
     assert made.to_dict(as_series=False) == {"rider": [ours.of(MARK), None], "empty": [None, None]}
 
 

@@ -53,7 +53,7 @@ def test_a_new_column_is_refused_unless_the_table_says_merge(home):
     for table in (landings(rows("B", gate=["x"])), landings(rows("B", gate=["x"]), wider(GATE))):
         with pytest.raises(IngestError, match="column 'gate' is new"):
             ingest(replace(table, new_columns="refuse"), home=home)
-    with pytest.raises(IngestError, match="new_columns is 'refuse' or 'merge'; got 'take'"):
+    with pytest.raises(IngestError, match="new_columns must be 'refuse' or 'merge'; got 'take'"):
         landings(rows("A"), new_columns="take")
 
 
@@ -177,9 +177,9 @@ def test_a_query_that_returns_a_new_column_merges_it_and_keeps_its_cursor(home, 
 def test_quarantine_limit_and_freshness_hold_for_a_growing_table(home):
     ingest(landings(rows("A")), home=home)
     bad = rows("BC", gate=["x", "y"]).with_columns(delay=pl.Series([1.0, 999.0]))
-    with pytest.raises(IngestError, match="break the contract"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "ingest.too_many_bad"):
         ingest(replace(landings(bad), limit=0.1), home=home)
-    with pytest.raises(IngestError, match="newest row at most"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "ingest.stale"):
         ingest(landings(bad, max_age=timedelta(hours=1)), home=home, now=NOON + timedelta(days=1))
     assert "gate" not in Lake(home.lake).schema("landings").names
     report = ingest(landings(bad), home=home)

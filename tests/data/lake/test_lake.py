@@ -147,7 +147,7 @@ def test_a_column_with_an_unusual_name_can_be_written(lake):
 
 @pytest.mark.parametrize("name", ["", "../x", "Flights", "a b", "1st", "x" * 64])
 def test_a_name_that_is_no_table_name_is_refused(lake, name):
-    with pytest.raises(IngestError, match="a name is lower-case letters"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "lake.table_name"):
         lake.append(name, ROWS)
 
 

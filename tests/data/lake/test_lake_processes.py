@@ -49,7 +49,7 @@ def ingest(turn):
     known = lake.read("t")["turn"].to_list() if lake.exists("t") else []
     return 0 if turn in known else lake.append("t", pa.table({"worker": [int(sys.argv[2])], "turn": [turn]}))
 
-print(sum(taking_turns(lambda: ingest(turn), turns=1000) for turn in range(turns)))
+print(sum(retry_moved(lambda: ingest(turn), turns=1000) for turn in range(turns)))
 """
 
 

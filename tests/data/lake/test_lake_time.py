@@ -63,7 +63,7 @@ def test_a_time_before_the_first_commit_is_refused_with_its_time(lake):
 
 
 def test_a_naive_time_is_refused(lake):
-    with pytest.raises(IngestError, match="a time with a zone; got 2013-01-01T00:00:00"):
+    with pytest.raises(IngestError, match="2013-01-01T00:00:00", check=lambda error: error.code == "lake.time_zone"):
         lake.version("t", at=datetime(2013, 1, 1))
 
 

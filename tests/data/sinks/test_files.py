@@ -116,7 +116,7 @@ def test_a_stream_of_batches_is_written_like_a_table(tmp_path):
         if ending != ".parquet":
             assert whole.read_bytes() == parts.read_bytes()
         assert open_source(whole).rows == open_source(parts).rows == 2
-    with pytest.raises(IngestError, match="at least one batch"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "sink.empty"):
         write_file(tmp_path / "none.csv", iter(()))
 
 
@@ -141,9 +141,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.csv.zip", "rows.parquet.gz", "rows.gz"])
 def test_an_unknown_ending_is_refused_before_anything_is_written(tmp_path, name):
-    with pytest.raises(IngestError, match="known by its ending"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "file.format"):
         check_ending(name)
-    with pytest.raises(IngestError, match="known by its ending"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "file.format"):
         write_file(tmp_path / name, ROWS)
     assert list(tmp_path.iterdir()) == []
 
@@ -158,12 +158,12 @@ def test_a_partition_written_twice_is_there_once(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "../x", ".hidden", "a/b", "a b"])
 def test_a_name_that_leads_elsewhere_is_no_partition(tmp_path, name):
-    with pytest.raises(IngestError, match="partition"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "sink.partition_name"):
         write_partition(tmp_path, name, ROWS)
 
 
 def test_a_folder_without_partitions_is_refused(tmp_path):
-    with pytest.raises(IngestError, match="holds no partition"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "sink.no_partition"):
         read_partitions(tmp_path)
 
 

@@ -85,7 +85,7 @@ def test_a_hostile_name_of_a_column_is_a_name(place, name):
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        ("prediction_id TEXT PRIMARY KEY, partition TEXT", "has no column 'score'"),
+        ("prediction_id TEXT PRIMARY KEY, partition TEXT", "no column 'score'"),
         (
             "prediction_id TEXT PRIMARY KEY, score {double}, partition TEXT, x TEXT",
             "has a column 'x' that the rows lack",
@@ -114,9 +114,9 @@ def test_a_row_that_changes_its_partition_is_there_once(place):
 def test_a_schema_of_postgresql_is_named_before_a_dot(postgres, tmp_path):
     from adbc_driver_postgresql import dbapi
 
-    from mlworkbench.data.sources.address import Address, filled
+    from mlworkbench.data.sources.address import Address, fill_address
 
-    url = filled(Address(postgres), {"SHOP_PASSWORD": "pa:ss/w@rd"})
+    url = fill_address(Address(postgres), {"SHOP_PASSWORD": "pa:ss/w@rd"})
     with dbapi.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute('DROP SCHEMA IF EXISTS "Marts" CASCADE')
         cursor.execute('CREATE SCHEMA "Marts"')

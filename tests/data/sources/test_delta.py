@@ -83,7 +83,7 @@ def test_a_missing_version_and_a_broken_log_are_refused_in_one_line(tmp_path):
     with pytest.raises(IngestError, match="t version 9: "):
         DeltaSource(tmp_path / "t", 9).columns()
     (tmp_path / "broken/_delta_log").mkdir(parents=True)
-    with pytest.raises(IngestError, match="broken: has a _delta_log that cannot be read"):
+    with pytest.raises(IngestError, match="broken", check=lambda error: error.code == "source.unreadable"):
         open_source(tmp_path / "broken")
 
 

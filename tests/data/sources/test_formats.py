@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from mlworkbench.data.sources.formats import CSV, PATTERNS, csv_types, format_of
+from mlworkbench.data.sources.formats import CSV, PATTERNS, csv_types, find_format
 from mlworkbench.data.sources.open_source import open_source
 from mlworkbench.data.sources.storage import StoredFile, locate
 from mlworkbench.errors import IngestError
@@ -18,7 +18,7 @@ def stored(path):
 
 
 def read(path, text=()):
-    form, file = format_of(path.name), stored(path)
+    form, file = find_format(path.name), stored(path)
     schema, rows = form.schema(file, text)
     batches = list(form.batches(file, schema))
     assert sum(batch.num_rows for batch in batches) == rows

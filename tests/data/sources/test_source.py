@@ -100,7 +100,7 @@ def test_files_with_other_columns_are_refused_by_file_and_column(tmp_path):
 def test_text_in_one_file_and_numbers_in_another_are_refused_not_guessed(tmp_path):
     (tmp_path / "a.csv").write_text("a\n1\n")
     (tmp_path / "b.csv").write_text("a\nx\n")
-    with pytest.raises(IngestError, match="changes its type"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "source.column_mixed"):
         open_source(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_an_unknown_path_is_refused_with_the_nearest_name(tmp_path):
     with pytest.raises(IngestError, match="no such folder as nowhere"):
         open_source(tmp_path / "nowhere" / "a.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(IngestError, match="holds no file"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "source.not_found"):
         open_source(tmp_path / "empty")
 
 

@@ -160,7 +160,7 @@ def test_an_object_that_changes_while_it_is_read_is_refused(s3):
         s3.write(name, FILES[name] + b" ")
         with pytest.raises(IngestError, match=rf"{name}: changed while it was read"):
             list(stream)
-        with pytest.raises(IngestError, match="changed"):
+        with pytest.raises(IngestError, check=lambda error: error.code == "source.changed"):
             rows_of(source)
 
 
@@ -210,7 +210,7 @@ def test_no_server_is_one_line(s3, monkeypatch):
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(address):
-    assert "holds no password" in refused(address)
+    assert "a password" in refused(address)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_any_file_system_of_fsspec_is_a_store():
     assert [part.name for part in source.parts] == ["1/a.csv", "2/b.csv"]
     one = open_source("memory://shop/1/a.csv")
     store.pipe("/shop/1/a.csv", CSV)
-    with pytest.raises(IngestError, match="changed while it was read"):
+    with pytest.raises(IngestError, check=lambda error: error.code == "source.changed"):
         rows_of(one)
 
 

@@ -302,7 +302,7 @@ class Lake:
         self, table: deltalake.DeltaTable | None, schema: pa.Schema, personal: Collection[str], properties: Facts
     ) -> dict[str, Any]:
         """Give Delta's options beside the rows; a new table follows nobody."""
-        settings = {"configuration": statistics(schema, personal)} if table is None else {}
+        settings: dict[str, Any] = {"configuration": statistics(schema, personal)} if table is None else {}
         retries = 0 if table is None else self.retries
         settings["commit_properties"] = deltalake.CommitProperties(**{"max_commit_retries": retries, **properties})
         return settings

@@ -54,7 +54,9 @@ class Address:
         """Refuse what is no address, or holds a password; neither is repeated in the message."""
         found = self._parts
         if found is None:
-            message = f"url: cannot read this address, which is not repeated here: it may hold a secret; {ADDRESS_FORM}"
+            message = (
+                f"url: cannot read this address, which is not repeated here: it may hold a password; {ADDRESS_FORM}"
+            )
             raise IngestError(message, code="address.form")
         if OPTION_SECRET.search(unquote(found.groupdict().get("options") or "")):
             message = f"url: the options hold a password or token that is written out; {ADDRESS_FORM}"

@@ -38,7 +38,7 @@ print(Lake(place).append("t", pa.table({"worker": [worker], "turn": [0]}), trans
 DECIDE = """
 import sys
 import pyarrow as pa
-from mlworkbench.data.lake.commit import taking_turns
+from mlworkbench.data.lake.commit import retry_moved
 from mlworkbench.data.lake.snapshot import LakeSnapshot
 place, turns = sys.argv[1], int(sys.argv[3])
 print("ready", flush=True)

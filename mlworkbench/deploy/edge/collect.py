@@ -25,7 +25,7 @@ from ...core.sqlite import sqlite_error
 from .prediction_file import AGAIN, is_number, read_predictions, refused, whole_number
 from ...errors import LogError, VersionError, WorkbenchError
 from ...evaluation.log.rows import FIELDS
-from ...evaluation.log.writer import PredictionLog, connect
+from ...evaluation.log.writer import PredictionLog, open_log
 from ...features.windows import view_of
 from ...scoring.artifacts.manifest import forged
 from ...scoring.frame import FeatureFrame
@@ -224,7 +224,7 @@ def _logged(path: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Give the rows that the log has of these ids; erased ones are left out."""
     wanted = "prediction_id IN (SELECT value FROM json_each(?)) AND features != ''"
     try:
-        connection = connect(path)
+        connection = open_log(path)
         try:
             query = f"SELECT {', '.join(FIELDS)} FROM predictions WHERE {wanted}"
             found = connection.execute(query, [json.dumps(list(ids))]).fetchall()

@@ -26,8 +26,8 @@ from ...deploy.request import prediction_times
 from ...deploy.table_request import request_of_table
 from ...deploy.table_scoring import view_values
 from ...errors import WorkbenchError
-from ...evaluation.equivalence import differences, find_ties
-from ...evaluation.log.reader import logged_scores
+from ...evaluation.equivalence import measure_differences, find_ties
+from ...evaluation.log.reader import stack_scores
 from .answers import Answered
 from .reference import minds_of
 from .verdict import feature_differences
@@ -137,7 +137,7 @@ def read_logged_rows(trail: Trail, rows: Sequence[int], lines: pl.DataFrame) -> 
     lists = zip(*map(to_plain_list, trail.columns.values()), strict=True)
     expected = [dict(zip(trail.columns, values, strict=True)) for values in lists]
     parted = [_parted(expected[row], one) for row, one in zip(rows, known, strict=True)]
-    scores = logged_scores(lines, trail.predictions.scores)
+    scores = stack_scores(lines, trail.predictions.scores)
     return LoggedRows(list(rows), known, scores, [json.loads(text) for text in lines["decision"].to_list()], parted)
 
 
@@ -189,7 +189,7 @@ def explained(trail: Trail, logged: LoggedRows, column: str, *, at: Sequence[int
     expected = row_values(found.frame.columns, len(rows))
     texts = [to_json({name: logged.known[k][name] for name in found.frame.names}) for k in at]
     alike = [not feature_differences([one], [other])[1] for one, other in zip(expected, texts, strict=True)]
-    close = differences(found.scores, logged.scores[list(at)]) <= trail.version.tolerance
+    close = measure_differences(found.scores, logged.scores[list(at)]) <= trail.version.tolerance
     same = [one == logged.decisions[k] for one, k in zip(found.decisions.tolist(), at, strict=True)]
     return float(np.mean(np.array(alike) & close & np.array(same))) if len(rows) else 0.0
 
@@ -335,7 +335,7 @@ def _in_frame(
 def _result(trail: Trail, logged: LoggedRows, *, beyond: bool) -> Finding | None:
     """Find a score, then a decision, that differs on equal features."""
     scores, edge = trail.predictions.scores[logged.rows], trail.version.declaration["threshold"]
-    apart = differences(scores, logged.scores)
+    apart = measure_differences(scores, logged.scores)
     off = np.flatnonzero(apart > (trail.version.tolerance if beyond else 0.0))
     if len(off):
         k = int(off[0])
@@ -351,7 +351,7 @@ def _result(trail: Trail, logged: LoggedRows, *, beyond: bool) -> Finding | None
 def _answer(trail: Trail, answered: Answered, logged: LoggedRows, *, kept: Sequence[int]) -> Finding | None:
     """Find an answer that is not what was logged, or came twice, or never."""
     scores, decided = answered.scores[list(kept)], [answered.decisions[k] for k in kept]
-    for k, (row, apart) in enumerate(zip(logged.rows, differences(logged.scores, scores), strict=True)):
+    for k, (row, apart) in enumerate(zip(logged.rows, measure_differences(logged.scores, scores), strict=True)):
         if apart:
             return Finding("answer", "score", row, logged.scores[k].tolist(), scores[k].tolist())
         if decided[k] != logged.decisions[k]:

@@ -21,7 +21,7 @@ from ...deploy.refusals import answered, standing
 from ...deploy.request import prediction_times
 from ...deploy.table_request import request_of_table
 from ...deploy.table_scoring import view_values
-from ...evaluation.equivalence import TwoMinds
+from ...evaluation.equivalence import AloneDiffers
 from ...scoring.frame import FeatureFrame
 from ...scoring.version.version import Version, with_reference
 
@@ -47,7 +47,7 @@ class Reference:
         Rows that break a stated rule of the contract: nobody answers them.
     lake : mapping of str to int
         Version of each table of the views, taken before anything was read.
-    two_minds : callable, optional
+    alone_differs : callable, optional
         Says of rows, by position, whether the pipeline decides them otherwise when each is asked alone.
     """
 
@@ -57,16 +57,16 @@ class Reference:
     features: list[str]
     rejected: int = 0
     lake: Mapping[str, int] = field(default_factory=dict)
-    two_minds: TwoMinds | None = None
+    alone_differs: AloneDiffers | None = None
 
 
-def minds_of(version: Version, frame: FeatureFrame, decisions: NDArray[np.object_]) -> TwoMinds:
+def minds_of(version: Version, frame: FeatureFrame, decisions: NDArray[np.object_]) -> AloneDiffers:
     """Make what says of rows whether a version decides them otherwise when each is asked alone."""
 
-    def two_minds(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def alone_differs(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.array([version.answer(frame.take([row]))[1][0] != decisions[row] for row in rows], dtype=np.bool_)
 
-    return two_minds
+    return alone_differs
 
 
 def lake_versions(version: Version, *, home: Home) -> dict[str, int]:
@@ -113,5 +113,5 @@ def reference_predictions(version: Version, requests: pl.DataFrame, *, home: Hom
         features=row_values(found.frame.columns, len(good)),
         rejected=requests.height - len(good),
         lake=lake,
-        two_minds=minds_of(pipeline, found.frame, found.decisions),
+        alone_differs=minds_of(pipeline, found.frame, found.decisions),
     )

@@ -23,7 +23,7 @@ from ...core.settings import load_settings
 from ...data.lake.lake import Lake
 from ...deploy.request import personal_columns
 from ...errors import DeploymentError, WorkbenchError
-from ...evaluation.log.reader import decoded, logged_scores, read_log
+from ...evaluation.log.reader import decode_texts, stack_scores, read_log
 from ...features.offline.as_known import arrivals
 from .answers import Answered
 from .certificate import SUMMARY, counted, verdict_of
@@ -102,7 +102,7 @@ def recomputed(rows: pl.DataFrame, version: Version, lake: Lake) -> Reference:
         decisions=decisions,
         rows=np.arange(rows.height),
         features=row_values(frame.columns, rows.height),
-        two_minds=minds_of(version, frame, decisions),
+        alone_differs=minds_of(version, frame, decisions),
     )
 
 # %% ../../../nbs/operate/certify/10_served.ipynb #d8a97dcf
@@ -225,7 +225,7 @@ def _message_of(error: BaseException) -> str:
 def _compare_rows(good: pl.DataFrame, version: Version, lake: Lake) -> DeploymentVerdict:
     """Compare rows that can be computed again."""
     reference = recomputed(good, version, lake)
-    scores, decisions = logged_scores(good, reference.scores), decoded(good["decision"])
+    scores, decisions = stack_scores(good, reference.scores), decode_texts(good["decision"])
     answers = Answered(list(range(good.height)), good["prediction_id"].to_list(), scores, decisions)
     return compare_answers(version, str(good["deployment"][0]), reference=reference, answered=answers, log=good)
 

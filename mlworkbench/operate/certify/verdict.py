@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ...evaluation.equivalence import Comparison, compare, differences
-from ...evaluation.log.reader import logged_scores
+from ...evaluation.equivalence import Comparison, compare, measure_differences
+from ...evaluation.log.reader import stack_scores
 from .answers import Answered
 from .reference import Reference
 from ...scoring.version.version import Version
@@ -185,7 +185,7 @@ def compare_answers(
         decisions,
         tolerance=version.tolerance,
         threshold=version.declaration["threshold"],
-        two_minds=reference.two_minds,
+        alone_differs=reference.alone_differs,
     )
     untold = log.height - len({answered.ids[number] for number in kept}) - found.missing
     found = replace(found, duplicated=found.duplicated + max(0, untold))
@@ -200,12 +200,12 @@ def _worse(
 ) -> tuple[NDArray[np.float64], list[Any]]:
     """Give of each answer and its line of the log what is further from the reference."""
     in_hand = answered.scores[list(kept)]
-    logged = logged_scores(lines, in_hand)
+    logged = stack_scores(lines, in_hand)
     decided = [json.loads(text) for text in lines["decision"].to_list()]
     rows = np.array([answered.rows[number] for number in kept], dtype=np.intp)
     known = (rows >= 0) & (rows < len(reference.scores))
     expected = reference.scores[np.where(known, rows, 0)]
-    further = differences(expected, logged) > differences(expected, in_hand)
+    further = measure_differences(expected, logged) > measure_differences(expected, in_hand)
     scores = np.where(further if in_hand.ndim == 1 else further[:, None], logged, in_hand)
     right = [reference.decisions[row] if ok else None for row, ok in zip(rows, known, strict=True)]
     pairs = zip(right, (answered.decisions[number] for number in kept), decided, strict=True)

@@ -17,7 +17,7 @@ from ...core.settings import load_settings
 from ...data.lake.lake import Lake
 from ...deploy.table_scoring import view_values
 from ...errors import DefinitionError, WorkbenchError
-from ...evaluation.card import Markdown, show, table
+from ...evaluation.card import Markdown, show, write_table
 from ...metrics.bootstrap import evaluate
 from ..training.assembly import Assembled, assemble
 from ..training.pseudonymise import definition_pseudonyms
@@ -195,7 +195,7 @@ class Retrained:
         """Each metric of both versions with its interval, side by side."""
         names = dict.fromkeys(name for found in self.compared.values() for name in found)
         rows = [[name, *(_shown(found.get(name)) for found in self.compared.values())] for name in names]
-        return table(["metric", *self.compared], rows)
+        return write_table(["metric", *self.compared], rows)
 
     @property
     def outcome(self) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from ...data.lake.lake import Lake
 from ...deploy.streaming.scoring import CARRIED
 from ...deploy.table_scoring import array_of
 from ...errors import LogError, WorkbenchError
-from ...evaluation.equivalence import differences
-from ...evaluation.log.labels import logged_frame
-from ...evaluation.log.reader import logged_scores
+from ...evaluation.equivalence import measure_differences
+from ...evaluation.log.labels import rebuild_frame
+from ...evaluation.log.reader import stack_scores
 from ...features.offline.as_known import held, join_views_as_known
 from ...features.offline.join import TIME
 from ...features.row_functions import call_row_function
@@ -177,14 +177,14 @@ def same_bits(got: Array, logged: Array) -> NDArray[np.bool_]:
 def rescored(version: Version, frame: FeatureFrame, log: pl.DataFrame) -> tuple[Array, Array]:
     """Score a frame; gives the scores, and by row how far they are from the logged ones."""
     scores = version.score(frame)
-    logged = logged_scores(log, scores)
-    off = differences(scores, logged)
+    logged = stack_scores(log, scores)
+    off = measure_differences(scores, logged)
     calls = log.select("deployment", "request_id", "logged_at").with_row_index("row")
     for call in calls.partition_by("deployment", "request_id", "logged_at") if off.any() else ():
         rows = call["row"].to_numpy().astype(np.intp)
         if len(rows) < len(log) and ((off[rows] > 0) & (off[rows] <= version.tolerance)).any():
             again = version.score(frame.take(rows))
-            apart = differences(again, logged[rows])
+            apart = measure_differences(again, logged[rows])
             better = apart < off[rows]
             scores[rows[better]], off[rows[better]] = again[better], apart[better]
     return scores, off
@@ -195,7 +195,7 @@ def redecided(version: Version, frame: FeatureFrame, told: Array) -> NDArray[np.
     scores, decisions = version.answer(frame)
     if (version.declaration.get("decision") or {}).get("rule") == "predict":
         return decisions
-    return np.where(differences(scores, told) == 0, decisions, version.decide(told))
+    return np.where(measure_differences(scores, told) == 0, decisions, version.decide(told))
 
 # %% ../../../nbs/operate/replay/01_recompute.ipynb #29da52f0
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def _halved(rows: _Rows, version: Version, lake: Lake, lacking: str) -> list[Rep
 def _scored_only(rows: _Rows, version: Version, lacking: str) -> list[Replayed]:
     """Score the logged features of rows of which an input is not kept."""
     with _step("log"):
-        frame = logged_frame(rows.log, version.frame)
+        frame = rebuild_frame(rows.log, version.frame)
     with _step("scorer"):
         scores, off = rescored(version, frame, rows.log)
     made = []
@@ -390,7 +390,7 @@ class _Computed:
 def _recomputed(rows: _Rows, version: Version, lake: Lake) -> list[Replayed]:
     """Compute rows from their inputs on, and hold them against the log."""
     with _step("log"):
-        logged, columns = logged_frame(rows.log, version.frame), request_arrays(rows.asked, version)
+        logged, columns = rebuild_frame(rows.log, version.frame), request_arrays(rows.asked, version)
     with _step("view"):
         values, held = known_values(rows.asked, rows.log, version, lake) if version.views else ({}, {})
     with _step("row function"):
@@ -398,8 +398,8 @@ def _recomputed(rows: _Rows, version: Version, lake: Lake) -> list[Replayed]:
         frame = version.features({**columns, **values})
     with _step("scorer"):
         scores, off = rescored(version, frame, rows.log)
-        told = logged_scores(rows.log, scores)
-        consistent = differences(version.score(logged), told) <= version.tolerance
+        told = stack_scores(rows.log, scores)
+        consistent = measure_differences(version.score(logged), told) <= version.tolerance
         decided = [to_json(decision) for decision in redecided(version, frame, told)]
     found = _Computed(rows.log, logged, frame, steps, held, scores, off, consistent, decided)
     return _verdicts(found, version.tolerance)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.home import Home
-from ...evaluation.log.reader import logged_watermarks
+from ...evaluation.log.reader import list_watermarks
 from ...features.online.lookup import OnlineStore, is_there
 from ...scoring.artifacts.manifest import forged, read_document, read_manifest
 from ...scoring.registry.registry import Registry
@@ -81,7 +81,7 @@ def _logged(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what logged predictions were answered from."""
     tables = _tables(home)
     for file in sorted(home.path.glob("*/log.sqlite")):
-        for watermark in logged_watermarks(file):
+        for watermark in list_watermarks(file):
             yield from _marks(json.loads(watermark or "null"), tables, f"log of {file.parent.name}")
 
 

@@ -18,7 +18,7 @@ from ...contract.contract import Contract
 from ...core.home import Home
 from ...core.types import Columns, Estimator
 from ...errors import DefinitionError
-from ...evaluation.card import Markdown, card, metrics_table
+from ...evaluation.card import Markdown, compose_card, write_metrics
 from ...metrics.bootstrap import evaluate
 from .anchor.anchor import Anchoring, anchor_line, anchor_of, anchor_version, ask_pipeline
 from ...scoring.artifacts.manifest import read_document, read_manifest
@@ -211,7 +211,7 @@ def write_card(fields: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     """
     notes = [f"{what.replace('_', ' ')}: {count:,} rows" for what, count in rows.items() if count]
     notes += fields.get("notes", ())
-    return card(
+    return compose_card(
         {**fields.get("extras", {}), **fields},
         fields["metrics"],
         gates=fields["verdict"],
@@ -268,7 +268,7 @@ class TrainResult:
     @property
     def table(self) -> Markdown:
         """Metrics and gates, for people."""
-        return metrics_table(self.metrics, self.gates)
+        return write_metrics(self.metrics, self.gates)
 
     @property
     def outcome(self) -> dict[str, Any]:

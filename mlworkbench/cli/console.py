@@ -20,8 +20,8 @@ from ..errors import WorkbenchError
 
 # %% auto #0
 __all__ = ['Json', 'Model', 'Version', 'ServedVersion', 'Rows', 'All', 'At', 'Name', 'Tables', 'Start', 'End', 'Last', 'Out',
-           'To', 'Query', 'Personal', 'Deployments', 'Why', 'Report', 'reason', 'refuse_beside', 'listed_names',
-           'answer', 'text_table', 'bar', 'need']
+           'To', 'Query', 'Personal', 'Deployments', 'Why', 'ReportProgress', 'ask_reason', 'refuse_conflict',
+           'split_names', 'answer', 'format_table', 'show_progress', 'require_package']
 
 # %% ../../nbs/cli/01_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
@@ -67,15 +67,15 @@ Deployments = Annotated[
 ]
 
 # %% ../../nbs/cli/01_console.ipynb #b190d76c
-Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history. At a terminal it is asked for.")]
+Why = Annotated[str, typer.Option("--why", help="Reason; kept in the history. A terminal prompts for it.")]
 
 
-def reason(why: str) -> str:
+def ask_reason(why: str) -> str:
     """Give the reason of a change: as given, else asked for at a terminal, else ``"none given"``.
 
     Examples
     --------
-    >>> reason("better in September")
+    >>> ask_reason("better in September")
     'better in September'
     """
     if not why and sys.stdin is not None and sys.stdin.isatty():
@@ -84,7 +84,7 @@ def reason(why: str) -> str:
     return why or "none given"
 
 
-def refuse_beside(option: str, others: Mapping[str, object]) -> None:
+def refuse_conflict(option: str, others: Mapping[str, object]) -> None:
     """Refuse options that would not be looked at beside another one: those of `others` that were given.
 
     Raises
@@ -95,15 +95,15 @@ def refuse_beside(option: str, others: Mapping[str, object]) -> None:
     for name, value in others.items():
         if value:
             got = "it" if value is True else value
-            raise WorkbenchError(f"{name}: not with {option}; got {got}; leave one of them out")
+            raise WorkbenchError(f"{name}: not with {option}; got {got}; leave one of them out", code="usage.conflict")
 
 # %% ../../nbs/cli/01_console.ipynb #5fe6fa3b
-def listed_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+def split_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
     """Give the names of an option that may be repeated and may hold several with commas between.
 
     Examples
     --------
-    >>> listed_names(["one_off, batch", "edge"]), listed_names(None)
+    >>> split_names(["one_off, batch", "edge"]), split_names(None)
     (('one_off', 'batch', 'edge'), None)
     """
     words = [word.strip() for text in texts or () for word in text.split(",")]
@@ -132,7 +132,7 @@ def answer(facts: Mapping[str, Any], lines: Iterable[str] = (), *, as_json: bool
         typer.echo(line)
 
 # %% ../../nbs/cli/01_console.ipynb #e3d109b0
-def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> list[str]:
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> list[str]:
     """Lay out rows as lines of text under a header.
 
     Parameters
@@ -147,14 +147,14 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
 
     Examples
     --------
-    >>> for line in text_table([{"model": "flights", "rows": 28889}, {"model": "penguins", "rows": 344}]): print(line)
+    >>> for line in format_table([{"model": "flights", "rows": 28889}, {"model": "penguins", "rows": 344}]): print(line)
     model      rows
     --------  -----
     flights   28889
     penguins    344
     """
     names = list(columns or (rows[0] if rows else ()))
-    cells = [["" if row.get(name) is None else _cell(row[name]) for name in names] for row in rows]
+    cells = [["" if row.get(name) is None else _format_cell(row[name]) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[i]) for line in cells)) if cells else len(name) for i, name in enumerate(names)]
     right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in names]
     lines = [names, ["-" * width for width in widths], *cells] if rows else []
@@ -164,16 +164,16 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
     ]
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     """Show a cell: a number short, anything else as text on one line."""
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
 
 # %% ../../nbs/cli/01_console.ipynb #42354318
-Report = Callable[[str, int, "int | None"], None]
+ReportProgress = Callable[[str, int, "int | None"], None]
 
 
 @contextmanager
-def bar(*, quiet: bool = False) -> Iterator[Report | None]:
+def show_progress(*, quiet: bool = False) -> Iterator[ReportProgress | None]:
     """Show progress on standard error while a block runs.
 
     Parameters
@@ -188,7 +188,7 @@ def bar(*, quiet: bool = False) -> Iterator[Report | None]:
 
     Examples
     --------
-    >>> with bar(quiet=True) as report:
+    >>> with show_progress(quiet=True) as report:
     ...     report is None
     True
     """
@@ -210,7 +210,7 @@ def bar(*, quiet: bool = False) -> Iterator[Report | None]:
         yield report
 
 # %% ../../nbs/cli/01_console.ipynb #80b67554
-def need(name: str, *, extra: str) -> None:
+def require_package(name: str, *, extra: str) -> None:
     """Refuse a command whose extra is not installed, and say which.
 
     Raises
@@ -220,9 +220,10 @@ def need(name: str, *, extra: str) -> None:
 
     Examples
     --------
-    >>> need("json", extra="runs")
+    >>> require_package("json", extra="runs")
     """
     from importlib.util import find_spec
 
     if find_spec(name) is None:
-        raise WorkbenchError(f"{name}: needed by this command and not installed; pip install 'mlworkbench[{extra}]'")
+        line = f"{name} is not installed and this command needs it; pip install 'mlworkbench[{extra}]'"
+        raise WorkbenchError(line, code="extra.missing")

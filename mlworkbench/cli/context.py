@@ -1,4 +1,4 @@
-"""Where a command works, on which model, and for which interval.
+"""The context of a command: settings, home, model and interval.
 
 Settings are read once, at this edge; a misspelt model gets the nearest name that is known."""
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .console import refuse_beside
+from .console import refuse_conflict
 from ..errors import DefinitionError, Refused, VersionError, WorkbenchError, nearest
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.registry.registry import Registry
 
 # %% auto #0
-__all__ = ['Context', 'open_context', 'open_registry', 'user_name', 'known_models', 'choose_model', 'known_model',
-           'split_version', 'require_version', 'find_definition', 'settle_interval', 'rows_from', 'refuse_many']
+__all__ = ['Context', 'open_context', 'open_registry', 'find_user', 'list_models', 'choose_model', 'resolve_model',
+           'split_version', 'require_version', 'find_definition', 'resolve_interval', 'open_rows', 'refuse_too_many']
 
 # %% ../../nbs/cli/02_context.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def open_registry(here: Context) -> Registry:
     return Registry(here.home)
 
 
-def user_name() -> str:
+def find_user() -> str:
     """Name of the person, or of the account, who acts."""
     try:
         return getpass.getuser()
@@ -63,7 +63,7 @@ def user_name() -> str:
         return "unknown"
 
 # %% ../../nbs/cli/02_context.ipynb #b2d34b19
-def known_models(here: Context) -> list[str]:
+def list_models(here: Context) -> list[str]:
     """Names of all models that settings.ini or the registry knows, sorted."""
     return sorted({*here.settings.models, *open_registry(here).models()})
 
@@ -73,8 +73,6 @@ def choose_model(name: str, known: Sequence[str], *, way: str = "train or regist
 
     Parameters
     ----------
-    name : str
-        As given; empty for the only one.
     way : str, optional
         What to do where none is known.
 
@@ -91,17 +89,19 @@ def choose_model(name: str, known: Sequence[str], *, way: str = "train or regist
     if name and name in known:
         return name
     if name:
-        raise DefinitionError(f"--model: a model of this workbench; got {name!r}; {nearest(name, known)}")
+        line = f"--model: this workbench has no model {name!r}; {nearest(name, known)}"
+        raise DefinitionError(line, code="model.unknown")
     if len(known) == 1:
         return known[0]
     if not known:
-        raise DefinitionError(f"--model: this workbench knows no model yet; {way}")
-    raise DefinitionError(f"--model: needed where there are several; got none; name one of {', '.join(known)}")
+        raise DefinitionError(f"--model: this workbench knows no model yet; {way}", code="model.none")
+    line = f"--model: none was given and there are several; name one of {', '.join(known)}"
+    raise DefinitionError(line, code="model.ambiguous")
 
 
-def known_model(here: Context, name: str) -> str:
+def resolve_model(here: Context, name: str) -> str:
     """Settle on a model that settings.ini or the registry knows; an empty name means the only one."""
-    return choose_model(name, known_models(here))
+    return choose_model(name, list_models(here))
 
 # %% ../../nbs/cli/02_context.ipynb #de37e003
 def split_version(here: Context, text: str) -> tuple[str, str | None]:
@@ -118,14 +118,15 @@ def split_version(here: Context, text: str) -> tuple[str, str | None]:
         Model and version; None, where no version is given, means the one that serves.
     """
     model, _, version = text.partition(":")
-    return known_model(here, model), version or None
+    return resolve_model(here, model), version or None
 
 
 def require_version(here: Context, text: str) -> tuple[str, str]:
     """Split ``model:version`` where the version must be given."""
     model, version = split_version(here, text)
     if version is None:
-        raise VersionError(f"MODEL:VERSION: a version behind the model; got {text!r}; see mlworkbench models list")
+        line = f"MODEL:VERSION: {text!r} names no version; write it behind a colon; see mlworkbench models list"
+        raise VersionError(line, code="version.missing")
     return model, version
 
 # %% ../../nbs/cli/02_context.ipynb #6a2dd929
@@ -150,8 +151,8 @@ def find_definition(here: Context, name: str) -> ModelDefinition:
     known = choose_model(name, sorted(here.settings.models), way=way)
     definition = load_definition(here.settings.models[known])
     if definition.name != known:
-        rule = "the name in settings.ini and in the definition must agree"
-        raise DefinitionError(f"model: {rule}; got {known!r} and {definition.name!r}; correct one of them")
+        line = f"model {known!r} of settings.ini is called {definition.name!r} in its definition; correct one of them"
+        raise DefinitionError(line, code="definition.name_differs")
     return definition
 
 # %% ../../nbs/cli/02_context.ipynb #50114c19
@@ -159,7 +160,7 @@ _SPAN = re.compile(r"([1-9]\d{0,4})?\s*(hour|day|week|[hdw])s?")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7}
 
 
-def settle_interval(start: str, end: str, last: str, *, now: datetime | None = None) -> tuple[str, str]:
+def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = None) -> tuple[str, str]:
     """Settle the half-open interval [start, end) of a command, each a time with offset, or empty where it is open.
 
     Raises
@@ -169,24 +170,24 @@ def settle_interval(start: str, end: str, last: str, *, now: datetime | None = N
 
     Examples
     --------
-    >>> settle_interval("", "", "7d", now=datetime(2013, 10, 8, 12, tzinfo=UTC))
+    >>> resolve_interval("", "", "7d", now=datetime(2013, 10, 8, 12, tzinfo=UTC))
     ('2013-10-01T12:00:00+00:00', '2013-10-08T12:00:00+00:00')
     """
     from mlworkbench.operate.running.notebooks import bare_dates, midnight
 
     if not last:
-        if said := bare_dates({"start": start, "end": end}):
-            typer.echo(said, err=True)
+        if note := bare_dates({"start": start, "end": end}):
+            typer.echo(note, err=True)
         return str(midnight(start)), str(midnight(end))
-    refuse_beside("--last", {"--start": start, "--end": end})
+    refuse_conflict("--last", {"--start": start, "--end": end})
     span = _SPAN.fullmatch(last.strip())
     if span is None:
-        raise WorkbenchError(f"--last: day, hour, or a number of them; got {last!r}; write it like 7d or 12h")
+        raise WorkbenchError(f"--last: {last!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
     until = (now or datetime.now(UTC)).replace(microsecond=0)
     return (until - timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])).isoformat(), until.isoformat()
 
 # %% ../../nbs/cli/02_context.ipynb #4a8f8c33
-def rows_from(given: str, query: str) -> str | SqlSource:
+def open_rows(given: str, query: str) -> str | SqlSource:
     """Give the rows of a query where there is one, else the path that was given."""
     if not query:
         return given
@@ -195,7 +196,7 @@ def rows_from(given: str, query: str) -> str | SqlSource:
     return SqlSource(given, query)
 
 # %% ../../nbs/cli/02_context.ipynb #27019f0a
-def refuse_many(here: Context, scored: int, rejected: int) -> None:
+def refuse_too_many(here: Context, scored: int, rejected: int) -> None:
     """Refuse a command of whose rows too many were refused.
 
     Raises
@@ -205,6 +206,6 @@ def refuse_many(here: Context, scored: int, rejected: int) -> None:
     """
     share, allowed = rejected / max(scored + rejected, 1), here.settings.max_refused
     if share > allowed:
-        got = f"{rejected:,} of {scored + rejected:,} rows ({share:.1%})"
+        line = f"{rejected:,} of {scored + rejected:,} rows ({share:.1%}) were refused, at most {allowed:.1%} may be"
         way = "the output is kept; correct the source, or raise [contract] max_refused"
-        raise Refused(f"rows refused: at most {allowed:.1%} of them; got {got}; {way}")
+        raise Refused(f"{line}; {way}", code="contract.max_refused")

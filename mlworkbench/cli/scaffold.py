@@ -1,4 +1,4 @@
-"""The files of a new workbench, written whole or not at all, and brought up to date later.
+"""The files of a new workbench, written whole or not at all (atomic), and refreshed later.
 
 Run notebooks, explore pages and service are copies of the package's own: yours to change, and an edit is never lost."""
 
@@ -21,15 +21,15 @@ from pathlib import Path
 from ..errors import SettingsError
 
 # %% auto #0
-__all__ = ['SAMPLE', 'TAKEN', 'STAMP', 'model_name', 'template_files', 'copied_files', 'write_workbench', 'old_copies',
+__all__ = ['SAMPLE', 'RESERVED', 'STAMP', 'resolve_name', 'read_templates', 'read_copies', 'write_workbench', 'find_old_copies',
            'refresh_workbench']
 
 # %% ../../nbs/cli/03_scaffold.ipynb #299cf5a9
 SAMPLE = "mymodel"
-TAKEN = frozenset({"annotations", "pd", "load_iris", "load_rows", "make_pipeline", "build_pipeline", "definition"})
+RESERVED = frozenset({"annotations", "pd", "load_iris", "load_rows", "make_pipeline", "build_pipeline", "definition"})
 
 
-def model_name(folder: Path, name: str = "") -> str:
+def resolve_name(folder: Path, name: str = "") -> str:
     """Settle the name of the model of a new workbench.
 
     Parameters
@@ -44,18 +44,19 @@ def model_name(folder: Path, name: str = "") -> str:
 
     Examples
     --------
-    >>> model_name(Path("Used-Cars"))
+    >>> resolve_name(Path("Used-Cars"))
     'used_cars'
     """
     from mlworkbench.core.home import check_name
 
     wanted = name or re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or SAMPLE
-    if keyword.iskeyword(wanted) or wanted in TAKEN:
-        raise SettingsError(f"--name: a name free in definition.py; got {wanted!r}; give another, like my_{wanted}")
+    if keyword.iskeyword(wanted) or wanted in RESERVED:
+        line = f"--name: {wanted!r} has another meaning in definition.py; give another, like my_{wanted}"
+        raise SettingsError(line, code="workbench.name_reserved")
     return check_name(wanted)
 
 # %% ../../nbs/cli/03_scaffold.ipynb #03cc4d50
-def template_files(*, nbdev: bool = False) -> dict[str, str]:
+def read_templates(*, nbdev: bool = False) -> dict[str, str]:
     """Read the template's files: text by path inside the new folder.
 
     Parameters
@@ -65,7 +66,7 @@ def template_files(*, nbdev: bool = False) -> dict[str, str]:
 
     Examples
     --------
-    >>> "definition.py" in template_files()
+    >>> "definition.py" in read_templates()
     True
     """
     root = files("mlworkbench.templates")
@@ -79,7 +80,7 @@ def template_files(*, nbdev: bool = False) -> dict[str, str]:
     return {("." + name[4:] if name.startswith("dot-") else name): text for name, text in found.items()}
 
 # %% ../../nbs/cli/03_scaffold.ipynb #61317614
-def copied_files(*, pages: bool = False) -> dict[str, str]:
+def read_copies(*, pages: bool = False) -> dict[str, str]:
     """Read what a workbench gets as copies of the package's own: text by path inside the new folder.
 
     Parameters
@@ -106,12 +107,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _stamp(copies: Mapping[str, str]) -> str:
+def _make_stamp(copies: Mapping[str, str]) -> str:
     """Give the note of what was written: a digest by path."""
     return json.dumps({"copies": {path: _digest(text) for path, text in copies.items()}}, indent=1) + "\n"
 
 
-def _written(folder: Path) -> dict[str, str]:
+def _read_stamp(folder: Path) -> dict[str, str]:
     """Read the note of what was written last; empty for a workbench made before there was one."""
     try:
         found = json.loads((folder / STAMP).read_text(encoding="utf-8"))["copies"]
@@ -125,8 +126,6 @@ def write_workbench(folder: Path, *, name: str = "", nbdev: bool = False) -> tup
 
     Parameters
     ----------
-    folder : Path
-        New, or empty.
     name : str, optional
         Name of its model; default that of the folder.
     nbdev : bool, default=False
@@ -142,16 +141,17 @@ def write_workbench(folder: Path, *, name: str = "", nbdev: bool = False) -> tup
     SettingsError
         If the folder holds something, or cannot be written.
     """
-    model = model_name(folder, name)
+    model = resolve_name(folder, name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        way = "name another, or --refresh a workbench"
-        raise SettingsError(f"DIR: a new or an empty folder; got {folder}, which holds something; {way}")
-    copies, texts = copied_files(), template_files(nbdev=nbdev)
+        line = f"DIR: {folder} is not empty; name a new or an empty folder, or --refresh a workbench"
+        raise SettingsError(line, code="workbench.folder_not_empty")
+    copies, texts = read_copies(), read_templates(nbdev=nbdev)
     renamed = {path.replace(SAMPLE, model): text.replace(SAMPLE, model) for path, text in texts.items()} | copies
     try:
-        _write_all(folder, {**renamed, STAMP: _stamp(copies)})
+        _write_all(folder, {**renamed, STAMP: _make_stamp(copies)})
     except OSError as error:
-        raise SettingsError(f"cannot write {folder}: {error.strerror}; name another folder") from None
+        line = f"cannot write {folder}: {error.strerror}; name another folder"
+        raise SettingsError(line, code="workbench.write") from None
     return model, sorted(renamed)
 
 
@@ -174,14 +174,14 @@ def _write_all(folder: Path, texts: dict[str, str]) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 # %% ../../nbs/cli/03_scaffold.ipynb #df77c664
-def old_copies(folder: Path) -> dict[str, str]:
+def find_old_copies(folder: Path) -> dict[str, str]:
     """Give the copies of a workbench that are older than the package's: the package's text by path.
 
     A copy that is as it was written last is old where the package's is another now; so is one that was edited, by the
     note of what it was written from. Without that note whatever differs counts as old.
     """
-    written, found = _written(folder), dict[str, str]()
-    for path, text in copied_files(pages=True).items():
+    written, found = _read_stamp(folder), dict[str, str]()
+    for path, text in read_copies(pages=True).items():
         file = folder / path
         if not file.parent.is_dir() or (path.startswith("explore/") and not file.exists()):
             continue
@@ -207,15 +207,17 @@ def refresh_workbench(folder: Path) -> tuple[list[str], list[str]]:
     from mlworkbench.core.files import replace_file
 
     if not (folder / "settings.ini").is_file():
-        raise SettingsError(f"DIR: a workbench, with its settings.ini; got {folder}; name one to refresh")
-    written, old, kept = _written(folder), old_copies(folder), list[str]()
+        line = f"DIR: {folder} holds no settings.ini, so it is no workbench; name one to refresh"
+        raise SettingsError(line, code="workbench.not_found")
+    written, old, kept = _read_stamp(folder), find_old_copies(folder), list[str]()
     try:
-        for path, text in [*old.items(), (STAMP, _stamp(copied_files(pages=True)))]:
+        for path, text in [*old.items(), (STAMP, _make_stamp(read_copies(pages=True)))]:
             kept += _keep_edit(folder, path, written.get(path, "")) if path in old else []
             with replace_file(folder / path) as file:
                 file.write(text.encode())
     except OSError as error:
-        raise SettingsError(f"cannot write {error.filename}: {error.strerror}; refresh again") from None
+        line = f"cannot write {error.filename}: {error.strerror}; refresh again"
+        raise SettingsError(line, code="workbench.write") from None
     return list(old), kept
 
 
@@ -225,12 +227,12 @@ def _keep_edit(folder: Path, path: str, digest: str) -> list[str]:
     if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() == digest:
         return []
     names = (f"{path}.orig{number or ''}" for number in count())
-    kept = next(name for name in names if not (folder / name).exists() or _alike(folder / name, file))
+    kept = next(name for name in names if not (folder / name).exists() or _hold_the_same(folder / name, file))
     if not (folder / kept).exists():
         shutil.copy2(file, folder / kept)
     return [kept]
 
 
-def _alike(one: Path, other: Path) -> bool:
+def _hold_the_same(one: Path, other: Path) -> bool:
     """Say whether two files hold the same."""
     return one.read_bytes() == other.read_bytes()

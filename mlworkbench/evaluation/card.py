@@ -12,7 +12,8 @@ from typing import Any
 from ..contract.contract import Column, Contract
 
 # %% auto #0
-__all__ = ['show', 'unmarked', 'Markdown', 'table', 'metric_rows', 'metrics_table', 'column_rows', 'rule_text', 'card']
+__all__ = ['show', 'escape_markdown', 'Markdown', 'write_table', 'list_metrics', 'write_metrics', 'list_columns', 'describe_rule',
+           'compose_card']
 
 # %% ../../nbs/evaluation/02_card.ipynb #f43cf281
 def show(value: object) -> str:
@@ -33,12 +34,12 @@ def show(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def unmarked(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Give a text that Markdown neither takes for HTML nor for a link or a cell: names and values come from outside.
 
     Examples
     --------
-    >>> unmarked("<b>AA</b>"), unmarked("[AA](javascript:x)")
+    >>> escape_markdown("<b>AA</b>"), escape_markdown("[AA](javascript:x)")
     ('&lt;b>AA&lt;/b>', '[AA]&#40;javascript:x)')
     """
     marks = {"<": "&lt;", "](": "]&#40;", "][": "]&#91;", "`": "&#96;", "|": "\\|"}
@@ -54,37 +55,23 @@ class Markdown(str):
         return str(self)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
+def write_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
     """Write a Markdown table.
-
-    Parameters
-    ----------
-    head : sequence of str
-        Names of the columns.
-    rows : iterable of sequence
-        Cells.
 
     Examples
     --------
-    >>> print(table(["metric", "value"], [["mae", 0.25]]))
+    >>> print(write_table(["metric", "value"], [["mae", 0.25]]))
     | metric | value |
     | --- | --- |
     | mae | 0.25 |
     """
-    cells = ([unmarked(show(cell)) for cell in row] for row in rows)
-    lines = [[unmarked(name) for name in head], ["---"] * len(head), *cells]
+    cells = ([escape_markdown(show(cell)) for cell in row] for row in rows)
+    lines = [[escape_markdown(name) for name in head], ["---"] * len(head), *cells]
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 # %% ../../nbs/evaluation/02_card.ipynb #66e2e482
-def metric_rows(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Any]) -> list[list[Any]]:
+def list_metrics(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Any]) -> list[list[Any]]:
     """List metrics with interval, rows, gate and verdict.
-
-    Parameters
-    ----------
-    metrics : mapping
-        As `evaluate` returns them.
-    gates : mapping
-        As `check_gates` returns it.
 
     Returns
     -------
@@ -93,33 +80,26 @@ def metric_rows(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, An
 
     Examples
     --------
-    >>> metric_rows({"mae": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}, {"verdict": "undecided", "gates": []})
+    >>> list_metrics({"mae": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}, {"verdict": "undecided", "gates": []})
     [['mae', 0.5, '0.4 to 0.6', 9, None, None]]
     """
-    held = {gate["metric"]: gate for gate in gates.get("gates", ())}
+    judged = {gate["metric"]: gate for gate in gates.get("gates", ())}
     rows: list[list[Any]] = []
     for name, metric in metrics.items():
-        gate, low = held.get(name), metric.get("low")
+        gate, low = judged.get(name), metric.get("low")
         span = f"{show(low)} to {show(metric.get('high'))}" if low is not None else metric.get("reason")
         rule = None if gate is None else f"{gate['rule']} {show(gate['bound'])}"
         rows.append([name, metric["value"], span, metric.get("n"), rule, None if gate is None else gate["verdict"]])
     return rows
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Any]) -> Markdown:
+def write_metrics(metrics: Mapping[str, Mapping[str, Any]], gates: Mapping[str, Any]) -> Markdown:
     """Write metrics and gates as a table."""
-    return table(["metric", "value", "95 % interval", "rows", "gate", "verdict"], metric_rows(metrics, gates))
+    return write_table(["metric", "value", "95 % interval", "rows", "gate", "verdict"], list_metrics(metrics, gates))
 
 
-def column_rows(contract: Contract, profile: Mapping[str, Any]) -> list[list[Any]]:
+def list_columns(contract: Contract, profile: Mapping[str, Any]) -> list[list[Any]]:
     """List a contract's columns with their rules.
-
-    Parameters
-    ----------
-    contract : Contract
-        Columns of request or frame.
-    profile : mapping
-        Training profile, for the share that was missing.
 
     Returns
     -------
@@ -127,16 +107,11 @@ def column_rows(contract: Contract, profile: Mapping[str, Any]) -> list[list[Any
         Column, kind, unit, rule, missing in training.
     """
     known = profile.get("columns", {})
-    return [[c.name, c.kind, c.unit, rule_text(c), _percent(known.get(c.name))] for c in contract.columns]
+    return [[c.name, c.kind, c.unit, describe_rule(c), _percent(known.get(c.name))] for c in contract.columns]
 
 
-def rule_text(column: Column) -> str:
+def describe_rule(column: Column) -> str:
     """Say in words what a column allows.
-
-    Parameters
-    ----------
-    column : Column
-        Declared or learned column.
 
     Returns
     -------
@@ -145,7 +120,7 @@ def rule_text(column: Column) -> str:
 
     Examples
     --------
-    >>> rule_text(Column(name="distance", kind="number", lower=0, nullable=True))
+    >>> describe_rule(Column(name="distance", kind="number", lower=0, nullable=True))
     'at least 0, may be missing'
     """
     parts = [_range(column.lower, column.upper)] if (column.lower, column.upper) != (None, None) else []
@@ -169,7 +144,7 @@ def _percent(column: Mapping[str, Any] | None) -> str | None:
     return None if column is None else f"{100 * column['missing']:.1f} %"
 
 # %% ../../nbs/evaluation/02_card.ipynb #4d74005e
-def card(
+def compose_card(
     declaration: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
     *,
@@ -187,66 +162,57 @@ def card(
         The version's declaration; what it does not say is left out.
     metrics : mapping
         As `evaluate` returns them; may be empty.
-    gates : mapping
-        As `check_gates` returns it.
     profile : mapping
         As `profile_frame` returns it; may be empty.
-    request : Contract
-        Columns of a request.
     frame : Contract, optional
         Columns that the model sees, when they differ.
     notes : sequence of str, default=()
         How it was made: rows it was trained on, rows the metrics are of, rows left out.
-
-    Returns
-    -------
-    str
-        Markdown.
     """
     name = declaration.get("model") or declaration.get("name") or "model"
     parts = [
         f"# {name}",
-        unmarked(declaration.get("description") or "No description was given."),
-        table(["", ""], _facts(declaration, profile)),
-        *(["\n".join(f"- {unmarked(note)}" for note in notes)] if notes else []),
+        escape_markdown(declaration.get("description") or "No description was given."),
+        write_table(["", ""], _list_facts(declaration, profile)),
+        *(["\n".join(f"- {escape_markdown(note)}" for note in notes)] if notes else []),
         "## How good it is",
         f"Gates: **{gates.get('verdict', 'undecided')}**.",
-        metrics_table(metrics, gates) if metrics else "Nothing was measured.",
+        write_metrics(metrics, gates) if metrics else "Nothing was measured.",
         "## What a request holds",
-        table(["column", "kind", "unit", "rule", "missing in training"], column_rows(request, profile)),
-        *_between(request),
-        *_seen(request, frame, profile),
+        write_table(["column", "kind", "unit", "rule", "missing in training"], list_columns(request, profile)),
+        *_list_relations(request),
+        *_describe_frame(request, frame, profile),
         "## What it does not know",
-        _limits(declaration, profile),
+        _list_limits(declaration, profile),
         "## How to ask it",
-        _example(name, request),
+        _write_example(name, request),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _between(request: Contract) -> list[str]:
+def _list_relations(request: Contract) -> list[str]:
     """Name the rules between columns, and what the learned ones were learned from."""
     if not request.relations:
         return []
     lines = []
     for relation in request.relations:
         known = request.evidence.get(relation.name, {})
-        told = [f"{known[word]:,} {word}" for word in ("rows", "combinations", "missing", "broken") if word in known]
-        origin = f"learned from {', '.join(told)}" if told else "learned"
+        counts = [f"{known[word]:,} {word}" for word in ("rows", "combinations", "missing", "broken") if word in known]
+        origin = f"learned from {', '.join(counts)}" if counts else "learned"
         what = f"{origin}; flags" if relation.learned else "stated; refuses"
-        lines.append(f"- {unmarked(relation.name)} ({what})")
+        lines.append(f"- {escape_markdown(relation.name)} ({what})")
     return ["Between the columns of a row:", "\n".join(lines)]
 
 
-def _seen(request: Contract, frame: Contract | None, profile: Mapping[str, Any]) -> list[str]:
+def _describe_frame(request: Contract, frame: Contract | None, profile: Mapping[str, Any]) -> list[str]:
     """Show the model's own columns when they are not those of the request."""
     if frame is None or frame.columns == request.columns:
         return []
     head = ["column", "kind", "unit", "rule", "missing in training"]
-    return ["## What the model sees", table(head, column_rows(frame, profile))]
+    return ["## What the model sees", write_table(head, list_columns(frame, profile))]
 
 
-def _facts(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> list[list[Any]]:
+def _list_facts(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> list[list[Any]]:
     """List what the model is, leaving out what was not declared."""
     facts = {
         "predicts": declaration.get("label"),
@@ -263,7 +229,7 @@ def _facts(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> list[l
     return [[what, value] for what, value in facts.items() if show(value) != "-"]
 
 
-def _limits(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+def _list_limits(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
     """List what a reader must not expect."""
     gaps = {name: column["missing"] for name, column in profile.get("columns", {}).items() if column["missing"] > 0.05}
     lines = [
@@ -275,10 +241,10 @@ def _limits(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
         lines.append("Often missing in training: " + ", ".join(f"{name} ({100 * gaps[name]:.0f} %)" for name in worst))
     if declaration.get("personal"):
         lines.append(f"Personal columns ({show(declaration['personal'])}) are kept out of profile and golden rows.")
-    return "\n".join(f"- {unmarked(line)}" for line in lines)
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 
-def _example(name: str, contract: Contract) -> str:
+def _write_example(name: str, contract: Contract) -> str:
     """Show the calls, with a record of the right kinds."""
     samples = {"number": 1.5, "integer": 1, "boolean": True, "time": "2013-10-01T12:00:00+00:00", "vector": [0.5]}
     record = {c.name: (c.categories or ("text",))[0] if c.kind in ("category", "text") else samples[c.kind]

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ProfileError
 
 # %% auto #0
-__all__ = ['LISTED', 'TwoMinds', 'differences', 'find_ties', 'Comparison', 'compare']
+__all__ = ['LISTED', 'AloneDiffers', 'measure_differences', 'find_ties', 'Comparison', 'compare']
 
 # %% ../../nbs/evaluation/01_equivalence.ipynb #9f5762d5
-def differences(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
+def measure_differences(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     """Measure how far apart the scores of the same rows are.
 
     Parameters
@@ -38,13 +38,13 @@ def differences(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> differences([0.5, float("nan"), 0.5], [0.25, float("nan"), float("nan")]).tolist()
+    >>> measure_differences([0.5, float("nan"), 0.5], [0.25, float("nan"), float("nan")]).tolist()
     [0.25, 0.0, inf]
     """
     first, second = np.asarray(reference, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if first.shape != second.shape:
-        shapes = f"{first.shape} and {second.shape}"
-        raise ProfileError(f"cannot compare scores of shapes {shapes}; they must be of one shape")
+        line = f"cannot compare scores of shapes {first.shape} and {second.shape}; they must be of one shape"
+        raise ProfileError(line, code="profile.shapes")
     same = (first == second) | (np.isnan(first) & np.isnan(second))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(first - second))
@@ -88,7 +88,7 @@ def find_ties(scores: ArrayLike, *, tolerance: float, threshold: float | None = 
 
 # %% ../../nbs/evaluation/01_equivalence.ipynb #113154ac
 LISTED = 20
-TwoMinds = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+AloneDiffers = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def compare(
     *,
     tolerance: float,
     threshold: float | None = None,
-    two_minds: TwoMinds | None = None,
+    alone_differs: AloneDiffers | None = None,
 ) -> Comparison:
     """Compare a deployment's predictions with the reference's, row by row.
 
@@ -159,8 +159,6 @@ def compare(
     ----------
     reference_ids : sequence of str
         Names of the reference's rows, each once.
-    reference_scores : array-like of shape (n,) or (n, classes)
-        Scores of the reference.
     reference_decisions : array-like of shape (n,) or None
         Decisions of the reference; None where there are none (regression).
     ids, scores, decisions
@@ -169,14 +167,9 @@ def compare(
         Largest difference of scores that is no difference.
     threshold : float, optional
         Edge of a binary decision.
-    two_minds : callable, optional
+    alone_differs : callable, optional
         Says of rows of the reference whether it decides them otherwise when asked for each alone; without it nothing
         is excused. It is asked only about other decisions near the edge.
-
-    Returns
-    -------
-    Comparison
-        Counts, the largest difference, the verdict.
 
     Raises
     ------
@@ -191,16 +184,16 @@ def compare(
     places = {name: place for place, name in enumerate(reference_ids)}
     if len(places) != len(reference_ids):
         rule = "it must name each row once; pass ids that tell rows apart"
-        raise ProfileError(f"cannot compare with a reference that names a row twice; {rule}")
+        raise ProfileError(f"cannot compare with a reference that names a row twice; {rule}", code="profile.row_twice")
     found = np.fromiter((places.get(name, -1) for name in ids), dtype=np.int64, count=len(ids))
     known = found >= 0
     at = found[known]
     expected = np.asarray(reference_scores, dtype=np.float64)
-    apart = differences(expected[at], _shape_scores(scores, expected)[known])
+    apart = measure_differences(expected[at], _shape_scores(scores, expected)[known])
     answered, turned = len(np.unique(at)), _find_turned(reference_decisions, decisions, at, known)
     excused = turned & find_ties(expected, tolerance=tolerance, threshold=threshold)[at] & (apart <= tolerance)
     if excused.any():
-        excused[excused] = False if two_minds is None else two_minds(at[excused])
+        excused[excused] = False if alone_differs is None else alone_differs(at[excused])
     return Comparison(
         rows=len(places),
         missing=len(places) - answered,

@@ -11,7 +11,8 @@ from typing import Any
 from .card import show
 
 # %% auto #0
-__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'judge_column', 'show_share', 'judge_drift', 'gate_lines', 'verdict_lines']
+__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'judge_column', 'show_share', 'judge_drift', 'describe_gates',
+           'describe_verdict']
 
 # %% ../../nbs/evaluation/04_judgement.ipynb #d00a613e
 SMALL, LARGE = 0.1, 0.25
@@ -27,10 +28,8 @@ def judge_column(
 
     Parameters
     ----------
-    found : mapping
-        As `compare_profile` gives it.
     distance : mapping or None
-        As `drift_table` gives it; None where the column was not measured.
+        As `read_drift` gives it; None where the column was not measured.
     reference, rows : int
         Rows of training and of the live sample.
 
@@ -41,7 +40,7 @@ def judge_column(
     """
     before, now = found["missing_reference"], found["missing"]
     shares = f"{show_share(now)} missing, training {show_share(before)}"
-    if now > before and _rarely(round(now * rows), rows, (before * reference + 1) / (reference + 2)):
+    if now > before and _is_rare(round(now * rows), rows, (before * reference + 1) / (reference + 2)):
         if now == 1:
             return {"finding": "empty", "why": shares}
         if now - before > GAP:
@@ -55,7 +54,7 @@ def judge_column(
     return {"finding": "moved" if moved else "as before", "why": why}
 
 
-def _rarely(count: int, rows: int, share: float) -> bool:
+def _is_rare(count: int, rows: int, share: float) -> bool:
     """Say whether so many of the rows, or more, come less than once in a thousand times."""
     from scipy.stats import binom
 
@@ -81,15 +80,6 @@ def judge_drift(
 ) -> dict[str, Any]:
     """Judge whether the rows, and the scores, are still those of training.
 
-    Parameters
-    ----------
-    shift : mapping
-        As `compare_profile` gives it.
-    distances : mapping of str to mapping, optional
-        As `drift_table` gives them.
-    names : sequence of str, default=("score",)
-        What each score is called, see `scoring.decision.score_names`.
-
     Returns
     -------
     dict
@@ -105,52 +95,43 @@ def judge_drift(
         name: judge_column(found, known.get(name), reference=reference, rows=rows)
         for name, found in {**named, **shift["columns"]}.items()
     }
-    return {**_summary(columns, rows), "columns": columns}
+    return {**_summarize(columns, rows), "columns": columns}
 
 
 _WORDS = {"empty": "is empty now", "missing": "is missing more often", "moved": "moved"}
 
 
-def _summary(columns: Mapping[str, Mapping[str, str]], rows: int) -> dict[str, str]:
+def _summarize(columns: Mapping[str, Mapping[str, str]], rows: int) -> dict[str, str]:
     """Say of all columns whether any is not as before; the gravest come first, and five of them are named."""
-    told = [
+    drifted = [
         f"{name} {_WORDS[word]} ({found['why'].partition(', by chance')[0]})"
         for word in _WORDS
         for name, found in columns.items()
         if found["finding"] == word
     ]
-    if not told:
+    if not drifted:
         return {"verdict": "none", "line": f"drift: none in {len(columns)} columns over {rows:,} rows"}
-    more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
-    head = f"drift: large in {len(told)} of {len(columns)} columns over {rows:,} rows"
-    return {"verdict": "large", "line": f"{head}: {'; '.join(told[:NAMED])}{more}"}
+    more = f"; and {len(drifted) - NAMED} more" if len(drifted) > NAMED else ""
+    head = f"drift: large in {len(drifted)} of {len(columns)} columns over {rows:,} rows"
+    return {"verdict": "large", "line": f"{head}: {'; '.join(drifted[:NAMED])}{more}"}
 
 # %% ../../nbs/evaluation/04_judgement.ipynb #f02a0ec1
-def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def describe_gates(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say how each gate of each deployment came out, failed ones first.
-
-    Parameters
-    ----------
-    gates : mapping of str to mapping
-        By deployment, as `check_gates` gives them.
-
-    Returns
-    -------
-    list of str
 
     Examples
     --------
     >>> gate = {"metric": "mae", "rule": "<=", "bound": 0.5, "value": 0.62, "verdict": "fail", "reason": ""}
-    >>> gate_lines({"batch": {"gates": [gate]}})
+    >>> describe_gates({"batch": {"gates": [gate]}})
     ['gate mae <= 0.5: fail, 0.62 (batch)']
     """
     order = {"fail": 0, "undecided": 1, "pass": 2}
-    held = [(gate, name) for name, found in gates.items() for gate in found["gates"]]
-    held.sort(key=lambda pair: order[pair[0]["verdict"]])
+    pairs = [(gate, name) for name, found in gates.items() for gate in found["gates"]]
+    pairs.sort(key=lambda pair: order[pair[0]["verdict"]])
     lines = []
-    for gate, name in held:
-        told = "served" in gate and not gate["reason"]
-        labelled = f", {gate['n']:,} of {gate['served']:,} rows labelled" if told else ""
+    for gate, name in pairs:
+        counted = "served" in gate and not gate["reason"]
+        labelled = f", {gate['n']:,} of {gate['served']:,} rows labelled" if counted else ""
         why = f"; {gate['reason']}" if gate["reason"] else ""
         value = f", {show(gate['value'])}" if gate["value"] is not None else ""
         rule = f"{gate['metric']} {gate['rule']} {show(gate['bound'])}"
@@ -171,26 +152,16 @@ _SENTENCES = {
 }
 
 
-def verdict_lines(
+def describe_verdict(
     tag: str, verdict: str, gates: Mapping[str, Mapping[str, Any]], drift: Mapping[str, Any]
 ) -> list[str]:
     """Say what came of an evaluation: the verdict, the gates, the drift, and what follows.
-
-    Parameters
-    ----------
-    tag : str
-        The version.
-    verdict : {"pass", "fail", "undecided"}
-        Of the gates of all deployments.
-    gates : mapping of str to mapping
-        By deployment, as `check_gates` gives them.
-    drift : mapping
-        As `judge_drift` gives it.
 
     Returns
     -------
     list of str
         The verdict first.
     """
-    held = gate_lines(gates) or ["gates: the version declares none"]
-    return [f"verdict: {verdict} ({tag})", *held, drift["line"], f"judgement: {_SENTENCES[verdict, drift['verdict']]}"]
+    judged = describe_gates(gates) or ["gates: the version declares none"]
+    advice = f"judgement: {_SENTENCES[verdict, drift['verdict']]}"
+    return [f"verdict: {verdict} ({tag})", *judged, drift["line"], advice]

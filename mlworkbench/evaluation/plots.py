@@ -68,6 +68,7 @@ def _draw_panels(
     return Picture(render_html(_SVG, title=title, panels=drawn, ticks=ticks, **sizes))
 
 
+
 # %% ../../nbs/evaluation/03_plots.ipynb #7962d792
 def embed_picture(svg: str, text: str) -> Markup:
     """Give an SVG as an HTML image element; `text` is for those who cannot see it."""
@@ -94,8 +95,6 @@ def draw_scores(reference: ArrayLike, current: ArrayLike, *, bins: int = 30) -> 
     ----------
     reference, current : array-like of shape (n,), (m,)
         Scores; those that are not finite are left out.
-    bins : int, default=30
-        Number of bins.
 
     Raises
     ------
@@ -105,7 +104,8 @@ def draw_scores(reference: ArrayLike, current: ArrayLike, *, bins: int = 30) -> 
     sides = [np.asarray(side, dtype=np.float64) for side in (reference, current)]
     finite = [side[np.isfinite(side)] for side in sides]
     if min(len(side) for side in finite) == 0:
-        raise ProfileError("a picture needs at least one finite score on both sides; got none; check the interval")
+        line = "cannot draw scores: a side has no finite one, at least one is needed; check the interval"
+        raise ProfileError(line, code="profile.no_scores")
     low, high = float(min(side.min() for side in finite)), float(max(side.max() for side in finite))
     high = high if high > low else low + 1
     shares = [compute_shares(side, low, high, bins=bins) for side in finite]
@@ -120,8 +120,6 @@ def draw_histograms(title: str, shares: Mapping[str, ArrayLike], *, low: float, 
 
     Parameters
     ----------
-    title : str
-        Of the whole.
     shares : mapping of str to array-like of shape (bins,)
         By the title of the panel; at least one panel, as `compute_shares` gives them.
     low, high : float
@@ -147,8 +145,6 @@ def bin_calibration(
         Claimed probabilities, between 0 and 1.
     came_true : array-like of bool, shape (n,)
         Whether the event came true.
-    bins : int, default=10
-        Number of bins.
 
     Returns
     -------
@@ -174,4 +170,5 @@ def draw_calibration(probabilities: ArrayLike, came_true: ArrayLike) -> Picture:
     claimed, found = bin_calibration(probabilities, came_true)
     ends, title = np.array([0.0, 1.0]), "Share that came true (up) by claimed probability (across)"
     return _draw_panels(title, {title: [(ends, ends, COLOURS[0]), (claimed, found, COLOURS[1])]}, low=0, high=1)
+
 

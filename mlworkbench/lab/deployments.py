@@ -21,7 +21,7 @@ from ..evaluation.plots import compute_shares
 from ..scoring.decision import class_names
 
 # %% auto #0
-__all__ = ['COLUMNS', 'summarize_deployments', 'Shapes', 'bin_scores', 'Measured', 'last_measured']
+__all__ = ['COLUMNS', 'summarize_deployments', 'ScoreHistograms', 'bin_scores', 'Measurement', 'read_last_measurement']
 
 # %% ../../nbs/lab/03_deployments.ipynb #aeb2e96b
 def _name_means(declaration: Mapping[str, Any]) -> dict[str, int]:
@@ -51,7 +51,7 @@ def summarize_deployments(log: pl.DataFrame, declaration: Mapping[str, Any]) -> 
 
 # %% ../../nbs/lab/03_deployments.ipynb #eb3cd97e
 @dataclass(frozen=True, eq=False)
-class Shapes:
+class ScoreHistograms:
     """Histograms of the scores of each deployment, over the same bins.
 
     Attributes
@@ -69,15 +69,13 @@ class Shapes:
     rows: dict[str, int]
 
 
-def bin_scores(log: pl.DataFrame, *, bins: int = 40) -> Shapes:
+def bin_scores(log: pl.DataFrame, *, bins: int = 40) -> ScoreHistograms:
     """Compute the histogram of the scores of each deployment, in alphabetical order; of several classes the largest.
 
     Parameters
     ----------
     log : polars.DataFrame
         Rows of one version with at least one finite score.
-    bins : int, default=40
-        Number of bins of equal width.
 
     Raises
     ------
@@ -86,21 +84,23 @@ def bin_scores(log: pl.DataFrame, *, bins: int = 40) -> Shapes:
     """
     top = log.select("deployment", score=pl.col("scores").list.max()).filter(pl.col("score").is_finite())
     if top.is_empty():
-        raise LogError("score shapes: at least one finite score; got none; score something first")
+        line = "cannot draw histograms: the log holds no finite score; score something first"
+        raise LogError(line, code="log.no_scores")
     numbers = top["score"].to_numpy()
     low, high = float(numbers.min()), float(numbers.max())
     high = high if high > low else low + 1.0
     parts = {str(name[0]): part["score"].to_numpy() for name, part in top.sort("deployment").group_by(["deployment"])}
     parts = dict(sorted(parts.items()))
     shares = {name: compute_shares(values, low, high, bins=bins) for name, values in parts.items()}
-    return Shapes(np.linspace(low, high, bins + 1), shares, {name: len(values) for name, values in parts.items()})
+    rows = {name: len(values) for name, values in parts.items()}
+    return ScoreHistograms(edges=np.linspace(low, high, bins + 1), shares=shares, rows=rows)
 
 # %% ../../nbs/lab/03_deployments.ipynb #411d7c9e
 COLUMNS = ("deployment", "verdict", "rows", "rows_per_second", "max_difference", "mismatches", "missing", "ties")
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """The table of deployments of the newest certificate.
 
     Attributes
@@ -118,7 +118,7 @@ class Measured:
     deployments: list[dict[str, Any]]
 
 
-def last_measured(model: str, *, home: Home) -> Measured | None:
+def read_last_measurement(model: str, *, home: Home) -> Measurement | None:
     """Read the table of deployments from the newest certificate of a model; None where it has none.
 
     Raises
@@ -133,7 +133,7 @@ def last_measured(model: str, *, home: Home) -> Measured | None:
         found = json.loads(files[-1].read_text(encoding="utf-8"))
         declared = [row for row in found["deployments"] if row["verdict"] != "not_declared"]
         rows = [{name: row[name] for name in COLUMNS} for row in declared]
-        return Measured(str(found["version"]), str(found["issued_at"]), rows)
+        return Measurement(str(found["version"]), str(found["issued_at"]), rows)
     except (ValueError, TypeError, KeyError) as error:
-        rule = f"certificate {files[-1].parent.name} of {model!r}: a table of deployments"
-        raise LogError(f"{rule}; got {type(error).__name__} {error}; certify the version again") from error
+        line = f"cannot read the certificate {files[-1].parent.name} of {model!r}: {type(error).__name__} {error}"
+        raise LogError(f"{line}; certify the version again", code="certificate.unreadable") from error

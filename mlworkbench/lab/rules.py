@@ -34,8 +34,6 @@ def learn_rules(data: object, *, units: Mapping[str, str] | None = None, persona
 
     Parameters
     ----------
-    data : str, Path, frame or source
-        The rows.
     units : mapping of str to str, optional
         Unit of a column, such as ``{"distance": "miles"}``.
     personal : collection of str
@@ -59,11 +57,6 @@ def learn_rules(data: object, *, units: Mapping[str, str] | None = None, persona
 def rules_table(contract: Contract) -> pd.DataFrame:
     """List the rules of a contract with their evidence.
 
-    Parameters
-    ----------
-    contract : Contract
-        With or without evidence.
-
     Returns
     -------
     DataFrame
@@ -72,16 +65,16 @@ def rules_table(contract: Contract) -> pd.DataFrame:
     """
     rules: list[dict[str, Any]] = []
     for column in contract.columns:
-        said = [column.range_text, column.categories_text if column.categories else "", column.allow]
-        rule = "; ".join([column.kind, *(part for part in said if part), *(["null"] if column.nullable else [])])
+        limits = [column.range_text, column.categories_text if column.categories else "", column.allow]
+        rule = "; ".join([column.kind, *(part for part in limits if part), *(["null"] if column.nullable else [])])
         facts = contract.evidence.get(column.name, {})
-        rules.append({"column": column.name, "rule": rule, "breaking it": _strength(column.learned), **facts})
+        rules.append({"column": column.name, "rule": rule, "breaking it": _name_effect(column.learned), **facts})
     for relation in contract.relations:
         facts = contract.evidence.get(relation.name, {})
-        first = {"column": relation.columns[0], "rule": relation.text, "breaking it": _strength(relation.learned)}
+        first = {"column": relation.columns[0], "rule": relation.text, "breaking it": _name_effect(relation.learned)}
         rules.append({**first, **facts})
     return pd.DataFrame(rules)
 
 
-def _strength(learned: bool) -> str:
+def _name_effect(learned: bool) -> str:
     return "flags" if learned else "refuses"

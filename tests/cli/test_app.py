@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench.cli import app
-from mlworkbench.cli.app import COMMANDS, GROUPS, SHOWN, make_app, one_line, run
+from mlworkbench.cli.app import COMMANDS, GROUPS, SHOWN, format_error, make_app, run
 from mlworkbench.errors import LogError, Refused, WorkbenchError
 
 EVERY = [name.split() for name, _, _ in COMMANDS]
@@ -17,7 +17,7 @@ WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
     "--end", "--force", "--hours", "--json", "--key", "--known-at", "--label", "--last", "--model", "--name",
     "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote", "--query", "--refresh", "--rows",
-    "--skip", "--source", "--start", "--table", "--to", "--version", "--view", "--why",
+    "--settings", "--skip", "--source", "--start", "--table", "--to", "--version", "--view", "--why",
 }  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def test_an_error_in_the_users_own_code_names_file_and_line(tmp_path):
     exec(compile(own.read_text(), str(own), "exec"), space)
     with pytest.raises(ZeroDivisionError) as caught:
         space["share"](1, 0)
-    line = one_line(caught.value)
+    line = format_error(caught.value)
     assert f"{own}, line 2, in share" in line and "ZeroDivisionError" in line and "\n" not in line
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlworkbench.cli.console import answer, bar, need, reason, text_table
-from mlworkbench.cli.context import Context, choose_model, find_definition, open_context, settle_interval
+from mlworkbench.cli.console import answer, ask_reason, format_table, require_package, show_progress
+from mlworkbench.cli.context import Context, choose_model, find_definition, open_context, resolve_interval
 from mlworkbench.errors import DefinitionError, WorkbenchError
 
 
@@ -18,11 +18,11 @@ def test_json_is_one_line_and_nothing_else(capsys):
 
 
 def test_a_table_without_rows_has_no_lines():
-    assert text_table([]) == [] and text_table([], ["a"]) == []
+    assert format_table([]) == [] and format_table([], ["a"]) == []
 
 
 def test_a_missing_cell_is_empty_and_a_line_break_in_one_is_not_seen():
-    lines = text_table([{"a": 1, "b": "x\ny"}, {"a": None, "b": None}])
+    lines = format_table([{"a": 1, "b": "x\ny"}, {"a": None, "b": None}])
     assert lines == ["a  b", "-  ---", "1  x y", ""]
 
 
@@ -32,35 +32,37 @@ class Terminal(io.StringIO):
 
 
 def test_a_bar_is_for_people_only(monkeypatch):
-    with bar() as report:
+    with show_progress() as report:
         assert report is None
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with bar(quiet=True) as report:
+    with show_progress(quiet=True) as report:
         assert report is None
-    with bar() as report:
+    with show_progress() as report:
         report("flights", 1, 2)
         report("flights", 2, 2)
     assert "flights" in screen.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "said"),
+    ("name", "known", "code", "hint"),
     [
-        ("flihgts", ["flights", "penguins"], "did you mean 'flights'?"),
-        ("", [], "knows no model yet"),
-        ("", ["flights", "penguins"], "name one of flights, penguins"),
+        ("flihgts", ["flights", "penguins"], "model.unknown", "did you mean 'flights'?"),
+        ("", [], "model.none", "train or register one"),
+        ("", ["flights", "penguins"], "model.ambiguous", "name one of flights, penguins"),
     ],
 )
-def test_a_model_that_cannot_be_settled_is_one_line(name, known, said):
+def test_a_model_that_cannot_be_settled_is_one_line(name, known, code, hint):
     with pytest.raises(DefinitionError) as caught:
         choose_model(name, known)
-    assert said in str(caught.value) and "--model" in str(caught.value)
+    assert caught.value.code == code
+    assert hint in str(caught.value) and "--model" in str(caught.value)
 
 
 def test_a_missing_extra_is_named():
-    with pytest.raises(WorkbenchError, match=r"pip install 'mlworkbench\[reports\]'"):
-        need("no_such_package_anywhere", extra="reports")
+    with pytest.raises(WorkbenchError, match=r"pip install 'mlworkbench\[reports\]'") as caught:
+        require_package("no_such_package_anywhere", extra="reports")
+    assert caught.value.code == "extra.missing"
 
 
 def test_a_definition_is_found_by_name_by_place_or_because_it_is_the_only_one(workbench):
@@ -73,8 +75,9 @@ def test_a_definition_is_found_by_name_by_place_or_because_it_is_the_only_one(wo
 def test_a_definition_of_another_name_than_in_the_settings_is_refused(workbench):
     here = open_context()
     settings = replace(here.settings, models={"bikes": here.settings.models["cars"]})
-    with pytest.raises(DefinitionError, match="must agree; got 'bikes' and 'cars'"):
+    with pytest.raises(DefinitionError, match=r"'bikes'.*'cars'") as caught:
         find_definition(Context(settings, here.home), "bikes")
+    assert caught.value.code == "definition.name_differs"
 
 
 NOW = datetime(2013, 11, 1, 12, 30, 15, 999, tzinfo=UTC)
@@ -91,20 +94,21 @@ NOW = datetime(2013, 11, 1, 12, 30, 15, 999, tzinfo=UTC)
     ],
 )
 def test_the_last_hours_and_days_are_an_interval_that_ends_now(last, start):
-    assert settle_interval("", "", last, now=NOW) == (start, "2013-11-01T12:30:15+00:00")
+    assert resolve_interval("", "", last, now=NOW) == (start, "2013-11-01T12:30:15+00:00")
 
 
 @pytest.mark.parametrize("last", ["soon", "0d", "-1d", "7", "1.5d", "999999d", "d7", "7y"])
 def test_another_span_is_refused_with_the_way_out(last):
-    with pytest.raises(WorkbenchError, match=r"--last: day, hour, or a number of them; got .*; write it like 7d"):
-        settle_interval("", "", last)
+    with pytest.raises(WorkbenchError, match=f"--last: '{last}'.*; write it like 7d") as caught:
+        resolve_interval("", "", last)
+    assert caught.value.code == "usage.span"
 
 
 def test_an_interval_is_given_once(capsys):
     with pytest.raises(WorkbenchError, match="--end: not with --last; got 2013-10-01"):
-        settle_interval("", "2013-10-01", "day")
-    assert settle_interval("", "", "") == ("", "")
-    assert settle_interval("2013-10-01", "", "")[0] == "2013-10-01T00:00:00+00:00"
+        resolve_interval("", "2013-10-01", "day")
+    assert resolve_interval("", "", "") == ("", "")
+    assert resolve_interval("2013-10-01", "", "")[0] == "2013-10-01T00:00:00+00:00"
     assert capsys.readouterr().err == "a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00\n"
 
 
@@ -116,11 +120,11 @@ class Person(io.StringIO):
 
 
 def test_a_reason_is_given_asked_for_at_a_terminal_or_noted_as_missing(monkeypatch, capsys):
-    assert reason("better") == "better"
+    assert ask_reason("better") == "better"
     for nobody in (None, io.StringIO("unheard")):
         monkeypatch.setattr(sys, "stdin", nobody)
-        assert reason("") == "none given"
+        assert ask_reason("") == "none given"
     monkeypatch.setattr(sys, "stdin", Person("better in September\n"))
-    assert reason("") == "better in September"
-    assert reason("") == "none given"  # nothing typed
+    assert ask_reason("") == "better in September"
+    assert ask_reason("") == "none given"  # nothing typed
     assert capsys.readouterr() == ("", "why: why: ")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mlworkbench.cli.scaffold import SAMPLE, model_name, write_workbench
+from mlworkbench.cli.scaffold import SAMPLE, resolve_name, write_workbench
 from mlworkbench.errors import SettingsError
 
 
@@ -42,8 +42,9 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(clean):
     folder.mkdir()
     write_workbench(folder)
     before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(SettingsError, match="holds something"):
+    with pytest.raises(SettingsError) as raised:
         write_workbench(folder)
+    assert raised.value.code == "workbench.folder_not_empty"
     assert sorted(path.name for path in folder.iterdir()) == before
     assert [path.name for path in clean.iterdir()] == ["cars"]
 
@@ -63,7 +64,7 @@ def test_a_name_that_python_or_the_workbench_cannot_use_is_refused(name, clean):
 
 
 def test_a_folder_without_a_single_letter_gets_the_sample_name(clean):
-    assert model_name(clean / "___") == SAMPLE
+    assert resolve_name(clean / "___") == SAMPLE
 
 
 def test_the_literate_form_exports_what_was_written(clean):

@@ -19,7 +19,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mlworkbench.cli.serve.score import score_lines
+from mlworkbench.cli.serve.score import describe_scores
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import load_settings
 from mlworkbench.data.lake.lake import Lake
@@ -186,7 +186,7 @@ def test_a_file_in_cents_and_one_in_another_case_are_flagged_in_every_row(shop: 
     rows.write_csv(tmp_path / "good.csv")
     good = score_file(shop.sums, tmp_path / "good.csv", home=Home.open(tmp_path / "home"))
     assert good.flags.line() == "" and pl.read_csv(good.out)["flags"].null_count() == 20
-    assert score_lines("v", {"scored": 20, "out": "x", "rejected": 0}) == ["v: 20 rows scored, written to x"]
+    assert describe_scores("v", {"scored": 20, "out": "x", "rejected": 0}) == ["v: 20 rows scored, written to x"]
 
 
 def test_the_few_cents_that_lie_inside_a_wide_range_are_told_with_the_others(shop: Shop, tmp_path: Path) -> None:

@@ -90,4 +90,4 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     assert again.drift_table.startswith("| column | finding |") and "(score_setosa)" in again.drift_table
     then = {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}
     nothing = run_notebook(NOTEBOOK, then, home=home, seconds=300)
-    assert nothing.state == "failed" and "predictions in the interval" in nothing.error
+    assert nothing.state == "failed" and "no prediction in the interval" in nothing.error

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from mlworkbench.contract.contract import Column, Contract
-from mlworkbench.evaluation.card import card, table
+from mlworkbench.evaluation.card import compose_card, write_table
 from mlworkbench.evaluation.monitoring.profile import profile_frame
-from mlworkbench.evaluation.monitoring.report import drift_table, escape_tags, evidently_reports
+from mlworkbench.evaluation.monitoring.report import escape_tags, read_drift, write_reports
 from mlworkbench.lab.pages import render_table
 from mlworkbench.operate.certify.page import render_certificate
 from mlworkbench.scoring.frame import FeatureFrame
@@ -39,7 +39,7 @@ def reports(folder: Path) -> dict[str, Path]:
     table[f"n{HOSTILE[0]}"] = draws.normal(size=120)
     other = table.sample(frac=1, random_state=1).reset_index(drop=True)
     other[f"n{HOSTILE[0]}"] += 3
-    return evidently_reports(table, other, folder, categorical=names, numeric=[f"n{HOSTILE[0]}"])
+    return write_reports(table, other, folder, categorical=names, numeric=[f"n{HOSTILE[0]}"])
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def hostile_card() -> str:
     declared = {"model": "late", "description": HOSTILE[1], "owner": HOSTILE[0], "label": HOSTILE[2], "task": "binary"}
     declared |= {"classes": HOSTILE[:2], "positive": HOSTILE[0], "personal": HOSTILE[:1], "entity": HOSTILE[1:2]}
     gates = {"verdict": "undecided", "gates": []}
-    return card(declared, {}, gates=gates, profile=profile, request=Contract(columns), notes=HOSTILE)
+    return compose_card(declared, {}, gates=gates, profile=profile, request=Contract(columns), notes=HOSTILE)
 
 
 def as_page(markdown: str) -> str:
@@ -118,7 +118,7 @@ def test_evidently_writes_no_tag_of_ours_into_its_scripts(pages: dict[str, Path]
     for name in ("drift_html", "quality_html"):
         text = pages[name].read_text(encoding="utf-8")
         assert f"<script>{RUN}" not in text and rf"\u003cscript\u003e{RUN}" in text
-    drift = drift_table(pages["drift_html"].with_name("drift.json"))
+    drift = read_drift(pages["drift_html"].with_name("drift.json"))
     assert HOSTILE[0] in drift and drift[f"n{HOSTILE[0]}"]["drift"]
 
 
@@ -129,5 +129,5 @@ def test_what_is_no_data_is_left_alone() -> None:
 
 def test_a_cell_of_a_table_is_text() -> None:
     for text in HOSTILE:
-        line = table([text], [[text]])
+        line = write_table([text], [[text]])
         assert "<" not in line and "](" not in line

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from mlworkbench.evaluation.judgement import gate_lines, judge_drift, verdict_lines
+from mlworkbench.evaluation.judgement import describe_gates, describe_verdict, judge_drift
 from mlworkbench.evaluation.monitoring.drift import chance_index, compare_profile
 from mlworkbench.evaluation.monitoring.profile import profile_frame
 from mlworkbench.evaluation.monitoring.report import drift_table, evidently_reports, report_sides
 from mlworkbench.metrics.bootstrap import check_gates, measure
+from mlworkbench.evaluation.monitoring.report import make_report_sides, read_drift, write_reports
+from mlworkbench.metrics.bootstrap import check_gates, evaluate
 from mlworkbench.scoring.frame import FeatureFrame
 
 
@@ -122,7 +124,7 @@ def test_the_verdict_comes_first_then_the_gate_that_failed_then_drift_and_one_se
         "batch": {"gates": [gate("pass", 0.95, n=90, served=90), gate("fail", 0.871, n=1291, served=1291)]},
         "one_off": {"gates": [gate("undecided", 0.938, n=155, served=1291, reason="155 of 1,291 rows labelled")]},
     }
-    assert verdict_lines("penguins:1f", "fail", gates, drift(700)) == [
+    assert describe_verdict("penguins:1f", "fail", gates, drift(700)) == [
         "verdict: fail (penguins:1f)",
         "gate accuracy >= 0.9: fail, 0.871 (batch, 1,291 of 1,291 rows labelled)",
         "gate accuracy >= 0.9: undecided, 0.938 (one_off); 155 of 1,291 rows labelled",
@@ -135,14 +137,14 @@ def test_the_verdict_comes_first_then_the_gate_that_failed_then_drift_and_one_se
 @pytest.mark.parametrize("verdict", ["pass", "fail", "undecided"])
 @pytest.mark.parametrize("state", ["none", "large", "undecided"])
 def test_every_pair_has_its_sentence(verdict, state):
-    lines = verdict_lines("m:1", verdict, {}, {"verdict": state, "line": "drift: x"})
+    lines = describe_verdict("m:1", verdict, {}, {"verdict": state, "line": "drift: x"})
     assert lines[1] == "gates: the version declares none" and lines[-1].startswith("judgement: ")
 
 
 def test_gates_without_value_say_why():
     metric = {"value": None, "n": 0, "served": 9, "reason": "no labelled rows"}
     found = check_gates({"roc_auc": metric}, {"roc_auc": (">", 0)})
-    assert gate_lines({"batch": found}) == ["gate roc_auc > 0: undecided (batch); no labelled rows"]
+    assert describe_gates({"batch": found}) == ["gate roc_auc > 0: undecided (batch); no labelled rows"]
 
 
 def strict(path):
@@ -154,12 +156,12 @@ def strict(path):
 
 def test_reports_are_strict_json_and_say_nothing_of_the_whole_table(tmp_path):
     frame, scores = rows(200, seed=1, sex=0.0)
-    before, after, kinds = report_sides(PROFILE, frame, scores)
+    before, after, kinds = make_report_sides(PROFILE, frame, scores)
     after["mass"] = np.nan
-    files = evidently_reports(before, after, tmp_path / "reports", **kinds)
+    files = write_reports(before, after, tmp_path / "reports", **kinds)
     for name in ("drift_json", "quality_json"):
         strict(files[name])
-    assert set(drift_table(files["drift_json"])) == {"bill", "score"}
+    assert set(read_drift(files["drift_json"])) == {"bill", "score"}
     html = files["drift_html"].read_text(encoding="utf-8")
     assert "Dataset Drift is" not in html
 

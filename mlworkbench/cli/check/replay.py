@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import End, Json, Last, Model, Rows, Start, answer
-from ..context import known_model, open_context, settle_interval
+from ..context import resolve_model, open_context, resolve_interval
 from ...errors import Refused
 
 if TYPE_CHECKING:
     from mlworkbench.operate.replay.replay import ReplayReport
 
 # %% auto #0
-__all__ = ['replay', 'log', 'differing', 'replay_lines', 'refuse_difference']
+__all__ = ['replay', 'log', 'list_differences', 'describe_replay', 'refuse_difference']
 
 # %% ../../../nbs/cli/check/02_replay.ipynb #ff3b8b64
 def replay(
@@ -33,8 +33,8 @@ def replay(
     facts = replay_prediction(prediction_id, home=open_context(create=False).home, model=model)
     answer(facts, passport_lines(facts), as_json=json)
     if facts["verdict"] not in ("equal", "erased"):
-        rule = "must replay equal, or be erased"
-        raise Refused(f"prediction {facts['prediction_id']}: {rule}; got {facts['verdict']}; {facts['reason']}")
+        line = f"prediction {facts['prediction_id']} does not replay equal: {facts['verdict']}; {facts['reason']}"
+        raise Refused(line, code=f"replay.{facts['verdict']}")
 
 
 def log(
@@ -49,30 +49,30 @@ def log(
     from mlworkbench.operate.replay.replay import replay_many
 
     here = open_context(create=False)
-    chosen, (start, end) = known_model(here, model), settle_interval(start, end, last)
+    chosen, (start, end) = resolve_model(here, model), resolve_interval(start, end, last)
     report = replay_many(chosen, home=here.home, since=start or None, until=end or None, limit=rows)
-    facts = {"model": chosen, **report.counts, "differences": [vars(row) for row in differing(report)[:100]]}
-    answer(facts, replay_lines(report), as_json=json)
+    facts = {"model": chosen, **report.counts, "differences": [vars(row) for row in list_differences(report)[:100]]}
+    answer(facts, describe_replay(report), as_json=json)
     refuse_difference(report.counts, f"model {chosen}")
 
 # %% ../../../nbs/cli/check/02_replay.ipynb #c52c30ef
-def differing(report: ReplayReport) -> list[Any]:
+def list_differences(report: ReplayReport) -> list[Any]:
     """Give the predictions that did not come out equal, those that differ first."""
     order = ("differ", "undecided", "erased")
     return sorted((r for r in report.rows if r.verdict != "equal"), key=lambda row: order.index(row.verdict))
 
 
-def replay_lines(report: ReplayReport) -> list[str]:
+def describe_replay(report: ReplayReport) -> list[str]:
     """Say how many predictions came out again, and show the first that did not."""
     found = report.counts
-    told = ", ".join(f"{found[name]:,} {name}" for name in ("erased", "differ", "undecided"))
+    others = ", ".join(f"{found[name]:,} {name}" for name in ("erased", "differ", "undecided"))
     within = found["equal"] - found["exact"]
     how = "bit for bit" if not within else f"{found['exact']:,} bit for bit, {within:,} within tolerance"
-    lines = [f"{report.model}: {found['replayed']:,} replayed, {found['equal']:,} equal ({how}), {told}"]
+    lines = [f"{report.model}: {found['replayed']:,} replayed, {found['equal']:,} equal ({how}), {others}"]
     pairs = [pair for found in report.environments.values() for pair in found.items()]
     changed = {f"{name} {then or 'absent'} then, {now or 'absent'} now" for name, (then, now) in pairs}
     lines += [f"environment: {', '.join(sorted(changed))}"] if changed else []
-    return lines + [f"{row.prediction_id}: {row.verdict}; {row.reason}" for row in differing(report)[:10]]
+    return lines + [f"{row.prediction_id}: {row.verdict}; {row.reason}" for row in list_differences(report)[:10]]
 
 
 def refuse_difference(counts: Mapping[str, int], what: str) -> None:
@@ -84,5 +84,4 @@ def refuse_difference(counts: Mapping[str, int], what: str) -> None:
         If one does.
     """
     if counts["differ"]:
-        way_out = "see step and column above"
-        raise Refused(f"{what}: must replay equal; {counts['differ']} differ; {way_out}")
+        raise Refused(f"{what}: {counts['differ']} predictions differ; see step and column above", code="replay.differ")

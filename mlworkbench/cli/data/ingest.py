@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..console import Json, Model, Rows, Tables, answer, bar
+from ..console import Json, Model, Rows, Tables, answer, show_progress
 from ..context import find_definition, open_context
 from ...errors import IngestError, nearest
 
@@ -26,7 +26,8 @@ def choose_tables(definition: ModelDefinition, names: list[str] | None) -> list[
     tables = {table.name: table for table in definition.tables}
     for name in names or []:
         if name not in tables:
-            raise IngestError(f"--table: a table of {definition.name}; got {name!r}; {nearest(name, tables)}")
+            line = f"--table: {definition.name} has no table {name!r}; {nearest(name, tables)}"
+            raise IngestError(line, code="ingest.table_unknown")
     return [table for name, table in tables.items() if not names or name in names]
 
 
@@ -37,7 +38,7 @@ def ingest(model: Model = "", table: Tables = None, rows: Rows = None, json: Jso
     here = open_context()
     definition = find_definition(here, model)
     reports: list[IngestReport] = []
-    with bar(quiet=json) as report:
+    with show_progress(quiet=json) as report:
         for wanted in choose_tables(definition, table):
             reports.append(take(wanted, home=here.home, rows=rows, progress=report))
     lines = [one.line() for one in reports] or [f"{definition.name}: no tables; its data come with it"]

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import Json, Model, ServedVersion, Why, answer, reason, text_table
-from ..context import known_model, known_models, open_context, open_registry, require_version
-from ..context import split_version, user_name
+from ..console import Json, Model, ServedVersion, Why, answer, ask_reason, format_table
+from ..context import resolve_model, list_models, open_context, open_registry, require_version
+from ..context import split_version, find_user
 
 # %% auto #0
-__all__ = ['Chosen', 'Override', 'Alias', 'version_cells', 'list_', 'show', 'promote', 'last_basis', 'rollback', 'history',
-           'remove']
+__all__ = ['Chosen', 'Override', 'Alias', 'describe_version', 'list_', 'show', 'promote', 'find_last_basis', 'rollback',
+           'history', 'remove']
 
 # %% ../../../nbs/cli/models/03_models.ipynb #77620e30
 Chosen = Annotated[
@@ -27,7 +27,7 @@ Chosen = Annotated[
 ]
 
 
-def version_cells(row: dict[str, Any]) -> dict[str, Any]:
+def describe_version(row: dict[str, Any]) -> dict[str, Any]:
     """One line of the list of versions: what a person looks for."""
     aliases = ", ".join(row["aliases"])
     return {"version": row["tag"], "aliases": aliases, "gates": row["verdict"], "made": row["created_at"]}
@@ -37,9 +37,9 @@ def list_(model: Model = "", json: Json = False) -> None:
     """List versions: when made, gates, aliases."""
     here = open_context()
     kept = open_registry(here)
-    names = [known_model(here, model)] if model else known_models(here)
+    names = [resolve_model(here, model)] if model else list_models(here)
     rows = [{"model": name, **version} for name in names for version in kept.versions(name)]
-    lines = text_table([version_cells(row) for row in rows]) or ["no versions yet; run mlworkbench train"]
+    lines = format_table([describe_version(row) for row in rows]) or ["no versions yet; run mlworkbench train"]
     answer({"versions": rows}, lines, as_json=json)
 
 
@@ -61,18 +61,18 @@ def promote(
 ) -> None:
     """Give a version an alias; champion needs a proof."""
     here = open_context()
-    model, asked = require_version(here, version)
+    model, wanted = require_version(here, version)
     kept = open_registry(here)
     before = len(kept.history(model))
-    tag = kept.promote(model, asked, who=user_name(), why=reason(why), alias=alias, override=override)
-    told = kept.history(model)
-    basis = last_basis(told, alias)
-    facts = {"model": model, "alias": alias, "version": tag, "basis": basis, "moved": len(told) > before}
-    said = f"{alias} of {model}: {tag}" if facts["moved"] else f"{tag}: already {alias} of {model}"
-    answer(facts, [said + (f", {basis}" if basis else "")], as_json=json)
+    tag = kept.promote(model, wanted, who=find_user(), why=ask_reason(why), alias=alias, override=override)
+    moves = kept.history(model)
+    basis = find_last_basis(moves, alias)
+    facts = {"model": model, "alias": alias, "version": tag, "basis": basis, "moved": len(moves) > before}
+    line = f"{alias} of {model}: {tag}" if facts["moved"] else f"{tag}: already {alias} of {model}"
+    answer(facts, [line + (f", {basis}" if basis else "")], as_json=json)
 
 
-def last_basis(history: Sequence[Mapping[str, Any]], alias: str) -> str:
+def find_last_basis(history: Sequence[Mapping[str, Any]], alias: str) -> str:
     """Give the basis of an alias's newest move."""
     return str(next((line["basis"] for line in reversed(history) if line["alias"] == alias), ""))
 
@@ -80,26 +80,26 @@ def last_basis(history: Sequence[Mapping[str, Any]], alias: str) -> str:
 def rollback(model: Model = "", why: Why = "", override: Override = "", json: Json = False) -> None:
     """Go back to the champion before the present one."""
     here = open_context()
-    name, kept = known_model(here, model), open_registry(here)
-    tag = kept.rollback(name, who=user_name(), why=reason(why), override=override)
-    basis = last_basis(kept.history(name), "champion")
+    name, kept = resolve_model(here, model), open_registry(here)
+    tag = kept.rollback(name, who=find_user(), why=ask_reason(why), override=override)
+    basis = find_last_basis(kept.history(name), "champion")
     answer({"model": name, "version": tag, "basis": basis}, [f"champion of {name}: {tag}, {basis}"], as_json=json)
 
 
 def history(model: Model = "", json: Json = False) -> None:
     """List every change of an alias: when, who, from, to, why."""
     here = open_context()
-    name = known_model(here, model)
+    name = resolve_model(here, model)
     rows = [dict(entry) for entry in open_registry(here).history(name)]
-    answer({"model": name, "history": rows}, text_table(rows) or [f"{name}: no changes yet"], as_json=json)
+    answer({"model": name, "history": rows}, format_table(rows) or [f"{name}: no changes yet"], as_json=json)
 
 
 def remove(version: Chosen, json: Json = False) -> None:
     """Remove a version; champion and challenger are refused."""
     here = open_context()
-    model, asked = require_version(here, version)
+    model, wanted = require_version(here, version)
     kept = open_registry(here)
-    removed = kept.remove(model, asked)
+    removed = kept.remove(model, wanted)
     stays = kept.holdings.is_there(removed)
-    said = f"removed {removed}" + ("; its files stay in the store, other workbenches may name them" if stays else "")
-    answer({"model": model, "removed": removed, "files_stay": stays}, [said], as_json=json)
+    line = f"removed {removed}" + ("; its files stay in the store, other workbenches may name them" if stays else "")
+    answer({"model": model, "removed": removed, "files_stay": stays}, [line], as_json=json)

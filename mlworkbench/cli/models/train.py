@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..check.certify import certificate_lines
-from ..console import Deployments, End, Json, Last, Model, Name, Personal, Query, Report, Rows, Start
-from ..console import Version, answer, bar, listed_names, text_table
-from ..context import Context, find_definition, open_context, open_registry, rows_from, settle_interval
-from ..context import user_name
-from ..operate.runs import run_page
+from ..check.certify import describe_certificate
+from ..console import Deployments, End, Json, Last, Model, Name, Personal, Query, ReportProgress
+from ..console import Rows, Start, Version, answer, show_progress, split_names, format_table
+from ..context import Context, find_definition, open_context, open_registry, open_rows, resolve_interval
+from ..context import find_user
+from ..operate.runs import run_by_name
 from ...errors import IngestError, Refused, nearest
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['Accept', 'result_facts', 'result_lines', 'train', 'refuse_version', 'reason_to_promote', 'certify_trained',
-           'register', 'frame_of', 'retrain', 'compare_lines']
+__all__ = ['Accept', 'gather_result', 'describe_result', 'train', 'refuse_version', 'explain_promotion', 'certify_trained',
+           'register', 'read_frame', 'retrain', 'describe_comparison']
 
 # %% ../../../nbs/cli/models/02_train.ipynb #2415b19c
 Accept = Annotated[
@@ -36,13 +36,13 @@ Accept = Annotated[
 ]
 
 
-def result_facts(result: TrainResult) -> dict[str, Any]:
+def gather_result(result: TrainResult) -> dict[str, Any]:
     """Gather what training or registering found, for JSON."""
-    told = {name: getattr(result, name) for name in ("content_id", "created", "gates", "metrics", "anchor")}
-    return {"version": str(result.tag), **told, "notes": list(result.notes)}
+    named = {name: getattr(result, name) for name in ("content_id", "created", "gates", "metrics", "anchor")}
+    return {"version": str(result.tag), **named, "notes": list(result.notes)}
 
 
-def result_lines(result: TrainResult) -> list[str]:
+def describe_result(result: TrainResult) -> list[str]:
     """Say what training or registering found: the version, its metrics, its gates."""
     from mlworkbench.operate.training.anchor.anchor import anchor_line
 
@@ -55,8 +55,8 @@ def result_lines(result: TrainResult) -> list[str]:
     gates = [
         f"gate {gate.get('metric', gate.get('name'))}: {gate.get('verdict')}" for gate in result.gates.get("gates", [])
     ]
-    told = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {anchor_line(result.anchor)}", *result.notes]
-    return [f"{result.tag}: {state}", *text_table(metrics), *told]
+    verdicts = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {anchor_line(result.anchor)}", *result.notes]
+    return [f"{result.tag}: {state}", *format_table(metrics), *verdicts]
 
 # %% ../../../nbs/cli/models/02_train.ipynb #f27872a0
 def train(
@@ -73,19 +73,20 @@ def train(
     here = open_context()
     definition = find_definition(here, model)
     accepted = {"accept_differences": accept_differences}
-    with command_run(definition.name, "train", home=here.home) as run, bar(quiet=json) as report:
+    with command_run(definition.name, "train", home=here.home) as run, show_progress(quiet=json) as report:
         result = run_training(definition, home=here.home, progress=report, rows=rows, **accepted)
-        why = reason_to_promote(result.gates) if promote else ""
+        why = explain_promotion(result.gates) if promote else ""
         certificate = certify_trained(here, definition, str(result.tag), report) if why else None
         finish_run(run, {"verdict": result.gates["verdict"], "metrics": result.metrics, "version": result.tag})
-    facts = {"model": definition.name, "run_id": run.run_id, **result_facts(result)}
+    facts = {"model": definition.name, "run_id": run.run_id, **gather_result(result)}
     facts["promoted"] = certificate is not None and not certificate.refusal
     facts |= {} if certificate is None else {"certificate": certificate.summary}
     if facts["promoted"]:
-        open_registry(here).promote(definition.name, str(result.tag), who=user_name(), why=why)
-    lines = [] if certificate is None else certificate_lines(certificate)
-    answer(facts, [*result_lines(result), *lines, *["now champion"] * facts["promoted"]], as_json=json)
+        open_registry(here).promote(definition.name, str(result.tag), who=find_user(), why=why)
+    lines = [] if certificate is None else describe_certificate(certificate)
+    answer(facts, [*describe_result(result), *lines, *["now champion"] * facts["promoted"]], as_json=json)
     refuse_version(result, certificate, promote=promote)
+
 
 
 # %% ../../../nbs/cli/models/02_train.ipynb #a955df6d
@@ -93,17 +94,17 @@ def refuse_version(result: TrainResult, certificate: Certificate | None, *, prom
     """Refuse a version whose gates failed, or that was to be promoted and may not be."""
     verdict, kept = result.gates.get("verdict"), "the version is kept and not promoted"
     if verdict == "fail" or (promote and certificate is None):
-        raise Refused(f"gates of {result.tag}: all must pass; got {verdict}; {kept}")
+        raise Refused(f"gates of {result.tag}: {verdict}; {kept}; to promote, all must pass", code="gates.failed")
     if certificate is not None and certificate.refusal:
-        raise Refused(f"{certificate.refusal}; {kept}")
+        raise Refused(f"{certificate.refusal}; {kept}", code="certificate.refused")
 
 
-def reason_to_promote(gates: Mapping[str, Any]) -> str:
+def explain_promotion(gates: Mapping[str, Any]) -> str:
     """Say why a version may be promoted right after training; empty where a gate failed or is undecided.
 
     Examples
     --------
-    >>> reason_to_promote({"verdict": "undecided", "gates": []})
+    >>> explain_promotion({"verdict": "undecided", "gates": []})
     'trained; it declares no gates'
     """
     if not gates.get("gates"):
@@ -111,7 +112,7 @@ def reason_to_promote(gates: Mapping[str, Any]) -> str:
     return "its gates passed at training" if gates.get("verdict") == "pass" else ""
 
 
-def certify_trained(here: Context, definition: ModelDefinition, tag: str, report: Report | None) -> Certificate:
+def certify_trained(here: Context, definition: ModelDefinition, tag: str, report: ReportProgress | None) -> Certificate:
     """Certify a version on the rows of its definition."""
     from mlworkbench.operate.certify.certificate import certify
 
@@ -137,28 +138,30 @@ def register(
 
     here = open_context()
     if not file.is_file():
-        raise IngestError(f"{file}: a pipeline saved by skops; there is no such file; check the path")
+        line = f"cannot read the pipeline {file}: there is no such file; check the path"
+        raise IngestError(line, code="ingest.file_missing")
     pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
     persons = tuple(personal or ())
-    table = frame_of(data, label, query=query, text=persons)
+    table = read_frame(data, label, query=query, text=persons)
     labels = table.pop(label)
-    told: dict[str, Any] = {"name": name, "key": key or None, "personal": persons, "home": here.home}
-    told |= {"deployments": listed_names(deployments), "accept_differences": accept_differences}
-    with bar(quiet=json) as report:
-        result = make_version(pipeline, table, labels, progress=report, **told)
-    answer({"model": name, **result_facts(result)}, result_lines(result), as_json=json)
+    options: dict[str, Any] = {"name": name, "key": key or None, "personal": persons, "home": here.home}
+    options |= {"deployments": split_names(deployments), "accept_differences": accept_differences}
+    with show_progress(quiet=json) as report:
+        result = make_version(pipeline, table, labels, progress=report, **options)
+    answer({"model": name, **gather_result(result)}, describe_result(result), as_json=json)
 
 # %% ../../../nbs/cli/models/02_train.ipynb #d054cfd1
-def frame_of(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
+def read_frame(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
     """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
     import pyarrow as pa
 
     from mlworkbench.data.sources.open_source import open_source
     from mlworkbench.operate.training.anchor_request import READ_BY
 
-    source = open_source(rows_from(data, query), text=text)
+    source = open_source(open_rows(data, query), text=text)
     if label not in source.columns():
-        raise IngestError(f"--label: a column of {source.name}; got {label!r}; {nearest(label, source.columns())}")
+        hint = nearest(label, source.columns())
+        raise IngestError(f"--label: {source.name} has no column {label!r}; {hint}", code="ingest.column_missing")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
     frame = frame if source.typed else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
     frame.attrs["read_by"] = READ_BY
@@ -177,34 +180,36 @@ def retrain(
     """Train anew; compare with who serves on the same rows."""
     here = open_context()
     name = find_definition(here, model).name
-    start, end = settle_interval(start, end, last)
-    run = run_page(here, "retrain", {"model": name, "version": version, "start": start, "end": end, "rows": rows})
-    told = {key: run.result.get(key) for key in ("version", "before", "created", "compared", "reports")}
-    facts = {"model": name, "run_id": run.run_id, "verdict": run.verdict, **told, "output": run.output}
-    answer(facts, [f"run {run.run_id}: {run.verdict}", *compare_lines(told), f"notebook: {run.output}"], as_json=json)
+    start, end = resolve_interval(start, end, last)
+    run = run_by_name(here, "retrain", {"model": name, "version": version, "start": start, "end": end, "rows": rows})
+    result = {key: run.result.get(key) for key in ("version", "before", "created", "compared", "reports")}
+    facts = {"model": name, "run_id": run.run_id, "verdict": run.verdict, **result, "output": run.output}
+    lines = [f"run {run.run_id}: {run.verdict}", *describe_comparison(result), f"notebook: {run.output}"]
+    answer(facts, lines, as_json=json)
     if run.verdict == "fail":
-        raise Refused(f"gates of {told['version']}: all must pass; got fail; the version is kept and not promoted")
+        line = f"gates of {result['version']} failed; the version is kept and not promoted; see the report"
+        raise Refused(line, code="gates.failed")
 
 
-def compare_lines(told: dict[str, Any]) -> list[str]:
+def describe_comparison(result: dict[str, Any]) -> list[str]:
     r"""Say which version came of training, and how it and the one before measure on the same rows.
 
     Examples
     --------
-    >>> told = {"version": "price:0123", "before": None, "created": True}
-    >>> told["compared"] = {"price:0123": {"mae": {"value": 2.5, "n": 9}}}
-    >>> print(*compare_lines(told), sep="\n")  # doctest: +NORMALIZE_WHITESPACE
+    >>> result = {"version": "price:0123", "before": None, "created": True}
+    >>> result["compared"] = {"price:0123": {"mae": {"value": 2.5, "n": 9}}}
+    >>> print(*describe_comparison(result), sep="\n")  # doctest: +NORMALIZE_WHITESPACE
     price:0123: new version; nothing served before
     version     metric  value  low  high  n
     ----------  ------  -----  ---  ----  -
     price:0123  mae       2.5             9
     """
-    state = "new version" if told["created"] else "same content as before, nothing written"
-    beside = f"compared with {told['before']}" if told["before"] else "nothing served before"
+    state = "new version" if result["created"] else "same content as before, nothing written"
+    beside = f"compared with {result['before']}" if result["before"] else "nothing served before"
     shown = ("value", "low", "high", "n")
     rows = [
         {"version": tag[: tag.find(":") + 13], "metric": name, **{key: found.get(key) for key in shown}}
-        for tag, metrics in told["compared"].items()
+        for tag, metrics in result["compared"].items()
         for name, found in metrics.items()
     ]
-    return [f"{told['version']}: {state}; {beside}", *text_table(rows)]
+    return [f"{result['version']}: {state}; {beside}", *format_table(rows)]

@@ -1,4 +1,4 @@
-"""Start a run notebook, and look at what became of every run.
+"""Start a run notebook; list, show and remove runs.
 
 A run is a row of the run table: one whose process died is a failed run, whatever its notebook says."""
 
@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import End, Json, Last, Model, Start, Version, answer, need, text_table
-from ..context import Context, known_model, open_context, refuse_many, settle_interval
+from ..console import End, Json, Last, Model, Start, Version, answer, require_package, format_table
+from ..context import Context, resolve_model, open_context, refuse_too_many, resolve_interval
 from ...errors import Refused, RunError
 
 if TYPE_CHECKING:
     from mlworkbench.operate.running.runner import RunResult
 
 # %% auto #0
-__all__ = ['Run', 'run_page', 'conclude', 'run_facts', 'unmeasured', 'metric_rows', 'split_parameters', 'start', 'list_', 'show',
-           'remove']
+__all__ = ['Run', 'run_by_name', 'conclude', 'gather_facts', 'explain_unmeasured', 'list_metrics', 'split_parameters', 'start',
+           'list_', 'show', 'remove']
 
 # %% ../../../nbs/cli/operate/01_runs.ipynb #6ab49bfa
-def run_page(here: Context, notebook: str, values: dict[str, Any]) -> RunResult:
+def run_by_name(here: Context, notebook: str, values: dict[str, Any]) -> RunResult:
     """Run a notebook of the workbench with the parameters that were given; refuse a run that failed."""
     from mlworkbench.operate.running.runner import run_notebook
 
-    need("papermill", extra="runs")
+    require_package("papermill", extra="runs")
     run = run_notebook(notebook, {name: value for name, value in values.items() if value}, home=here.home)
     if run.state != "done":
-        raise RunError(f"run {run.run_id} failed: {run.error}; open {run.output}")
+        raise RunError(f"run {run.run_id} failed: {run.error}; open {run.output}", code="run.failed")
     return run
 
 
@@ -41,17 +41,18 @@ def conclude(here: Context, result: RunResult, *, as_json: bool) -> None:
     metrics = result.result.get("metrics") or {}
     plain = [f"{name}: {value}" for name, value in metrics.items() if not isinstance(value, dict | list)]
     reports = [f"{name}: {path}" for name, path in (result.result.get("reports") or {}).items()]
-    table = [*text_table(metric_rows(metrics)), *unmeasured(metrics)]
-    said = [str(line) for line in result.result.get("said") or ()]
-    lines = [*said, f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
-    answer(run_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
+    table = [*format_table(list_metrics(metrics)), *explain_unmeasured(metrics)]
+    findings = [str(line) for line in result.result.get("said") or ()]
+    lines = [*findings, f"run {result.run_id}: {result.verdict}", *plain, *table, *reports]
+    answer(gather_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
     if result.verdict in ("fail", "refused"):
-        raise Refused(f"run {result.run_id}: its verdict must not be {result.verdict}; see {result.output}")
+        line = f"run {result.run_id} ended with verdict {result.verdict}; see {result.output}"
+        raise Refused(line, code="run.verdict")
     if isinstance(metrics.get("scored"), int):
-        refuse_many(here, metrics["scored"], metrics.get("rejected", 0))
+        refuse_too_many(here, metrics["scored"], metrics.get("rejected", 0))
 
 
-def run_facts(result: RunResult) -> dict[str, Any]:
+def gather_facts(result: RunResult) -> dict[str, Any]:
     """Gather what a run found, for JSON."""
     facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
     names = [name for name in ("said", "gates", "drift", "labels") if name in result.result]
@@ -59,7 +60,7 @@ def run_facts(result: RunResult) -> dict[str, Any]:
     return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
 
 # %% ../../../nbs/cli/operate/01_runs.ipynb #1a72d7be
-def _measures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _iterate_metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Give deployment, name and measure of each metric; those of a training stand under no deployment."""
     for name, found in metrics.items():
         if isinstance(found, dict) and "value" in found:
@@ -68,20 +69,20 @@ def _measures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
             yield from ((name, metric, one) for metric, one in found.items() if isinstance(one, dict))
 
 
-def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
+def explain_unmeasured(metrics: Mapping[str, Any]) -> list[str]:
     """Say once each why metrics have no value.
 
     Examples
     --------
-    >>> unmeasured({"one_off": {"accuracy": {"value": None, "reason": "no row has a label"}}})
+    >>> explain_unmeasured({"one_off": {"accuracy": {"value": None, "reason": "no row has a label"}}})
     ['not measured: no row has a label; add what came true: mlworkbench label FILE']
     """
-    reasons = {str(found["reason"]) for _, _, found in _measures(metrics) if found.get("reason")}
+    reasons = {str(found["reason"]) for _, _, found in _iterate_metrics(metrics) if found.get("reason")}
     way_out = "add what came true: mlworkbench label FILE"
     return [f"not measured: {r}; {way_out}" if "label" in r else f"not measured: {r}" for r in sorted(reasons)]
 
 
-def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_metrics(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Lay out metrics, by deployment and name, as rows of a table.
 
     Returns
@@ -91,7 +92,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Examples
     --------
-    >>> metric_rows({"batch": {"mae": {"value": 0.5, "n": 9}}, "scored": 9})
+    >>> list_metrics({"batch": {"mae": {"value": 0.5, "n": 9}}, "scored": 9})
     [{'deployment': 'batch', 'metric': 'mae', 'value': 0.5, 'low': None, 'high': None, 'labelled': '9'}]
     """
     return [
@@ -101,7 +102,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             **{key: found.get(key) for key in ("value", "low", "high")},
             "labelled": f"{found.get('n', 0):,}{f' of {served:,}' if (served := found.get('served')) else ''}",
         }
-        for deployment, name, found in _measures(metrics)
+        for deployment, name, found in _iterate_metrics(metrics)
     ]
 
 # %% ../../../nbs/cli/operate/01_runs.ipynb #24ddf38b
@@ -118,7 +119,7 @@ def split_parameters(words: list[str]) -> dict[str, str]:
     """
     for word in words:
         if "=" not in word:
-            raise RunError(f"parameter: name=value; got {word!r}; write it like rows=200")
+            raise RunError(f"parameter {word!r} has no value; write it like rows=200", code="run.parameter_unreadable")
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
@@ -136,9 +137,9 @@ def start(
 ) -> None:
     """Run a notebook of the workbench, and print its verdict."""
     here = open_context()
-    start, end = settle_interval(start, end, last)
-    shared = {"model": known_model(here, model), "version": version, "start": start, "end": end}
-    conclude(here, run_page(here, notebook, {**split_parameters(parameter or []), **shared}), as_json=json)
+    start, end = resolve_interval(start, end, last)
+    shared = {"model": resolve_model(here, model), "version": version, "start": start, "end": end}
+    conclude(here, run_by_name(here, notebook, {**split_parameters(parameter or []), **shared}), as_json=json)
 
 # %% ../../../nbs/cli/operate/01_runs.ipynb #8cc55fc2
 def list_(model: Model = "", json: Json = False) -> None:
@@ -146,9 +147,9 @@ def list_(model: Model = "", json: Json = False) -> None:
     from mlworkbench.operate.running.runner import list_runs
 
     here = open_context()
-    rows = [asdict(row) for row in list_runs(here.home, model=known_model(here, model) if model else None)]
+    rows = [asdict(row) for row in list_runs(here.home, model=resolve_model(here, model) if model else None)]
     columns = ["run_id", "model", "notebook", "state", "verdict", "started", "ended", "error"]
-    answer({"runs": rows}, text_table(rows, columns) or ["no runs yet"], as_json=json)
+    answer({"runs": rows}, format_table(rows, columns) or ["no runs yet"], as_json=json)
 
 
 def show(run: Run, model: Model = "", json: Json = False) -> None:

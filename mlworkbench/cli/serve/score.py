@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, bar
-from ..context import known_model, open_context, refuse_many, rows_from, settle_interval
-from ..operate.runs import conclude, run_page
+from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, show_progress
+from ..context import resolve_model, open_context, refuse_too_many, open_rows, resolve_interval
+from ..operate.runs import conclude, run_by_name
 from ...errors import RunError
 
 # %% auto #0
-__all__ = ['score', 'score_lines', 'batch', 'serve']
+__all__ = ['score', 'describe_scores', 'batch', 'serve']
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #535a0806
 def score(
@@ -35,16 +35,16 @@ def score(
     from mlworkbench.deploy.batch.one_off import score_file
 
     here = open_context()
-    opened = open_model(known_model(here, model), version or None, home=here.home)
-    with bar(quiet=json) as report:
-        scored = score_file(opened, rows_from(file, query), home=here.home, out=out or None, progress=report)
+    opened = open_model(resolve_model(here, model), version or None, home=here.home)
+    with show_progress(quiet=json) as report:
+        scored = score_file(opened, open_rows(file, query), home=here.home, out=out or None, progress=report)
     facts = {"model": opened.model, **asdict(scored)}
-    told = scored.flags.line()
-    answer(facts, [*score_lines(scored.version, facts), *([told] if told else [])], as_json=json)
-    refuse_many(here, scored.scored, scored.rejected)
+    flags = scored.flags.line()
+    answer(facts, [*describe_scores(scored.version, facts), *([flags] if flags else [])], as_json=json)
+    refuse_too_many(here, scored.scored, scored.rejected)
 
 
-def score_lines(version: str, facts: dict[str, Any]) -> list[str]:
+def describe_scores(version: str, facts: dict[str, Any]) -> list[str]:
     """Say what was scored."""
     lines = [f"{version}: {facts['scored']:,} rows scored, written to {facts['out']}"]
     if facts["rejected"]:
@@ -64,15 +64,15 @@ def batch(
 ) -> None:
     """Score all rows, or those of an interval; repeatable."""
     here = open_context()
-    name = known_model(here, model)
-    start, end = settle_interval(start, end, last)
+    name = resolve_model(here, model)
+    start, end = resolve_interval(start, end, last)
     if to:
         from mlworkbench.data.sinks.open_sink import open_sink, rooted
 
         to = rooted(to, Path.cwd())
         open_sink(to, folder=here.home.model(name))  # refuses a wrong address before a kernel starts
     values = {"model": name, "version": version, "start": start, "end": end, "to": to}
-    conclude(here, run_page(here, "batch_score", values), as_json=json)
+    conclude(here, run_by_name(here, "batch_score", values), as_json=json)
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #af66702b
 def serve(
@@ -85,7 +85,7 @@ def serve(
     from mlworkbench.deploy.realtime.process import start_service
 
     here = open_context()
-    name = known_model(here, model)
+    name = resolve_model(here, model)
     wanted = here.settings.port if port is None else port
     with start_service(name, home=here.home, version=version or None, port=wanted) as service:
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
@@ -93,4 +93,4 @@ def serve(
         answer(facts, lines, as_json=json)
         code = service.wait()
     if code:
-        raise RunError(f"service of {name} ended with code {code}; see {service.log}")
+        raise RunError(f"service of {name} ended with code {code}; see {service.log}", code="deployment.service_ended")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import Json, Model, Out, Version, answer, bar
-from ..context import known_model, open_context
+from ..console import Json, Model, Out, Version, answer, show_progress
+from ..context import resolve_model, open_context
 
 if TYPE_CHECKING:
     from mlworkbench.deploy.streaming.worker import StreamReport
 
 # %% auto #0
-__all__ = ['STANDARD', 'Source', 'stream', 'stream_lines']
+__all__ = ['STANDARD', 'Source', 'stream', 'describe_stream']
 
 # %% ../../../nbs/cli/serve/02_stream.ipynb #8ad1c975
 STANDARD = "-"
@@ -46,20 +46,20 @@ def stream(
     from mlworkbench.scoring.registry.registry import Registry
 
     here = open_context()
-    chosen = known_model(here, model)
+    chosen = resolve_model(here, model)
     tag, reason = chosen_version(chosen, version or None, home=here.home)
     folder = Registry(here.home).folder(chosen, tag)
     places = Places(file, out, dead=dead_letters, once=once, name=source)
     policy = (tuple(here.settings.trusted_types), here.settings.contract_flags)
     worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, *policy))
     shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
-    with contextlib.closing(worker), bar(quiet=json or shown) as report:
+    with contextlib.closing(worker), show_progress(quiet=json or shown) as report:
         found = work(worker, places, home=here.home, progress=report)
     with contextlib.redirect_stdout(sys.stderr if out == STANDARD else sys.stdout):
-        answer({"model": chosen, **asdict(found)}, stream_lines(found), as_json=json)
+        answer({"model": chosen, **asdict(found)}, describe_stream(found), as_json=json)
 
 # %% ../../../nbs/cli/serve/02_stream.ipynb #c92b08b3
-def stream_lines(report: StreamReport) -> list[str]:
+def describe_stream(report: StreamReport) -> list[str]:
     """Say what was streamed."""
     where = "standard output" if report.out == STANDARD else report.out
     lines = [f"{report.version}: {report.events:,} events, {report.scored:,} predictions to {where}"]

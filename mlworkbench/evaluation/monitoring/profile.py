@@ -17,7 +17,7 @@ from ...errors import ProfileError
 from ...scoring.frame import FeatureFrame
 
 # %% auto #0
-__all__ = ['BINS', 'TOP', 'RARE', 'REST', 'SAMPLE_ROWS', 'quantile_edges', 'bin_shares', 'as_numbers', 'profile_column',
+__all__ = ['BINS', 'TOP', 'RARE', 'REST', 'SAMPLE_ROWS', 'quantile_edges', 'bin_shares', 'to_numbers', 'profile_column',
            'profile_frame', 'map_to_profile']
 
 # %% ../../../nbs/evaluation/monitoring/01_profile.ipynb #957dbc5c
@@ -49,7 +49,8 @@ def quantile_edges(reference: ArrayLike, *, bins: int = 10) -> NDArray[np.float6
     values = np.asarray(reference, dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         found = "no value" if values.size == 0 else "a value that is not finite"
-        raise ProfileError(f"cannot cut a reference with {found} into bins; all must be finite; drop the others")
+        line = f"cannot cut a reference with {found} into bins; all must be finite; drop the others"
+        raise ProfileError(line, code="profile.not_finite")
     inner = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
     return np.concatenate([[-np.inf], inner, [np.inf]])
 
@@ -86,7 +87,7 @@ RARE = 5
 REST = "(rest)"
 
 
-def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
+def _profile_numbers(values: NDArray[np.float64]) -> dict[str, Any]:
     """Describe numbers by missing share, range, and the shares of quantile bins; infinities count as missing."""
     finite = values[np.isfinite(values)]
     edges = quantile_edges(finite, bins=BINS) if len(finite) else np.array([-np.inf, np.inf])
@@ -101,9 +102,9 @@ def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _categories(values: NDArray[Any]) -> dict[str, Any]:
+def _profile_categories(values: NDArray[Any]) -> dict[str, Any]:
     """Describe categories by missing share and the shares of the most frequent ones."""
-    texts = _texts(values)
+    texts = _to_texts(values)
     there = [text for text in texts if text is not None]
     common = [(text, count) for text, count in Counter(there).most_common(TOP) if count >= RARE]
     shares = {text: count / len(there) for text, count in common}
@@ -115,12 +116,12 @@ def _categories(values: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def _texts(values: NDArray[Any]) -> list[str | None]:
+def _to_texts(values: NDArray[Any]) -> list[str | None]:
     """List categories as text; missing is None."""
     return [None if item is None or item != item else str(item) for item in values.tolist()]
 
 
-def as_numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
+def to_numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
     """Give a column of a feature frame as n numbers, a vector by its length (Euclidean); None for other kinds."""
     if values.ndim == 2:
         return np.asarray(np.linalg.norm(values, axis=1))
@@ -141,8 +142,8 @@ def profile_column(values: NDArray[Any]) -> dict[str, Any]:
     >>> {name: round(share, 2) for name, share in column["shares"].items()}, round(column["rest"], 2)
     ({'AA': 0.67}, 0.33)
     """
-    numbers = as_numbers(values)
-    return _categories(values) if numbers is None else _numbers(numbers)
+    numbers = to_numbers(values)
+    return _profile_categories(values) if numbers is None else _profile_numbers(numbers)
 
 # %% ../../../nbs/evaluation/monitoring/01_profile.ipynb #fd5c5451
 SAMPLE_ROWS = 2000
@@ -157,10 +158,6 @@ def profile_frame(
     ----------
     frame : FeatureFrame
         Training rows, in order of time where there is time.
-    scores : array-like of shape (n,) or (n, classes)
-        Their scores.
-    labels : array-like of shape (n,), optional
-        Their labels.
     skip : sequence of str, default=()
         Columns to leave out: entity keys, personal ones.
 
@@ -177,7 +174,8 @@ def profile_frame(
     values = np.asarray(scores, dtype=np.float64)
     if len(frame) == 0 or len(values) != len(frame):
         found = f"{len(frame)} rows, {len(values)} scores"
-        raise ProfileError(f"cannot profile {found}; at least one row is needed, and one score for each")
+        line = f"cannot profile {found}; at least one row is needed, and one score for each"
+        raise ProfileError(line, code="profile.no_rows")
     kept = {name: column for name, column in frame.columns.items() if name not in set(skip)}
     columns = {name: profile_column(column) for name, column in kept.items()}
     by_class = values[:, None] if values.ndim == 1 else values
@@ -185,18 +183,18 @@ def profile_frame(
         "rows": len(frame),
         "columns": columns,
         "scores": [profile_column(column) for column in by_class.T],
-        "labels": None if labels is None else profile_column(_column(labels)),
-        "sample": _sample(kept, columns, by_class),
+        "labels": None if labels is None else profile_column(_to_column(labels)),
+        "sample": _draw_sample(kept, columns, by_class),
     }
 
 
-def _column(labels: ArrayLike) -> NDArray[Any]:
+def _to_column(labels: ArrayLike) -> NDArray[Any]:
     """Give labels as an array that keeps its kind."""
     values = np.asarray(labels)
     return values if values.dtype.kind in "iufbO" else values.astype(object)
 
 
-def _sample(
+def _draw_sample(
     kept: Mapping[str, NDArray[Any]], columns: Mapping[str, Mapping[str, Any]], scores: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Draw rows with a fixed seed, in their order, rare categories replaced."""
@@ -212,13 +210,6 @@ def _sample(
 def map_to_profile(values: NDArray[Any], column: Mapping[str, Any]) -> list[Any]:
     """List a column's values the way the profile knows them, so that training and live values compare.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n,) or (n, k)
-        A column of a feature frame.
-    column : mapping
-        The column's profile.
-
     Returns
     -------
     list
@@ -229,7 +220,7 @@ def map_to_profile(values: NDArray[Any], column: Mapping[str, Any]) -> list[Any]
     >>> map_to_profile(np.array(["AA", "XX", None], dtype=object), {"kind": "category", "shares": {"AA": 1.0}})
     ['AA', '(rest)', None]
     """
-    numbers = as_numbers(values)
+    numbers = to_numbers(values)
     if numbers is not None:
         return to_plain_list(numbers)
-    return [text if text is None or text in column["shares"] else REST for text in _texts(values)]
+    return [text if text is None or text in column["shares"] else REST for text in _to_texts(values)]

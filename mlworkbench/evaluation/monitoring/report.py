@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['ROWS', 'report_sides', 'evidently_reports', 'escape_tags', 'drift_table']
+__all__ = ['ROWS', 'make_report_sides', 'write_reports', 'escape_tags', 'read_drift']
 
 # %% ../../../nbs/evaluation/monitoring/03_report.ipynb #e1358664
 ROWS = 5000
@@ -45,25 +45,20 @@ def _cast_columns(table: pd.DataFrame, numeric: Sequence[str], categorical: Sequ
     if absent or len(table) == 0:
         found = f"no column {absent[0]!r}" if absent else "no rows"
         need = "both need every named column and at least one row"
-        raise ProfileError(f"cannot write reports: a side has {found}; {need}")
+        code = "profile.column_missing" if absent else "profile.no_rows"
+        raise ProfileError(f"cannot write reports: a side has {found}; {need}", code=code)
     texts = table[list(categorical)].astype(object)
     texts = texts.where(texts.isna(), texts.astype(str)).where(texts.notna(), None)
     return _thin(table[list(numeric)].astype(np.float64).join(texts))
 
 # %% ../../../nbs/evaluation/monitoring/03_report.ipynb #6f5666ad
-def report_sides(
+def make_report_sides(
     profile: Mapping[str, Any], frame: FeatureFrame, scores: ArrayLike, *, names: Sequence[str] = ("score",)
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[str]]]:
     """Make the two tables of a report out of a profile and live rows.
 
     Parameters
     ----------
-    profile : mapping
-        As `profile_frame` made it.
-    frame : FeatureFrame
-        Live rows.
-    scores : array-like of shape (n,) or (n, classes)
-        Their scores.
     names : sequence of str, default=("score",)
         What each is called, see `scoring.decision.score_names`.
 
@@ -86,7 +81,7 @@ def report_sides(
     return pd.DataFrame(before), pd.DataFrame(after), kinds
 
 # %% ../../../nbs/evaluation/monitoring/03_report.ipynb #8172cbf5
-def evidently_reports(
+def write_reports(
     reference: pd.DataFrame,
     current: pd.DataFrame,
     folder: Path,
@@ -100,12 +95,8 @@ def evidently_reports(
     ----------
     reference : pandas.DataFrame
         Training rows, in the order of time where there is time.
-    current : pandas.DataFrame
-        Live rows.
     folder : Path
         Where the files go; created when missing.
-    categorical, numeric : sequence of str
-        Columns to report on.
 
     Returns
     -------
@@ -127,7 +118,7 @@ def evidently_reports(
     kinds = {"numeric": list(numeric), "categorical": list(categorical)}
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    for name, snapshot in _snapshots(before, after, plan, kinds).items():
+    for name, snapshot in _run_reports(before, after, plan, kinds).items():
         for ending, save in (("json", snapshot.save_json), ("html", snapshot.save_html)):
             part, whole = folder / f".{name}.{ending}.{os.getpid()}", folder / f"{name}.{ending}"
             save(str(part))
@@ -156,11 +147,11 @@ def escape_tags(page: str) -> str:
     return _DATA.sub(lambda line: line[0].replace("<", r"\u003c").replace(">", r"\u003e"), page)
 
 
-def _snapshots(
+def _run_reports(
     before: pd.DataFrame, after: pd.DataFrame, plan: dict[str, dict[str, Any]], kinds: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Run Evidently's two reports; its warnings about its own parts are no concern of the reader."""
-    make_definition, dataset, report, drift, summary = _evidently()
+    make_definition, dataset, report, drift, summary = _import_evidently()
     definition = make_definition(numerical_columns=kinds["numeric"], categorical_columns=kinds["categorical"])
     sides = [dataset.from_pandas(table, data_definition=definition) for table in (after, before)]
     each = [drift(column=name, method=rule["method"], threshold=rule["threshold"]) for name, rule in plan.items()]
@@ -170,8 +161,8 @@ def _snapshots(
         return {name: report(metrics, include_tests=True).run(*sides) for name, metrics in parts.items()}
 
 
-def _evidently() -> tuple[Any, ...]:
-    """Import Evidently, told not to report home."""
+def _import_evidently() -> tuple[Any, ...]:
+    """Import Evidently, which must not send usage data."""
     os.environ["DO_NOT_TRACK"] = "1"
     try:
         with warnings.catch_warnings():
@@ -180,17 +171,13 @@ def _evidently() -> tuple[Any, ...]:
             from evidently.metrics import ValueDrift
             from evidently.presets import DataSummaryPreset
     except ImportError as error:
-        raise ProfileError(f"reports need the extra [reports]; {error}; pip install 'mlworkbench[reports]'") from error
+        line = f"cannot write reports: {error}; they need the extra [reports]: pip install 'mlworkbench[reports]'"
+        raise ProfileError(line, code="extra.missing") from error
     return DataDefinition, Dataset, Report, ValueDrift, DataSummaryPreset
 
 # %% ../../../nbs/evaluation/monitoring/03_report.ipynb #63ec8621
-def drift_table(path: Path) -> dict[str, dict[str, Any]]:
+def read_drift(path: Path) -> dict[str, dict[str, Any]]:
     """Read distance, method, threshold and finding of each column from a drift report.
-
-    Parameters
-    ----------
-    path : Path
-        `drift_json` of `evidently_reports`.
 
     Returns
     -------

@@ -67,6 +67,14 @@ def test_a_full_disk_is_a_warning(tmp_path, monkeypatch):
     assert check_disk(tmp_path).state == "warn"
 
 
+def test_the_doctor_lists_every_setting_with_its_origin(workbench, facts, tell, monkeypatch):
+    monkeypatch.setenv("MLWORKBENCH_SERVE_PORT", "3999")
+    rows = {row["key"]: row for row in facts("doctor", "--settings")["settings"]}
+    assert rows["serve.port"]["value"] == "3999" and "MLWORKBENCH_SERVE_PORT" in rows["serve.port"]["origin"]
+    assert rows["models.cars"]["origin"].endswith("settings.ini") and rows["contract.flags"]["origin"] == "default"
+    assert "serve.port" in tell("doctor", "--settings")[1]
+
+
 def test_the_doctor_answers_in_json(workbench, facts):
     found = facts("doctor")
     assert found["verdict"] == "pass"

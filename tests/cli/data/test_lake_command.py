@@ -64,7 +64,7 @@ def test_the_version_of_a_time_is_told(lake, facts):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["compact", "--table", "delay"], "--table: a table of the lake; got 'delay'; did you mean 'delays'?"),
+        (["compact", "--table", "delay"], "--table: the lake has no table 'delay'; did you mean 'delays'?"),
         (["vacuum", "--hours", "1"], "at least 168 hours"),
         (["history", "delay"], "not in the lake; did you mean 'delays'?"),
         (["history", "delays", "--at", "noon"], "a time with an offset; got 'noon'"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlworkbench.cli import scaffold
-from mlworkbench.cli.scaffold import STAMP, copied_files, old_copies, refresh_workbench, write_workbench
+from mlworkbench.cli.scaffold import STAMP, find_old_copies, read_copies, refresh_workbench, write_workbench
 
 NAME = "runs/evaluate.ipynb"
 
@@ -13,14 +13,14 @@ NAME = "runs/evaluate.ipynb"
 @pytest.fixture
 def newer(monkeypatch):
     """A package whose run notebook and service moved on since a workbench was made."""
-    now = copied_files(pages=True)
+    now = read_copies(pages=True)
 
     def later(*, pages=False):
         moved = {**now, NAME: now[NAME] + "\n", "service/service.py": now["service/service.py"] + "# moved on\n"}
         return {path: text for path, text in moved.items() if pages or not path.startswith("explore/")}
 
     def turn():
-        monkeypatch.setattr(scaffold, "copied_files", later)
+        monkeypatch.setattr(scaffold, "read_copies", later)
         return later(pages=True)
 
     return turn
@@ -67,7 +67,7 @@ def test_an_edit_is_kept_beside_and_a_second_one_too(workbench, facts, tell, new
     assert facts("new", "--refresh")["kept"] == [f"{NAME}.orig1"]
     assert (workbench / f"{NAME}.orig").read_text() == "mine"
     assert (workbench / f"{NAME}.orig1").read_text() == "mine again"
-    assert old_copies(workbench) == {}
+    assert find_old_copies(workbench) == {}
 
 
 @pytest.mark.parametrize("stamp", [None, "", "[]", '{"copies": 3}', '{"copies": {"runs/evaluate.ipynb": 7}}'], ids=str)
@@ -119,12 +119,12 @@ def test_settings_definition_and_tests_are_never_touched(workbench, facts, newer
 
 def test_a_folder_that_is_no_workbench_is_refused(clean, tell):
     code, _, err = tell("new", clean, "--refresh")
-    assert code == 2 and "a workbench, with its settings.ini" in err and err.count("\n") == 1
+    assert code == 2 and "holds no settings.ini" in err and err.count("\n") == 1
     assert list(clean.iterdir()) == []
 
 
 def test_no_copy_holds_the_name_that_a_new_workbench_replaces():
-    assert not [path for path, text in copied_files(pages=True).items() if scaffold.SAMPLE in text]
+    assert not [path for path, text in read_copies(pages=True).items() if scaffold.SAMPLE in text]
 
 
 def test_a_workbench_in_the_current_empty_folder(clean, monkeypatch, facts):

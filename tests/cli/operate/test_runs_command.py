@@ -24,11 +24,11 @@ def test_a_notebook_is_started_with_its_own_parameters_shown_and_removed(workben
     [
         (["start"], "NOTEBOOK"),
         (["start", "evaluat"], "did you mean 'evaluate'?"),
-        (["start", "retrain", "rows"], "parameter: name=value; got 'rows'"),
+        (["start", "retrain", "rows"], "parameter 'rows' has no value"),
         (["start", "retrain", "rows=many"], "parameter 'rows'"),
         (["start", "retrain", "token=hunter2"], "a secret is never a parameter"),
         (["start", "retrain", "--model", "carz"], "did you mean 'cars'?"),
-        (["start", "retrain", "--last", "soon"], "--last: day, hour, or a number of them"),
+        (["start", "retrain", "--last", "soon"], "--last: 'soon' is no span"),
         (["show", "nothing"], "must be a run of this home"),
         (["remove", "nothing"], "must be a run of this home"),
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlworkbench.cli.context import Context, open_context, refuse_many
+from mlworkbench.cli.context import Context, open_context, refuse_too_many
 from mlworkbench.cli.operate.runs import conclude
 from mlworkbench.core.settings import load_settings
 from mlworkbench.errors import Refused, SettingsError
@@ -39,7 +39,7 @@ def test_a_few_refused_rows_are_told_and_more_are_exit_code_one_with_the_output_
     bad(2)
     code, out, err = tell("score", "rows.csv", "--out", "kept.csv")
     assert code == 1 and "148 rows scored" in out and err.count("\n") == 1
-    assert "at most 1.0% of them; got 2 of 150 rows (1.3%); the output is kept" in err
+    assert "2 of 150 rows (1.3%) were refused, at most 1.0% may be; the output is kept" in err
     assert len(Path("kept.csv").read_text().splitlines()) == 149
     allow("2 %")
     assert tell("score", "rows.csv")[0] == 0
@@ -55,19 +55,19 @@ def test_a_batch_is_judged_by_what_its_run_counted(workbench, capsys, scored, re
         conclude(open_context(), run, as_json=True)
         assert not refused
     except Refused as error:
-        assert refused and "rows refused: at most 1.0%" in str(error)
+        assert refused and error.code == "contract.max_refused"
     assert '"verdict": "pass"' in capsys.readouterr().out
 
 
 def test_a_command_without_any_row_is_no_matter_of_shares(workbench):
-    refuse_many(open_context(), 0, 0)
+    refuse_too_many(open_context(), 0, 0)
 
 
 @pytest.mark.parametrize(("text", "share"), [("0", 0.0), ("5 %", 0.05), ("0.25", 0.25), ("100%", 1.0)])
 def test_the_share_is_a_number_or_percent(workbench, text, share):
     allow(text)
     assert load_settings().max_refused == pytest.approx(share)
-    refuse_many(Context(load_settings(), open_context().home), scored=1 - share, rejected=share)
+    refuse_too_many(Context(load_settings(), open_context().home), scored=1 - share, rejected=share)
 
 
 @pytest.mark.parametrize("text", ["many", "5", "-1 %", "200 %", "nan", "% %"])

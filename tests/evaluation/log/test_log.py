@@ -195,8 +195,9 @@ def test_a_closed_log_says_so_and_closing_twice_is_fine(tmp_path):
     log = PredictionLog(tmp_path / "log.sqlite")
     log.close()
     log.close()
-    with pytest.raises(LogError, match="closed"):
+    with pytest.raises(LogError) as raised:
         log.write(make_rows(1))
+    assert raised.value.code == "log.closed"
 
 
 def test_threads_of_one_process_share_a_log(tmp_path):
@@ -301,8 +302,9 @@ def test_a_log_of_a_newer_package_is_refused(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(LogError, match="upgrade mlworkbench"):
+    with pytest.raises(LogError, match="upgrade mlworkbench") as raised:
         PredictionLog(path)
+    assert raised.value.code == "log.schema_newer"
 
 
 def test_a_month_of_flights_is_written_in_three_seconds_and_a_row_in_300_microseconds(tmp_path):
@@ -331,22 +333,23 @@ def label(**changes):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "code"),
     [
-        {"model": ...},
-        {"value": None},
-        {"value": float("nan")},
-        {"available_at": ...},
-        {"entity": ..., "prediction_time": ...},
-        {"prediction_time": ...},
-        {"prediction_id": "x"},
-        {"entity": {}},
+        ({"model": ...}, "log.label_incomplete"),
+        ({"value": None}, "log.label_incomplete"),
+        ({"value": float("nan")}, "log.label_incomplete"),
+        ({"available_at": ...}, "log.label_incomplete"),
+        ({"entity": ..., "prediction_time": ...}, "log.label_name"),
+        ({"prediction_time": ...}, "log.label_name"),
+        ({"prediction_id": "x"}, "log.label_name"),
+        ({"entity": {}}, "log.label_name"),
     ],
 )
-def test_a_label_that_names_nothing_or_two_things_is_refused_and_nothing_is_written(tmp_path, changes):
+def test_a_label_that_names_nothing_or_two_things_is_refused_and_nothing_is_written(tmp_path, changes, code):
     path = tmp_path / "log.sqlite"
-    with pytest.raises(LogError, match="label 1"):
+    with pytest.raises(LogError, match="label 1") as raised:
         append_labels(path, [label(), label(**changes)])
+    assert raised.value.code == code
     assert not path.exists()
 
 

@@ -125,13 +125,14 @@ def test_unseen_values_are_counted():
 
 def test_live_rows_that_lack_a_column_or_change_its_kind_are_refused():
     profile = profile_frame(make_frame(), np.zeros(5000))
-    for frame, message in (
-        (FeatureFrame({"wind": np.array([1.0])}), "'month'"),
-        (make_frame().take([]), "no rows"),
-        (FeatureFrame({**make_frame(2).columns, "wind": np.array(["a", "b"], dtype=object)}), "numeric"),
+    for frame, code in (
+        (FeatureFrame({"wind": np.array([1.0])}), "profile.column_missing"),
+        (make_frame().take([]), "profile.no_rows"),
+        (FeatureFrame({**make_frame(2).columns, "wind": np.array(["a", "b"], dtype=object)}), "profile.not_numeric"),
     ):
-        with pytest.raises(ProfileError, match=message):
+        with pytest.raises(ProfileError, match="'month'" if code == "profile.column_missing" else "") as raised:
             compare_profile(profile, frame)
+        assert raised.value.code == code
 
 
 def test_the_index_is_never_negative_and_finite_for_empty_bins():

@@ -8,10 +8,10 @@ import pytest
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ProfileError
-from mlworkbench.evaluation.card import card, rule_text, show, table
+from mlworkbench.evaluation.card import compose_card, describe_rule, show, write_table
 from mlworkbench.evaluation.monitoring.drift import jensen_shannon, plan_drift, wasserstein
 from mlworkbench.evaluation.monitoring.profile import profile_frame
-from mlworkbench.evaluation.monitoring.report import drift_table, evidently_reports, report_sides
+from mlworkbench.evaluation.monitoring.report import make_report_sides, read_drift, write_reports
 from mlworkbench.scoring.frame import FeatureFrame
 
 
@@ -28,7 +28,7 @@ def make_table(count=3000, seed=0, shift=0.0):
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "deep"
     sides = make_table(), make_table(seed=1, shift=1.0)
-    return evidently_reports(*sides, folder, numeric=["wind", "empty"], categorical=["carrier"])
+    return write_reports(*sides, folder, numeric=["wind", "empty"], categorical=["carrier"])
 
 
 def test_four_files_are_written_and_nothing_else(written):
@@ -40,14 +40,14 @@ def test_four_files_are_written_and_nothing_else(written):
 
 
 def test_method_and_threshold_are_named_for_every_column(written):
-    found = drift_table(written["drift_json"])
+    found = read_drift(written["drift_json"])
     assert {name: row["method"] for name, row in found.items()} == {"wind": "wasserstein", "carrier": "jensenshannon"}
     assert all(row["threshold"] >= 0.1 for row in found.values())
     assert (found["wind"]["drift"], found["carrier"]["drift"]) == (True, False)
 
 
 def test_the_distances_are_those_evidently_computes(written):
-    found, before, after = drift_table(written["drift_json"]), make_table(), make_table(seed=1, shift=1.0)
+    found, before, after = read_drift(written["drift_json"]), make_table(), make_table(seed=1, shift=1.0)
     wind = [side["wind"].dropna().to_numpy() for side in (before, after)]
     carrier = [side["carrier"].dropna().to_numpy(dtype=object) for side in (before, after)]
     assert found["wind"]["distance"] == pytest.approx(wasserstein(*wind))
@@ -64,7 +64,7 @@ def test_a_season_inside_the_reference_raises_its_own_threshold():
 @pytest.mark.parametrize(("table", "message"), [(make_table(0), "no rows"), (make_table(5)[["wind"]], "'carrier'")])
 def test_a_side_without_rows_or_columns_is_refused(tmp_path, table, message):
     with pytest.raises(ProfileError, match=message):
-        evidently_reports(make_table(50), table, tmp_path, numeric=["wind"], categorical=["carrier"])
+        write_reports(make_table(50), table, tmp_path, numeric=["wind"], categorical=["carrier"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,13 +72,13 @@ def test_both_sides_come_from_profile_and_log_in_the_same_words():
     carrier = np.array(["AA"] * 300 + ["UA"] * 299 + ["rare"], dtype=object)
     frame = FeatureFrame({"wind": np.arange(600.0), "late": np.arange(600) % 2 == 0, "carrier": carrier})
     profile = profile_frame(frame, np.linspace(0, 1, 600))
-    before, after, kinds = report_sides(profile, frame, np.linspace(0, 1, 600))
+    before, after, kinds = make_report_sides(profile, frame, np.linspace(0, 1, 600))
     assert kinds == {"numeric": ["wind", "score"], "categorical": ["late", "carrier"]}
     pd.testing.assert_frame_equal(before, after, check_dtype=False)
     assert set(after["carrier"]) == {"AA", "UA", "(rest)"}
     several = profile_frame(frame, np.ones((600, 3)) / 3)
-    names = report_sides(several, frame, np.ones((600, 3)) / 3, names=["score_a", "score_b", "score_c"])[2]["numeric"]
-    assert names == ["wind", "score_a", "score_b", "score_c"]
+    named = make_report_sides(several, frame, np.ones((600, 3)) / 3, names=["score_a", "score_b", "score_c"])
+    assert named[2]["numeric"] == ["wind", "score_a", "score_b", "score_c"]
 
 
 REQUEST = Contract((
@@ -94,7 +94,7 @@ GATES = {"verdict": "pass", "gates": [{"metric": "roc_auc", "rule": ">=", "bound
 
 
 def test_a_card_says_what_how_good_what_it_takes_and_how_to_ask():
-    page = card(
+    page = compose_card(
         {"model": "flights", "task": "binary", "label": "late", "classes": [0, 1], "personal": ["tail"]},
         METRICS,
         gates=GATES,
@@ -120,16 +120,16 @@ def test_a_card_says_what_how_good_what_it_takes_and_how_to_ask():
 
 
 def test_a_card_of_a_model_that_was_not_measured_says_so():
-    page = card({"model": "m"}, {}, gates={"verdict": "undecided", "gates": []}, profile={}, request=REQUEST)
+    page = compose_card({"model": "m"}, {}, gates={"verdict": "undecided", "gates": []}, profile={}, request=REQUEST)
     assert "Nothing was measured." in page and "**undecided**" in page
 
 
 def test_rules_are_words_and_cells_stay_in_their_table():
-    assert [rule_text(column) for column in REQUEST.columns][::2] == [
+    assert [describe_rule(column) for column in REQUEST.columns][::2] == [
         "0 to 5000",
         "may be missing, tails unknown to planes are allowed",
     ]
-    assert rule_text(Column("x", "number", upper=1)) == "at most 1"
-    assert show("a|b\nc") == "a|b c" and table(["x"], [["a|b\nc"]]).endswith("| a\\|b c |")
+    assert describe_rule(Column("x", "number", upper=1)) == "at most 1"
+    assert show("a|b\nc") == "a|b c" and write_table(["x"], [["a|b\nc"]]).endswith("| a\\|b c |")
     numbers = [show(number) for number in (0.0, 1.0, 0.5, 1e-9, 12345.6, True)]
     assert numbers == ["0", "1", "0.5", "1e-09", "12,346", "True"]

@@ -84,7 +84,7 @@ def test_another_decision_is_a_mismatch_unless_the_reference_is_of_two_minds() -
     near = np.concatenate([[0.5 - 1e-10], SCORES[1:]])
     firm = held(told(decisions=flipped, scores=near), log(near), scores=near)
     assert (firm.verdict, firm.ties, firm.mismatches) == ("refused", 0, 1)
-    minds = {"two_minds": lambda rows: rows == 0}
+    minds = {"alone_differs": lambda rows: rows == 0}
     tied = held(told(decisions=flipped, scores=near), log(near), scores=near, **minds)
     assert (tied.verdict, tied.ties, tied.mismatches, tied.excused) == ("equal", 1, 0, ("0",))
 

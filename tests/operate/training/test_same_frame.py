@@ -18,12 +18,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from mlworkbench.cli.models.train import frame_of
+from mlworkbench.cli.models.train import read_frame
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import DefinitionError, ScoringError, VersionError, WorkbenchError
-from mlworkbench.evaluation.log.labels import logged_frame
+from mlworkbench.evaluation.log.labels import rebuild_frame
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.operate.replay.replay import replay_log
 from mlworkbench.operate.training.assembly import assemble
@@ -213,7 +213,7 @@ def test_a_file_of_the_command_line_is_read_as_pandas_reads_it(tmp_path) -> None
     table.write_csv(tmp_path / "rows.csv")
     table.write_parquet(tmp_path / "rows.parquet")
     for ending, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
-        given, wanted = frame_of(str(tmp_path / f"rows.{ending}"), "y"), read(tmp_path / f"rows.{ending}")
+        given, wanted = read_frame(str(tmp_path / f"rows.{ending}"), "y"), read(tmp_path / f"rows.{ending}")
         assert [type(value) for value in given["t"]] == [type(value) for value in wanted["t"]]
 
 
@@ -295,7 +295,7 @@ def test_whole_numbers_beyond_two_to_the_53_are_exact_to_the_log(home, tmp_path)
     report = score_file(version, path, home=home, out=tmp_path / "out.csv")
     np.testing.assert_allclose(pl.read_csv(report.out)["score"].to_numpy(), pipeline.predict(X), rtol=0, atol=1e-9)
     log = read_log(home.log("m"))
-    assert logged_frame(log, version.frame).columns["id"].tolist() == X["id"].tolist()
+    assert rebuild_frame(log, version.frame).columns["id"].tolist() == X["id"].tolist()
     assert {row.verdict for row in replay_log(log, "m", home=home).rows} == {"equal"}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 
 from ..contract.check import check_records
 from ..contract.faults import Fault
-from ..contract.pseudonym import pseudonym_names, pseudonymised
-from ..core.jsontext import to_plain_list
+from ..contract.pseudonym import pseudonymised
 from ..core.types import ColumnDict
 from ..errors import DeploymentError
-from ..evaluation.log.rows import log_rows
+from ..evaluation.log.rows import PredictionRows
 from ..features.views import View
 from ..scoring.decision import class_names
-from ..scoring.version.version import Predictions, Version
+from ..scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'personal_columns', 'row_keys',
-           'require_deployment', 'Entry', 'now_us', 'prediction_rows', 'answers']
+__all__ = ['FEW', 'Request', 'request_columns', 'time_views', 'prediction_times', 'require_deployment', 'now_us', 'answers']
 
 # %% ../../nbs/deploy/02_request.ipynb #403ff92e
 @dataclass(frozen=True, eq=False)
@@ -132,17 +130,6 @@ def prediction_times(columns: Mapping[str, NDArray[Any]], version: Version) -> N
     return None
 
 
-def personal_columns(version: Version) -> set[str]:
-    """Name the request columns that say something of a person, by declaration or by contract."""
-    return {c.name for c in version.request.columns if c.personal} | {*(version.declaration.get("personal") or ())}
-
-
-def row_keys(columns: Mapping[str, NDArray[Any]], version: Version) -> list[Any] | None:
-    """Give the user's own key of each row, texts or whole numbers; None where the version declares none."""
-    name = version.declaration.get("key")
-    return to_plain_list(columns[name]) if name else None
-
-
 def require_deployment(version: Version, deployment: str) -> None:
     """Refuse a deployment that the version's definition does not name.
 
@@ -168,121 +155,31 @@ def require_deployment(version: Version, deployment: str) -> None:
         )
 
 # %% ../../nbs/deploy/02_request.ipynb #847a5c85
-@dataclass(frozen=True)
-class Entry:
-    """What the log is told beside the predictions.
-
-    Attributes
-    ----------
-    deployment : str
-        Such as ``"one_off"``, ``"batch"``, ``"realtime"``.
-    input_ids : sequence of str
-        One input identity per row.
-    request_id : str
-        Name of the request or run.
-    logged_at : int
-        Microseconds since 1970 UTC.
-    watermark : object
-        State of the store or lake that the features came from; any JSON.
-    latency_us : float
-        Time from request to prediction, in microseconds, for all rows together.
-    carried : mapping of str to ndarray
-        Values of views that the inputs brought with them.
-    """
-
-    deployment: str
-    input_ids: Sequence[str]
-    request_id: str = ""
-    logged_at: int = 0
-    watermark: Any = None
-    latency_us: float = 0.0
-    carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-
-
 def now_us() -> int:
     """Give the time of the clock on the wall, in microseconds since 1970 UTC."""
     return time.time_ns() // 1000
 
-
-def prediction_rows(version: Version, predictions: Predictions, request: Request, entry: Entry) -> list[dict[str, Any]]:
-    """Make the log rows of predictions, ready for `PredictionLog.write`.
-
-    Parameters
-    ----------
-    version : Version
-        Who predicted.
-    predictions : Predictions
-        What `scoring.version.predict` returned for n rows.
-    request : Request
-        The n rows that were asked; entity and prediction time are read from it.
-    entry : Entry
-        The rest.
-
-    Returns
-    -------
-    list of dict
-        n rows; ``prediction_id`` among their fields.
-    """
-    entity = {name: request.columns[name] for name in version.declaration.get("entity") or ()}
-    return log_rows(
-        predictions,
-        model=version.model,
-        version=version.version,
-        scorer=version.scorer.kind,
-        deployment=entry.deployment,
-        input_ids=entry.input_ids,
-        request_id=entry.request_id,
-        entity=entity,
-        key=row_keys(request.columns, version),
-        prediction_times=prediction_times(request.columns, version),
-        logged_at=entry.logged_at,
-        watermark=entry.watermark,
-        latency_us=entry.latency_us,
-        request=_remainder(version, predictions, {**request.columns, **entry.carried}),
-    )
-
-
-def _remainder(version: Version, predictions: Predictions, asked: ColumnDict) -> ColumnDict:
-    """Give what was asked and is neither feature, entity nor prediction time; of persons pseudonyms alone."""
-    declared = version.declaration
-    told = {*predictions.frame.columns, *(declared.get("entity") or ()), declared.get("prediction_time")}
-    told |= personal_columns(version) - {*pseudonym_names(version.request)}
-    return {name: values for name, values in asked.items() if name not in told}
-
 # %% ../../nbs/deploy/02_request.ipynb #c398b9e5
-def answers(
-    version: Version, predictions: Predictions, ids: Sequence[str], keys: Sequence[Any] | None = None
-) -> list[dict[str, Any]]:
+def answers(version: Version, made: PredictionRows) -> list[dict[str, Any]]:
     """Make the answers a caller gets, ready for JSON.
 
-    Parameters
-    ----------
-    version : Version
-        Who predicted.
-    predictions : Predictions
-        Of n rows.
-    ids : sequence of str
-        The n prediction ids.
-    keys : sequence, optional
-        The n keys of the user's own, where the version declares one; see `row_keys`.
-
     Returns
     -------
     list of dict
-        ``prediction_id``, ``key`` where declared, ``model, version``, then ``score`` or ``scores`` (a number by
-        class), then ``decision`` unless the task is regression.
+        One per row: ``prediction_id``, ``key`` where declared, ``model, version``, then ``score`` or ``scores`` (a
+        number by class), then ``decision`` unless the task is regression.
     """
     whole = {"model": version.model, "version": version.version}
-    task = version.declaration["task"]
-    decided: list[dict[str, Any]] = [{}] * len(ids)
-    if task != "regression":
-        decided = [{"decision": decision} for decision in to_plain_list(predictions.decisions)]
-    scores: list[dict[str, Any]] = [{"score": score} for score in to_plain_list(predictions.scores)]
-    if task == "multiclass":
-        names = class_names(version.declaration["classes"])
-        scores = [{"scores": dict(zip(names, row["score"], strict=True))} for row in scores]
-    named = [{}] * len(ids) if keys is None else [{"key": key} for key in keys]
+    count, declared = len(made.rows), version.declaration
+    keys: list[dict[str, Any]] = [{}] * count if made.keys is None else [{"key": key} for key in made.keys]
+    decisions: list[dict[str, Any]] = [{}] * count
+    if declared["task"] != "regression":
+        decisions = [{"decision": decision} for decision in made.decisions or ()]
+    scores: list[dict[str, Any]] = [{"score": score} for score in made.scores]
+    if declared["task"] == "multiclass":
+        names = class_names(declared["classes"])
+        scores = [{"scores": dict(zip(names, score, strict=True))} for score in made.scores]
     return [
-        {"prediction_id": i, **key, **whole, **score, **decision}
-        for i, key, score, decision in zip(ids, named, scores, decided, strict=True)
+        {"prediction_id": row["prediction_id"], **key, **whole, **score, **decision}
+        for row, key, score, decision in zip(made.rows, keys, scores, decisions, strict=True)
     ]

@@ -19,9 +19,10 @@ from ..core.types import ColumnDict
 from ..data.lake.lake import Lake
 from .flags import Flagged, doubtful, flag_texts
 from .refusals import Lookup, RequestRows, answered, completed, standing, unread
-from .request import Entry, Request, now_us, prediction_rows, time_views
+from .request import Request, now_us, time_views
 from .table_request import request_of_table
 from ..errors import DeploymentError
+from ..evaluation.log.rows import LogEntry, prediction_rows
 from ..evaluation.log.writer import PredictionLog
 from ..features.offline.join import TIME, join_views
 from ..features.views import View
@@ -173,7 +174,7 @@ def score_table(
     faults = tuple(replace(fault, row=fault.row + origin.first) for fault in rows.refused)
     if rows.predictions is None:
         return Scored(pl.DataFrame(), faults)
-    entry = Entry(
+    entry = LogEntry(
         deployment=origin.deployment,
         input_ids=[origin.input_ids[row] for row in rows.positions],
         request_id=origin.request_id,
@@ -181,7 +182,7 @@ def score_table(
         watermark=watermark,
         latency_us=(time.perf_counter() - started) * 1e6,
     )
-    logged = prediction_rows(version, rows.predictions, rows.request, entry)
+    logged = prediction_rows(version, rows.predictions, rows.request.columns, entry).rows
     log.write(logged)
     ids, flags = [row["prediction_id"] for row in logged], rows.predictions.faults
     table = _output(version, rows.request, rows.predictions, ids, rows.positions + origin.first)

@@ -23,11 +23,12 @@ from ...contract.cell import parse_cell
 from ...contract.contract import Contract
 from ...core.files import write_synced
 from ..flags import Flagged, with_flags
-from ..request import Entry, answers, now_us, prediction_rows, row_keys
+from ..request import answers, now_us
 from ..streaming.appender import Appender, encoded
 from ..streaming.events import Event, Outcome, read_event
 from ..streaming.scoring import CARRIED, Part, buried, carries, predicted, sort_events
 from ...errors import ContractError, DeploymentError
+from ...evaluation.log.rows import LogEntry, prediction_rows
 from ...scoring.artifacts.manifest import read_manifest
 from ...scoring.compiled.scorer import CompiledScorer
 from ...scoring.version.golden import view_contract
@@ -293,16 +294,20 @@ NAMED = ("prediction_id", "model", "version")  # in the answer already
 def _lines(version: Version, part: Part, predictions: Predictions, origin: tuple[str, float]) -> list[dict[str, Any]]:
     """Make the lines of the output: the answer, and the row for the log."""
     source, latency = origin
-    ids = [f"{source}:{event.line - 1}" for event in part.events]
-    carried = part.values if part.watermark == CARRIED else {}
-    entry = Entry("edge", ids, source, now_us(), part.watermark, latency, carried)
-    rows = prediction_rows(version, predictions, part.request, entry)
-    keys = row_keys(part.request.columns, version)
-    told = answers(version, predictions, [row["prediction_id"] for row in rows], keys)
-    told = with_flags(told, predictions.faults, version)
+    entry = LogEntry(
+        deployment="edge",
+        input_ids=[f"{source}:{event.line - 1}" for event in part.events],
+        request_id=source,
+        logged_at=now_us(),
+        watermark=part.watermark,
+        latency_us=latency,
+        carried=part.values if part.watermark == CARRIED else {},
+    )
+    made = prediction_rows(version, predictions, part.request.columns, entry)
+    results = with_flags(answers(version, made), predictions.faults, version)
     return [
         {**answer, "line": event.line, "log": {name: value for name, value in row.items() if name not in NAMED}}
-        for event, answer, row in zip(part.events, told, rows, strict=True)
+        for event, answer, row in zip(part.events, results, made.rows, strict=True)
     ]
 
 # %% ../../../nbs/deploy/edge/01_device.ipynb #007b3e88

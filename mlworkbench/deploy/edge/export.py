@@ -18,8 +18,9 @@ from pathlib import Path
 from ...core.files import write_synced
 from ...core.home import Home
 from ..realtime.process import service_folder
-from ..request import personal_columns, require_deployment
+from ..request import require_deployment
 from ...errors import DeploymentError
+from ...evaluation.log.rows import personal_columns
 from ...scoring.artifacts.manifest import json_text
 from ...scoring.registry.signature import read_signed, signed, signing_key
 from ...scoring.version.version import Version

@@ -17,11 +17,11 @@ from ...core.sqlite import SqliteFile
 from ..flags import with_flags
 from .http import PROBLEM, Json, RequestError, problem, read_json, read_records, request_name
 from ..refusals import Lookup, RequestRows, answered, completed, standing, unread_values
-from ..request import Entry, answers, now_us, prediction_rows, prediction_times, request_columns
-from ..request import require_deployment, row_keys, time_views
+from ..request import answers, now_us, prediction_times, request_columns
+from ..request import require_deployment, time_views
 from ..selection import Choice
 from ...errors import DeploymentError, LogError, WorkbenchError
-from ...evaluation.log.rows import input_identities
+from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, is_there
 from ...features.windows import lag
@@ -238,18 +238,24 @@ class Realtime:
         if rows.predictions is None:
             return _placed(rows, [], len(records))
         entry = self._entry(request_id, rows, len(records), watermark, (time.perf_counter() - started) * 1e6)
-        logged = prediction_rows(self.version, rows.predictions, rows.request, entry)
-        self._write(logged, request_id, repeated)
-        ids, keys = [row["prediction_id"] for row in logged], row_keys(rows.request.columns, self.version)
-        good = answers(self.version, rows.predictions, ids, keys)
-        return _placed(rows, with_flags(good, rows.predictions.faults, self.version), len(records))
+        made = prediction_rows(self.version, rows.predictions, rows.request.columns, entry)
+        self._write(made.rows, request_id, repeated)
+        good = with_flags(answers(self.version, made), rows.predictions.faults, self.version)
+        return _placed(rows, good, len(records))
 
-    def _entry(self, request_id: str, rows: RequestRows, count: int, watermark: Json, microseconds: float) -> Entry:
+    def _entry(self, request_id: str, rows: RequestRows, count: int, watermark: Json, microseconds: float) -> LogEntry:
         """Say what the log is told; a record is called by its place in the request, whichever others were refused."""
         names = input_identities(request_id, count)
         if len(rows) < count:
             names = [names[row] for row in rows.positions.tolist()]
-        return Entry("realtime", names, request_id, self.clock(), watermark, microseconds)
+        return LogEntry(
+            deployment="realtime",
+            input_ids=names,
+            request_id=request_id,
+            logged_at=self.clock(),
+            watermark=watermark,
+            latency_us=microseconds,
+        )
 
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""

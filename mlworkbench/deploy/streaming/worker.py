@@ -9,19 +9,21 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from ...contract.faults import Fault
 from ...contract.times import format_time
 from ...core.types import Progress
 from ..flags import Flagged, with_flags
-from ..request import Entry, answers, now_us, personal_columns, prediction_rows, require_deployment
-from ..request import row_keys, time_views
+from ..request import answers, now_us, require_deployment, time_views
 from ..selection import Choice
 from .events import Channel, Event, Outcome, without_persons
 from .scoring import CARRIED, Part, predicted, sort_events
 from ...errors import DeploymentError
+from ...evaluation.log.rows import LogEntry, PredictionRows, personal_columns, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, is_there
 from ...scoring.version.version import Predictions, Version
@@ -73,25 +75,14 @@ def _logged(log: PredictionLog, rows: Sequence[Mapping[str, Any]], same: Sequenc
     return {name: {kept: one[kept] for kept in ("scores", "decision")} for name, one in found.items()}
 
 
-def as_logged(predictions: Predictions, rows: Sequence[Mapping[str, Any]]) -> Predictions:
-    """Give predictions the scores and decisions of their log rows.
+def as_logged(made: PredictionRows, rows: list[dict[str, Any]]) -> PredictionRows:
+    """Give n predictions the scores and decisions of the n rows that the log holds of them.
 
-    Parameters
-    ----------
-    predictions : Predictions
-        Of n rows.
-    rows : sequence of mapping
-        The n rows, as the log holds them.
-
-    Returns
-    -------
-    Predictions
-        JSON keeps every digit of a double, so those that were new are unchanged.
+    JSON keeps every digit of a double, so those that were new are unchanged.
     """
-    scores = np.array([json.loads(row["scores"]) for row in rows], dtype=np.float64)
-    decisions = np.empty(len(rows), dtype=object)
-    decisions[:] = [json.loads(row["decision"]) for row in rows]
-    return Predictions(predictions.frame, scores.reshape(predictions.scores.shape), decisions, predictions.faults)
+    pairs = zip(made.scores, (json.loads(row["scores"]) for row in rows), strict=True)
+    scores = [logged if isinstance(score, list) else logged[0] for score, logged in pairs]
+    return replace(made, rows=rows, scores=scores, decisions=[json.loads(row["decision"]) for row in rows])
 
 # %% ../../../nbs/deploy/streaming/03_worker.ipynb #d202d2a1
 @dataclass(frozen=True)
@@ -247,35 +238,39 @@ class Streaming:
     def _logged(self, found: Sequence[tuple[Part, Predictions]], source: str, latency: float) -> list[Outcome]:
         """Log predictions in one transaction, and make the answers out of what is logged."""
         now = self.clock()
-        rows: list[dict[str, Any]] = []
+        made: list[PredictionRows] = []
         for part, predictions in found:
-            ids = [f"{source}:{event.offset}" for event in part.events]
-            carried = part.values if part.watermark == CARRIED else {}
-            entry = Entry("streaming", ids, source, now, part.watermark, latency, carried)
-            rows += prediction_rows(self.version, predictions, part.request, entry)
+            entry = LogEntry(
+                deployment="streaming",
+                input_ids=[f"{source}:{event.offset}" for event in part.events],
+                request_id=source,
+                logged_at=now,
+                watermark=part.watermark,
+                latency_us=latency,
+                carried=part.values if part.watermark == CARRIED else {},
+            )
+            made.append(prediction_rows(self.version, predictions, part.request.columns, entry))
+        rows = [row for own in made for row in own.rows]
         logged = log_once(self.log, rows, self._same()) if rows else []
-        new = logged is rows
-        outcomes: list[Outcome] = []
-        for part, predictions in found:
-            own, logged = logged[: len(part.events)], logged[len(part.events) :]
-            outcomes += self._published(part, predictions if new else as_logged(predictions, own), own)
-        return outcomes
+        ends = accumulate(len(own.rows) for own in made)
+        if logged is not rows:
+            made = [as_logged(own, logged[end - len(own.rows) : end]) for own, end in zip(made, ends, strict=True)]
+        pairs = zip(found, made, strict=True)
+        return [outcome for (part, scored), own in pairs for outcome in self._published(part, scored.faults, own)]
 
     def _same(self) -> list[str]:
         """Name the fields in which an event that was logged before must agree."""
         timed = ["prediction_time"] if self.version.declaration.get("prediction_time") else []
         return ["entity", "key", *timed, *([] if time_views(self.version) else ["features"])]
 
-    def _published(self, part: Part, predictions: Predictions, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    def _published(self, part: Part, faults: Sequence[Fault], made: PredictionRows) -> list[Outcome]:
         """Make the lines of the output."""
-        ids, keys = [row["prediction_id"] for row in rows], row_keys(part.request.columns, self.version)
-        told = answers(self.version, predictions, ids, keys)
-        told = with_flags(told, predictions.faults, self.version)
+        results = with_flags(answers(self.version, made), faults, self.version)
         lines = np.array([event.line for event in part.events])
-        self.flagged = self.flagged.plus(Flagged.of(predictions.faults, lines, self.version))
+        self.flagged = self.flagged.plus(Flagged.of(faults, lines, self.version))
         return [
             Outcome(event, {**answer, "line": event.line, "offset": event.offset, **self._asked(row)}, True)
-            for event, answer, row in zip(part.events, told, rows, strict=True)
+            for event, answer, row in zip(part.events, results, made.rows, strict=True)
         ]
 
     def _asked(self, row: Mapping[str, Any]) -> dict[str, Any]:

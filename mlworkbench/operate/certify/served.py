@@ -21,9 +21,9 @@ from ...core.home import Home
 from ...core.jsontext import holds_half, row_values
 from ...core.settings import load_settings
 from ...data.lake.lake import Lake
-from ...deploy.request import personal_columns
 from ...errors import DeploymentError, WorkbenchError
 from ...evaluation.log.reader import decoded, logged_scores, read_log
+from ...evaluation.log.rows import personal_columns
 from ...features.offline.as_known import arrivals
 from .answers import Answered
 from .certificate import SUMMARY, counted, verdict_of

@@ -285,9 +285,7 @@ def personal_columns(version: Version) -> set[str]:
     return {c.name for c in version.request.columns if c.personal} | {*(version.declaration.get("personal") or ())}
 
 
-def prediction_rows(
-    version: Version, predictions: Predictions, columns: ColumnDict, entry: LogEntry
-) -> PredictionRows:
+def prediction_rows(version: Version, predictions: Predictions, columns: ColumnDict, entry: LogEntry) -> PredictionRows:
     """Make the log rows of a version's predictions.
 
     Parameters

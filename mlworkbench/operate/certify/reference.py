@@ -17,7 +17,7 @@ from ...core.home import Home
 from ...core.jsontext import row_values
 from ...core.settings import load_settings
 from ...data.lake.lake import Lake
-from ...deploy.refusals import answered, standing
+from ...deploy.refusals import predict_rows, accept_rows
 from ...deploy.request import prediction_times
 from ...deploy.table_request import request_of_table
 from ...deploy.table_scoring import view_values
@@ -97,12 +97,12 @@ def reference_predictions(version: Version, requests: pl.DataFrame, *, home: Hom
         If no row can be predicted.
     """
     lake = lake_versions(version, home=home)
-    rows = standing(request_of_table(requests, version.request, pseudonyms=version.pseudonyms), version)
+    rows = accept_rows(request_of_table(requests, version.request, pseudonyms=version.pseudonyms), version)
     times = prediction_times(rows.request.columns, version)
     if version.views and times is not None and len(rows):
         rows = replace(rows, values=view_values(rows.request.columns, version.views, Lake(home.lake), times))
     pipeline = with_reference(version, trusted=load_settings().trusted_types)
-    rows = answered(rows, pipeline)
+    rows = predict_rows(rows, pipeline)
     good, found = rows.positions, rows.predictions
     if found is None:
         raise faults_error(list(rows.refused), "requests: no row can be predicted")

@@ -20,7 +20,7 @@ from ...core.home import Home
 from ...core.jsontext import to_json, to_plain
 from ...core.types import FactDict
 from ...data.lake.lake import Lake
-from ...deploy.flags import short
+from ...deploy.flags import summarize_flag
 from ...deploy.streaming.scoring import CARRIED
 from ...errors import LogError, WorkbenchError, nearest
 from ...evaluation.log.reader import find_predictions
@@ -180,7 +180,7 @@ def flag_lines(faults: Sequence[Mapping[str, Any]], version: Version | None) -> 
     """Say in few words what was unusual, of the faults that a log row keeps."""
     found = [Fault(**{name: value for name, value in fault.items() if name in _FAULT}) for fault in faults]
     known = Contract(()) if version is None else version.request
-    return [short(fault, known) for fault in found if not fault.severe]
+    return [summarize_flag(fault, known) for fault in found if not fault.severe]
 
 
 def _made_of(row: Mapping[str, Any], log: pl.DataFrame, version: Version | None, home: Home) -> FactDict:

@@ -20,7 +20,7 @@ from ...core.jsontext import holds_half, to_json, to_plain
 from ...core.types import Array, ColumnDict
 from ...data.lake.lake import Lake
 from ...deploy.streaming.scoring import CARRIED
-from ...deploy.table_scoring import array_of
+from ...deploy.table_scoring import to_array
 from ...errors import LogError, WorkbenchError
 from ...evaluation.equivalence import differences
 from ...evaluation.log.labels import logged_frame
@@ -123,7 +123,7 @@ def known_values(
     requests = pl.DataFrame({**given, "__time__": times})
     here = [view for view in version.views if lake.exists(view.table)]
     joined = join_views_as_known(requests, here, lake, known=log, time="__time__")
-    values = {name: array_of(joined[name]) for view in here for name in view.outputs}
+    values = {name: to_array(joined[name]) for view in here for name in view.outputs}
     gone = [view for view in version.views if view not in here]
     empty = FeatureFrame.from_rows([_nothing(gone)] * len(rows), view_contract(gone)).columns if gone else {}
     return {**values, **empty}, {view.name: held(view, lake, log) for view in version.views}

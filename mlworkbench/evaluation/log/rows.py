@@ -191,7 +191,7 @@ def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
         "entity": row_values(context.get("entity") or {}, count),
         "prediction_time": times,
         "scores": [encode_plain(score if isinstance(score, list) else [score]) for score in scores or ()],
-        "decision": ["null"] * count if decisions is None else [encode(type(item), item) for item in decisions],
+        "decision": [encode(type(item).__name__, item) for item in decisions or [None] * count],
         "features": row_values(predictions.frame.columns, count),
         "faults": [to_json(faults[row]) if row in faults else "[]" for row in range(count)],
         "request": row_values(rest, count) if (rest := context.get("request")) is not None else [""] * count,

@@ -177,7 +177,7 @@ def bare_python(folder: Path) -> list[str]:
     libraries = folder / "libraries"
     if not libraries.exists():
         libraries.mkdir()
-        site = Path(np.__file__).parents[2]
+        site = Path(np.__file__).parents[1]
         for name in ("numpy", "numpy.libs", "onnxruntime"):
             if (site / name).exists():
                 (libraries / name).symlink_to(site / name)

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.deploy.edge.device import open_export, score_source
 from mlworkbench.deploy.edge.export import export_edge
-from mlworkbench.deploy.streaming.appender import encoded
+from mlworkbench.deploy.streaming.appender import encode_lines
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.version.build import build_version
@@ -97,7 +97,7 @@ def lines_of_a_device(device: Path, frame: FeatureFrame) -> None:
         whole = seconds(lambda: score_source(version, data, out))  # noqa: B023
         answers = [json.loads(line) for line in out.read_bytes().splitlines()]
         read = seconds(lambda: [json.loads(line) for line in data.splitlines()])
-        shares.append((read + seconds(lambda: encoded(answers))) / whole)  # noqa: B023
+        shares.append((read + seconds(lambda: encode_lines(answers))) / whole)  # noqa: B023
     print(f"a file on a device: {statistics.median(shares):.0%} of the time reads and writes lines of JSON")
 
 

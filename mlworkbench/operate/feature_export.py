@@ -14,7 +14,7 @@ from ..core.home import Home
 from ..core.jsontext import to_plain_list
 from ..data.lake.lake import Lake
 from ..data.sinks.sink import Sink
-from ..deploy.batch.batch import Job, in_interval, with_identities
+from ..deploy.batch.batch import Job, select_interval, add_identities
 from ..errors import FeatureError
 from .training.assembly import Assembled, assemble
 from .training.pseudonymise import definition_pseudonyms
@@ -49,7 +49,7 @@ def feature_table(definition: ModelDefinition, assembled: Assembled) -> pl.DataF
     """
     if ROW_ID in assembled.frame.columns:
         raise FeatureError(f"features of {definition.name}: no feature is called {ROW_ID!r}; got one; rename it")
-    table = with_identities(assembled.rows).rename({"__input__": ROW_ID})
+    table = add_identities(assembled.rows).rename({"__input__": ROW_ID})
     named = [ROW_ID, *(name for name in definition.entity if name not in definition.personal)]
     named += [definition.prediction_time] if definition.prediction_time else []
     features = [_series(name, values) for name, values in assembled.frame.columns.items() if name not in named]
@@ -99,8 +99,8 @@ def build_features(definition: ModelDefinition, sink: Sink, *, home: Home, job: 
     """
     whole, pseudonyms = replace(definition, until=None), definition_pseudonyms(definition, home=home)
     table = feature_table(whole, assemble(whole, Lake(home.lake), pseudonyms=pseudonyms))
-    days = in_interval(table, definition.prediction_time, job or Job())["__day__"].unique()
-    wanted = in_interval(table, definition.prediction_time, Job()).filter(pl.col("__day__").is_in(days.implode()))
+    days = select_interval(table, definition.prediction_time, job or Job())["__day__"].unique()
+    wanted = select_interval(table, definition.prediction_time, Job()).filter(pl.col("__day__").is_in(days.implode()))
     names = []
     for (day,), rows in wanted.group_by("__day__", maintain_order=True):
         names.append(f"{definition.name}-features-{day}")

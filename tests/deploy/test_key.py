@@ -18,7 +18,7 @@ from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.deploy.edge.collect import collect
 from mlworkbench.deploy.edge.device import open_export, score_source
 from mlworkbench.deploy.edge.export import export_edge
-from mlworkbench.deploy.realtime.openapi import schemas_of
+from mlworkbench.deploy.realtime.openapi import read_schemas
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.streaming.checkpoint import Writer
 from mlworkbench.deploy.streaming.jsonl import JsonLines, Places
@@ -107,7 +107,7 @@ def test_an_answer_over_http_names_the_key_and_needs_it(version: Version, home: 
 
 
 def test_the_schema_of_a_service_says_so(version: Version) -> None:
-    asked, told = schemas_of(version.folder)
+    asked, told = read_schemas(version.folder)
     assert "order_id" in asked["oneOf"][0]["required"] and "key" in told["oneOf"][0]["required"]
 
 

@@ -27,7 +27,7 @@ from mlworkbench.deploy.batch.batch import Job, score_batch
 from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.deploy.edge.collect import collect
 from mlworkbench.deploy.edge.device import score_source
-from mlworkbench.deploy.realtime.openapi import schemas_of
+from mlworkbench.deploy.realtime.openapi import read_schemas
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.streaming.events import Event
 from mlworkbench.deploy.streaming.worker import Streaming
@@ -224,7 +224,7 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_the_schema_of_the_service_knows_flags_refused_records_and_problems(shop: Shop) -> None:
-    _, answer = schemas_of(shop.sums.folder)
+    _, answer = read_schemas(shop.sums.folder)
     one, many, problem = answer["oneOf"]
     assert "flags" in one["properties"] and "flags" not in one["required"]
     assert many["items"]["oneOf"][1]["required"] == ["index", "faults"]

@@ -24,7 +24,7 @@ from ...contract.faults import Fault
 from ...contract.times import format_time
 from ...core.home import Home
 from ...data.lake.lake import Lake
-from ...deploy.batch.batch import Job, in_interval, score_batch
+from ...deploy.batch.batch import Job, select_interval, score_batch
 from ...deploy.batch.one_off import score_file
 from ...deploy.edge.collect import collect
 from ...deploy.edge.export import export_edge
@@ -180,7 +180,7 @@ def ask_batch(version: Version, requests: pl.DataFrame, *, home: Home) -> Answer
     done = score_batch(version, requests, home=home, job=job)
     seconds = time.perf_counter() - started
     parts = [pl.read_parquet(path) for path in sorted(set(done.partitions))]
-    table = in_interval(pl.concat(parts, how="diagonal_relaxed"), column, job)
+    table = select_interval(pl.concat(parts, how="diagonal_relaxed"), column, job)
     placed = requests.with_row_index("__place__")
     order = (placed.sort(column, maintain_order=True) if column else placed)["__place__"].to_list()
     return answered_table(table, version, rows=order, seconds=seconds)

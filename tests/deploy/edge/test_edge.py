@@ -27,7 +27,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.edge.collect import collect
-from mlworkbench.deploy.edge.device import CHUNK, csv_events, event_contract, open_export, score_source
+from mlworkbench.deploy.edge.device import EVENTS_AT_ONCE, csv_events, event_contract, open_export, score_source
 from mlworkbench.deploy.edge.export import device_sources, export_edge
 from mlworkbench.errors import DeploymentError, LogError, VersionError
 from mlworkbench.evaluation.log.reader import read_log
@@ -330,7 +330,7 @@ def test_a_torn_last_line_is_written_anew(hangar: Hangar, tmp_path: Path) -> Non
 
 @pytest.mark.system
 def test_a_device_killed_at_any_moment_loses_and_doubles_nothing(hangar: Hangar, device: Path, tmp_path: Path) -> None:
-    count = 3 * CHUNK
+    count = 3 * EVENTS_AT_ONCE
     events = hangar.file(hangar.events(count), "many.jsonl")
     command = [*bare_python(tmp_path), str(device / "score.py"), str(events), "--out", str(tmp_path / "p.jsonl")]
     random = np.random.default_rng(0)
@@ -488,9 +488,9 @@ def test_cells_of_csv_are_read_by_the_kind_of_their_column(hangar: Hangar) -> No
 
 REALTIME = """
 import json, os, sys
-from mlworkbench.deploy.selection import choose
+from mlworkbench.deploy.selection import select_served
 from mlworkbench.deploy.realtime.service import Realtime
-service = Realtime.open(choose())
+service = Realtime.open(select_served())
 print(service.respond(json.dumps({"x": 3.0}).encode()).body.decode())
 heavy = {"pandas", "sklearn", "scipy", "skops", "polars", "pyarrow", "deltalake", "onnx", "skl2onnx"}
 print(json.dumps(sorted(heavy & {name.partition(".")[0] for name in sys.modules})))

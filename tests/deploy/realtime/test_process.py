@@ -130,8 +130,9 @@ def test_a_port_in_use_is_refused_before_anything_starts(workshop) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
         port = taken.getsockname()[1]
-        with pytest.raises(DeploymentError, match=f"port {port} must be free"):
+        with pytest.raises(DeploymentError, match=f"port {port}") as caught:
             free_port(port)
+        assert caught.value.code == "service.port_in_use"
         with pytest.raises(DeploymentError, match="--port"), start_service("birds", home=workshop.home, port=port):
             pytest.fail("it started")
     assert not (workshop.home.model("birds") / "services" / f"{port}.log").exists()
@@ -226,10 +227,11 @@ def test_bentoml_can_name_a_service_that_the_package_made(workshop) -> None:
 def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
     soon = {"MLWORKBENCH_READY_SECONDS": "0.2"}
     with (
-        pytest.raises(WorkbenchError, match=r"must be ready within 0\.2 s"),
+        pytest.raises(WorkbenchError, match=r"within 0\.2 s") as caught,
         start_service("birds", home=workshop.home, env=soon),
     ):
         pytest.fail("it became ready")
+    assert caught.value.code == "service.not_ready"
 
 
 def test_the_service_comes_with_the_package() -> None:

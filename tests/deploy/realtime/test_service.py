@@ -14,8 +14,8 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.realtime.http import Door
-from mlworkbench.deploy.realtime.openapi import schemas_of
+from mlworkbench.deploy.realtime.http import JsonBodyLimit
+from mlworkbench.deploy.realtime.openapi import read_schemas
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.table_request import request_of_table
 from mlworkbench.deploy.table_scoring import Origin, score_table
@@ -90,7 +90,7 @@ def test_all_or_nothing_lists_every_fault_of_every_record(birds: Realtime) -> No
     assert (reply.status, reply.media_type) == (422, "application/problem+json")
     assert {(f["row"], f["column"]) for f in told["faults"]} == {(0, "bill"), (2, "bill"), (2, "island"), (2, "ring")}
     assert all(set(fault) >= {"row", "column", "rule", "value", "hint"} for fault in told["faults"])
-    assert "(and 3 more)" in told["detail"] and told["code"] == "rows_refused"
+    assert "(and 3 more)" in told["detail"] and told["code"] == "request.rows_refused"
     assert set(told) == {"type", "title", "status", "detail", "code", "faults"}
     assert read_log(birds.log.path).is_empty()
 
@@ -211,7 +211,7 @@ def test_the_log_survives_many_writers(birds: Realtime) -> None:
 @pytest.mark.parametrize("model", ["birds", "species", "delays"])
 def test_the_example_of_the_documentation_is_accepted(workshop, model: str, tmp_path) -> None:
     version = workshop.open(model)
-    request, answer = schemas_of(version.folder)
+    request, answer = read_schemas(version.folder)
     store = OnlineStore(workshop.home.online, read_only=True)
     realtime = Realtime(version, PredictionLog(tmp_path / "log.sqlite"), store=store)
     reply = realtime.respond(body(request["example"]))
@@ -254,7 +254,7 @@ def knock(sent: list[bytes], headers: dict[str, str], limit: int = 10) -> tuple[
         await send({"type": "http.response.body", "body": found})
 
     scope = {"type": "http", "method": "POST", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
-    asyncio.run(Door(behind, limit=limit)(scope, receive, send))
+    asyncio.run(JsonBodyLimit(behind, limit=limit)(scope, receive, send))
     return told[0]["status"], told[1]["body"]
 
 
@@ -282,7 +282,7 @@ def test_the_door_is_silent_towards_a_caller_who_left_in_the_middle() -> None:
     async def behind(*told: object) -> None:
         reached.extend(told)
 
-    asyncio.run(Door(behind)({"type": "http", "method": "POST", "headers": []}, receive, behind))
+    asyncio.run(JsonBodyLimit(behind)({"type": "http", "method": "POST", "headers": []}, receive, behind))
     assert reached == []
 
 

@@ -14,7 +14,7 @@ from mlworkbench.deploy.streaming import appender as stream_append
 from mlworkbench.deploy.streaming import lines as stream_lines
 from mlworkbench.deploy.streaming.appender import Appender, complete_size, lines_backward
 from mlworkbench.deploy.streaming.checkpoint import Writer
-from mlworkbench.deploy.streaming.events import Event, Outcome, dead_letter
+from mlworkbench.deploy.streaming.events import Event, Outcome, dead_letter_body
 from mlworkbench.deploy.streaming.jsonl import JsonLines, Places
 from mlworkbench.errors import DeploymentError
 from mlworkbench.evaluation.log.rows import prediction_id
@@ -28,7 +28,7 @@ class KilledError(BaseException):
 
 def outcome(event: Event, source: str) -> Outcome:
     if b"bad" in event.data:
-        return Outcome(event, dead_letter(event, "bad"), False)
+        return Outcome(event, dead_letter_body(event, "bad"), False)
     name = prediction_id(WRITER.model, WRITER.version, "streaming", f"{source}:{event.offset}")
     body = {"prediction_id": name, "version": WRITER.version, "line": event.line, "offset": event.offset}
     return Outcome(event, body, True)

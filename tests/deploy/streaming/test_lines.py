@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlworkbench.deploy.streaming.events import HEAD, LINE_LIMIT, Event, dead_letter, read_event
-from mlworkbench.deploy.streaming.lines import BATCH, Batches, FileTap, Lines, PipeTap
+from mlworkbench.deploy.streaming.events import HEAD, LINE_LIMIT, Event, dead_letter_body, read_event
+from mlworkbench.deploy.streaming.lines import BATCH, Batches, FileReader, Lines, PipeReader
 from mlworkbench.errors import ContractError, DeploymentError
 
 
@@ -86,7 +86,7 @@ def test_a_dead_letter_holds_the_event_as_it_came() -> None:
     import base64
 
     data = b'{"a": "\xff"'
-    assert base64.b64decode(dead_letter(Event(0, 1, data, len(data)), "no")["event_base64"]) == data
+    assert base64.b64decode(dead_letter_body(Event(0, 1, data, len(data)), "no")["event_base64"]) == data
 
 
 # micro-batches
@@ -96,7 +96,7 @@ def test_a_lone_event_is_given_out_after_five_milliseconds() -> None:
     reading, writing = os.pipe()
     waits: list[float] = []
 
-    class Watched(PipeTap):
+    class Watched(PipeReader):
         def chunk(self, seconds: float) -> bytes | None:
             waits.append(seconds)
             return super().chunk(seconds)
@@ -115,7 +115,7 @@ def test_a_lone_event_is_given_out_after_five_milliseconds() -> None:
 
 def test_events_that_come_together_go_together() -> None:
     reading, writing = os.pipe()
-    batches = Batches(PipeTap(reading), Lines())
+    batches = Batches(PipeReader(reading), Lines())
     thread = threading.Thread(target=lambda: (os.write(writing, b"{}\n" * 2000), os.close(writing)))
     thread.start()
     sizes = []
@@ -128,7 +128,7 @@ def test_events_that_come_together_go_together() -> None:
 
 def test_what_was_taken_from_a_pipe_is_given_out_after_a_stop() -> None:
     reading, writing = os.pipe()
-    batches = Batches(PipeTap(reading), Lines())
+    batches = Batches(PipeReader(reading), Lines())
     os.write(writing, b"{}\n" * 1500 + b"{")
     first = batches.read()
     batches.stopped = True
@@ -145,7 +145,7 @@ def test_a_file_is_left_at_a_stop(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"{}\n" * 1500)
     descriptor = os.open(path, os.O_RDONLY)
-    batches = Batches(FileTap(path, descriptor), Lines())
+    batches = Batches(FileReader(path, descriptor), Lines())
     assert len(batches.read()) == BATCH
     batches.stopped = True
     assert batches.read() is None
@@ -157,7 +157,7 @@ def growing(tmp_path: Path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"{}\n{}\n")
     descriptor = os.open(path, os.O_RDONLY)
-    batches = Batches(FileTap(path, descriptor), Lines())
+    batches = Batches(FileReader(path, descriptor), Lines())
     assert len(batches.read()) == 2
     yield path, batches
     os.close(descriptor)
@@ -192,7 +192,7 @@ def test_a_last_line_without_an_end_counts_when_it_is_whole(tmp_path: Path, tail
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"{}\n" + tail)
     descriptor = os.open(path, os.O_RDONLY)
-    batches = Batches(FileTap(path, descriptor, once=True), Lines())
+    batches = Batches(FileReader(path, descriptor, once=True), Lines())
     assert len(batches.read()) == 1
     assert len(batches.read() or ()) == taken
     assert batches.read() is None

@@ -138,10 +138,10 @@ OLD, REQUESTS = [], [0]
 def by_a_worker_that_was_never_restarted(name, right, self, body, *asked):
     """Every second request is answered by an old version."""
     from mlworkbench.deploy.realtime.service import Realtime
-    from mlworkbench.deploy.selection import choose
+    from mlworkbench.deploy.selection import select_served
 
     if not OLD:
-        OLD.append(Realtime.open(choose({**os.environ, "MLWORKBENCH_VERSION": switched_on()[1]})))
+        OLD.append(Realtime.open(select_served({**os.environ, "MLWORKBENCH_VERSION": switched_on()[1]})))
     REQUESTS[0] += 1
     return right(OLD[0] if REQUESTS[0] % 2 else self, body, *asked)
 

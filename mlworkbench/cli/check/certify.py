@@ -30,14 +30,14 @@ EXAMPLES, FIRST = "mlworkbench.examples", "1970-01-01T00:00:00+00:00"
 
 def certificate_lines(certificate: Certificate) -> list[str]:
     """Lay a certificate out for a person: one line for each deployment, then where to look."""
-    from mlworkbench.operate.training.anchor.anchor import anchor_line
+    from mlworkbench.operate.training.anchor.anchor import describe_anchor
 
     found = certificate.summary["deployments"]
     rows = [{**row, "feature_mismatches": _sum(row["feature_mismatches"])} for row in found]
     left = certificate.fields["rejected"]
     told = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"
     told += f", {left:,} left out that break the contract" if left else ""
-    anchor = f"anchor: {anchor_line(certificate.fields['anchor'])}"
+    anchor = f"anchor: {describe_anchor(certificate.fields['anchor'])}"
     return [told, anchor, *text_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
 
 

@@ -59,11 +59,11 @@ def materialize(model: Model = "", json: Json = False) -> None:
     """Bring the online store up to the lake; only what is new."""
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.online.materialize import materialize as fill
-    from mlworkbench.operate.training.pseudonymise import check_views_stored, definition_pseudonyms
+    from mlworkbench.operate.training.pseudonymise import check_views_stored, open_definition_pseudonyms
 
     here = open_context()
     definition = find_definition(here, model)
-    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, home=here.home))
+    check_views_stored(definition, Lake(here.home.lake), open_definition_pseudonyms(definition, home=here.home))
     store = open_online_store(here, read_only=False)
     try:
         with bar(quiet=json) as report:
@@ -100,7 +100,7 @@ def get(
     json: Json = False,
 ) -> None:
     """Ask the online store what was known about a key at a time."""
-    from mlworkbench.operate.training.pseudonymise import asked_keys
+    from mlworkbench.operate.training.pseudonymise import pseudonymise_keys
 
     here = open_context()
     definition = find_definition(here, model)
@@ -109,7 +109,7 @@ def get(
         raise FeatureError(f"--view: a view of {definition.name}; got {view!r}; {nearest(view, views)}")
     store = open_online_store(here)
     try:
-        found = look_up(store, views[view], asked_keys(definition, split_keys(key), home=here.home), at)
+        found = look_up(store, views[view], pseudonymise_keys(definition, split_keys(key), home=here.home), at)
     finally:
         store.close()
     answer({"view": view, "values": found}, text_table([found]), as_json=json)
@@ -227,11 +227,11 @@ def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
     """Name the columns of a model whose value came from the future."""
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.operate.trace.leaks import find_leaks
-    from mlworkbench.operate.training.pseudonymise import definition_pseudonyms
+    from mlworkbench.operate.training.pseudonymise import open_definition_pseudonyms
 
     here = open_context()
     definition = find_definition(here, model)
-    pseudonyms = definition_pseudonyms(definition, home=here.home)
+    pseudonyms = open_definition_pseudonyms(definition, home=here.home)
     report = find_leaks(definition, Lake(here.home.lake), rows=rows, pseudonyms=pseudonyms)
     answer(report.to_dict(), report.lines(), as_json=json)
     if report.leaks:

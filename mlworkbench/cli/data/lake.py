@@ -67,7 +67,7 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
 
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.data.lake.place import commit_times
-    from mlworkbench.operate.trace.lake_references import referred_versions
+    from mlworkbench.operate.trace.lake_references import find_lake_references
     from mlworkbench.contract.times import EPOCH, MICROSECOND, format_time, parse_time
 
     here = open_context()
@@ -77,7 +77,7 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
         version = lake.version(name, at=moment)
         answer({"table": name, "at": at, "version": version}, [f"{name}: version {version}"], as_json=json)
         return
-    who = referred_versions(here.home).get(name, {})
+    who = find_lake_references(here.home).get(name, {})
     rows = [
         {"version": version, "committed": format_time(time), "readable": lake.holds(name, version)}
         | {"for": ", ".join(who.get(version, []))}
@@ -135,9 +135,9 @@ def vacuum(
 
 def needed_versions(home: Home) -> dict[str, list[int]]:
     """Give the versions of each table that something of a home refers to."""
-    from mlworkbench.operate.trace.lake_references import referred_versions
+    from mlworkbench.operate.trace.lake_references import find_lake_references
 
-    return {name: list(versions) for name, versions in referred_versions(home).items()}
+    return {name: list(versions) for name, versions in find_lake_references(home).items()}
 
 
 def lost_answer(lake: Lake, names: list[str], needed: dict[str, list[int]], *, hours: int, json: bool) -> None:
@@ -163,12 +163,12 @@ def lineage(
 ) -> None:
     """Trace training rows of a version to table, source and row."""
     from mlworkbench.deploy.selection import open_model
-    from mlworkbench.operate.trace.training_rows import training_lineage
+    from mlworkbench.operate.trace.training_rows import trace_training_rows
 
     here = open_context()
     definition = find_definition(here, model)
     found = open_model(definition.name, version or None, home=here.home)
-    traced = training_lineage(found, definition, home=here.home, start=skip, stop=skip + (rows or SHOWN))
+    traced = trace_training_rows(found, definition, home=here.home, start=skip, stop=skip + (rows or SHOWN))
     facts = {"model": definition.name, "version": found.version, "rows": traced}
     answer(facts, [line for one in traced for line in lineage_lines(one)], as_json=json)
 

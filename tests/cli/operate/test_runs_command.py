@@ -26,7 +26,7 @@ def test_a_notebook_is_started_with_its_own_parameters_shown_and_removed(workben
         (["start", "evaluat"], "did you mean 'evaluate'?"),
         (["start", "retrain", "rows"], "parameter: name=value; got 'rows'"),
         (["start", "retrain", "rows=many"], "parameter 'rows'"),
-        (["start", "retrain", "token=hunter2"], "a secret is never a parameter"),
+        (["start", "retrain", "token=hunter2"], "token' is a secret"),
         (["start", "retrain", "--model", "carz"], "did you mean 'cars'?"),
         (["start", "retrain", "--last", "soon"], "--last: day, hour, or a number of them"),
         (["show", "nothing"], "in this home"),

@@ -178,13 +178,13 @@ def test_what_cannot_teach_is_refused_in_one_line_and_nothing_is_written(home, c
 
 
 def test_an_error_in_the_users_row_function_names_file_line_and_row(home) -> None:
-    with pytest.raises(UserCodeError, match=r"broken: ValueError: too heavy; .*test_training.py, line \d+.*row \d+"):
+    with pytest.raises(UserCodeError, match=r"broken: ValueError: too heavy; .*test_train.py, line \d+.*row \d+"):
         train(definition(views=(RowFunction(broken),)), home=home)
 
 
 def test_an_error_in_the_users_transformer_names_file_and_line(home) -> None:
     estimator = make_pipeline(FunctionTransformer(strict), LogisticRegression())
-    with pytest.raises(UserCodeError, match=r"test_training.py, line \d+, in strict"):
+    with pytest.raises(UserCodeError, match=r"test_train.py, line \d+, in strict"):
         train(definition(estimator=estimator), home=home)
 
 
@@ -334,7 +334,8 @@ data = pd.DataFrame({"x": draws.normal(size=4000), "y": draws.integers(0, 2, 400
 def tell(what, done, total):
     print(what, done, flush=True)
 
-print(train(ModelDefinition("killed", LogisticRegression(), data, "y"), Home.open(sys.argv[1]), progress=tell).tag)
+definition = ModelDefinition("killed", LogisticRegression(), data, "y")
+print(train(definition, home=Home.open(sys.argv[1]), progress=tell).tag)
 """
 
 

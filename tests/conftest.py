@@ -49,7 +49,7 @@ def anchor_in_this_process():
         return [answer_part(opened, part) for part in parts]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anchor, "ask_apart", ask)
+        patch.setattr(anchor, "ask_in_new_process", ask)
         yield
 
 

@@ -169,13 +169,13 @@ def _lines_of_demo(demo: Demo) -> list[str]:
 
 
 def _refusal_of_demo(demo: Demo) -> str:
-    from mlworkbench.operate.certify.certificate import counted
+    from mlworkbench.operate.certify.certificate import describe_counts
 
     if demo.gates.get("verdict") == "fail":
         return f"gates of {demo.version}: all must pass; see the values above; change the model or the gates"
     for row in demo.deployments:
         if row.verdict != "equal":
             rule = "every row must be answered, and like the reference"
-            got = f"{row.rows:,} rows, {row.reason or counted(row.to_dict())}"
+            got = f"{row.rows:,} rows, {row.reason or describe_counts(row.to_dict())}"
             return f"deployment {row.deployment}: {rule}; got {got}; see the log"
     return "" if demo.deployments else "deployments: at least one must have answered; got none"

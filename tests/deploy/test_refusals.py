@@ -37,7 +37,7 @@ from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.views import AsOfView
-from mlworkbench.operate.replay.passport import passport_lines, replay
+from mlworkbench.operate.replay.passport import format_passport, replay
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import ModelDefinition
@@ -219,7 +219,7 @@ def test_every_way_says_what_is_unusual(shop: Shop, tmp_path: Path) -> None:
     name = read_log(elsewhere.log("sums"))["prediction_id"].to_list()
     facts = [replay(one, home=elsewhere) for one in name]
     assert sorted(len(fact["flags"]) for fact in facts) == [0, 2]
-    lines = "\n".join(passport_lines(max(facts, key=lambda fact: len(fact["flags"]))))
+    lines = "\n".join(format_passport(max(facts, key=lambda fact: len(fact["flags"]))))
     assert "unusual: price above" in lines and "shop unknown 'NORTH'" in lines
 
 

@@ -27,7 +27,7 @@ from mlworkbench.examples.flights_tables import (
     prepare_weather,
     raw_table,
 )
-from mlworkbench.operate.training.request_contract import learnable
+from mlworkbench.operate.training.request_contract import to_contract_array
 
 SEPTEMBER = datetime(2013, 9, 1, tzinfo=UTC)
 SAMPLE = 300
@@ -49,7 +49,7 @@ class Side(NamedTuple):
 def columns_of(table: pl.DataFrame, contract: Contract) -> dict[str, np.ndarray]:
     kinds = {column.name: column.kind for column in contract.columns}
     times = {name: table[name].cast(pl.Int64).fill_null(NO_TIME).to_numpy() for name in kinds if kinds[name] == "time"}
-    return {name: times[name] if name in times else learnable(table[name]) for name in contract.names}
+    return {name: times[name] if name in times else to_contract_array(table[name]) for name in contract.names}
 
 
 def records_of(table: pl.DataFrame, contract: Contract) -> list[Record]:

@@ -31,11 +31,17 @@ from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Total, View, WindowView
-from mlworkbench.operate.certify.answers import Answered, Way
-from mlworkbench.operate.certify.deployments import ask_batch, ask_one_off, ask_service, ask_streaming, bring_up
-from mlworkbench.operate.certify.examine import examine_one
-from mlworkbench.operate.certify.fault_finder import Finding, Trail, find, trail_of
-from mlworkbench.operate.certify.reference import Reference, reference_predictions
+from mlworkbench.operate.certify.answers import DeploymentAnswers, DeploymentCaller
+from mlworkbench.operate.certify.deployments import (
+    ask_batch,
+    ask_one_off,
+    ask_service,
+    ask_streaming,
+    refresh_online_store,
+)
+from mlworkbench.operate.certify.examine import examine_deployment
+from mlworkbench.operate.certify.fault_finder import Finding, ReferenceSteps, find_fault, trace_reference
+from mlworkbench.operate.certify.reference import Reference, predict_reference
 from mlworkbench.operate.certify.requests import draw_requests
 from mlworkbench.operate.certify.verdict import DeploymentVerdict
 from mlworkbench.operate.training.train import train
@@ -119,12 +125,12 @@ class World:
     old: str
     asked: pl.DataFrame
     reference: Reference
-    trail: Trail
+    trail: ReferenceSteps
     switch: Path
     urls: list[str] = field(default_factory=list)
     uncalled: list[str] = field(default_factory=list)
 
-    def ask(self, records: list[dict[str, Any]] | None = None) -> Answered:
+    def ask(self, records: list[dict[str, Any]] | None = None) -> DeploymentAnswers:
         """Ask the warm service; by default for the rows as they are."""
         names = self.version.request.names
         given = self.asked.select(names).to_dicts() if records is None else records
@@ -182,15 +188,15 @@ def build_world(folder: Path) -> World:
     old = train(definition(data[:480]), home=home).tag
     version = Registry(home).open("late", train(definition(data), home=home).tag)
     asked = draw_requests(definition(data), Lake(home.lake), limit=150).select(version.request.names)
-    bring_up(version, home=home)
-    reference = reference_predictions(version, asked, home=home)
-    return World(home, version, old, asked, reference, trail_of(version, asked, home=home), folder / "fault")
+    refresh_online_store(version, home=home)
+    reference = predict_reference(version, asked, home=home)
+    return World(home, version, old, asked, reference, trace_reference(version, asked, home=home), folder / "fault")
 
 
 # ---------------------------------------------------------------- the faults
 
 
-Plant = Callable[[World], Answered]
+Plant = Callable[[World], DeploymentAnswers]
 
 
 @dataclass(frozen=True)
@@ -213,14 +219,14 @@ class Fault:
 def sent(**changes: Callable[[dict[str, Any]], Any]) -> Plant:
     """Records altered on their way to the service."""
 
-    def plant(world: World) -> Answered:
+    def plant(world: World) -> DeploymentAnswers:
         records = world.asked.to_dicts()
         return world.ask([record | {name: change(record) for name, change in changes.items()} for record in records])
 
     return plant
 
 
-def filed(ask: Way, *columns: pl.Expr) -> Plant:
+def filed(ask: DeploymentCaller, *columns: pl.Expr) -> Plant:
     """A table altered on its way to file or batch."""
     return lambda world: ask(world.version, world.asked.with_columns(*columns), home=world.home)
 
@@ -228,7 +234,7 @@ def filed(ask: Way, *columns: pl.Expr) -> Plant:
 def inside(name: str) -> Plant:
     """A faulty step in the running service."""
 
-    def plant(world: World) -> Answered:
+    def plant(world: World) -> DeploymentAnswers:
         higher = world.version.declaration["threshold"] + 0.1
         with world.on(name.format(world=world, higher=higher)):
             return world.ask()
@@ -239,14 +245,14 @@ def inside(name: str) -> Plant:
 def stored(view: View, change: Callable[[list[Row]], list[Row]]) -> Plant:
     """Altered rows in the online store."""
 
-    def plant(world: World) -> Answered:
+    def plant(world: World) -> DeploymentAnswers:
         with world.store(view, change):
             return world.ask()
 
     return plant
 
 
-def back(change: Callable[[World, Answered], Answered]) -> Plant:
+def back(change: Callable[[World, DeploymentAnswers], DeploymentAnswers]) -> Plant:
     """Answers altered on their way back to the caller."""
     return lambda world: change(world, world.ask())
 
@@ -254,7 +260,7 @@ def back(change: Callable[[World, Answered], Answered]) -> Plant:
 def started(change: Callable[[Path], None] | None = None, name: str = "") -> Plant:
     """A worker that starts with an altered version, or in an altered process."""
 
-    def plant(world: World) -> Answered:
+    def plant(world: World) -> DeploymentAnswers:
         with world.altered(change) if change else nullcontext(), world.on(name) if name else nullcontext():
             return ask_streaming(world.version, world.asked, home=world.home)
 
@@ -290,7 +296,7 @@ def delivered(rows: list[Row]) -> list[Row]:
     return totals
 
 
-def cached(world: World, answered: Answered) -> Answered:
+def cached(world: World, answered: DeploymentAnswers) -> DeploymentAnswers:
     """Every answer is that of the first request with the same origin, gate and hour."""
     kept: dict[tuple[Any, ...], int] = {}
     keys = world.asked.select("origin", "gate", "hour").rows()
@@ -298,9 +304,10 @@ def cached(world: World, answered: Answered) -> Answered:
     return picked(answered, take)
 
 
-def picked(answered: Answered, take: Sequence[int]) -> Answered:
+def picked(answered: DeploymentAnswers, take: Sequence[int]) -> DeploymentAnswers:
     rows, ids = [answered.rows[k] for k in take], [answered.ids[k] for k in take]
-    return Answered(rows, ids, answered.scores[list(take)], [answered.decisions[k] for k in take], answered.calls)
+    decisions = [answered.decisions[k] for k in take]
+    return DeploymentAnswers(rows, ids, answered.scores[list(take)], decisions, answered.calls)
 
 
 def truncate(folder: Path) -> None:
@@ -414,18 +421,18 @@ def examined(world: World, fault: Fault) -> Outcome:
     """Plant a fault, take the rows through the deployment, hold them, and read the place that is named."""
     forget(world.home)
     world.uncalled.clear()
-    told: list[tuple[Answered, float]] = []
+    told: list[tuple[DeploymentAnswers, float]] = []
 
-    def way(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
+    def way(version: Version, asked: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
         answered = fault.plant(world)
         told.append((answered, time.perf_counter()))
         return answered
 
     held = (way, world.reference)
-    verdict = examine_one(world.version, world.asked, world.home, deployment=fault.deployment, way=held)
+    verdict = examine_deployment(world.version, world.asked, world.home, deployment=fault.deployment, way=held)
     seconds, place = time.perf_counter() - told[0][1] if told else 0.0, verdict.finding
     if told and not place:  # nothing was refused, and nobody looked
-        found = find(world.trail, told[0][0], log=read_log(world.home.log("late"), deployment=fault.deployment))
+        found = find_fault(world.trail, told[0][0], log=read_log(world.home.log("late"), deployment=fault.deployment))
         place = found.place if found else ""
     return Outcome(fault, verdict, place, seconds, tuple(world.uncalled))
 
@@ -467,13 +474,13 @@ def clean(world: World, seed: int) -> list[DeploymentVerdict]:
     """Take a draw through file, batch and service as they are."""
     asked, rows = draw(world, seed)
     reference = reference_of(world.reference, rows)
-    ways: dict[str, Way] = {
+    ways: dict[str, DeploymentCaller] = {
         "one_off": ask_one_off,
         "batch": ask_batch,
         "realtime": lambda version, table, *, home: world.ask(table.to_dicts()),
     }
     forget(world.home)
     return [
-        examine_one(world.version, asked, world.home, deployment=name, way=(way, reference))
+        examine_deployment(world.version, asked, world.home, deployment=name, way=(way, reference))
         for name, way in ways.items()
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.html import render_html
-from ..training.anchor.anchor import anchor_line
+from ..training.anchor.anchor import describe_anchor
 
 # %% auto #0
 __all__ = ['COLUMNS', 'format_cell', 'render_certificate']
@@ -88,7 +88,6 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; font-f
 </body></html>
 """
 
-
 # %% ../../../nbs/operate/certify/08_page.ipynb #fa1dbc9c
 def render_certificate(certificate: Mapping[str, Any]) -> str:
     """Render the fields of a certificate, ready for JSON, as one self-contained HTML page."""
@@ -110,7 +109,7 @@ def _summarize(certificate: Mapping[str, Any]) -> str:
     asked = f"{certificate['rows']:,} rows were asked of each declared deployment and held against the reference"
     left = certificate.get("rejected") or 0
     out = f" {left:,} rows that break the contract were left out." if left else ""
-    anchor = f" Anchor of the reference: {anchor_line(certificate['anchor'])}." if "anchor" in certificate else ""
+    anchor = f" Anchor of the reference: {describe_anchor(certificate['anchor'])}." if "anchor" in certificate else ""
     return f"{asked}, computed the training way, on {certificate['issued_at']}.{out}{anchor}"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.operate.certify.certificate import SUMMARY
-from mlworkbench.operate.certify.deployments import WAYS
+from mlworkbench.operate.certify.deployments import DEPLOYMENT_CALLERS
 from mlworkbench.scoring.definition import DEPLOYMENTS
 from mlworkbench.scoring.registry.registry import Registry
 
@@ -17,13 +17,13 @@ from mlworkbench.scoring.registry.registry import Registry
 @pytest.fixture
 def wrong(monkeypatch):
     """A batch that answers a hundredth more."""
-    right = WAYS["batch"]
+    right = DEPLOYMENT_CALLERS["batch"]
 
     def shifted(version, requests, *, home):
         told = right(version, requests, home=home)
         return replace(told, scores=told.scores + 0.01)
 
-    monkeypatch.setitem(WAYS, "batch", shifted)
+    monkeypatch.setitem(DEPLOYMENT_CALLERS, "batch", shifted)
 
 
 @pytest.mark.system
@@ -48,13 +48,13 @@ def test_training_certifies_before_it_promotes_and_certify_says_so_again(workben
 
 
 def test_a_refused_deployment_is_not_promoted_and_leaves_with_one(workbench, tell, wrong, monkeypatch):
-    for name in set(WAYS) - {"one_off", "batch"}:
-        monkeypatch.setitem(WAYS, name, WAYS["one_off"])
+    for name in set(DEPLOYMENT_CALLERS) - {"one_off", "batch"}:
+        monkeypatch.setitem(DEPLOYMENT_CALLERS, name, DEPLOYMENT_CALLERS["one_off"])
     code, out, err = tell("train", "--promote", "--json")
     assert code == 1
     told = json.loads(out.strip().splitlines()[-1])
     assert (told["promoted"], told["certificate"]["verdict"]) == (False, "refused")
-    assert "must answer every row like the reference" in err and "not promoted" in err
+    assert "does not answer every row like the reference" in err and "not promoted" in err
     assert Registry(Home.open()).champion("cars") is None
     code, out, err = tell("certify", told["version"], "--rows", 20, "--json")
     assert code == 1 and json.loads(out)["verdict"] == "refused"
@@ -137,7 +137,7 @@ def quick(monkeypatch):
     def equal(version, good, apart, *, deployment, way):
         return DeploymentVerdict(deployment, "equal", len(good))
 
-    monkeypatch.setattr(page, "examine_one", equal)
+    monkeypatch.setattr(page, "examine_deployment", equal)
 
 
 UNDECIDED = {"metric": "auc", "verdict": "undecided"}

@@ -7,7 +7,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.operate.trace.lake_references import referred_versions
+from mlworkbench.operate.trace.lake_references import find_lake_references
 
 
 @pytest.fixture
@@ -86,4 +86,4 @@ def test_a_model_of_the_workbench_is_traced_and_its_lake_versions_are_kept(workb
     assert code == 0 and out.startswith("training row 0\n")
     code, _, err = tell("lake", "lineage", "--skip", "900000")
     assert code == 2 and "rows that taught it; got 900000 to" in err
-    assert referred_versions(Home.open()) == {}
+    assert find_lake_references(Home.open()) == {}

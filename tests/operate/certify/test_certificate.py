@@ -23,10 +23,10 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DeploymentError, Refused, VersionError
 from mlworkbench.features.views import AsOfView, Total, WindowView
-from mlworkbench.operate.certify.answers import Answered
+from mlworkbench.operate.certify.answers import DeploymentAnswers
 from mlworkbench.operate.certify.certificate import SUMMARY, certificate_rows, certify, verify_certificate
-from mlworkbench.operate.certify.deployments import WAYS
-from mlworkbench.operate.certify.examine import examine, home_apart
+from mlworkbench.operate.certify.deployments import DEPLOYMENT_CALLERS
+from mlworkbench.operate.certify.examine import examine_version, open_separate_home
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import DEPLOYMENTS, ModelDefinition
@@ -83,7 +83,7 @@ def simple(home: Home, *deployments: str) -> Version:
 @pytest.mark.system
 def test_every_declared_deployment_is_equal_and_the_version_may_be_promoted(home) -> None:
     landings(Lake(home.lake))
-    declared = tuple(name for name in DEPLOYMENTS if name in WAYS and name != "edge")
+    declared = tuple(name for name in DEPLOYMENTS if name in DEPLOYMENT_CALLERS and name != "edge")
     definition = timed(deployments=declared)
     registry = Registry(home)
     version = registry.open("late", train(definition, home=home).tag)
@@ -115,7 +115,7 @@ def test_a_service_that_does_not_start_refuses_with_its_own_line_and_the_others_
     version = simple(home, "one_off", "realtime")
     data = version.folder / "card.md"
     data.write_text(data.read_text() + "altered")
-    _, verdicts = examine(version, certificate_rows(version, home=home), home=home)
+    _, verdicts = examine_version(version, certificate_rows(version, home=home), home=home)
     found = {one.deployment: one for one in verdicts}
     assert found["one_off"].verdict == "equal"
     assert (found["realtime"].verdict, found["realtime"].missing) == ("refused", 60)
@@ -151,7 +151,7 @@ def test_a_model_whose_rows_nobody_knows_is_refused(home) -> None:
 def test_rows_that_break_the_contract_are_left_out_and_counted(home) -> None:
     version = simple(home)
     asked = pl.DataFrame({"distance": [0.2, None, 0.9]})
-    reference, verdicts = examine(version, asked, home=home)
+    reference, verdicts = examine_version(version, asked, home=home)
     assert (len(reference.scores), reference.rejected) == (2, 1)
     assert {one.verdict for one in verdicts} == {"equal", "not_declared"}
 
@@ -159,14 +159,14 @@ def test_rows_that_break_the_contract_are_left_out_and_counted(home) -> None:
 def test_what_is_served_and_what_is_certified_do_not_touch(home) -> None:
     version = simple(home)
     asked = certificate_rows(version, home=home)
-    WAYS["batch"](version, asked, home=home)
+    DEPLOYMENT_CALLERS["batch"](version, asked, home=home)
     before = {path: path.read_bytes() for path in home.model("far").rglob("*.parquet")}
 
-    def wrong(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
-        told = WAYS["batch"](version, asked, home=home)
+    def wrong(version: Version, asked: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+        told = DEPLOYMENT_CALLERS["batch"](version, asked, home=home)
         return replace(told, scores=told.scores + 0.1)
 
-    _, verdicts = examine(version, asked, home=home, ways={**WAYS, "batch": wrong})
+    _, verdicts = examine_version(version, asked, home=home, ways={**DEPLOYMENT_CALLERS, "batch": wrong})
     assert [one.mismatches for one in verdicts if one.deployment == "batch"] == [60]
     assert {path: path.read_bytes() for path in home.model("far").rglob("*.parquet")} == before
     assert not list(home.model("far").glob("certificates/.*"))
@@ -174,7 +174,7 @@ def test_what_is_served_and_what_is_certified_do_not_touch(home) -> None:
 
 def test_a_deployment_that_nobody_can_ask_is_refused_and_one_that_is_not_declared_is_not(home) -> None:
     version = simple(home, "batch")
-    _, verdicts = examine(version, certificate_rows(version, home=home), home=home, ways={})
+    _, verdicts = examine_version(version, certificate_rows(version, home=home), home=home, ways={})
     assert [one.verdict for one in verdicts].count("not_declared") == len(DEPLOYMENTS) - 1
     assert next(one for one in verdicts if one.deployment == "batch").reason.startswith("batch: a deployment that can")
 
@@ -184,15 +184,16 @@ def test_a_lake_that_moves_on_voids_the_examination(home) -> None:
     landings(lake)
     version = Registry(home).open("late", train(timed(deployments=("batch",)), home=home).tag)
 
-    def meanwhile(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
-        told = WAYS["batch"](version, asked, home=home)
+    def meanwhile(version: Version, asked: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+        told = DEPLOYMENT_CALLERS["batch"](version, asked, home=home)
         row = {"origin": ["LGA"], "available_at": [START], "wind": [1.0], "sky": ["clear"]}
         lake.append("weather", pl.DataFrame(row).to_arrow())
         return told
 
     asked = certificate_rows(version, home=home, definition=timed(), rows=20)
-    with pytest.raises(DeploymentError, match="the lake must stand still while a version is examined"):
-        examine(version, asked, home=home, ways={"batch": meanwhile})
+    with pytest.raises(DeploymentError) as raised:
+        examine_version(version, asked, home=home, ways={"batch": meanwhile})
+    assert raised.value.code == "certify.lake_changed"
 
 
 def test_a_lake_that_moves_on_before_the_deployments_are_asked_is_seen_too(home, monkeypatch) -> None:
@@ -211,19 +212,20 @@ def test_a_lake_that_moves_on_before_the_deployments_are_asked_is_seen_too(home,
 
     asked = certificate_rows(version, home=home, definition=timed(), rows=20)
     monkeypatch.setattr(reference_page, "view_values", meanwhile)
-    with pytest.raises(DeploymentError, match=r"it went from .*'weather': 0.* to .*'weather': 1"):
-        examine(version, asked, home=home)
+    with pytest.raises(DeploymentError, match=r"from .*'weather': 0.* to .*'weather': 1") as raised:
+        examine_version(version, asked, home=home)
+    assert raised.value.code == "certify.lake_changed"
 
 
 def test_a_refused_certificate_is_written_and_signed_too_and_allows_nothing(home, monkeypatch) -> None:
     version = simple(home, "batch")
-    right = WAYS["batch"]
+    right = DEPLOYMENT_CALLERS["batch"]
 
-    def wrong(version: Version, asked: pl.DataFrame, *, home: Home) -> Answered:
+    def wrong(version: Version, asked: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
         told = right(version, asked, home=home)
         return replace(told, scores=told.scores + 0.001)
 
-    monkeypatch.setitem(WAYS, "batch", wrong)
+    monkeypatch.setitem(DEPLOYMENT_CALLERS, "batch", wrong)
     certificate = certify(version, home=home)
     assert certificate.verdict == "refused"
     assert "got batch 60 mismatches" in certificate.refusal
@@ -246,10 +248,12 @@ def test_a_certificate_is_valid_altered_or_of_an_unknown_key(home, tmp_path) -> 
     assert verify_certificate(certificate.path, home=home)[0] == "altered"
     key = signing_key(home)
     certificate.path.write_text(json.dumps(signed({"verdict": "equal", "rows": 7}, key)))
-    with pytest.raises(VersionError, match="something else was signed, without version, issued_at, page"):
+    with pytest.raises(VersionError, match="without version, issued_at, page") as raised:
         verify_certificate(certificate.path, home=home)
-    with pytest.raises(VersionError, match="a certificate that can be read"):
+    assert raised.value.code == "certificate.other_content"
+    with pytest.raises(VersionError) as raised:
         verify_certificate(tmp_path / "nothing.json", home=home)
+    assert raised.value.code == "certificate.unreadable"
 
 
 def test_a_certificate_holds_no_row_and_nobody(home) -> None:
@@ -303,7 +307,7 @@ def test_a_kill_in_the_middle_leaves_no_certificate_and_the_next_one_sweeps(home
     assert [path.name for path in place.rglob("requests.parquet")] == ["requests.parquet"]
     assert not list((tmp_path / "tmp").rglob("*.parquet"))
     assert Registry(home).certificates.of(version.version) == []
-    with home_apart("far", home=home):
+    with open_separate_home("far", home=home):
         assert len(list(place.glob(".examined-*"))) == 1
     assert [path.name for path in place.iterdir()] == [".part-left"]
     certificate = certify(version, home=home)

@@ -24,8 +24,8 @@ from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView
-from mlworkbench.operate.certify.deployments import bring_up
-from mlworkbench.operate.certify.served import certify_served, live_metrics, served
+from mlworkbench.operate.certify.deployments import refresh_online_store
+from mlworkbench.operate.certify.served import certify_served, format_live_metrics, read_served_rows
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import ModelDefinition
@@ -81,7 +81,7 @@ FAR = RowFunction(far)
 def trained(home: Home, made_once: Callable[..., None]) -> Version:
     def make() -> None:
         weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
-        bring_up(Registry(home).open("late", train(definition(), home=home).tag), home=home)
+        refresh_online_store(Registry(home).open("late", train(definition(), home=home).tag), home=home)
 
     made_once("live", home, make)
     return Registry(home).open("late")
@@ -120,7 +120,7 @@ def test_a_store_behind_the_lake_is_found(home, trained) -> None:
     assert found.verdict == "refused"
     assert found.rows[0]["feature_mismatches"] == {"wind": 3}
     assert "3 feature values of wind" in found.refusal
-    bring_up(trained, home=home)
+    refresh_online_store(trained, home=home)
     ask(trained, home, at=START + timedelta(hours=HOURS + 4), logged=NIGHT + timedelta(hours=1), name="two")
     later = certify_served("late", home=home, since=(NIGHT + timedelta(minutes=1)).isoformat())
     assert (later.verdict, later.count) == ("equal", 3)
@@ -135,7 +135,7 @@ def test_a_row_that_arrived_later_could_not_have_been_known(home, trained) -> No
 def test_a_table_that_does_not_say_when_rows_arrived_is_read_at_the_version_of_the_log(home) -> None:
     weather(Lake(home.lake), range(HOURS), 3.0, arrived=START, dated=False)
     version = Registry(home).open("late", train(definition(), home=home).tag)
-    bring_up(version, home=home)
+    refresh_online_store(version, home=home)
     ask(version, home, at=START + timedelta(hours=HOURS + 4), logged=NIGHT)
     weather(Lake(home.lake), range(HOURS, HOURS + 10), 9.0, arrived=START, dated=False)
     assert certify_served("late", home=home, since=SINCE).verdict == "equal"
@@ -164,8 +164,9 @@ def test_only_what_was_served_since_then_is_looked_at(home, trained) -> None:
     ask(trained, home, at=NOON, logged=NIGHT + timedelta(hours=1), name="later")
     found = certify_served("late", home=home, since=(NIGHT + timedelta(hours=1)).isoformat())
     assert (found.verdict, found.count) == ("equal", 3)
-    with pytest.raises(DeploymentError, match=r"at least one answer served since 2100.*; the last was at 2013"):
-        served("late", home=home, since="2100-01-01T00:00:00+00:00")
+    with pytest.raises(DeploymentError, match=r"since 2100.*; the last was at 2013") as raised:
+        read_served_rows("late", home=home, since="2100-01-01T00:00:00+00:00")
+    assert raised.value.code == "log.no_rows"
 
 
 ERASED = "UPDATE predictions SET features = '{}', request = '{}'"
@@ -193,7 +194,7 @@ def test_rows_that_were_erased_are_counted_and_left_out(home, trained) -> None:
 def test_a_row_that_lost_a_part_of_its_line_is_refused_and_named(home, trained, assignment) -> None:
     ask(trained, home, at=NOON, logged=NIGHT)
     edit(home, f"UPDATE predictions SET {assignment} WHERE rowid = 2")
-    one = served("late", home=home, since=SINCE)["prediction_id"][1]
+    one = read_served_rows("late", home=home, since=SINCE)["prediction_id"][1]
     found = certify_served("late", home=home, since=SINCE)
     assert (found.verdict, found.count) == ("refused", 2)
     assert f"1 of 3 rows are not whole in the log, the first is {one}" in found.refusal
@@ -204,7 +205,7 @@ def test_a_personal_column_that_is_not_kept_leaves_its_rows_out(home) -> None:
     weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS))
     told = replace(definition(), personal=("distance",), features=("wind", "far"), views=(*definition().views, FAR))
     version = Registry(home).open("late", train(told, home=home).tag)
-    bring_up(version, home=home)
+    refresh_online_store(version, home=home)
     ask(version, home, at=NOON, logged=NIGHT)
     found = certify_served("late", home=home, since=SINCE)
     assert (found.verdict, found.rows[0]["left_out"]) == ("undecided", 3)
@@ -214,11 +215,11 @@ def test_a_personal_key_is_kept_by_its_pseudonym_and_its_rows_are_computed_again
     named = open_pseudonyms(home, create=True)
     weather(Lake(home.lake), range(HOURS), 3.0, arrived=START + timedelta(hours=HOURS), origin=named.of("JFK"))
     version = Registry(home).open("late", train(replace(definition(), personal=("origin",)), home=home).tag)
-    bring_up(version, home=home)
+    refresh_online_store(version, home=home)
     ask(version, home, at=NOON, logged=NIGHT)
     found = certify_served("late", home=home, since=SINCE)
     assert (found.verdict, found.count, found.rows[0]["left_out"]) == ("equal", 3, 0)
-    kept = json.loads(served("late", home=home, since=SINCE)["request"][0])
+    kept = json.loads(read_served_rows("late", home=home, since=SINCE)["request"][0])
     assert kept == {"origin": named.of("JFK")}
 
 
@@ -269,7 +270,7 @@ def test_the_metric_says_the_same_in_the_format_of_prometheus(home, trained) -> 
     ask(trained, home, at=NOON, logged=NIGHT)
     found = certify_served("late", home=home, since=SINCE)
     text = found.metric.read_text()
-    assert text == live_metrics(found) and found.metric == home.model("late") / "live.prom"
+    assert text == format_live_metrics(found) and found.metric == home.model("late") / "live.prom"
     labels = f'{{model="late",version="{trained.version}",deployment="realtime"}}'
     assert f"mlworkbench_live_equal{labels} 1\n" in text and f"mlworkbench_live_rows{labels} 3\n" in text
     assert text.count("# TYPE") == 6

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlworkbench.operate.certify.answers import Answered, answered_records, answered_table
-from mlworkbench.operate.certify.deployments import WAYS, request_parts
+from mlworkbench.operate.certify.answers import DeploymentAnswers, read_answer_records, read_answer_table
+from mlworkbench.operate.certify.deployments import DEPLOYMENT_CALLERS, split_requests
 from mlworkbench.operate.certify.reference import Reference
 from mlworkbench.operate.certify.verdict import DeploymentVerdict, compare_answers, feature_differences
 from mlworkbench.scoring.definition import DEPLOYMENTS
@@ -27,9 +27,9 @@ def reference(**fields: object) -> Reference:
     return replace(Reference(SCORES, decisions, np.arange(ROWS), list(FEATURES)), **fields)
 
 
-def told(**fields: object) -> Answered:
+def told(**fields: object) -> DeploymentAnswers:
     ids, decisions = [f"p{row}" for row in range(ROWS)], (SCORES >= 0.5).tolist()
-    return replace(Answered(list(range(ROWS)), ids, SCORES.copy(), decisions, ((ROWS, 0.5),)), **fields)
+    return replace(DeploymentAnswers(list(range(ROWS)), ids, SCORES.copy(), decisions, ((ROWS, 0.5),)), **fields)
 
 
 def log(scores: np.ndarray | None = None, **columns: list[object]) -> pl.DataFrame:
@@ -43,7 +43,9 @@ def log(scores: np.ndarray | None = None, **columns: list[object]) -> pl.DataFra
     return pl.DataFrame({**table, **columns})
 
 
-def held(answered: Answered | None = None, lines: pl.DataFrame | None = None, **fields: object) -> DeploymentVerdict:
+def held(
+    answered: DeploymentAnswers | None = None, lines: pl.DataFrame | None = None, **fields: object
+) -> DeploymentVerdict:
     answered, lines = told() if answered is None else answered, log() if lines is None else lines
     return compare_answers(VERSION, "batch", reference=reference(**fields), answered=answered, log=lines)
 
@@ -122,7 +124,7 @@ def test_an_answer_to_no_row_is_unexpected() -> None:
 
 
 def test_nothing_told_at_all_is_missing_and_not_an_error() -> None:
-    nothing = Answered([], [], np.array([]), [])
+    nothing = DeploymentAnswers([], [], np.array([]), [])
     found = held(nothing, log()[:0])
     assert (found.missing, found.verdict, found.latency_us) == (ROWS, "refused", None)
 
@@ -172,7 +174,7 @@ def test_several_classes_and_regression_are_held_too() -> None:
     lines = pl.DataFrame(
         {"prediction_id": ["p", "q"], "scores": scores.tolist(), "decision": ['"a"', '"c"'], "features": ["{}", "{}"]}
     )
-    answered = Answered([0, 1], ["p", "q"], scores + np.array([[0, 0, 0], [0, 1e-3, 0]]), ["a", "c"])
+    answered = DeploymentAnswers([0, 1], ["p", "q"], scores + np.array([[0, 0, 0], [0, 1e-3, 0]]), ["a", "c"])
     found = compare_answers(version, "realtime", reference=expected, answered=answered, log=lines)
     assert (found.mismatches, found.rows) == (1, 2)
     none = np.array([None, None], object)
@@ -180,7 +182,7 @@ def test_several_classes_and_regression_are_held_too() -> None:
     numbers = lines.with_columns(
         pl.Series("scores", [[1e6], [2.0]]), pl.Series("decision", ["null", "null"], dtype=pl.String)
     )
-    same = Answered([0, 1], ["p", "q"], np.array([1e6, 2.0]), [None, None])
+    same = DeploymentAnswers([0, 1], ["p", "q"], np.array([1e6, 2.0]), [None, None])
     assert compare_answers(version, "batch", reference=plain, answered=same, log=numbers).verdict == "equal"
 
 
@@ -195,19 +197,19 @@ def test_a_table_and_records_come_into_one_form() -> None:
         {"prediction_id": ["p"], "row": [4], "score_a": [0.1], "score_b": [0.7], "score_c": [0.2], "decision": ["b"]}
     )
     record = {"prediction_id": "p", "scores": {"c": 0.2, "a": 0.1, "b": 0.7}, "decision": "b"}
-    one, other = answered_table(table, version), answered_records([record], version, rows=[4])
+    one, other = read_answer_table(table, version), read_answer_records([record], version, rows=[4])
     assert (one.rows, one.ids, one.decisions) == (other.rows, other.ids, other.decisions) == ([4], ["p"], ["b"])
     assert np.array_equal(one.scores, other.scores)
-    assert answered_records([], version).scores.shape == (0, 3)
+    assert read_answer_records([], version).scores.shape == (0, 3)
 
 
 def test_each_record_is_asked_once_some_alone_and_others_in_lists() -> None:
     for count in (1, 3, 10, 999, 2500):
-        parts = request_parts([{"row": row} for row in range(count)])
+        parts = split_requests([{"row": row} for row in range(count)])
         assert [record["row"] for part in parts for record in part] == list(range(count))
         assert max(map(len, parts)) <= 100
-    assert sum(len(part) == 1 for part in request_parts([{}] * 5000)) == 200
+    assert sum(len(part) == 1 for part in split_requests([{}] * 5000)) == 200
 
 
 def test_every_way_is_a_deployment() -> None:
-    assert set(WAYS) <= set(DEPLOYMENTS)
+    assert set(DEPLOYMENT_CALLERS) <= set(DEPLOYMENTS)

@@ -32,7 +32,7 @@ from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import materialize
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
-from mlworkbench.operate.replay.passport import passport_lines, replay
+from mlworkbench.operate.replay.passport import format_passport, replay
 from mlworkbench.operate.replay.replay import replay_many
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
@@ -313,7 +313,7 @@ def test_a_removed_version_leaves_its_predictions_undecided(version: Version, ho
     facts = replay(report.rows[0].prediction_id, home=home)
     assert facts["verdict"] == "undecided"
     assert {one["name"] for one in facts["features"]} == {"km", "wind", "delay", "n", "worst", "miles", "longer"}
-    assert "was removed" in passport_lines(facts)[-1]
+    assert "was removed" in format_passport(facts)[-1]
 
 
 def test_rows_of_an_older_log_without_an_input_are_undecided_unless_the_score_is_another(
@@ -373,7 +373,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
     assert recent["totals"]["end"]["rows"] - recent["totals"]["start"]["rows"] == values["n"]
     came = arrivals()[recent["recent"]["worst"]["row"]["source_row"]]
     assert came["delay"][0] == values["worst"] and recent["recent"]["worst"]["rows"] == values["n"]
-    text = "\n".join(passport_lines(facts))
+    text = "\n".join(format_passport(facts))
     assert f"worst: {recent['rows']} rows hold a value" in text
     assert "replay: equal, bit for bit" in text
     assert f"source 9f3c, row {hour}" in text
@@ -391,21 +391,25 @@ def test_a_passport_of_what_an_event_carried_says_so(version: Version, home: Hom
 
 def test_an_unknown_or_short_id_is_refused(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
-    with pytest.raises(LogError, match="which is none of them"):
+    with pytest.raises(LogError) as raised:
         replay("0" * 32, home=home)
+    assert raised.value.code == "log.prediction_unknown"
     with pytest.raises(LogError, match="at least its first 8 digits"):
         replay("0", home=home)
-    with pytest.raises(LogError, match="one of the log of late"):
+    with pytest.raises(LogError) as raised:
         replay_many("late", home=home, ids=["0" * 32])
+    assert raised.value.code == "log.prediction_unknown"
 
 
 def test_nothing_to_replay_and_a_model_without_a_log_are_refused(version: Version, home: Home, tmp_path: Path) -> None:
     in_a_file(version, home, tmp_path)
-    with pytest.raises(LogError, match="at least one prediction logged since 2100"):
+    with pytest.raises(LogError, match="since 2100") as raised:
         replay_many("late", home=home, since="2100-01-01T00:00:00+00:00")
+    assert raised.value.code == "log.no_rows"
     one = read_log(home.log("late"))["prediction_id"][0]
-    with pytest.raises(LogError, match="a model with a log; got 'nosuch'; known: late"):
+    with pytest.raises(LogError, match="known: late") as raised:
         replay(one, home=home, model="nosuch")
+    assert raised.value.code == "log.missing"
     assert replay(one, home=home, model="late")["verdict"] == "equal"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench.errors import RunError
-from mlworkbench.operate.running.cells import RUNNER, begin_run, command_run, finish_run, notebook_name, recorded
+from mlworkbench.operate.running.cells import RUNNER, begin_run, command_run, finish_run, notebook_name, record_run
 from mlworkbench.operate.running.runner import list_runs
 
 ROOT = Path(__file__).parents[3]
@@ -90,11 +90,11 @@ def test_a_run_gives_its_steps_what_they_are_asked_for(home) -> None:
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        ({"rows": "abc"}, "parameter 'rows': must be an integer; got 'abc'; such as 200"),
-        ({"rows": 2.5}, "parameter 'rows': must be an integer; got 2.5; such as 200"),
-        ({"rows": None}, "parameter 'rows': must be an integer; got None; such as 200"),
-        ({"version": 7}, "parameter 'version': must be a text; got 7; quote it, empty where not given"),
-        ({"rosw": 5}, "parameter 'rosw': unknown to this notebook; did you mean 'rows'?"),
+        ({"rows": "abc"}, "parameter 'rows' is 'abc', not an integer; write it such as 200"),
+        ({"rows": 2.5}, "parameter 'rows' is 2.5, not an integer; write it such as 200"),
+        ({"rows": None}, "parameter 'rows' is None, not an integer; write it such as 200"),
+        ({"version": 7}, "parameter 'version' is 7, not a text; quote it, empty where not given"),
+        ({"rosw": 5}, "unknown parameter 'rosw' of this notebook; did you mean 'rows'?"),
     ],
 )
 def test_a_wrong_parameter_in_the_first_cell_is_one_line_and_no_run(home, wrong, line) -> None:
@@ -112,7 +112,7 @@ def test_text_from_a_shell_is_read_as_the_declared_type(home) -> None:
 def test_a_command_that_raises_is_a_failed_run(home) -> None:
     with pytest.raises(KeyError), command_run("flights", "train", home=home):
         raise KeyError("carrier")
-    with pytest.raises(KeyboardInterrupt), recorded("flights", "x", "train", home=home):
+    with pytest.raises(KeyboardInterrupt), record_run("flights", "x", "train", home=home):
         raise KeyboardInterrupt
     with command_run("flights", "train", home=home) as run:
         finish_run(run, {"verdict": "undecided"})
@@ -161,5 +161,5 @@ def test_papermills_own_program_refuses_a_wrong_type_in_one_line(home, tmp_path:
     run = papermill(tmp_path, "train", "-p", "model", "small", "-p", "rows", "abc")
     assert run.returncode != 0
     shown = run.stderr[run.stderr.index("Exception encountered") :].strip().splitlines()
-    assert shown[1:] == ["RunError: parameter 'rows': must be an integer; got 'abc'; such as 200"]
+    assert shown[1:] == ["RunError: parameter 'rows' is 'abc', not an integer; write it such as 200"]
     assert list_runs(home) == []

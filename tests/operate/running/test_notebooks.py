@@ -11,11 +11,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 from mlworkbench.errors import RunError
 from mlworkbench.operate.running.notebooks import (
     Parameter,
-    bare_dates,
     check_parameters,
     check_ranges,
     convert,
     declared_parameters,
+    describe_bare_dates,
     find_notebook,
     run_folders,
 )
@@ -117,11 +117,12 @@ def test_the_name_of_an_environment_variable_is_no_secret(tmp_path: Path) -> Non
 def test_a_bare_date_is_midnight_utc_and_is_told(notebook: Path) -> None:
     values = check_parameters(notebook, {"start": "2013-10-01", "end": "2013-11-01T00:00:00-04:00"})
     assert values == {"start": "2013-10-01T00:00:00+00:00", "end": "2013-11-01T00:00:00-04:00"}
-    assert bare_dates({"start": "2013-10-01", "end": "2013-10-02"}) == (
+    assert describe_bare_dates({"start": "2013-10-01", "end": "2013-10-02"}) == (
         "a bare date is midnight UTC: start 2013-10-01T00:00:00+00:00, end 2013-10-02T00:00:00+00:00"
     )
-    assert bare_dates({"start": "", "end": "2013-10-02T00:00:00Z", "version": "2013-10-01"}) == ""
-    assert bare_dates({"known_at": "2013-10-03"}) == "a bare date is midnight UTC: known_at 2013-10-03T00:00:00+00:00"
+    assert describe_bare_dates({"start": "", "end": "2013-10-02T00:00:00Z", "version": "2013-10-01"}) == ""
+    known = describe_bare_dates({"known_at": "2013-10-03"})
+    assert known == "a bare date is midnight UTC: known_at 2013-10-03T00:00:00+00:00"
     assert check_ranges({"start": "1970-01-02"}) == (86_400_000_000, None)
 
 
@@ -135,20 +136,23 @@ def test_intervals_are_half_open_and_may_be_open_ended() -> None:
 
 
 def test_a_notebook_without_the_tagged_cell_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="exactly one cell must be tagged 'parameters'; found 0"):
+    with pytest.raises(RunError) as raised:
         declared_parameters(write(tmp_path / "a.ipynb", "x = 1", tags=()))
+    assert raised.value.code == "run.parameters_cell"
 
 
 def test_a_computed_default_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"'rows'.*plain value.*len"):
+    with pytest.raises(RunError, match=r"'rows'.*len") as raised:
         declared_parameters(write(tmp_path / "a.ipynb", "rows = len('abc')"))
+    assert raised.value.code == "run.parameter_default"
 
 
 def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     path.write_text("no json")
-    with pytest.raises(RunError, match=r"a\.ipynb cannot be read as a notebook"):
+    with pytest.raises(RunError, match=r"a\.ipynb") as raised:
         declared_parameters(path)
+    assert raised.value.code == "run.notebook_unreadable"
 
 
 def test_a_workbench_may_bring_its_own_notebook_under_a_known_name(tmp_path: Path) -> None:
@@ -170,8 +174,9 @@ def test_an_unknown_notebook_gets_the_nearest_name(tmp_path: Path) -> None:
     write(tmp_path / "runs" / "monthly.ipynb", SOURCE)
     with pytest.raises(RunError, match="did you mean 'monthly'"):
         find_notebook("montly", tmp_path)
-    with pytest.raises(RunError, match="existing file"):
+    with pytest.raises(RunError) as raised:
         find_notebook(tmp_path / "none.ipynb", tmp_path)
+    assert raised.value.code == "run.notebook_unknown"
 
 
 def test_a_path_value_is_text() -> None:

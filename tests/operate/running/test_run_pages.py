@@ -56,4 +56,4 @@ def test_a_model_that_nobody_defined_is_a_failed_run_with_one_line(home, tmp_pat
     (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[models]\nsmall = own_model:small\n")
     failed = run_notebook("train", {"model": "smal"}, home=home)
     assert failed.state == "failed"
-    assert "DefinitionError: model: one that settings.ini lists under [models]; got 'smal'" in failed.error
+    assert "DefinitionError: unknown model 'smal'" in failed.error

@@ -123,8 +123,9 @@ def test_a_table_without_a_witness_is_named_as_believed(clean: Lake, early_weath
 def test_a_model_without_a_prediction_time_is_refused(clean: Lake) -> None:
     timeless = replace(flights, prediction_time=None, views=(), label_available_at=None, split=None, until=None,
                        deployments=("one_off",), features=("distance",))  # fmt: skip
-    with pytest.raises(DefinitionError, match="declare prediction_time"):
+    with pytest.raises(DefinitionError) as raised:
         find_leaks(timeless, clean)
+    assert raised.value.code == "definition.no_prediction_time"
 
 
 def test_the_command_exits_with_one_where_a_column_is_named(tmp_path, monkeypatch, capsys) -> None:

@@ -16,7 +16,7 @@ from mlworkbench.data.lake.maintenance import compact, vacuum
 from mlworkbench.data.sources.open_source import open_source
 from mlworkbench.errors import VersionError
 from mlworkbench.features.views import AsOfView, Total, WindowView
-from mlworkbench.operate.trace.training_rows import training_lineage, training_rows
+from mlworkbench.operate.trace.training_rows import rebuild_training_rows, trace_training_rows
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry.registry import Registry
@@ -109,8 +109,8 @@ def file_of(folder, fingerprint):
 
 
 def test_each_training_row_is_the_line_of_its_file(trained, definition, home, folder):
-    rows, _ = training_rows(trained, definition, home=home)
-    found = training_lineage(trained, definition, home=home)
+    rows, _ = rebuild_training_rows(trained, definition, home=home)
+    found = trace_training_rows(trained, definition, home=home)
     assert len(found) == rows.height == trained.manifest["training_rows"]
     for facts, row in zip(found, rows.iter_rows(named=True), strict=True):
         (own,) = facts["tables"]
@@ -120,10 +120,10 @@ def test_each_training_row_is_the_line_of_its_file(trained, definition, home, fo
 
 
 def test_each_view_value_is_the_line_that_answered(trained, definition, home, folder):
-    rows, _ = training_rows(trained, definition, home=home)
+    rows, _ = rebuild_training_rows(trained, definition, home=home)
     weather, landings = lines(folder / "weather.csv"), lines(folder / "landings.csv")
     seen = {"wind": 0, "landed": 0}
-    for facts, row in zip(training_lineage(trained, definition, home=home), rows.iter_rows(named=True), strict=True):
+    for facts, row in zip(trace_training_rows(trained, definition, home=home), rows.iter_rows(named=True), strict=True):
         wind, recent = facts["views"]
         if row["origin"] == "JFK":
             line = weather[wind["source_row"]]
@@ -149,26 +149,28 @@ def test_a_version_says_from_which_versions_of_the_lake_it_was_made(trained):
 
 
 def test_rows_that_came_later_and_a_compaction_change_nothing(trained, definition, home, folder):
-    before = training_lineage(trained, definition, home=home)
+    before = trace_training_rows(trained, definition, home=home)
     more = [{"flight": f"AA {n}", "at": iso(n), "origin": "JFK", "distance": 5.5, "late": 1} for n in range(40)]
     write(folder / "flights-2.csv", more)
     ingest(definition.tables[0], home=home)
     compact(Lake(home.lake), "flights")
-    assert training_lineage(trained, definition, home=home) == before
+    assert trace_training_rows(trained, definition, home=home) == before
 
 
 def test_a_part_of_the_rows_is_that_part(trained, definition, home):
-    whole = training_lineage(trained, definition, home=home)
-    assert training_lineage(trained, definition, home=home, start=3, stop=5) == whole[3:5]
-    with pytest.raises(VersionError, match=r"some of the \d+ rows that taught it; got 9000 to the last"):
-        training_lineage(trained, definition, home=home, start=9000)
+    whole = trace_training_rows(trained, definition, home=home)
+    assert trace_training_rows(trained, definition, home=home, start=3, stop=5) == whole[3:5]
+    with pytest.raises(VersionError, match="9000 to the last") as raised:
+        trace_training_rows(trained, definition, home=home, start=9000)
+    assert raised.value.code == "trace.range"
 
 
 def test_a_definition_that_reads_other_rows_now_is_refused(trained, definition, home):
     from dataclasses import replace
 
-    with pytest.raises(VersionError, match="must give the rows that it was trained on; got fingerprint"):
-        training_lineage(trained, replace(definition, data=lambda lake: flights_rows(lake).head(150)), home=home)
+    with pytest.raises(VersionError) as raised:
+        trace_training_rows(trained, replace(definition, data=lambda lake: flights_rows(lake).head(150)), home=home)
+    assert raised.value.code == "trace.rows_differ"
 
 
 def test_a_version_of_the_lake_that_was_vacuumed_is_told(trained, definition, home, folder):
@@ -176,15 +178,16 @@ def test_a_version_of_the_lake_that_was_vacuumed_is_told(trained, definition, ho
     ingest(definition.tables[0], home=home)
     compact(Lake(home.lake), "flights")
     vacuum(Lake(home.lake), "flights", hours=0, force=True)
-    with pytest.raises(VersionError, match="come out again; got: table 'flights': rows of version 0 were vac"):
-        training_lineage(trained, definition, home=home)
+    with pytest.raises(VersionError, match="table 'flights': rows of version 0 were vac") as raised:
+        trace_training_rows(trained, definition, home=home)
+    assert raised.value.code == "trace.rows_lost"
 
 
 def test_a_sample_is_traced_too(definition, home):
     result = train(definition, home=home, rows=90)
     version = Registry(home).open(definition.name, result.tag)
-    rows, _ = training_rows(version, definition, home=home)
-    found = training_lineage(version, definition, home=home)
+    rows, _ = rebuild_training_rows(version, definition, home=home)
+    found = trace_training_rows(version, definition, home=home)
     assert version.manifest["origin"]["rows"] == 90
     assert len(found) == rows.height < 90
     assert all(facts["tables"][0]["alike"] == 1 for facts in found)
@@ -195,8 +198,8 @@ def test_data_from_files_are_traced_without_a_lake(home, folder):
     frame = pl.concat([pl.read_csv(path) for path in source])
     definition = ModelDefinition("plain", LogisticRegression(), frame.select("distance", "late"), "late")
     result = train(definition, home=home)
-    found = training_lineage(Registry(home).open("plain", result.tag), definition, home=home, stop=4)
-    rows, _ = training_rows(Registry(home).open("plain", result.tag), definition, home=home)
+    found = trace_training_rows(Registry(home).open("plain", result.tag), definition, home=home, stop=4)
+    rows, _ = rebuild_training_rows(Registry(home).open("plain", result.tag), definition, home=home)
     for facts, distance in zip(found, rows["distance"].to_list(), strict=False):
         (own,) = facts["tables"]
         assert (own["table"], own["source_row"]) == (None, facts["position"])

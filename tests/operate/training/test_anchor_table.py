@@ -45,10 +45,10 @@ def light(monkeypatch, home: Home) -> Home:
             folder = Path(place) / "version"
             parts = {name: value for name, value in fields.items() if name != "notes"}
             build_version(folder, **parts, config=global_settings(), measured=own.spread.difference)
-            found = anchor.hold_version(own, folder, anchoring, trusted=fields["trusted"])
+            found = anchor.check_against_pipeline(own, folder, anchoring, trusted=fields["trusted"])
             return SimpleNamespace(anchor=found, scorer=open_version(folder).scorer.kind)
 
-    monkeypatch.setattr(anchor, "ask_apart", ask)
+    monkeypatch.setattr(anchor, "ask_in_new_process", ask)
     monkeypatch.setattr(anchor, "SECONDS", 1.0)
     monkeypatch.setattr(registering, "publish", publish)
     monkeypatch.setattr(registering.Lake, "overwrite", lambda *parts, **named: None)

@@ -22,7 +22,7 @@ from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError
-from mlworkbench.operate.training.register import named_rows, register
+from mlworkbench.operate.training.register import name_columns, register
 from mlworkbench.operate.training.train import find_definition
 from mlworkbench.scoring.compiled import proof
 from mlworkbench.scoring.registry.registry import Registry
@@ -129,24 +129,26 @@ def test_rows_without_a_label_are_not_measured(home) -> None:
 def test_a_registered_model_has_no_definition_to_train(home) -> None:
     X, y = rows()
     register(boosting(X, y), X, y, name="late", home=home)
-    with pytest.raises(DefinitionError, match="registered as a fitted pipeline and has no definition to train"):
+    with pytest.raises(DefinitionError) as raised:
         find_definition("late", home=home)
+    assert raised.value.code == "definition.registered_only"
 
 
 def test_what_cannot_be_registered_is_refused_and_nothing_is_written(home) -> None:
     X, y = rows()
     fitted = boosting(X, y)
-    for wrong, words in [
-        (lambda: register(HistGradientBoostingClassifier(), X, y, name="late", home=home), "must be fitted"),
-        (lambda: register("model", X, y, name="late", home=home), "an estimator; got str"),
-        (lambda: register(fitted, X, y[:5], name="late", home=home), "got 5 for 60"),
-        (lambda: register(fitted, X.assign(late=y), y, name="late", home=home), "no column of X; got 'late'"),
-        (lambda: register(fitted, X, y, name="Late!", home=home), "name: "),
-        (lambda: register(StandardScaler().fit(X[["distance"]]), X, y, name="late", home=home), "neither"),
-        (lambda: register(fitted, np.zeros((2, 2, 2)), y, name="late", home=home), "two axes"),
+    for wrong, code in [
+        (lambda: register(HistGradientBoostingClassifier(), X, y, name="late", home=home), "register.not_fitted"),
+        (lambda: register("model", X, y, name="late", home=home), "register.no_estimator"),
+        (lambda: register(fitted, X, y[:5], name="late", home=home), "register.labels_shape"),
+        (lambda: register(fitted, X.assign(late=y), y, name="late", home=home), "register.label_in_rows"),
+        (lambda: register(fitted, X, y, name="Late!", home=home), "definition"),
+        (lambda: register(StandardScaler().fit(X[["distance"]]), X, y, name="late", home=home), "definition.task"),
+        (lambda: register(fitted, np.zeros((2, 2, 2)), y, name="late", home=home), "register.rows_type"),
     ]:
-        with pytest.raises(DefinitionError, match=words):
+        with pytest.raises(DefinitionError) as raised:
             wrong()
+        assert raised.value.code.startswith(code)
     assert Registry(home).models() == []
     assert not Lake(home.lake).exists("late_rows")
 
@@ -155,11 +157,11 @@ def test_rows_and_labels_of_a_shape_nobody_can_read_are_one_line(home) -> None:
     X, y = rows()
     pipeline = boosting(X, y)
     for wrong, labels, said in (
-        (pd.concat([X, X], axis=1), y, "each column once; got 'distance' twice"),
-        (csr_matrix(X[["distance"]].to_numpy()), y, "got csr_matrix"),
-        ("model.csv", y, "got str"),
-        (X, np.c_[y, y], "one label for each row; got 2 axes"),
-        (X, y.to_frame(), "one label for each row; got 2 axes"),
+        (pd.concat([X, X], axis=1), y, "two columns called 'distance'"),
+        (csr_matrix(X[["distance"]].to_numpy()), y, "X is a csr_matrix"),
+        ("model.csv", y, "X is a str"),
+        (X, np.c_[y, y], "y has 2 axes"),
+        (X, y.to_frame(), "y has 2 axes"),
     ):
         with pytest.raises(DefinitionError, match=said):
             register(pipeline, wrong, labels, name="late", home=home)
@@ -175,9 +177,9 @@ def test_a_label_that_only_inherited_the_name_of_a_column_gets_its_own(home) -> 
 
 
 def test_columns_of_arrays_get_names_and_frames_keep_theirs() -> None:
-    assert named_rows(np.zeros((3, 2)))[0].columns == ["x0", "x1"]
-    assert named_rows(["a", "b"])[0].columns == ["text"]
-    assert named_rows(pd.DataFrame({1: [2]}))[0].columns == ["1"]
+    assert name_columns(np.zeros((3, 2)))[0].columns == ["x0", "x1"]
+    assert name_columns(["a", "b"])[0].columns == ["text"]
+    assert name_columns(pd.DataFrame({1: [2]}))[0].columns == ["1"]
 
 
 PERSON = "Zaphodia-Quxx-7731"
@@ -212,11 +214,11 @@ def test_a_pipeline_that_learned_names_is_refused_and_nothing_is_written(home) -
     X["passenger"] = X["passenger"].fillna("nobody")
     by_name = ColumnTransformer([("who", OneHotEncoder(), ["passenger"]), ("far", StandardScaler(), ["distance"])])
     for personal, pipeline, said in (
-        (("passenger",), make_pipeline(by_name, LogisticRegression()).fit(X, y), "got one that refuses rows without"),
+        (("passenger",), make_pipeline(by_name, LogisticRegression()).fit(X, y), "refuses rows without"),
         (
             ("passenger",),
             boosting(X.astype({"passenger": "category"}), y),
-            "got one that refuses rows without 'passenger'",
+            "refuses rows without 'passenger'",
         ),
         (("pasenger",), boosting(X[["distance", "carrier"]], y), "got 'pasenger'; did you mean 'passenger'"),
         (("distance",), boosting(X[["carrier"]], y), "column 'distance' names a person.*got Float64"),
@@ -241,8 +243,9 @@ def test_rows_that_lie_there_in_clear_are_refused_before_a_version_is_made(home)
 def test_a_column_that_mixes_kinds_is_told_without_its_values(home) -> None:
     X, y = passengers()
     for mixed in ([7, *X["passenger"][1:]], [PERSON, *range(59)]):
-        with pytest.raises(DefinitionError, match="X: each column of one kind; got 'passenger' of several") as failure:
+        with pytest.raises(DefinitionError, match="column 'passenger'") as failure:
             register(boosting(X[["distance"]], y), X.assign(passenger=mixed), y, name="late", home=home)
+        assert failure.value.code == "register.mixed_column"
         assert PERSON not in "".join(traceback.format_exception(failure.value))
 
 

@@ -14,7 +14,12 @@ from mlworkbench.contract.relation import Relation
 from mlworkbench.data.ingest.table import Table
 from mlworkbench.errors import DefinitionError
 from mlworkbench.features.views import AsOfView
-from mlworkbench.operate.training.request_contract import learnable, request_contract, source_contract, with_relations
+from mlworkbench.operate.training.request_contract import (
+    find_source_contract,
+    learn_request_relations,
+    request_contract,
+    to_contract_array,
+)
 from mlworkbench.scoring.definition import ModelDefinition
 
 STATED = Contract(
@@ -73,9 +78,9 @@ def test_entities_and_numeric_keys_are_not_described_by_their_values_but_texts_t
 def test_the_source_is_the_table_with_the_label_else_with_the_entity() -> None:
     other = Contract((Column("flight", "text"),))
     both = definition(tables=(table("other", other), table("flights", STATED)))
-    assert source_contract(both) is STATED
-    assert source_contract(definition(tables=(table("other", other),))) is other
-    assert source_contract(definition()) is None
+    assert find_source_contract(both) is STATED
+    assert find_source_contract(definition(tables=(table("other", other),))) is other
+    assert find_source_contract(definition()) is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_the_source_is_the_table_with_the_label_else_with_the_entity() -> None:
     ],
 )
 def test_columns_become_the_few_kinds_of_a_contract(values: pl.Series, expected: np.ndarray) -> None:
-    found = learnable(values)
+    found = to_contract_array(values)
     assert found.dtype == expected.dtype
     assert found.tolist() == expected.tolist() or np.array_equal(found, expected, equal_nan=True)
 
@@ -98,7 +103,7 @@ def test_columns_become_the_few_kinds_of_a_contract(values: pl.Series, expected:
 def test_a_time_without_offset_is_refused_by_name() -> None:
     naive = pl.Series("seen", ["2013-01-01"]).str.to_datetime()
     with pytest.raises(DefinitionError, match=r"'seen'.*offset.*convert or drop it"):
-        learnable(naive)
+        to_contract_array(naive)
 
 
 def test_stated_relations_hold_in_a_request_that_has_their_columns() -> None:
@@ -122,7 +127,7 @@ def related(count: int = 2000) -> tuple[dict[str, np.ndarray], Contract]:
 
 def test_a_version_learns_what_its_columns_promise_each_other_as_flags_with_the_evidence() -> None:
     columns, request = related()
-    found = with_relations(columns, request)
+    found = learn_request_relations(columns, request)
     assert {(r.rule, r.columns) for r in found.relations} == {
         ("ratio", ("wing", "mass")),
         ("missing", ("bill", "depth")),
@@ -131,12 +136,12 @@ def test_a_version_learns_what_its_columns_promise_each_other_as_flags_with_the_
     assert all(relation.learned for relation in found.relations)
     assert set(found.evidence) == {"wing", *(relation.name for relation in found.relations)}
     assert found.columns == request.columns
-    again = with_relations(columns, request)
+    again = learn_request_relations(columns, request)
     assert again.to_dict() == found.to_dict()
 
 
 def test_no_relation_holds_the_values_of_a_key() -> None:
     columns, request = related()
-    found = with_relations(columns, request, keys=["mass"])
+    found = learn_request_relations(columns, request, keys=["mass"])
     assert {relation.rule for relation in found.relations} == {"missing"}
     assert not found.column("mass").personal

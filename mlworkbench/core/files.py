@@ -24,11 +24,10 @@ except ModuleNotFoundError:  # Windows has msvcrt in its place, a browser has ne
     fcntl = None  # type: ignore[assignment]
 
 # %% auto #0
-__all__ = ['TRY_AGAIN', 'explain_failure', 'try_lock', 'hold_lock', 'is_locked', 'sync_folder', 'sync_tree', 'write_synced',
-           'replace_file', 'write_file', 'place_file', 'make_private']
+__all__ = ['explain_failure', 'try_lock', 'hold_lock', 'is_locked', 'sync_folder', 'sync_tree', 'write_synced', 'replace_file',
+           'write_file', 'place_file', 'make_private']
 
 # %% ../../nbs/core/01_files.ipynb #745f26a8
-TRY_AGAIN = 75  # exit code of what may succeed later: a disk, a lock
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -51,9 +50,7 @@ def explain_failure(action: str, error: type[WorkbenchError] = SettingsError) ->
         way = "free some space and repeat" if full else "see the path"
         way = "correct its permissions, or name another place" if failed.errno in _CLOSED else way
         said = error(f"cannot {action}: {failed.strerror or failed}; {way}")
-        if full:
-            said.exit_code = TRY_AGAIN
-        raise said from failed
+        raise (said.again() if full else said) from failed
 
 # %% ../../nbs/core/01_files.ipynb #b91e6666
 _BEHIND = 1 << 30
@@ -137,9 +134,7 @@ def hold_lock(file: Path, *, seconds: float | None = None, busy: WorkbenchError 
 
 def _busy_error(file: Path, seconds: float) -> SettingsError:
     """Say that another holds a lock."""
-    said = SettingsError(f"cannot lock {file.name}: another held it for {seconds:g} s; wait for its holder")
-    said.exit_code = TRY_AGAIN
-    return said
+    return SettingsError(f"cannot lock {file.name}: another held it for {seconds:g} s; wait for its holder").again()
 
 
 def is_locked(file: Path) -> bool:

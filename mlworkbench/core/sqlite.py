@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import TRY_AGAIN, make_private
+from .files import make_private
 from ..errors import WorkbenchError
 
 # %% auto #0
@@ -55,7 +55,7 @@ def sqlite_error(action: str, path: Path, failed: Exception, error: type[Workben
     other = "nothing was written" if isinstance(failed, sqlite3.IntegrityError) else "see the path and its permissions"
     said = error(f"cannot {action} {path}: {failed}; {_WAYS.get(word, other)}")
     if word in ("locked", "full"):
-        said.exit_code = TRY_AGAIN
+        said.again()
     return said
 
 # %% ../../nbs/core/02_sqlite.ipynb #4cbc9c25

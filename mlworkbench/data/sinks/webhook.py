@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ...core.files import TRY_AGAIN, hold_lock
+from ...core.files import hold_lock
 from ...core.sqlite import SqliteFile
 from .files import Rows, compact_json, row_texts
 from .sink import Part, doubled_id_error, prepare_part
@@ -249,7 +249,7 @@ class NotTakenError(IngestError):
         super().__init__(message)
         self.wait = wait
         if wait is not None:
-            self.exit_code = TRY_AGAIN
+            self.again()
 
 
 def exponential_backoff(

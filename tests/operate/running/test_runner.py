@@ -99,7 +99,7 @@ def test_a_runner_killed_by_kill_9_takes_worker_and_kernel_along(home, page, fin
     code = (
         "import sys; from mlworkbench.core.home import Home; "
         "from mlworkbench.operate.running.runner import run_notebook; "
-        f"run_notebook({str(path)!r}, {{'model': 'flights', 'run_id': 'o'}}, Home.open({str(home.path)!r}))"
+        f"run_notebook({str(path)!r}, {{'model': 'flights', 'run_id': 'o'}}, home=Home.open({str(home.path)!r}))"
     )
     runner = subprocess.Popen([sys.executable, "-c", code])
     kernel = kernel_of(home.runs("flights") / "o")

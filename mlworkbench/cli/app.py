@@ -1,4 +1,4 @@
-"""`mlworkbench`: one table of commands, one line for every mistake, an exit code a shell can act on.
+"""The application `mlworkbench`: the table of commands, one line for every mistake, exit codes for a shell.
 
 Each command is a function of one of the notebooks before; libraries are imported when a command needs them, so `mlworkbench --help` answers at once."""
 
@@ -26,7 +26,8 @@ from ..core.jsontext import all_readable, is_readable
 from ..errors import WorkbenchError, find_exit_code, find_user_frame
 
 # %% auto #0
-__all__ = ['Command', 'COMMANDS', 'GROUPS', 'SHOWN', 'STOPPED', 'TopGroup', 'all_lines', 'make_app', 'one_line', 'run', 'main']
+__all__ = ['Command', 'COMMANDS', 'GROUPS', 'SHOWN', 'INTERRUPTED', 'TopGroup', 'list_all_commands', 'make_app', 'format_error',
+           'run', 'main']
 
 # %% ../../nbs/cli/04_app.ipynb #4fcb9152
 Command = tuple[str, Callable[..., Any], str]
@@ -108,7 +109,7 @@ class TopGroup(TyperGroup):
         return (name, self.commands[name], args[2:]) if name in self.commands else super().resolve_command(ctx, args)
 
 
-def _plain_app(text: str, **more: Any) -> typer.Typer:  # noqa: ANN401, RUF100
+def _make_plain_app(text: str, **more: Any) -> typer.Typer:  # noqa: ANN401, RUF100
     """Make an application with plain help."""
     settings = {"help_option_names": ["--help", "-h"], "max_content_width": 110}
     plain = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "context_settings": settings}
@@ -127,11 +128,11 @@ def _show_version(wanted: bool) -> None:
 def _show_all(wanted: bool) -> None:
     """Print every command with the first line of its help, and stop."""
     if wanted:
-        typer.echo("\n".join(all_lines()))
+        typer.echo("\n".join(list_all_commands()))
         raise typer.Exit
 
 
-def all_lines() -> list[str]:
+def list_all_commands() -> list[str]:
     """Lay out every command by what it is for, the groups after those that stand alone."""
     shown = {name for names in SHOWN.values() for name in names}
     alone = [name for name, _, _ in COMMANDS if name.partition(" ")[0] not in GROUPS]
@@ -157,7 +158,7 @@ def _options(
     """Take a scikit-learn model from a notebook to production, in deployments that give the same answer."""
 
 # %% ../../nbs/cli/04_app.ipynb #3cc24a04
-def _epilog(name: str, example: str) -> str:
+def _write_epilog(name: str, example: str) -> str:
     """Write the other modes of a command and its example, which the help does not break into lines."""
     modes = [f"mlworkbench {other} --help" for other, _, _ in COMMANDS if other.startswith(f"{name} ")]
     also = [f"See also: {mode}" for mode in modes]
@@ -172,47 +173,47 @@ def make_app() -> typer.Typer:
     >>> [group.name for group in make_app().registered_groups]
     ['features', 'models', 'edge', 'lake', 'runs']
     """
-    app = _plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
+    app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)
-    groups = {name: _plain_app(text) for name, text in GROUPS.items()}
+    groups = {name: _make_plain_app(text) for name, text in GROUPS.items()}
     for name, function, example in COMMANDS:
         group, _, verb = name.partition(" ")
         if group in groups:
-            groups[group].command(verb, epilog=_epilog(name, example))(function)
+            groups[group].command(verb, epilog=_write_epilog(name, example))(function)
         else:
-            app.command(name, epilog=_epilog(name, example), hidden=bool(verb))(function)
+            app.command(name, epilog=_write_epilog(name, example), hidden=bool(verb))(function)
     for name, inner in groups.items():
         app.add_typer(inner, name=name, help=GROUPS[name])
     return app
 
 # %% ../../nbs/cli/04_app.ipynb #528cebcd
-STOPPED = 130
+INTERRUPTED = 130
 
 
-def one_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Say in one line what went wrong, where, and the way out.
 
     Examples
     --------
-    >>> one_line(WorkbenchError("--port: free; got 3000; name another"))
+    >>> format_error(WorkbenchError("--port: free; got 3000; name another"))
     '--port: free; got 3000; name another'
     """
     if isinstance(error, WorkbenchError):
         return str(error)
-    said = " ".join(f"{type(error).__name__}: {error}".split())
+    message = " ".join(f"{type(error).__name__}: {error}".split())
     if place := find_user_frame(error):
-        return f"{place}: {said}; correct the code, or see the traceback with --debug"
-    return f"unexpected {said}; see the traceback with --debug"
+        return f"{place}: {message}; correct the code, or see the traceback with --debug"
+    return f"unexpected {message}; see the traceback with --debug"
 
 
-def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401, RUF100 - typer has no public type for it
+def _format_usage_error(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401, RUF100 - typer has no public type for it
     """Turn a usage error of the parser into one line with the value and the way out."""
-    said = " ".join(str(error.format_message()).split()).rstrip(".")
+    message = " ".join(str(error.format_message()).split()).rstrip(".")
     options = getattr(getattr(error, "param", None), "opts", ())
     given = [value for option, value in pairwise(words) if option in options]
     value = f"; got {given[-1]!r}" if given and not given[-1].startswith("--") else ""
     context = getattr(error, "ctx", None)
-    return f"{said}{value}; see {getattr(context, 'command_path', None) or 'mlworkbench'} --help"
+    return f"{message}{value}; see {getattr(context, 'command_path', None) or 'mlworkbench'} --help"
 
 # %% ../../nbs/cli/04_app.ipynb #60894ce3
 def run(arguments: Sequence[str]) -> int:
@@ -233,13 +234,13 @@ def run(arguments: Sequence[str]) -> int:
     words += ["--help"] if words[0] in GROUPS and len(words) == 1 else []
     if not all_readable(words):
         wrong = next(word for word in words if not is_readable(word))
-        refusal = WorkbenchError(f"argument: text in UTF-8; got {wrong!r}; rename or retype it")
-        return _refuse(refusal, words, debug=False)
+        line = f"argument {wrong!r} is no text in UTF-8; rename or retype it"
+        return _refuse(WorkbenchError(line, code="usage.encoding"), words, debug=False)
     try:
         code = make_app()(args=words, prog_name="mlworkbench", standalone_mode=False)
-        return _stopped() if code == STOPPED else code if isinstance(code, int) else 0
+        return _report_stop() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _stopped()
+        return _report_stop()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -247,10 +248,10 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(error, words, debug="--debug" in arguments)
 
 # %% ../../nbs/cli/04_app.ipynb #52db3031
-def _stopped() -> int:
+def _report_stop() -> int:
     """Say that a person stopped the command, and give the exit code for it."""
     typer.echo("stopped", err=True)
-    return STOPPED
+    return INTERRUPTED
 
 
 def _refuse(error: Exception, words: Sequence[str], *, debug: bool) -> int:
@@ -260,7 +261,7 @@ def _refuse(error: Exception, words: Sequence[str], *, debug: bool) -> int:
 
         traceback.print_exception(error)
     usage = hasattr(error, "format_message")
-    typer.echo(f"error: {_usage_line(error, words) if usage else one_line(error)}", err=True)
+    typer.echo(f"error: {_format_usage_error(error, words) if usage else format_error(error)}", err=True)
     return 2 if usage else find_exit_code(error)
 
 

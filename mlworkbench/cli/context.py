@@ -173,12 +173,12 @@ def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = 
     >>> resolve_interval("", "", "7d", now=datetime(2013, 10, 8, 12, tzinfo=UTC))
     ('2013-10-01T12:00:00+00:00', '2013-10-08T12:00:00+00:00')
     """
-    from mlworkbench.operate.running.notebooks import bare_dates, midnight
+    from mlworkbench.operate.running.notebooks import describe_bare_dates, to_midnight
 
     if not last:
-        if note := bare_dates({"start": start, "end": end}):
-            typer.echo(note, err=True)
-        return str(midnight(start)), str(midnight(end))
+        if said := describe_bare_dates({"start": start, "end": end}):
+            typer.echo(said, err=True)
+        return str(to_midnight(start)), str(to_midnight(end))
     refuse_conflict("--last", {"--start": start, "--end": end})
     span = _SPAN.fullmatch(last.strip())
     if span is None:

@@ -191,7 +191,7 @@ def run_page(notebook: str, *, home: Home, **values: str) -> dict[str, Any]:
 
     result = run_notebook(notebook, {"model": flights.name, **values}, home=home)
     if result.state != "done":
-        raise RunError(f"run {result.run_id}: must end; got {result.error}; open {result.output}")
+        raise RunError(f"run {result.run_id} failed: {result.error}; open {result.output}", code="demo.run_failed")
     return result.result
 
 

@@ -16,7 +16,7 @@ from ..contract.contract import Contract
 from ..contract.learn import learn_contract
 from ..contract.learn_relations import learn_relations
 from ..data.sources.open_source import open_source
-from ..operate.training.request_contract import learnable
+from ..operate.training.request_contract import to_contract_array
 
 # %% auto #0
 __all__ = ['sample_rows', 'learn_rules', 'rules_table']
@@ -46,7 +46,7 @@ def learn_rules(data: object, *, units: Mapping[str, str] | None = None, persona
     """
     batches = list(open_source(data).batches())  # type: ignore[arg-type] # it refuses what is no source
     table = pl.concat([pl.DataFrame(pl.from_arrow(batch)) for batch in batches])
-    columns = {name: learnable(table[name]) for name in table.columns}
+    columns = {name: to_contract_array(table[name]) for name in table.columns}
     contract = learn_contract(columns, personal=personal)
     for name, unit in (units or {}).items():
         contract = contract.edited(name, unit=unit)

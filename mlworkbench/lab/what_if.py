@@ -94,6 +94,7 @@ def ask(version: Version, record: Record) -> Answer:
     return Answer(named, decision=to_plain_list(predictions.decisions)[0], faults=lines)
 
 
+
 # %% ../../nbs/lab/02_what_if.ipynb #a07eb5b1
 POINTS = 61
 
@@ -142,7 +143,7 @@ def list_positions(field: Field, *, points: int = POINTS) -> list[Any]:
 
 
 def sweep(version: Version, record: Record, field: Field) -> Sweep:
-    """Move one field through its range and ask at each place; view values are held, also where it is a view's key.
+    """Move one field through its range and ask at each place; view values stay, also where it is a view's key.
 
     Raises
     ------
@@ -157,15 +158,15 @@ def _sweep_fields(version: Version, record: Record, fields: Sequence[Field], poi
     ways = [list_positions(field, points=points) for field in fields]
     for field, way in zip(fields, ways, strict=True):
         if not way:
-            rule = f"column {field.name!r}: a range or categories to sweep"
-            raise ContractError(f"{rule}; got kind {field.column.kind} without; choose another")
-    asked = [record.changed(f.name, at) for f, way in zip(fields, ways, strict=True) for at in way]
-    columns, values, faults = _check_both(version, asked)
+            line = f"cannot sweep {field.name!r}: a {field.column.kind} without range or categories"
+            raise ContractError(f"{line}; choose another field", code="lab.no_range")
+    records = [record.with_value(f.name, at) for f, way in zip(fields, ways, strict=True) for at in way]
+    columns, values, faults = _check_both(version, records)
     severe = {replace(fault, row=-1).line(): replace(fault, row=-1) for fault in faults if fault.severe}
     if severe:
         raise merge_faults(list(severe.values()), "sweep")
     names = name_scores(version)
-    scores = predict(version, columns, values).scores.reshape(len(asked), len(names))
+    scores = predict(version, columns, values).scores.reshape(len(records), len(names))
     parts = np.split(scores, np.cumsum([len(way) for way in ways])[:-1])
     swept = zip(fields, ways, parts, strict=True)
     return [Sweep(field=f, positions=way, scores=part, names=names) for f, way, part in swept]

@@ -83,9 +83,7 @@ def test_the_kind_is_seen_from_the_values(values: np.ndarray, kind: str, nullabl
     assert (column.kind, column.nullable, column.learned) == (kind, nullable, True)
 
 
-@pytest.mark.parametrize(
-    "values", [objects([1, "a"]), objects([True, 1.5]), objects([[1], [2]]), np.array([1j])]
-)
+@pytest.mark.parametrize("values", [objects([1, "a"]), objects([True, 1.5]), objects([[1], [2]]), np.array([1j])])
 def test_a_column_of_no_kind_is_refused_in_one_line(values: np.ndarray) -> None:
     with pytest.raises(ContractError) as caught:
         learn_column("a", values)
@@ -104,9 +102,7 @@ def test_a_vector_keeps_its_size() -> None:
 
 
 def test_a_personal_column_teaches_neither_values_nor_bounds() -> None:
-    contract = learn_contract(
-        {"name": objects(["Ada", "Bob"] * 20), "age": np.arange(40)}, personal=["name", "age"]
-    )
+    contract = learn_contract({"name": objects(["Ada", "Bob"] * 20), "age": np.arange(40)}, personal=["name", "age"])
     assert "Ada" not in str(contract.to_dict())
     assert all(column.personal and column.lower is None and column.categories is None for column in contract.columns)
 

@@ -44,9 +44,9 @@ def depends_on_batch(*rows):
 
 def test_another_decision_beside_the_threshold_is_excused_where_the_reference_is_of_two_minds():
     case = (["a", "b"], [0.9, 0.5 + 1e-13], [1, 1], ["b", "a"], [0.5 - 1e-13, 0.9], [0, 1])
-    found = compare(*case, tolerance=1e-12, threshold=0.5, alone_differs=of_two_minds(1))
+    found = compare(*case, tolerance=1e-12, threshold=0.5, alone_differs=depends_on_batch(1))
     assert (found.ties, found.mismatches, found.verdict, found.excused) == (1, 0, "equal", ("b",))
-    for minds in (None, of_two_minds(0)):
+    for minds in (None, depends_on_batch(0)):
         found = compare(*case, tolerance=1e-12, threshold=0.5, alone_differs=minds)
         assert (found.ties, found.mismatches, found.verdict) == (0, 1, "refused")
 
@@ -58,15 +58,15 @@ def test_another_decision_beside_the_threshold_is_excused_where_the_reference_is
 )
 def test_an_exact_tie_is_never_excused_since_a_rule_decides_it(scores, decisions, edge):
     case = (["a"], scores, decisions, ["a"], scores, ["b"])
-    found = compare(*case, tolerance=1e-6, threshold=edge, alone_differs=of_two_minds(0))
+    found = compare(*case, tolerance=1e-6, threshold=edge, alone_differs=depends_on_batch(0))
     assert (found.ties, found.mismatches, found.verdict) == (0, 1, "refused")
 
 
 def test_two_classes_that_lead_within_the_tolerance_are_excused_as_a_threshold_is():
     near = [[0.4, 0.4 + 1e-9, 0.2 - 1e-9]]
     case = (["a"], near, ["b"], ["a"], [[0.4 + 1e-9, 0.4, 0.2 - 1e-9]], ["a"])
-    assert compare(*case, tolerance=1e-8, alone_differs=of_two_minds(0)).verdict == "equal"
-    assert compare(*case, tolerance=1e-10, alone_differs=of_two_minds(0)).verdict == "refused"
+    assert compare(*case, tolerance=1e-8, alone_differs=depends_on_batch(0)).verdict == "equal"
+    assert compare(*case, tolerance=1e-10, alone_differs=depends_on_batch(0)).verdict == "refused"
 
 
 def test_the_reference_is_asked_about_turned_decisions_near_the_edge_alone():

@@ -8,8 +8,6 @@ import pytest
 from mlworkbench.evaluation.judgement import describe_gates, describe_verdict, judge_drift
 from mlworkbench.evaluation.monitoring.drift import chance_index, compare_profile
 from mlworkbench.evaluation.monitoring.profile import profile_frame
-from mlworkbench.evaluation.monitoring.report import read_drift, write_reports, make_report_sides
-from mlworkbench.metrics.bootstrap import check_gates, measure
 from mlworkbench.evaluation.monitoring.report import make_report_sides, read_drift, write_reports
 from mlworkbench.metrics.bootstrap import check_gates, measure
 from mlworkbench.scoring.frame import FeatureFrame

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from mlworkbench.core.home import Home
 
 PARAMETERS = 'home = ""\nmodel = ""\nrun_id = ""\nstart = ""\nend = ""\nversion = ""\nrows: int = 3'
-BEGIN = 'from mlworkbench.operate.running.cells import begin_run, finish_run\n\n'
+BEGIN = "from mlworkbench.operate.running.cells import begin_run, finish_run\n\n"
 BEGIN += 'run = begin_run(globals(), also=("rows",))'
 FINISH = 'finish_run(run, {"verdict": "pass", "metrics": {"rows": rows}})'
 

@@ -90,8 +90,11 @@ def settled(estimator: object, labels: np.ndarray, **fields: object) -> tuple[ob
     task = "binary" if len(classes) == 2 else "multiclass"
     ruling = settle(ReferenceScorer(fitted, CONTRACT, task, classes), [TAUGHT], **fields)
     declaration = {"task": task, "classes": classes, **ruling.fields}
-    return fitted, ruling, declaration, ReferenceScorer(
-        fitted, CONTRACT, task, classes, ruling.positive, decision=ruling.decision
+    return (
+        fitted,
+        ruling,
+        declaration,
+        ReferenceScorer(fitted, CONTRACT, task, classes, ruling.positive, decision=ruling.decision),
     )
 
 

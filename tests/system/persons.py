@@ -15,7 +15,7 @@ import polars as pl
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 PERSON, BORN, STRANGER = "Zaphodia-Quxx-7731", "Wyrmgate-Lane-0099", "Eccentrica-Gallumb-4242"
-DEFINITION = '''
+DEFINITION = """
 from datetime import timedelta
 from pathlib import Path
 
@@ -61,7 +61,7 @@ tips = ModelDefinition(
     features=("fare", "stars", "taken", "named"), personal=("street",),
     tables=(RIDES, RIDERS), deployments=("one_off", "batch", "realtime", "streaming"),
 )
-'''
+"""
 
 
 def names(count: int = 12) -> list[str]:

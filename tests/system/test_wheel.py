@@ -18,7 +18,7 @@ from mlworkbench.client import Client
 from mlworkbench.deploy.realtime.process import free_port
 
 ROOT = Path(__file__).parents[2]
-OWN_LINES = '''
+OWN_LINES = """
 from sklearn.datasets import load_wine
 from sklearn.ensemble import RandomForestClassifier
 
@@ -37,7 +37,7 @@ wine = ModelDefinition(
     label="target",
     gates={"accuracy": (">=", 0.9)},
 )
-'''.strip()
+""".strip()
 
 
 @pytest.fixture(scope="module")

@@ -30,15 +30,15 @@ EXAMPLES, FIRST = "mlworkbench.examples", "1970-01-01T00:00:00+00:00"
 
 def describe_certificate(certificate: Certificate) -> list[str]:
     """Lay a certificate out for a person: one line for each deployment, then where to look."""
-    from mlworkbench.operate.training.anchor.anchor import anchor_line
+    from mlworkbench.operate.training.anchor.anchor import describe_anchor
 
     found = certificate.summary["deployments"]
     rows = [{**row, "feature_mismatches": _add_up(row["feature_mismatches"])} for row in found]
     left = certificate.fields["rejected"]
-    head = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"
-    head += f", {left:,} left out that break the contract" if left else ""
-    anchor = f"anchor: {anchor_line(certificate.fields['anchor'])}"
-    return [head, anchor, *format_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
+    told = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"
+    told += f", {left:,} left out that break the contract" if left else ""
+    anchor = f"anchor: {describe_anchor(certificate.fields['anchor'])}"
+    return [told, anchor, *format_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
 
 
 def _add_up(counts: dict[str, int]) -> int:

@@ -27,11 +27,11 @@ def replay(
     json: Json = False,
 ) -> None:
     """Show what one prediction was made from, and recompute it."""
-    from mlworkbench.operate.replay.passport import passport_lines
+    from mlworkbench.operate.replay.passport import format_passport
     from mlworkbench.operate.replay.passport import replay as replay_prediction
 
     facts = replay_prediction(prediction_id, home=open_context(create=False).home, model=model)
-    answer(facts, passport_lines(facts), as_json=json)
+    answer(facts, format_passport(facts), as_json=json)
     if facts["verdict"] not in ("equal", "erased"):
         line = f"prediction {facts['prediction_id']} does not replay equal: {facts['verdict']}; {facts['reason']}"
         raise Refused(line, code=f"replay.{facts['verdict']}")

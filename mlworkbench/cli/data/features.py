@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import All, At, End, Json, Last, Model, Rows, Start, To, answer, bar, refuse_beside
-from ..console import text_table
-from ..context import Context, find_definition, open_context, settle_interval
+from ..console import All, At, End, Json, Last, Model, Rows, Start, To, answer
+from ..console import format_table, refuse_conflict, show_progress
+from ..context import Context, find_definition, open_context, resolve_interval
 from ...errors import FeatureError, Refused, nearest
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mlworkbench.features.online.lookup import OnlineStore
 
 # %% auto #0
-__all__ = ['Keys', 'SAMPLE', 'build', 'open_online_store', 'materialize', 'split_keys', 'get', 'look_up', 'mark_of', 'come_mark',
-           'show', 'check_lines', 'check', 'leaks']
+__all__ = ['Keys', 'SAMPLE', 'build', 'open_online_store', 'materialize', 'split_keys', 'get', 'look_up', 'format_progress',
+           'read_progress', 'show', 'describe_check', 'check', 'leaks']
 
 # %% ../../../nbs/cli/data/02_features.ipynb #e1a9e8dc
 def build(
@@ -34,13 +34,14 @@ def build(
     from mlworkbench.operate.feature_export import ROW_ID, build_features
 
     here = open_context()
-    job = Job(*settle_interval(start, end, last))
+    job = Job(*resolve_interval(start, end, last))
     definition = find_definition(here, model)
     folder = here.home.model(definition.name)
     sink = open_sink(to or str(folder / "features"), folder=folder, key=ROW_ID)
     report = build_features(definition, sink, home=here.home, job=job)
     line = f"{definition.name}: {report.rows:,} rows in {len(report.partitions):,} partitions, written to {report.sink}"
     answer({"model": definition.name, **asdict(report)}, [line], as_json=json)
+
 
 
 # %% ../../../nbs/cli/data/02_features.ipynb #f9ddeeec
@@ -59,14 +60,14 @@ def materialize(model: Model = "", json: Json = False) -> None:
     """Bring the online store up to the lake; only what is new."""
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.features.online.materialize import materialize as fill
-    from mlworkbench.operate.training.pseudonymise import check_views_stored, definition_pseudonyms
+    from mlworkbench.operate.training.pseudonymise import check_views_stored, open_definition_pseudonyms
 
     here = open_context()
     definition = find_definition(here, model)
-    check_views_stored(definition, Lake(here.home.lake), definition_pseudonyms(definition, home=here.home))
+    check_views_stored(definition, Lake(here.home.lake), open_definition_pseudonyms(definition, home=here.home))
     store = open_online_store(here, read_only=False)
     try:
-        with bar(quiet=json) as report:
+        with show_progress(quiet=json) as report:
             rows = fill(definition.time_views, Lake(here.home.lake), store, progress=report)
     finally:
         store.close()
@@ -88,7 +89,7 @@ def split_keys(words: list[str]) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     for name, sign, _ in pairs:
         if not sign:
-            raise FeatureError(f"key: column=value; got {name!r}; write it like origin=JFK")
+            raise FeatureError(f"key {name!r} has no value; write it like origin=JFK", code="features.key_unreadable")
     return {name: value for name, _, value in pairs}
 
 # %% ../../../nbs/cli/data/02_features.ipynb #de717965
@@ -100,19 +101,20 @@ def get(
     json: Json = False,
 ) -> None:
     """Ask the online store what was known about a key at a time."""
-    from mlworkbench.operate.training.pseudonymise import asked_keys
+    from mlworkbench.operate.training.pseudonymise import pseudonymise_keys
 
     here = open_context()
     definition = find_definition(here, model)
     views = {one.name: one for one in definition.time_views}
     if view not in views:
-        raise FeatureError(f"--view: a view of {definition.name}; got {view!r}; {nearest(view, views)}")
+        line = f"--view: {definition.name} has no view {view!r}; {nearest(view, views)}"
+        raise FeatureError(line, code="features.view_unknown")
     store = open_online_store(here)
     try:
-        found = look_up(store, views[view], asked_keys(definition, split_keys(key), home=here.home), at)
+        found = look_up(store, views[view], pseudonymise_keys(definition, split_keys(key), home=here.home), at)
     finally:
         store.close()
-    answer({"view": view, "values": found}, text_table([found]), as_json=json)
+    answer({"view": view, "values": found}, format_table([found]), as_json=json)
 
 # %% ../../../nbs/cli/data/02_features.ipynb #c7bb1aef
 def look_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dict[str, Any]:  # noqa: ANN401, RUF100
@@ -125,14 +127,15 @@ def look_up(store: OnlineStore, view: Any, keys: dict[str, str], at: str) -> dic
 
     for name in view.key_columns:
         if name not in keys:
-            raise FeatureError(f"key {name!r}: needed by view {view.name!r}; got {', '.join(keys)}; add {name}=...")
+            line = f"view {view.name!r} needs the key {name!r}; got {', '.join(keys)}; add {name}=..."
+            raise FeatureError(line, code="features.key_missing")
     moment = parse_time(at) if at else time.time_ns() // 1_000
     columns = {name: np.array([keys[name]], dtype=object) for name in view.key_columns}
     found = store.lookup([view], columns, np.array([moment], dtype=np.int64))
     return {name: values.tolist()[0] for name, values in found.items()}
 
 # %% ../../../nbs/cli/data/02_features.ipynb #a281d8a7
-def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
+def format_progress(marks: dict[str, Any], view: str) -> dict[str, Any]:
     """Say how far the store has come with a view; empty where it has not begun."""
     from mlworkbench.contract.times import format_time
 
@@ -142,16 +145,16 @@ def mark_of(marks: dict[str, Any], view: str) -> dict[str, Any]:
     return {**mark, "newest": format_time(mark["newest"])}
 
 
-def come_mark(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401, RUF100
+def read_progress(store: OnlineStore, view: Any) -> dict[str, Any]:  # noqa: ANN401, RUF100
     """Say how far the store is with a view by the clock; a row that becomes available later stands beside it."""
     import time
 
     from mlworkbench.contract.times import format_time
-    from mlworkbench.data.ingest.future_rows import AHEAD
+    from mlworkbench.core.settings_file import read_setting
     from mlworkbench.features.online.store import newest_at
 
     mark: dict[str, Any] = dict(store.watermark().get(view.name, {}))
-    latest = time.time_ns() // 1_000 + AHEAD // timedelta(microseconds=1)
+    latest = time.time_ns() // 1_000 + read_setting("ingest.future_after").value // timedelta(microseconds=1)
     if mark.get("newest") is None or mark["newest"] <= latest:
         return mark
     return {**mark, "newest": newest_at(store.times(view), latest), "ahead": format_time(mark["newest"])}
@@ -166,21 +169,21 @@ def show(model: Model = "", json: Json = False) -> None:
     marks: dict[str, Any] = {}
     if store_exists(here.home.online_place):
         store = open_online_store(here)
-        marks = {view.name: come_mark(store, view) for view in definition.time_views}
+        marks = {view.name: read_progress(store, view) for view in definition.time_views}
         store.close()
     rows = [
-        {"view": view.name, "table": view.table, "keys": ", ".join(view.key_columns), **mark_of(marks, view.name)}
-        for view in definition.time_views
+        {"view": one.name, "table": one.table, "keys": ", ".join(one.key_columns), **format_progress(marks, one.name)}
+        for one in definition.time_views
     ]
     columns = ["view", "table", "keys", "lake_version", "newest", *["ahead"] * any("ahead" in row for row in rows)]
-    lines = text_table(rows, columns) or [f"{definition.name}: no views"]
+    lines = format_table(rows, columns) or [f"{definition.name}: no views"]
     answer({"model": definition.name, "views": rows}, lines, as_json=json)
 
 # %% ../../../nbs/cli/data/02_features.ipynb #1cc00598
 SAMPLE = 5_000
 
 
-def check_lines(model: str, found: FeatureCheck) -> list[str]:
+def describe_check(model: str, found: FeatureCheck) -> list[str]:
     """Lay a comparison of features out for a person."""
     rows = [
         {"view": view, "column": column, "mismatches": count}
@@ -188,8 +191,9 @@ def check_lines(model: str, found: FeatureCheck) -> list[str]:
         for column, count in columns.items()
     ]
     late = [f"{view}: the store is {n} lake versions behind; materialize" for view, n in found.behind.items()]
-    told = f"{model}: {found.rows:,} rows, {found.values:,} values compared, {found.mismatches:,} mismatches"
-    return [told, *text_table(rows), *late, *map(str, found.first)]
+    head = f"{model}: {found.rows:,} rows, {found.values:,} values compared, {found.mismatches:,} mismatches"
+    return [head, *format_table(rows), *late, *map(str, found.first)]
+
 
 
 # %% ../../../nbs/cli/data/02_features.ipynb #a7bfbe17
@@ -204,7 +208,7 @@ def check(
     from mlworkbench.features.checks.consistency import check_views
     from mlworkbench.operate.certify.requests import view_requests
 
-    refuse_beside("--all", {"--rows": rows} if all_ else {})
+    refuse_conflict("--all", {"--rows": rows} if all_ else {})
     here = open_context()
     definition = find_definition(here, model)
     if not definition.time_views:
@@ -217,24 +221,24 @@ def check(
     finally:
         store.close()
     facts = {"model": definition.name, **asdict(found), "mismatches": found.mismatches}
-    answer(facts, check_lines(definition.name, found), as_json=json)
+    answer(facts, describe_check(definition.name, found), as_json=json)
     if found.mismatches:
-        said = f"the online store must answer as the lake does; got {found.first[0]}"
-        raise Refused(f"features of {definition.name}: {said}; remove the online store and materialize again")
+        line = f"features of {definition.name}: store and lake differ: {found.first[0]}"
+        raise Refused(f"{line}; remove the online store and materialize again", code="features.mismatch")
 
 # %% ../../../nbs/cli/data/02_features.ipynb #53f5547b
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
     """Name the columns of a model whose value came from the future."""
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.operate.trace.leaks import find_leaks
-    from mlworkbench.operate.training.pseudonymise import definition_pseudonyms
+    from mlworkbench.operate.training.pseudonymise import open_definition_pseudonyms
 
     here = open_context()
     definition = find_definition(here, model)
-    pseudonyms = definition_pseudonyms(definition, home=here.home)
+    pseudonyms = open_definition_pseudonyms(definition, home=here.home)
     report = find_leaks(definition, Lake(here.home.lake), rows=rows, pseudonyms=pseudonyms)
     answer(report.to_dict(), report.lines(), as_json=json)
     if report.leaks:
         names = ", ".join(dict.fromkeys(leak.column for leak in report.leaks))
-        rule = "nothing that reaches the model may come from the future"
-        raise Refused(f"model {definition.name}: {rule}; got {names}; see the evidence above")
+        line = f"model {definition.name}: {names} came from the future; see the evidence above"
+        raise Refused(line, code="features.leakage")

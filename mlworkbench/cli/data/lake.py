@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import At, Json, Model, Rows, Tables, Version, answer, text_table
+from ..console import At, Json, Model, Rows, Tables, Version, answer, format_table
 from ..context import find_definition, open_context
 from ...errors import IngestError, nearest
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from mlworkbench.data.lake.maintenance import MaintenanceReport
 
 # %% auto #0
-__all__ = ['Name', 'SHOWN', 'choose_tables', 'list_', 'describe_table', 'history', 'care_lines', 'compact', 'vacuum',
-           'needed_versions', 'lost_answer', 'lineage', 'lineage_lines', 'row_words', 'row_at']
+__all__ = ['Name', 'SHOWN', 'choose_lake_tables', 'list_', 'describe_table', 'history', 'describe_maintenance', 'compact',
+           'vacuum', 'list_needed_versions', 'answer_losses', 'lineage', 'describe_lineage', 'describe_rows',
+           'locate_row']
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #7978a9c5
 Name = Annotated[str, typer.Argument(help="Name of the table.", metavar="TABLE")]
 
 
-def choose_tables(lake: Lake, names: list[str] | None) -> list[str]:
+def choose_lake_tables(lake: Lake, names: list[str] | None) -> list[str]:
     """Tables of the lake, or those of them that were named; an unknown one is refused."""
     known = lake.tables()
     for name in names or []:
         if name not in known:
-            raise IngestError(f"--table: a table of the lake; got {name!r}; {nearest(name, known)}")
+            line = f"--table: the lake has no table {name!r}; {nearest(name, known)}"
+            raise IngestError(line, code="ingest.table_unknown")
     return [name for name in known if not names or name in names]
 
 
@@ -43,7 +45,7 @@ def list_(json: Json = False) -> None:
 
     lake = Lake(open_context().home.lake)
     rows = [describe_table(lake, name) for name in lake.tables()]
-    lines = text_table(rows) or ["no tables; ingest some"]
+    lines = format_table(rows) or ["no tables; ingest some"]
     answer({"lake": str(lake.path), "tables": rows}, lines, as_json=json)
 
 
@@ -67,7 +69,7 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
 
     from mlworkbench.data.lake.lake import Lake
     from mlworkbench.data.lake.place import commit_times
-    from mlworkbench.operate.trace.lake_references import referred_versions
+    from mlworkbench.operate.trace.lake_references import find_lake_references
     from mlworkbench.contract.times import EPOCH, MICROSECOND, format_time, parse_time
 
     here = open_context()
@@ -77,16 +79,16 @@ def history(name: Name, at: At = "", json: Json = False) -> None:
         version = lake.version(name, at=moment)
         answer({"table": name, "at": at, "version": version}, [f"{name}: version {version}"], as_json=json)
         return
-    who = referred_versions(here.home).get(name, {})
+    who = find_lake_references(here.home).get(name, {})
     rows = [
         {"version": version, "committed": format_time(time), "readable": lake.holds(name, version)}
         | {"for": ", ".join(who.get(version, []))}
         for version, time in commit_times(lake.open(name))
     ]
-    answer({"table": name, "versions": rows}, text_table(rows), as_json=json)
+    answer({"table": name, "versions": rows}, format_table(rows), as_json=json)
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #0e06380d
-def care_lines(done: list[MaintenanceReport]) -> Iterator[str]:
+def describe_maintenance(done: list[MaintenanceReport]) -> Iterator[str]:
     """Say for each table what there was before and is after."""
     for one in done:
         files = f"{one.files_before:,} files, {one.bytes_before:,} bytes before"
@@ -100,10 +102,10 @@ def compact(table: Tables = None, json: Json = False) -> None:
 
     here = open_context()
     lake, done = Lake(here.home.lake), list[Any]()
-    for name in choose_tables(lake, table):
+    for name in choose_lake_tables(lake, table):
         with here.home.lock(f"lake/{name}"):
             done.append(join(lake, name))
-    answer({"tables": [asdict(one) for one in done]}, list(care_lines(done)), as_json=json)
+    answer({"tables": [asdict(one) for one in done]}, list(describe_maintenance(done)), as_json=json)
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #5ad7f9ac
 def vacuum(
@@ -119,28 +121,28 @@ def vacuum(
 
     here = open_context()
     lake = Lake(here.home.lake)
-    names, needed = choose_tables(lake, table), needed_versions(here.home)
+    names, needed = choose_lake_tables(lake, table), list_needed_versions(here.home)
     if dry_run:
-        lost_answer(lake, names, needed, hours=hours, json=json)
+        answer_losses(lake, names, needed, hours=hours, json=json)
         return
     if isinstance(lake.path, str) and not force:
         rule = "other homes may refer to versions that this one does not know"
-        raise IngestError(f"lake {lake.path}: {rule}; see --dry-run, then --force it")
+        raise IngestError(f"cannot vacuum {lake.path}: {rule}; see --dry-run, then --force it", code="lake.shared")
     done = list[Any]()
     for name in names:
         with here.home.lock(f"lake/{name}"):
             done.append(remove(lake, name, hours=hours, keep=needed.get(name, []), force=force))
-    answer({"tables": [asdict(one) for one in done]}, list(care_lines(done)), as_json=json)
+    answer({"tables": [asdict(one) for one in done]}, list(describe_maintenance(done)), as_json=json)
 
 
-def needed_versions(home: Home) -> dict[str, list[int]]:
+def list_needed_versions(home: Home) -> dict[str, list[int]]:
     """Give the versions of each table that something of a home refers to."""
-    from mlworkbench.operate.trace.lake_references import referred_versions
+    from mlworkbench.operate.trace.lake_references import find_lake_references
 
-    return {name: list(versions) for name, versions in referred_versions(home).items()}
+    return {name: list(versions) for name, versions in find_lake_references(home).items()}
 
 
-def lost_answer(lake: Lake, names: list[str], needed: dict[str, list[int]], *, hours: int, json: bool) -> None:
+def answer_losses(lake: Lake, names: list[str], needed: dict[str, list[int]], *, hours: int, json: bool) -> None:
     """Say which versions a vacuum would give up, and which it would keep for somebody."""
     from mlworkbench.data.lake.maintenance import lost_versions
 
@@ -148,7 +150,7 @@ def lost_answer(lake: Lake, names: list[str], needed: dict[str, list[int]], *, h
     for name in names:
         kept = needed.get(name, [])
         rows.append({"table": name, "lost": lost_versions(lake, name, hours=hours, keep=kept), "kept": kept})
-    answer({"tables": rows}, text_table(rows), as_json=json)
+    answer({"tables": rows}, format_table(rows), as_json=json)
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #9d699ebb
 SHOWN = 10
@@ -163,40 +165,40 @@ def lineage(
 ) -> None:
     """Trace training rows of a version to table, source and row."""
     from mlworkbench.deploy.selection import open_model
-    from mlworkbench.operate.trace.training_rows import training_lineage
+    from mlworkbench.operate.trace.training_rows import trace_training_rows
 
     here = open_context()
     definition = find_definition(here, model)
     found = open_model(definition.name, version or None, home=here.home)
-    traced = training_lineage(found, definition, home=here.home, start=skip, stop=skip + (rows or SHOWN))
+    traced = trace_training_rows(found, definition, home=here.home, start=skip, stop=skip + (rows or SHOWN))
     facts = {"model": definition.name, "version": found.version, "rows": traced}
-    answer(facts, [line for one in traced for line in lineage_lines(one)], as_json=json)
+    answer(facts, [line for one in traced for line in describe_lineage(one)], as_json=json)
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #f871faa7
-def lineage_lines(facts: dict[str, Any]) -> Iterator[str]:
+def describe_lineage(facts: dict[str, Any]) -> Iterator[str]:
     """Lay out one training row for a person."""
     yield f"training row {facts['row']}"
     for one in [*facts["tables"], *facts["views"]]:
         what = f"view {one['view']}: table {one['table']}" if "view" in one else f"table {one['table']}"
         what = "data" if one["table"] is None else f"{what}, version {one['lake_version']}"
-        yield f"  {what}, {row_words(one)}"
+        yield f"  {what}, {describe_rows(one)}"
 
 
-def row_words(one: dict[str, Any]) -> str:
+def describe_rows(one: dict[str, Any]) -> str:
     """Say which row of which source, or from which to which."""
     if "rows" in one:
-        ends = "" if not one["rows"] else f", {row_at(one, 'first_')} to {row_at(one, 'last_')}"
+        ends = "" if not one["rows"] else f", {locate_row(one, 'first_')} to {locate_row(one, 'last_')}"
         return f"{one['rows']:,} rows{ends}"
     more = f", one of {one['alike']} alike" if (one.get("alike") or 1) > 1 else ""
-    return f"{row_at(one)}{more}"
+    return f"{locate_row(one)}{more}"
 
 
-def row_at(one: dict[str, Any], prefix: str = "") -> str:
+def locate_row(one: dict[str, Any], prefix: str = "") -> str:
     """Name a row of a source.
 
     Examples
     --------
-    >>> row_at({"source": "0123456789abcdef", "source_row": 7})
+    >>> locate_row({"source": "0123456789abcdef", "source_row": 7})
     'source 0123456789ab, row 7'
     """
     if one.get(f"{prefix}source_row") is None:

@@ -44,7 +44,7 @@ def gather_result(result: TrainResult) -> dict[str, Any]:
 
 def describe_result(result: TrainResult) -> list[str]:
     """Say what training or registering found: the version, its metrics, its gates."""
-    from mlworkbench.operate.training.anchor.anchor import anchor_line
+    from mlworkbench.operate.training.anchor.anchor import describe_anchor
 
     metrics = [
         {"metric": name, "value": found["value"], "low": found.get("low"), "high": found.get("high")}
@@ -55,8 +55,9 @@ def describe_result(result: TrainResult) -> list[str]:
     gates = [
         f"gate {gate.get('metric', gate.get('name'))}: {gate.get('verdict')}" for gate in result.gates.get("gates", [])
     ]
-    verdicts = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {anchor_line(result.anchor)}", *result.notes]
-    return [f"{result.tag}: {state}", *format_table(metrics), *verdicts]
+    told = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {describe_anchor(result.anchor)}", *result.notes]
+    return [f"{result.tag}: {state}", *format_table(metrics), *told]
+
 
 # %% ../../../nbs/cli/models/02_train.ipynb #f27872a0
 def train(

@@ -39,7 +39,7 @@ def stream(
     json: Json = False,
 ) -> None:
     """Score events as they come, each exactly once."""
-    from mlworkbench.deploy.selection import Choice, chosen_version
+    from mlworkbench.deploy.selection import ServedVersion, select_version
     from mlworkbench.deploy.streaming.jsonl import Places
     from mlworkbench.deploy.streaming.command import work
     from mlworkbench.deploy.streaming.worker import Streaming
@@ -47,11 +47,11 @@ def stream(
 
     here = open_context()
     chosen = resolve_model(here, model)
-    tag, reason = chosen_version(chosen, version or None, home=here.home)
+    tag, reason = select_version(chosen, version or None, home=here.home)
     folder = Registry(here.home).folder(chosen, tag)
     places = Places(file, out, dead=dead_letters, once=once, name=source)
     policy = (tuple(here.settings.trusted_types), here.settings.contract_flags)
-    worker = Streaming.open(Choice(here.home, chosen, tag, folder, reason, *policy))
+    worker = Streaming.open(ServedVersion(here.home, chosen, tag, folder, reason, *policy))
     shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
     with contextlib.closing(worker), show_progress(quiet=json or shown) as report:
         found = work(worker, places, home=here.home, progress=report)

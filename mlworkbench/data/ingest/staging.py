@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from ...contract.contract import Contract
 from ...contract.faults import Fault, describe_error
 from ...contract.pseudonym import Pseudonyms
+from ...core.settings import Settings
 from ...core.types import Progress
-from .future_rows import AHEAD, read_due
+from .future_rows import read_due
 from .privacy import pseudonymise_rows
 from .quarantine import QUARANTINE, quarantine_rows
 from .report import Remarks, find_remarks
 from .table import Prepared, Table, prepare
 from ..lake.lake import Lake
-from ..sources.arrow_types import BATCH, cast_batch, plain_schema, slices
+from ..sources.arrow_types import BATCH, cast_batch, plain_schema, slice_batch
 from ..sources.open_source import open_source
 from ..sources.source import MARK, Source, is_source
 from ..sources.spool import Spool
@@ -58,6 +59,8 @@ class Reading:
         At most so many rows, the first of the source.
     holds : bool
         Whether rows are held until they are available.
+    ahead : timedelta
+        How far after `when` the future begins, the setting `ingest.future_after`.
     pseudonyms : Pseudonyms, optional
         For a table that names persons.
     added : tuple of str
@@ -70,13 +73,14 @@ class Reading:
     folder: Path
     limit: int | None = None
     holds: bool = True
+    ahead: timedelta = Settings.future_after
     pseudonyms: Pseudonyms | None = None
     added: tuple[str, ...] = ()
 
     @property
     def latest(self) -> datetime:
         """The time up to which a row counts as known: that of the ingest, and what two clocks may differ."""
-        return self.when + AHEAD
+        return self.when + self.ahead
 
     @property
     def due_until(self) -> datetime | None:
@@ -92,15 +96,17 @@ class Reading:
 # %% ../../../nbs/data/ingest/08_staging.ipynb #8797db0e
 @contextmanager
 def translate_source_errors(table: Table) -> Iterator[None]:
-    """Tell what the source of a table raised in one line; its words only where they can repeat nothing of a person."""
+    """Translate the errors of a table's source into one line; the words are withheld where they may name a person."""
     try:
         yield
     except WorkbenchError:
         raise
     except Exception as error:
         hidden, place = bool(table.personal), find_user_frame(error) or "the source itself"
-        said = describe_error(error, personal=hidden)
-        raise UserCodeError(f"table {table.name!r}: source: {said}; at {place}") from (None if hidden else error)
+        reason = describe_error(error, personal=hidden)
+        raise UserCodeError(f"table {table.name!r}: source: {reason}; at {place}", code="user_code.source") from (
+            None if hidden else error
+        )
 
 
 def open_table_source(table: Table, stored: pa.Schema | None = None) -> Source:
@@ -126,10 +132,10 @@ def resume_source(source: Source, table: Table, lake: Lake, folder: Path, *, lat
         return source
     if not table.contract.key:
         rule = "rows of a query are known by the contract's key"
-        raise IngestError(f"table {table.name!r}: {rule}; got none; name the columns that tell rows apart")
+        raise IngestError(f"table {table.name!r}: {rule}; got none; give the contract a key", code="ingest.key_missing")
     if source.cursor in table.personal:
         rule = f"cursor {source.cursor!r} must not be personal: its highest value stands in the lake's log"
-        raise IngestError(f"table {table.name!r}: {rule}; choose a serial number or a time of change")
+        raise IngestError(f"table {table.name!r}: {rule}; choose another column", code="ingest.cursor_personal")
     return source.since(lake.note(table.name, MARK) if lake.exists(table.name) else None, folder, latest=latest)
 
 # %% ../../../nbs/data/ingest/08_staging.ipynb #5638163c
@@ -193,7 +199,7 @@ def check_limit(reading: Reading, tally: Tally, *, known: int = 0) -> None:
     share = f"{bad} of {rows} rows ({bad / rows:.1%}) break the contract, limit {table.limit:.1%}"
     most = ", ".join(f"{rule} ({count})" for rule, count in tally.rules.most_common(3))
     way = "nothing was written; correct the source or the contract"
-    raise IngestError(f"table {table.name!r}: {share}: {most}; first: {tally.first}; {way}")
+    raise IngestError(f"table {table.name!r}: {share}: {most}; first: {tally.first}; {way}", code="ingest.too_many_bad")
 
 # %% ../../../nbs/data/ingest/08_staging.ipynb #c440bbb8
 @dataclass(frozen=True)
@@ -282,7 +288,7 @@ def read_pieces(table: Table, source: Source, rows: int | None) -> Iterator[pa.R
         return
     with translate_source_errors(table):
         for block in source.batches():
-            for batch in slices(cast_batch(block, plain_schema(block.schema), source.name)):
+            for batch in slice_batch(cast_batch(block, plain_schema(block.schema), source.name)):
                 kept = batch if rows is None else batch.slice(0, rows)
                 yield kept
                 rows = None if rows is None else rows - len(kept)
@@ -392,8 +398,6 @@ def stage(reading: Reading, held: Lake, *, progress: Progress | None = None) -> 
 
     Parameters
     ----------
-    reading : Reading
-        What is read.
     held : Lake
         Where rows wait for their time.
     progress : callable, optional
@@ -407,7 +411,7 @@ def stage(reading: Reading, held: Lake, *, progress: Progress | None = None) -> 
     good, bad = Spool(reading.folder, waiting_schema(reading.table)), Spool(reading.folder, QUARANTINE)
     portions, tally = list[Portion](), Tally()
     for portion in read_portions(reading):
-        portions.append(_let_wait(portion, good, bad))
+        portions.append(_write_to_spools(portion, good, bad))
         tally += portion.tally
         if reading.source.stable and reading.total is not None:
             check_limit(reading, tally)
@@ -415,12 +419,12 @@ def stage(reading: Reading, held: Lake, *, progress: Progress | None = None) -> 
             progress(reading.table.name, tally.read, reading.total)
     waiting = read_due(held, reading.table, reading.due_until)
     for portion in take_up_due(reading, waiting, tuple(portions)):
-        portions.append(_let_wait(portion, good, bad))
+        portions.append(_write_to_spools(portion, good, bad))
         tally += portion.tally
     return Staged(reading, good=good, bad=bad, tally=tally, portions=tuple(portions), waiting=waiting.height)
 
 
-def _let_wait(portion: Portion, good: Spool, bad: Spool) -> Portion:
+def _write_to_spools(portion: Portion, good: Spool, bad: Spool) -> Portion:
     """Write the rows of a portion to the disk, and leave what stays in memory."""
     for rows, spool in ((portion.good, good), (portion.bad, bad)):
         if rows is not None and len(rows):

@@ -20,7 +20,7 @@ from ...core.types import Columns, Estimator, ScorerLike
 from ...errors import ScoringError
 from ...features.row_functions import RowFunction
 from ...features.views import View
-from ...features.windows import declaration_of
+from ...features.windows import view_to_declaration
 from ..artifacts.manifest import content_id, environment, json_digest, json_text, write_manifest
 from ..artifacts.skops_file import array_digest, dump_bytes, dump_digest
 from ..artifacts.skops_file import load_pipeline, read_module_names
@@ -159,7 +159,7 @@ def _declaration(parts: Parts, functions: list[dict[str, Any]], rule: Mapping[st
         **({"sklearn_settings": dict(parts.config)} if parts.config else {}),
         "entity": list(parts.entity),
         "prediction_time": parts.prediction_time,
-        "views": [declaration_of(view) for view in parts.views],
+        "views": [view_to_declaration(view) for view in parts.views],
         "row_functions": functions,
         "deployments": list(parts.deployments),
         "personal": list(parts.personal),

@@ -229,9 +229,7 @@ ANOTHER = {
 
 
 @pytest.mark.parametrize("name", ANOTHER)
-def test_a_known_prediction_with_another_answer_is_refused(
-    till: Till, file: Path, home: Home, name: str
-) -> None:
+def test_a_known_prediction_with_another_answer_is_refused(till: Till, file: Path, home: Home, name: str) -> None:
     collect(file, home=home)
     before = read_log(home.log("birds"))
     rewritten(file, ANOTHER[name])

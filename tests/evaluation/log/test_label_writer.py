@@ -138,9 +138,12 @@ def test_a_file_of_labels_that_all_say_101_counts_as_the_class_and_again_adds_no
     )
     assert told(home, str(tmp_path / "labels.parquet")).new == 0, "a number in another format is the same label"
     assert joined(home) == ['"101"', '"101"']
-    assert evaluate_log(
-        join_labels(read_log(home.log("m")), read_labels(home.log("m"))), {**CODES, "prediction_time": None}
-    )["accuracy"]["value"] == 1.0
+    assert (
+        evaluate_log(
+            join_labels(read_log(home.log("m")), read_labels(home.log("m"))), {**CODES, "prediction_time": None}
+        )["accuracy"]["value"]
+        == 1.0
+    )
 
 
 def test_one_label_that_is_no_class_refuses_the_file_by_row_and_id_and_nothing_is_written(home, tmp_path):

@@ -20,7 +20,7 @@ from mlworkbench.operate.running.notebooks import (
     run_folders,
 )
 
-SOURCE = '''home = ""
+SOURCE = """home = ""
 model = ""
 run_id = ""
 start = ""  # a time with offset
@@ -30,7 +30,7 @@ level = 0.95
 strict = False
 columns = None
 shares: float = 0  # a share
-'''
+"""
 
 
 def write(path: Path, *cells: str, tags: tuple[str, ...] = ("parameters",)) -> Path:

@@ -183,7 +183,7 @@ def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = 
     span = _SPAN.fullmatch(last.strip())
     if span is None:
         raise WorkbenchError(f"--last: {last!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
-    until = (now or datetime.now(UTC)).replace(microsecond=0)
+    until = now or datetime.now(UTC)  # to the microsecond: what was logged a moment ago lies inside
     return (until - timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])).isoformat(), until.isoformat()
 
 # %% ../../nbs/cli/02_context.ipynb #4a8f8c33

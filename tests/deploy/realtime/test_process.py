@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from mlworkbench.client import Client, RequestError
+from mlworkbench.core.home import Home
 from mlworkbench.deploy.realtime.process import Service, free_port, is_ready, service_folder, start_service
 from mlworkbench.errors import DeploymentError, VersionError, WorkbenchError
 from mlworkbench.evaluation.log.reader import read_log
@@ -173,28 +174,28 @@ def test_a_service_ends_when_its_starter_is_killed(workshop) -> None:
 
 
 @pytest.fixture
-def altered(workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the model store, in which a version may be spoilt."""
+def altered(workshop, elsewhere: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the model store, in which a version may be spoilt; of a home that no other service notes seals in."""
     shutil.copytree(workshop.folder / "bentoml", tmp_path / "bentoml")
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    return Registry(workshop.home).folder("birds")
+    return Registry(elsewhere).folder("birds")
 
 
-def test_an_altered_version_never_becomes_ready_and_says_so_once(workshop, altered: Path) -> None:
+def test_an_altered_version_never_becomes_ready_and_says_so_once(elsewhere: Home, altered: Path) -> None:
     (altered / "golden.jsonl").write_text((altered / "golden.jsonl").read_text().replace("Dream", "Biscoe"))
     two = {"MLWORKBENCH_WORKERS": "2"}
     with (
         pytest.raises(DeploymentError, match=r"golden\.jsonl was altered") as caught,
-        start_service("birds", home=workshop.home, env=two),
+        start_service("birds", home=elsewhere, env=two),
     ):
         pytest.fail("it became ready")
     assert "code 2" in str(caught.value)
-    logs = sorted((workshop.home.model("birds") / "services").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    logs = sorted((elsewhere.model("birds") / "services").glob("*.log"), key=lambda path: path.stat().st_mtime)
     text = logs[-1].read_text()
     assert text.count("Error: ") == 1 and "Traceback" not in text
 
 
-def test_a_version_that_does_not_reproduce_its_golden_rows_is_not_served(workshop, altered: Path) -> None:
+def test_a_version_that_does_not_reproduce_its_golden_rows_is_not_served(elsewhere: Home, altered: Path) -> None:
     from mlworkbench.scoring.artifacts.manifest import read_manifest, write_manifest
 
     lines = [json.loads(line) for line in (altered / "golden.jsonl").read_text().splitlines()]
@@ -202,8 +203,8 @@ def test_a_version_that_does_not_reproduce_its_golden_rows_is_not_served(worksho
     (altered / "golden.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     manifest = read_manifest(altered)
     write_manifest(altered, {key: value for key, value in manifest.items() if key not in ("files", "format")})
-    Registry(workshop.home).seals.forget(f"birds:{altered.name}")
-    with pytest.raises(DeploymentError, match="golden row 0 differs"), start_service("birds", home=workshop.home):
+    Registry(elsewhere).seals.forget(f"birds:{altered.name}")
+    with pytest.raises(DeploymentError, match="golden row 0 differs"), start_service("birds", home=elsewhere):
         pytest.fail("it became ready")
 
 

@@ -105,5 +105,5 @@ def predict_reference(version: Version, requests: pl.DataFrame, *, home: Home) -
         features=encode_rows(found.frame.columns, len(good)),
         rejected=requests.height - len(good),
         lake=lake,
-        two_minds=make_alone_check(pipeline, found.frame, found.decisions),
+        alone_differs=make_alone_check(pipeline, found.frame, found.decisions),
     )

@@ -96,7 +96,7 @@ def recompute_served(rows: pl.DataFrame, version: Version, lake: Lake) -> Refere
         decisions=decisions,
         rows=np.arange(rows.height),
         features=encode_rows(frame.columns, rows.height),
-        two_minds=make_alone_check(version, frame, decisions),
+        alone_differs=make_alone_check(version, frame, decisions),
     )
 
 # %% ../../../nbs/operate/certify/10_served.ipynb #d8a97dcf

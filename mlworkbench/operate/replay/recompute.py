@@ -106,7 +106,7 @@ def look_up_known_values(
     -------
     values : dict of str to ndarray
         By output. Missing (0 for counts) where the table is gone.
-    find_readable : dict of str to ndarray of bool
+    held : dict of str to ndarray of bool
         By view: whether its rows of then can still be read.
     """
     if log["watermark"][0] == to_json(CARRIED):
@@ -347,7 +347,7 @@ class _Computed:
     logged: FeatureFrame
     frame: FeatureFrame
     steps: dict[str, str]
-    find_readable: dict[str, NDArray[np.bool_]]
+    held: dict[str, NDArray[np.bool_]]
     scores: Array
     off: Array
     consistent: Array

@@ -198,11 +198,9 @@ def public_names(path: Path) -> set[str]:
 
 
 LAYERS = sorted({module_name(p).split(".")[1] for p in CHAPTERS} - {"cli", "errors", "client"})
-NOT_YET = {"contract", "data", "deploy", "examples", "features", "operate"}  # names that are still to be found
-MARKS = {layer: [pytest.mark.xfail(strict=True)] if layer in NOT_YET else [] for layer in LAYERS}
 
 
-@pytest.mark.parametrize("layer", [pytest.param(layer, marks=MARKS[layer]) for layer in LAYERS])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_no_name_stands_for_two_things_in_a_layer(layer: str) -> None:
     places: dict[str, list[str]] = {}
     for path in (p for p in CHAPTERS if module_name(p).startswith(f"mlworkbench.{layer}.")):

@@ -53,6 +53,12 @@ def anchor_in_this_process():
         yield
 
 
+@pytest.fixture(params=[5, pytest.param(20, marks=pytest.mark.long)])
+def kills(request):
+    """How often a test kills a writer: 5 times, and 20 in `make test-long`."""
+    return request.param
+
+
 @dataclass(frozen=True)
 class ObjectStore:
     """A place of its own in the bucket of a running server.

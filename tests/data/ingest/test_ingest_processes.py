@@ -20,7 +20,6 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 
 ROWS, BAD, OLD = 70_000, 700, 1_000
-KILLS = 5  # for each of four sources
 
 PARENT = """
 import json, os, resource, signal, sys
@@ -245,13 +244,13 @@ def test_killed_at_every_step_in_turn_nothing_is_lost_or_doubled(workers, begin,
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_killed_at_random_moments_nothing_is_lost_or_doubled(workers, begin, name):
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(workers, begin, name, kills):
     moments = random.Random(name)
     began = time.perf_counter()
     assert workers.run(**begin(name, "other"))[0] == 0
     usual = time.perf_counter() - began
     asked = begin(name)
-    for _ in range(KILLS):
+    for _ in range(kills):
         worker = workers.start(**asked)
         time.sleep(moments.uniform(0.0, usual))
         os.kill(worker[0], signal.SIGKILL)

@@ -125,7 +125,7 @@ def test_a_process_killed_at_a_known_point_leaves_the_partition_as_it_was(place,
         assert [name for name, _ in place.mark()] == [f"{FIRST}.parquet"], "the hidden file of the dead is gone"
 
 
-KILLS, ROWS, DAYS = 20, 600, (FIRST, SECOND, THIRD)
+ROWS, DAYS = 600, (FIRST, SECOND, THIRD)
 
 
 def whole(place):
@@ -143,13 +143,13 @@ def whole(place):
 
 @pytest.mark.system
 @pytest.mark.parametrize("place", ["folder", "delta", "sqlite", "webhook", "postgresql"], indirect=True)
-def test_after_twenty_kills_nothing_is_lost_and_nothing_doubled(place):
+def test_after_many_kills_nothing_is_lost_and_nothing_doubled(place, kills):
     dice, killed = random.Random(f"kills of {place.kind}"), 0
     if place.kind == "webhook":
         place.receiver.faults = 0.25
     words = ("forever", ",".join(DAYS), ROWS, "")
     waiting = [place.prepared(*words) for _ in range(2)]
-    for turn in range(KILLS):
+    for turn in range(kills):
         waiting.append(place.prepared(*words))
         worker = place.go(waiting.pop(0))
         time.sleep(dice.uniform(0, 0.15))
@@ -164,7 +164,7 @@ def test_after_twenty_kills_nothing_is_lost_and_nothing_doubled(place):
     for worker in waiting:
         worker.kill()
         worker.communicate()
-    assert killed == KILLS
+    assert killed == kills
     last = place.worker("2", ",".join(DAYS), ROWS, "")
     _, error = last.communicate(timeout=120)
     assert last.returncode == 0, error

@@ -383,20 +383,20 @@ def lines_now(*paths: Path) -> int:
 
 
 @pytest.mark.system
-def test_killed_twenty_times_a_stream_loses_nothing_and_doubles_nothing(
-    environment, elsewhere, workshop, tmp_path
+def test_killed_again_and_again_a_stream_loses_nothing_and_doubles_nothing(
+    environment, elsewhere, workshop, tmp_path, kills
 ) -> None:
     """The input grows while workers are killed at random moments, wherever they are: starting, logging, writing."""
-    chance, count = random.Random(20131001), 40_000
+    chance, count = random.Random(20131001), 2_000 * kills
     events = [json.dumps(event) for event in events_of(workshop.trips(count))]
     bad = {k for k in range(count) if chance.random() < 0.1}
     texts = [("{" + text if k in bad else text) + "\n" for k, text in enumerate(events)]
     source, out, dead = (tmp_path / name for name in ("trips.jsonl", "trips.out", "trips.out.dead.jsonl"))
     source.write_text("")
     undone: list[int] = []
-    for kill in range(20):
+    for kill in range(kills):
         with source.open("a") as file:
-            file.writelines(texts[kill * count // 20 : (kill + 1) * count // 20])
+            file.writelines(texts[2_000 * kill : 2_000 * (kill + 1)])
         process, before = start(environment, source, "--out", out), lines_now(out, dead)
         if kill % 5:
             while lines_now(out, dead) == before and process.poll() is None:
@@ -405,7 +405,7 @@ def test_killed_twenty_times_a_stream_loses_nothing_and_doubles_nothing(
         assert process.poll() is None
         process.kill()
         process.wait()
-        undone.append((kill + 1) * count // 20 - lines_now(out, dead))
+        undone.append(2_000 * (kill + 1) - lines_now(out, dead))
     assert any(undone)  # some were killed at work, not after it
     assert start(environment, source, "--out", out, "--once").wait() == 0
     told, letters, log = read(out), read(dead), read_log(elsewhere.log("delays"))

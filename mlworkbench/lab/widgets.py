@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ipywidgets  # isort: skip  # after lab.record, which says what to install where it is missing
-
 from ..core.home import Home
 from ..core.html import render_html
 from ..core.settings import extend_import_path, load_settings
@@ -23,6 +21,8 @@ from .record import Input, Record, Widget, list_fields, start_record
 from .what_if import Answer, ask, look_up_views, rank_by_reach, sweep
 from ..scoring.registry.registry import Registry
 from ..scoring.version.version import Version
+
+import ipywidgets  # isort: skip  # after lab.record, which says what to install where it is missing
 
 # %% auto #0
 __all__ = ['BY_HAND', 'LOOKED_UP', 'WhatIf', 'deployments_panel', 'Explorable', 'list_explorable', 'explain_empty_home',

@@ -164,7 +164,7 @@ def test_a_service_without_the_key_or_with_another_does_not_start(flow: Path, ho
         with pytest.raises(SettingsError) as caught:
             Registry(home).open("tips")
         assert caught.value.code == "settings.key_missing"
-        with pytest.raises(DeploymentError, match="must be there"), start_service("tips", home=home):
+        with pytest.raises(DeploymentError, match="there is no key of pseudonyms"), start_service("tips", home=home):
             pytest.fail("it started")
         monkeypatch.setenv("MLWORKBENCH_PSEUDONYM_KEY", "ab" * 32)
         with pytest.raises(VersionError, match=f"trained with, {name}; got "):

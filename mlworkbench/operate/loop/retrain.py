@@ -164,7 +164,7 @@ class RetrainResult:
     compared: dict[str, dict[str, Any]]
 
     @property
-    def write_table(self) -> Markdown:
+    def table(self) -> Markdown:
         """Each metric of both versions with its interval, side by side."""
         names = dict.fromkeys(name for found in self.compared.values() for name in found)
         rows = [[name, *(_shown(found.get(name)) for found in self.compared.values())] for name in names]

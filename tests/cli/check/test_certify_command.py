@@ -72,7 +72,7 @@ def test_a_refused_deployment_is_not_promoted_and_leaves_with_one(workbench, tel
         (["--live"], "No such option: --live"),
         (["served", "--last", "soon"], "--last: 'soon' is no span"),
         (["served", "--last", "day", "--start", "2013-01-01"], "--start: not with --last; got 2013-01-01"),
-        (["verify", "nothing.json"], "a certificate that can be read"),
+        (["verify", "nothing.json"], "cannot read the certificate nothing.json: No such file"),
         (["verify"], "FILE"),
         (["--rows", "0"], "--rows"),
         (["carz"], "did you mean 'cars'?"),

@@ -69,7 +69,7 @@ def test_a_difference_is_exit_code_one(scored, tell):
         (["replay", "log", "--start", "yesterday"], "yesterday"),
         (["replay", "log", "--start", "2100-01-01T00:00:00+00:00"], "no prediction was logged since 2100"),
         (["replay", "log", "--end", "2001-01-01T00:00:00+00:00"], "no prediction was logged"),
-        (["replay", "log", "--last", "fortnight"], "--last: day, hour, or a number of them; got 'fortnight'"),
+        (["replay", "log", "--last", "fortnight"], "--last: 'fortnight' is no span of time"),
         (["replay", "log", "--last", "day", "--end", "2013-01-01"], "--end: not with --last; got 2013-01-01"),
         (["replay", "0123456789", "--start", "2013-01-01T00:00:00+00:00"], "No such option: --start"),
         (["replay", "0123456789", "--model", "carz"], "did you mean 'cars'?"),

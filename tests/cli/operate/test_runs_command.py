@@ -28,7 +28,7 @@ def test_a_notebook_is_started_with_its_own_parameters_shown_and_removed(workben
         (["start", "retrain", "rows=many"], "parameter 'rows'"),
         (["start", "retrain", "token=hunter2"], "token' is a secret"),
         (["start", "retrain", "--model", "carz"], "did you mean 'cars'?"),
-        (["start", "retrain", "--last", "soon"], "--last: day, hour, or a number of them"),
+        (["start", "retrain", "--last", "soon"], "--last: 'soon' is no span of time"),
         (["show", "nothing"], "in this home"),
         (["remove", "nothing"], "in this home"),
     ],

@@ -86,11 +86,11 @@ def test_a_row_that_arrived_after_the_prediction_does_not_count_even_in_its_vers
 
 def test_the_order_of_the_requests_is_kept_whatever_they_knew(lake: Lake) -> None:
     rng = np.random.default_rng(3)
-    hours, versions = rng.integers(0, 6, 200).tolist(), rng.choice([0, 1, 2, -1], 200).tolist()
-    asked = requests(hours, rng.choice(["A", "B", "C"], 200).tolist())
-    known = log([9] * 200, [None if v < 0 else v for v in versions])
+    hours, versions = rng.integers(0, 6, 60).tolist(), rng.choice([0, 1, 2, -1], 60).tolist()
+    asked = requests(hours, rng.choice(["A", "B", "C"], 60).tolist())
+    known = log([9] * 60, [None if v < 0 else v for v in versions])
     together = join_views_as_known(asked, [WEATHER, GUSTS], lake, known=known)
-    alone = [join_views_as_known(asked[i], [WEATHER, GUSTS], lake, known=known[i]) for i in range(200)]
+    alone = [join_views_as_known(asked[i], [WEATHER, GUSTS], lake, known=known[i]) for i in range(60)]
     assert together.equals(pl.concat(alone))
 
 

@@ -45,7 +45,8 @@ def open_logged_version(model: str, tag: str, *, home: Home) -> tuple[Version | 
     except VersionError:
         return None, ReplayedRow("", "undecided", step="version", reason=f"{tag} was removed; it cannot be asked")
     try:
-        return registry.open(model, tag, trusted=load_settings().trusted_types, with_key=False), ReplayedRow("", "equal")
+        opened = registry.open(model, tag, trusted=load_settings().trusted_types, with_key=False)
+        return opened, ReplayedRow("", "equal")
     except VersionError as error:
         return None, ReplayedRow("", "differ", step="version", reason=str(error))
 

@@ -105,9 +105,10 @@ def find_leaks(
         raise DefinitionError(message, code="definition.no_prediction_time")
     assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
     requests, used = _requests(definition, lake, assembled), list_used_columns(definition, assembled)
-    found = find_clock_leaks(requests, definition.time_views, lake, tables=definition.tables, time=time)
+    views = definition.time_views
+    found = find_clock_leaks(requests, views, lake, tables=definition.tables, time=time)
     found += find_declared_leaks(requests, used, definition.tables, time=time)
-    early = {name: find_early_requests(requests, v, lake, time=time) for v in definition.time_views for name in v.outputs}
+    early = {name: find_early_requests(requests, view, lake, time=time) for view in views for name in view.outputs}
     origins = _origins(definition, used)
     found += find_label_leaks(_label_columns(assembled, used), assembled.labels, origins=origins, early=early)
     whole = assembled if rows is None else assemble(definition, lake, pseudonyms=pseudonyms)

@@ -17,7 +17,7 @@ from typing import Self
 # %% auto #0
 __all__ = ['TRY_AGAIN', 'LIBRARY', 'SCRIPTS', 'WorkbenchError', 'SettingsError', 'ContractError', 'IngestError', 'FeatureError',
            'DefinitionError', 'ScoringError', 'VersionError', 'LogError', 'ProfileError', 'DeploymentError', 'RunError',
-           'Refused', 'UserCodeError', 'find_user_frame', 'find_exit_code', 'nearest']
+           'RefusedError', 'UserCodeError', 'find_user_frame', 'find_exit_code', 'suggest']
 
 # %% ../nbs/01_errors.ipynb #57efd2af
 TRY_AGAIN = 75
@@ -122,7 +122,7 @@ class RunError(WorkbenchError):
     code = "run"
 
 
-class Refused(WorkbenchError):  # noqa: N818 - it says what happened
+class RefusedError(WorkbenchError):
     """The input was fine; a gate or a verdict said no."""
 
     exit_code = 1
@@ -201,7 +201,7 @@ def _passes(cause: BaseException) -> bool:
     return number in _PASSING or isinstance(cause, TimeoutError) or _PASSING_TEXT.search(str(cause)) is not None
 
 # %% ../nbs/01_errors.ipynb #5e615fe2
-def nearest(name: str, options: Iterable[str]) -> str:
+def suggest(name: str, options: Iterable[str]) -> str:
     """Suggest the known name that a wrong one was probably meant to be.
 
     Returns
@@ -211,9 +211,9 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
     Examples
     --------
-    >>> nearest("flihgts", ["flights", "penguins"])
+    >>> suggest("flihgts", ["flights", "penguins"])
     "did you mean 'flights'?"
-    >>> nearest("cars", ["flights", "penguins"])
+    >>> suggest("cars", ["flights", "penguins"])
     'known: flights, penguins'
     """
     known = sorted(options)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench import errors
-from mlworkbench.errors import Refused, WorkbenchError, find_user_frame, nearest
+from mlworkbench.errors import RefusedError, WorkbenchError, find_user_frame, suggest
 
 
 def load(folder: Path, text: str, name: str = "definition") -> object:
@@ -31,7 +31,7 @@ def test_an_error_is_one_line_whatever_the_value_holds(value: str) -> None:
 def test_only_a_refusal_has_exit_code_one() -> None:
     family = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, WorkbenchError)]
     assert {c.__name__ for c in family if c.exit_code == 1} == {"Refused"}
-    assert Refused.exit_code == 1
+    assert RefusedError.exit_code == 1
     assert WorkbenchError.exit_code == 2
 
 
@@ -80,6 +80,6 @@ def test_an_error_of_the_workbench_alone_has_no_frame_of_the_user() -> None:
 
 
 def test_the_nearest_name_is_offered_or_the_known_are_listed() -> None:
-    assert nearest("pengiuns", ["flights", "penguins"]) == "did you mean 'penguins'?"
-    assert nearest("zzz", [f"name{n}" for n in range(20)]).endswith(", ...")
-    assert nearest("zzz", []) == "none is known"
+    assert suggest("pengiuns", ["flights", "penguins"]) == "did you mean 'penguins'?"
+    assert suggest("zzz", [f"name{n}" for n in range(20)]).endswith(", ...")
+    assert suggest("zzz", []) == "none is known"

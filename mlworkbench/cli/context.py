@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from .console import refuse_conflict
-from ..errors import DefinitionError, Refused, VersionError, WorkbenchError, nearest
+from ..errors import DefinitionError, RefusedError, VersionError, WorkbenchError, suggest
 
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
@@ -89,7 +89,7 @@ def choose_model(name: str, known: Sequence[str], *, way: str = "train or regist
     if name and name in known:
         return name
     if name:
-        line = f"--model: this workbench has no model {name!r}; {nearest(name, known)}"
+        line = f"--model: this workbench has no model {name!r}; {suggest(name, known)}"
         raise DefinitionError(line, code="model.unknown")
     if len(known) == 1:
         return known[0]
@@ -201,11 +201,11 @@ def refuse_too_many(here: Context, scored: int, rejected: int) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If their share is larger than ``[contract] max_refused``.
     """
     share, allowed = rejected / max(scored + rejected, 1), here.settings.max_refused
     if share > allowed:
         line = f"{rejected:,} of {scored + rejected:,} rows ({share:.1%}) were refused, at most {allowed:.1%} may be"
         way = "the output is kept; correct the source, or raise [contract] max_refused"
-        raise Refused(f"{line}; {way}", code="contract.max_refused")
+        raise RefusedError(f"{line}; {way}", code="contract.max_refused")

@@ -19,7 +19,7 @@ from .relation_check import check_relations, find_absent
 from .times import NO_TIME, format_time
 from .values import convert_records, read_column
 from ..core.jsontext import HALF, HALF_HINT, all_readable, is_readable
-from ..errors import nearest
+from ..errors import suggest
 
 # %% auto #0
 __all__ = ['Broken', 'DTYPES', 'find_broken_rules', 'has_other_size', 'check_columns', 'check_key', 'check_records']
@@ -137,7 +137,7 @@ def check_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) -> li
     for column in contract.columns:
         values = columns.get(column.name)
         if values is None:
-            faults.append(column.fault(-1, "a column of the table", NOTHING, nearest(column.name, columns)))
+            faults.append(column.fault(-1, "a column of the table", NOTHING, suggest(column.name, columns)))
         else:
             faults.extend(_check_column(column, values))
     if contract.relations:

@@ -22,7 +22,7 @@ from .faults import NOTHING, WITHHELD, Fault, shorten
 from .relation import Relation, check_kinds, check_known
 from .times import format_time
 from ..core.jsontext import HALF, all_readable
-from ..errors import ContractError, nearest
+from ..errors import ContractError, suggest
 
 # %% auto #0
 __all__ = ['KINDS', 'ABSENT', 'EXACT', 'Column', 'Contract', 'Limits', 'find_limits', 'find_beyond_type']
@@ -151,7 +151,7 @@ def _check_kind(column: Column) -> None:
     if not all_readable([column.name, *(item for item in column.categories or () if isinstance(item, str))]):
         _refuse(column, f"name and categories are {HALF}", "something else", "rename it")
     if column.kind not in KINDS:
-        _refuse(column, f"kind is one of {', '.join(KINDS)}", column.kind, nearest(str(column.kind), KINDS))
+        _refuse(column, f"kind is one of {', '.join(KINDS)}", column.kind, suggest(str(column.kind), KINDS))
     if column.missing not in ABSENT:
         _refuse(column, f"missing is one of {', '.join(ABSENT[1:])}", column.missing, "leave it out")
     if column.nullable and (column.kind == "integer" or (column.kind == "boolean" and not column.missing)):
@@ -237,7 +237,7 @@ class Contract:
         for column in self.columns:
             if column.name == name:
                 return column
-        message = f"contract: unknown column {name!r}; {nearest(name, self.names)}"
+        message = f"contract: unknown column {name!r}; {suggest(name, self.names)}"
         raise ContractError(message, code="contract.unknown_column")
 
     def select(self, names: Iterable[str]) -> Contract:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from .times import CLOCKS, format_offsets
-from ..errors import ContractError, nearest
+from ..errors import ContractError, suggest
 
 # %% auto #0
 __all__ = ['RULES', 'Relation', 'check_known', 'check_kinds']
@@ -106,14 +106,14 @@ def check_known(name: str, known: Collection[str], what: str) -> None:
     """Refuse a name that is none of the known ones, with the nearest of them."""
     if name not in known:
         code = f"contract.unknown_{'field' if 'field' in what else 'column'}"
-        raise ContractError(f"{what} {name!r}; {nearest(name, known)}", code=code)
+        raise ContractError(f"{what} {name!r}; {suggest(name, known)}", code=code)
 
 
 def _check(relation: Relation) -> None:
     """Refuse a rule that says nothing or contradicts itself."""
     lower, upper, refuse = relation.lower, relation.upper, functools.partial(_refuse, relation)
     if relation.rule not in RULES:
-        refuse(f"rule is one of {', '.join(RULES)}", repr(relation.rule), nearest(relation.rule, RULES))
+        refuse(f"rule is one of {', '.join(RULES)}", repr(relation.rule), suggest(relation.rule, RULES))
     count, bounds = len(relation.columns), (lower is not None) + (upper is not None)
     if count < 2 or (count > 2 and relation.rule != "depends") or len(set(relation.columns)) < count:
         refuse("two different columns (depends: and more keys)", str(count), "correct the list")

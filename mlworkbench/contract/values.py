@@ -19,7 +19,7 @@ from .contract import Column, Contract
 from .faults import NOTHING, Fault
 from .times import EPOCH, MICROSECOND, NO_TIME, TIME_HINT, TIME_RULE, parse_time
 from ..core.jsontext import HALF, HALF_HINT, all_readable, is_readable
-from ..errors import ContractError, nearest
+from ..errors import ContractError, suggest
 
 # %% auto #0
 __all__ = ['WHOLE', 'NO_VALUE', 'Reader', 'READERS', 'PLACEHOLDERS', 'PLAIN', 'WrongValueError', 'find_placeholder', 'is_null',
@@ -308,7 +308,7 @@ def _with_names(faults: list[Fault], rows: Sequence[Mapping[str, Any]], contract
     named = []
     for fault in faults:
         others = [str(name) for name in rows[fault.row] if name not in known] if fault.value is NOTHING else []
-        close = nearest(fault.column, others) if others else ""
+        close = suggest(fault.column, others) if others else ""
         meant = f"{close[:-1].replace('did you mean', 'the record has')}: rename it" if "did you" in close else ""
         named.append(Fault(fault.row, fault.column, fault.rule, fault.value, meant or fault.hint))
     return named

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError, nearest
+from ..errors import SettingsError, suggest
 
 # %% auto #0
 __all__ = ['ONLINE', 'SCHEMES', 'LAKE_URL', 'Reader', 'DEFAULT_HOME', 'FLAGS', 'KEYS', 'MOVED', 'Sections', 'check_online',
@@ -139,7 +139,7 @@ def _read_word(*words: str) -> Reader:
 
     def read(text: str, where: str) -> str:
         if text not in words:
-            raise _wrong_value(where, f"one of {', '.join(words)}", text, nearest(text, words))
+            raise _wrong_value(where, f"one of {', '.join(words)}", text, suggest(text, words))
         return text
 
     return read
@@ -287,12 +287,12 @@ def read_sections(file: Path) -> Sections:
     found: dict[str, dict[str, str]] = {}
     for section in parser.sections():
         if section not in (*_SECTIONS, _FREE):
-            message = f"{file}: unknown section [{section}]; it sets nothing; {nearest(section, (*_SECTIONS, _FREE))}"
+            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, _FREE))}"
             raise SettingsError(message, code="settings.unknown_section")
         for key, text in parser[section].items():
             place, name = MOVED.get((section, key), (section, key))
             if place != _FREE and name not in _SECTIONS[place]:
-                message = f"{file}, [{section}]: unknown key {key!r}; it sets nothing; {nearest(key, _SECTIONS[place])}"
+                message = f"{file}, [{section}]: unknown key {key!r}; it sets nothing; {suggest(key, _SECTIONS[place])}"
                 raise SettingsError(message, code="settings.unknown_key")
             found.setdefault(place, {})[name] = text
     return found

@@ -15,7 +15,7 @@ import polars as pl
 
 from .memory import PeakMemory
 from .report import Demo
-from ..errors import Refused, RunError
+from ..errors import RefusedError, RunError
 from ..examples.flights import flights
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def settle_version(demo: Demo, report: Report | None = None, *, home: Home, rows
 
     Raises
     ------
-    Refused
+    RefusedError
         If a deployment does not answer like the reference: then nothing is promoted.
     """
     from mlworkbench.metrics.bootstrap import check_gates
@@ -94,7 +94,7 @@ def settle_version(demo: Demo, report: Report | None = None, *, home: Home, rows
         opened, count = registry.open(flights.name, champion), min(rows or ROWS, ROWS)
         certificate = certify(opened, home=home, definition=flights, rows=count, progress=report)
         if certificate.refusal:
-            raise Refused(certificate.refusal)
+            raise RefusedError(certificate.refusal)
         few = "" if count == ROWS else f"certified on {count:,} rows, as many as the demo deploys"
         registry.promote(flights.name, champion, who="mlworkbench demo", why="the demo's version", override=few)
     version = registry.open(flights.name, champion)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.home import Home
-from ..errors import DeploymentError, nearest
+from ..errors import DeploymentError, suggest
 from ..scoring.version.version import Version
 
 # %% auto #0
@@ -78,12 +78,12 @@ def select_model(asked: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if asked and asked not in names:
         raise DeploymentError(
-            f"model: one that is registered; got {asked!r}; {nearest(asked, names)}", code="deployment.model_unknown"
+            f"model: one that is registered; got {asked!r}; {suggest(asked, names)}", code="deployment.model_unknown"
         )
     if not asked and len(names) != 1:
         rule = f"model: exactly one to choose from; got {len(names)}"
         raise DeploymentError(
-            f"{rule}; name it in MLWORKBENCH_MODEL; {nearest('', names)}", code="deployment.model_missing"
+            f"{rule}; name it in MLWORKBENCH_MODEL; {suggest('', names)}", code="deployment.model_missing"
         )
     return asked or names[0]
 

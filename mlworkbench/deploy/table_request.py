@@ -23,7 +23,7 @@ from ..contract.values import read_column
 from ..core.types import ColumnDict
 from ..data.ingest.privacy import pseudonymise_frame
 from .request import Request
-from ..errors import ContractError, nearest
+from ..errors import ContractError, suggest
 from ..scoring.version.version import Version
 
 # %% auto #0
@@ -101,7 +101,7 @@ def require_columns(names: Sequence[str], contract: Contract, what: str) -> None
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         rule = f"column {missing[0]!r} is needed; it is missing{more}"
-        raise ContractError(f"{what}: {rule}; {nearest(missing[0], names)}", code="contract.column_missing")
+        raise ContractError(f"{what}: {rule}; {suggest(missing[0], names)}", code="contract.column_missing")
 
 
 def request_of_table(

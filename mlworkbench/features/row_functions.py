@@ -15,7 +15,7 @@ import numpy as np
 
 from ..contract.faults import WITHHELD, describe_error
 from ..core.types import Array
-from ..errors import FeatureError, UserCodeError, nearest, find_user_frame
+from ..errors import FeatureError, UserCodeError, find_user_frame, suggest
 
 _declaration_error = partial(FeatureError, code="features.row_function_invalid")
 _output_error = partial(FeatureError, code="features.row_function_output")
@@ -175,7 +175,7 @@ def call_row_function(declared: RowFunction, columns: Mapping[str, Array]) -> di
     for name in declared.inputs:
         if name not in columns:
             raise FeatureError(
-                f"{what}: input column {name!r} is missing; {nearest(name, columns)}", code="features.column_missing"
+                f"{what}: input column {name!r} is missing; {suggest(name, columns)}", code="features.column_missing"
             )
         inputs[name] = columns[name].view()
         inputs[name].flags.writeable = False

@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any
 
-from ..errors import FeatureError, nearest
+from ..errors import FeatureError, suggest
 
 KINDS_OF_VIEWS = ("number", "category", "text")
 MICROSECOND = timedelta(microseconds=1)
@@ -118,7 +118,7 @@ class AsOfView(TableView):
                 raise _view_error(f"{what}, column {name!r}: cannot give kind {kind!r}, only {known}; {why}")
         for name in self.source:
             if name not in self.kinds:
-                raise _view_error(f"{what}: source names {name!r}, which is no output; {nearest(name, self.outputs)}")
+                raise _view_error(f"{what}: source names {name!r}, which is no output; {suggest(name, self.outputs)}")
         object.__setattr__(self, "source", {name: self.source.get(name, name) for name in self.outputs})
         _check_span(f"{what}, ttl", self.ttl, timedelta(0))
         _check_span(f"{what}, max_lag", self.max_lag, timedelta(0))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..contract.contract import Column
 from ..core.types import Value
-from ..errors import ContractError, WorkbenchError, nearest
+from ..errors import ContractError, WorkbenchError, suggest
 from ..scoring.artifacts.manifest import read_document
 from ..scoring.version.golden import view_contract
 from ..scoring.version.version import Version
@@ -158,7 +158,7 @@ class Record:
         if name in self.values:
             return Record(self.request, {**self.values, name: value})
         if name not in self.request:
-            known = nearest(name, [*self.request, *self.values])
+            known = suggest(name, [*self.request, *self.values])
             raise ContractError(f"the record has no column {name!r}; {known}", code="lab.column_unknown")
         return Record({**self.request, name: value}, self.values)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ProfileError, nearest
+from ..errors import ProfileError, suggest
 from .functions import Floats, average_precision, calibration_error, f1_macro, log_loss, r2, roc_auc
 from .functions import weighted_mean
 
@@ -187,7 +187,7 @@ def list_metrics(task: str) -> tuple[str, ...]:
     """
     tasks = tuple(dict.fromkeys(known for metric in METRICS.values() for known in metric.tasks))
     if task not in tasks:
-        message = f"unknown task {task!r}; one of {', '.join(tasks)}; {nearest(task, tasks)}"
+        message = f"unknown task {task!r}; one of {', '.join(tasks)}; {suggest(task, tasks)}"
         raise ProfileError(message, code="profile.unknown_task")
     return tuple(name for name, metric in METRICS.items() if task in metric.tasks)
 

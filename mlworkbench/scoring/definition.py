@@ -19,7 +19,7 @@ from typing import Any
 from ..contract.times import parse_time
 from ..core.home import RESERVED
 from ..core.jsontext import HALF, is_readable
-from ..errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, nearest
+from ..errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, suggest
 from ..features.row_functions import RowFunction
 from ..features.views import AsOfView, WindowView
 from ..metrics.bootstrap import OPERATORS
@@ -72,7 +72,7 @@ def check_name(name: object) -> str:
 
 def _check_option(argument: str, value: object, options: Sequence[str]) -> None:
     if value not in options:
-        raise _field_error(argument, f"one of {', '.join(options)}; got {value!r}; {nearest(str(value), options)}")
+        raise _field_error(argument, f"one of {', '.join(options)}; got {value!r}; {suggest(str(value), options)}")
 
 # %% ../../nbs/scoring/02_definition.ipynb #ee860203
 def _check_columns(definition: _Definition) -> None:
@@ -356,7 +356,7 @@ def load_definition(spec: str) -> ModelDefinition:
     module = _import_definition_module(module_name, spec)
     if not hasattr(module, attribute):
         _refuse_hidden(module, spec)
-        hint = nearest(attribute, vars(module))
+        hint = suggest(attribute, vars(module))
         raise _field_error("definition", f"an attribute of {module_name}; got {attribute!r}; {hint}")
     definition = getattr(module, attribute)
     if not isinstance(definition, ModelDefinition):

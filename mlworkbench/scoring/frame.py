@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..contract.contract import Column, Contract
 from ..core.jsontext import to_plain_list
-from ..errors import ScoringError, nearest
+from ..errors import ScoringError, suggest
 
 Json = Any  # what json.loads gives
 
@@ -242,7 +242,7 @@ def frame_from_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) 
     """
     missing = [name for name in contract.names if name not in columns]
     if missing:
-        hint = nearest(missing[0], columns)
+        hint = suggest(missing[0], columns)
         message = f"no request column, view or row function gives feature {missing[0]!r}; {hint}"
         raise ScoringError(message, code="scoring.feature_missing")
     return FeatureFrame({c.name: column_array(columns[c.name], c) for c in contract.columns})

@@ -20,7 +20,7 @@ from ..contract.times import parse_time
 from ..core.types import Estimator
 from ..data.sources.open_source import open_source
 from ..data.sources.source import is_source
-from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, find_user_frame, nearest
+from ..errors import ContractError, DefinitionError, UserCodeError, WorkbenchError, find_user_frame, suggest
 from .definition import ModelDefinition
 
 Data = Any  # a data frame, a path, a source
@@ -178,7 +178,7 @@ def request_frame(definition: ModelDefinition, lake: object = None) -> pl.DataFr
     keys = [key for view in definition.time_views for key in view.key_columns]
     for column in [definition.label, *definition.entity, *times, *definition.personal, *keys, definition.key]:
         if column is not None and column not in frame.columns:
-            hint = nearest(column, frame.columns)
+            hint = suggest(column, frame.columns)
             message = f"{definition.name}: no column {column!r} in the data; {hint}"
             raise DefinitionError(message, code="definition.column_missing")
     for column in times:

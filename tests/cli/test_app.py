@@ -10,7 +10,7 @@ import pytest
 
 from mlworkbench.cli import app
 from mlworkbench.cli.app import COMMANDS, GROUPS, SHOWN, format_error, make_app, run
-from mlworkbench.errors import LogError, Refused, WorkbenchError
+from mlworkbench.errors import LogError, RefusedError, WorkbenchError
 
 EVERY = [name.split() for name, _, _ in COMMANDS]
 WORDS = {
@@ -150,7 +150,7 @@ def with_command(monkeypatch, command):
 
 
 def test_a_refusal_has_exit_code_one(monkeypatch, tell):
-    with_command(monkeypatch, failing(Refused("gate: at least 0.7; got 0.6; train again")))
+    with_command(monkeypatch, failing(RefusedError("gate: at least 0.7; got 0.6; train again")))
     assert tell("fail") == (1, "", "error: gate: at least 0.7; got 0.6; train again\n")
 
 
@@ -202,7 +202,7 @@ def test_only_what_passes_by_itself_may_be_tried_again(monkeypatch, tell, error,
 
 
 def test_a_refusal_is_no_matter_of_trying_again(monkeypatch, tell):
-    with_command(monkeypatch, caused(Refused("gate: no"), sqlite3.OperationalError("database is locked")))
+    with_command(monkeypatch, caused(RefusedError("gate: no"), sqlite3.OperationalError("database is locked")))
     assert tell("fail")[0] == 1
 
 

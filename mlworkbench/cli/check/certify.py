@@ -14,7 +14,7 @@ import typer
 from ..console import All, End, Json, Last, Model, Rows, ServedVersion, Start, answer
 from ..console import format_table, refuse_conflict, show_progress
 from ..context import resolve_model, open_context, resolve_interval, split_version
-from ...errors import Refused
+from ...errors import RefusedError
 from ...scoring.registry.evidence import ROWS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def certify(
     undecided = [certificate.refusal] if certificate.verdict == "undecided" else []
     answer(certificate.summary, [*describe_certificate(certificate), *undecided], as_json=json)
     if certificate.verdict == "refused":
-        raise Refused(certificate.refusal, code="certificate.refused")
+        raise RefusedError(certificate.refusal, code="certificate.refused")
 
 
 def find_example(model: str) -> ModelDefinition | None:
@@ -105,4 +105,4 @@ def served(model: Model = "", start: Start = "", end: End = "", last: Last = "",
     head = f"{found.model} since {found.since}: {found.verdict} on {found.count:,} answers"
     answer(found.summary, [head, *format_table(rows), *found.remarks, f"metric: {found.metric}"], as_json=json)
     if found.verdict == "refused":
-        raise Refused(found.refusal, code="certificate.refused")
+        raise RefusedError(found.refusal, code="certificate.refused")

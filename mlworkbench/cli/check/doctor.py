@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import Json, answer, format_table
-from ...errors import Refused, WorkbenchError
+from ...errors import RefusedError, WorkbenchError
 
 if TYPE_CHECKING:
     from mlworkbench.core.settings import Settings
@@ -207,4 +207,4 @@ def doctor(
     answer({"verdict": "fail" if failed else "pass", "findings": findings}, lines, as_json=json)
     if failed:
         line = f"doctor: {len(failed)} checks failed: {', '.join(failed)}; see the way out beside each"
-        raise Refused(line, code="doctor.check_failed")
+        raise RefusedError(line, code="doctor.check_failed")

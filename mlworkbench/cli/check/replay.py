@@ -12,7 +12,7 @@ import typer
 
 from ..console import End, Json, Last, Model, Rows, Start, answer
 from ..context import resolve_model, open_context, resolve_interval
-from ...errors import Refused
+from ...errors import RefusedError
 
 if TYPE_CHECKING:
     from mlworkbench.operate.replay.replay import ReplayReport
@@ -34,7 +34,7 @@ def replay(
     answer(facts, format_passport(facts), as_json=json)
     if facts["verdict"] not in ("equal", "erased"):
         line = f"prediction {facts['prediction_id']} does not replay equal: {facts['verdict']}; {facts['reason']}"
-        raise Refused(line, code=f"replay.{facts['verdict']}")
+        raise RefusedError(line, code=f"replay.{facts['verdict']}")
 
 
 def log(
@@ -80,8 +80,9 @@ def refuse_difference(counts: Mapping[str, int], what: str) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If one does.
     """
     if counts["differ"]:
-        raise Refused(f"{what}: {counts['differ']} predictions differ; see step and column above", code="replay.differ")
+        message = f"{what}: {counts['differ']} predictions differ; see step and column above"
+        raise RefusedError(message, code="replay.differ")

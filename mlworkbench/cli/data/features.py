@@ -14,7 +14,7 @@ import typer
 from ..console import All, At, End, Json, Last, Model, Rows, Start, To, answer
 from ..console import format_table, refuse_conflict, show_progress
 from ..context import Context, find_definition, open_context, resolve_interval
-from ...errors import FeatureError, Refused, nearest
+from ...errors import FeatureError, RefusedError, suggest
 
 if TYPE_CHECKING:
     from mlworkbench.features.checks.consistency import FeatureCheck
@@ -107,7 +107,7 @@ def get(
     definition = find_definition(here, model)
     views = {one.name: one for one in definition.time_views}
     if view not in views:
-        line = f"--view: {definition.name} has no view {view!r}; {nearest(view, views)}"
+        line = f"--view: {definition.name} has no view {view!r}; {suggest(view, views)}"
         raise FeatureError(line, code="features.view_unknown")
     store = open_online_store(here)
     try:
@@ -224,7 +224,7 @@ def check(
     answer(facts, describe_check(definition.name, found), as_json=json)
     if found.mismatches:
         line = f"features of {definition.name}: store and lake differ: {found.first[0]}"
-        raise Refused(f"{line}; remove the online store and materialize again", code="features.mismatch")
+        raise RefusedError(f"{line}; remove the online store and materialize again", code="features.mismatch")
 
 # %% ../../../nbs/cli/data/02_features.ipynb #53f5547b
 def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
@@ -241,4 +241,4 @@ def leaks(model: Model = "", rows: Rows = None, json: Json = False) -> None:
     if report.leaks:
         names = ", ".join(dict.fromkeys(leak.column for leak in report.leaks))
         line = f"model {definition.name}: {names} came from the future; see the evidence above"
-        raise Refused(line, code="features.leakage")
+        raise RefusedError(line, code="features.leakage")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..console import Json, Model, Rows, Tables, answer, show_progress
 from ..context import find_definition, open_context
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 if TYPE_CHECKING:
     from mlworkbench.data.ingest.report import IngestReport
@@ -26,7 +26,7 @@ def choose_tables(definition: ModelDefinition, names: list[str] | None) -> list[
     tables = {table.name: table for table in definition.tables}
     for name in names or []:
         if name not in tables:
-            line = f"--table: {definition.name} has no table {name!r}; {nearest(name, tables)}"
+            line = f"--table: {definition.name} has no table {name!r}; {suggest(name, tables)}"
             raise IngestError(line, code="ingest.table_unknown")
     return [table for name, table in tables.items() if not names or name in names]
 

@@ -13,7 +13,7 @@ import typer
 
 from ..console import At, Json, Model, Rows, Tables, Version, answer, format_table
 from ..context import find_definition, open_context
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
@@ -34,7 +34,7 @@ def choose_lake_tables(lake: Lake, names: list[str] | None) -> list[str]:
     known = lake.tables()
     for name in names or []:
         if name not in known:
-            line = f"--table: the lake has no table {name!r}; {nearest(name, known)}"
+            line = f"--table: the lake has no table {name!r}; {suggest(name, known)}"
             raise IngestError(line, code="ingest.table_unknown")
     return [name for name in known if not names or name in names]
 

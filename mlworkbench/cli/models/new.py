@@ -13,7 +13,7 @@ import typer
 
 from ..console import Json, Name, Rows, answer, show_progress, require_package
 from ..context import open_context
-from ...errors import Refused
+from ...errors import RefusedError
 
 # %% auto #0
 __all__ = ['DEMO', 'demo', 'new']
@@ -32,7 +32,7 @@ def demo(rows: Rows = None, json: Json = False) -> None:
         found = import_module(DEMO).run_demo(here.home, rows=rows, report=report)
     answer(found.facts, found.lines, as_json=json)
     if found.refusal:
-        raise Refused(found.refusal, code="demo.refused")
+        raise RefusedError(found.refusal, code="demo.refused")
 
 
 # %% ../../../nbs/cli/models/01_new.ipynb #0ee213e8

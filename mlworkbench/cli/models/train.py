@@ -17,7 +17,7 @@ from ..console import Rows, Start, Version, answer, show_progress, split_names, 
 from ..context import Context, find_definition, open_context, open_registry, open_rows, resolve_interval
 from ..context import find_user
 from ..operate.runs import run_by_name
-from ...errors import IngestError, Refused, nearest
+from ...errors import IngestError, RefusedError, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,9 +95,9 @@ def refuse_version(result: TrainResult, certificate: Certificate | None, *, prom
     """Refuse a version whose gates failed, or that was to be promoted and may not be."""
     verdict, kept = result.gates.get("verdict"), "the version is kept and not promoted"
     if verdict == "fail" or (promote and certificate is None):
-        raise Refused(f"gates of {result.tag}: {verdict}; {kept}; to promote, all must pass", code="gates.failed")
+        raise RefusedError(f"gates of {result.tag}: {verdict}; {kept}; to promote, all must pass", code="gates.failed")
     if certificate is not None and certificate.refusal:
-        raise Refused(f"{certificate.refusal}; {kept}", code="certificate.refused")
+        raise RefusedError(f"{certificate.refusal}; {kept}", code="certificate.refused")
 
 
 def explain_promotion(gates: Mapping[str, Any]) -> str:
@@ -161,7 +161,7 @@ def read_frame(data: str, label: str, *, query: str = "", text: Sequence[str] = 
 
     source = open_source(open_rows(data, query), text=text)
     if label not in source.columns():
-        hint = nearest(label, source.columns())
+        hint = suggest(label, source.columns())
         raise IngestError(f"--label: {source.name} has no column {label!r}; {hint}", code="ingest.column_missing")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
     frame = frame if source.typed else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
@@ -189,7 +189,7 @@ def retrain(
     answer(facts, lines, as_json=json)
     if run.verdict == "fail":
         line = f"gates of {result['version']} failed; the version is kept and not promoted; see the report"
-        raise Refused(line, code="gates.failed")
+        raise RefusedError(line, code="gates.failed")
 
 
 def describe_comparison(result: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import typer
 
 from ..console import End, Json, Last, Model, Start, Version, answer, require_package, format_table
 from ..context import Context, resolve_model, open_context, refuse_too_many, resolve_interval
-from ...errors import Refused, RunError
+from ...errors import RefusedError, RunError
 
 if TYPE_CHECKING:
     from mlworkbench.operate.running.runner import RunResult
@@ -47,7 +47,7 @@ def conclude(here: Context, result: RunResult, *, as_json: bool) -> None:
     answer(gather_facts(result), [*lines, f"notebook: {result.output}"], as_json=as_json)
     if result.verdict in ("fail", "refused"):
         line = f"run {result.run_id} ended with verdict {result.verdict}; see {result.output}"
-        raise Refused(line, code="run.verdict")
+        raise RefusedError(line, code="run.verdict")
     if isinstance(metrics.get("scored"), int):
         refuse_too_many(here, metrics["scored"], metrics.get("rejected", 0))
 

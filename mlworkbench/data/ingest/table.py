@@ -20,7 +20,7 @@ from .conform import conform, convert, stored_schema
 from .user_code import call
 from ..lake.lake import REVISION, TABLE_NAME, Lake
 from ..sources.arrow_types import cast_batch, plain_schema
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 # %% auto #0
 __all__ = ['EXTRA', 'KNOWN', 'Transform', 'Allowed', 'Table', 'Prepared', 'prepare', 'stored_names', 'transform_batch']
@@ -235,5 +235,5 @@ def _available(table: Table, frame: pa.RecordBatch, rows: pa.RecordBatch, what: 
         return rows.column(given)
     if given in frame.schema.names:
         return convert(frame.column(given), KNOWN, what)[0]
-    rule = f"available_at names a column; got {given!r}; {nearest(given, frame.schema.names)}"
+    rule = f"available_at names a column; got {given!r}; {suggest(given, frame.schema.names)}"
     raise IngestError(f"{what}: {rule}, or give a function", code="ingest.available_at")

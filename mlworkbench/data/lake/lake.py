@@ -23,7 +23,7 @@ from .commit import RETRIES, TURNS, CountedStream, MovedError, commit, retry_mov
 from .place import LakePlace, commit_times, version_at, version_files
 from ..sources.arrow_types import plain_schema
 from ..sources.storage import open_subtree, translate_storage_errors
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 # %% auto #0
 __all__ = ['TABLE_NAME', 'REVISION', 'check_storable', 'arrow_schema', 'check_same', 'row_name', 'as_last_known',
@@ -192,7 +192,7 @@ class Lake:
         known = frame.collect_schema().names()
         for column in columns or ():
             if column not in known:
-                message = f"table {name!r}: no column {column!r}; {nearest(column, known)}"
+                message = f"table {name!r}: no column {column!r}; {suggest(column, known)}"
                 raise IngestError(message, code="lake.column_unknown")
         return (frame if columns is None else frame.select(columns)).collect()
 
@@ -335,7 +335,7 @@ class Lake:
     def open(self, name: str, version: int | None = None) -> deltalake.DeltaTable:
         """Open a table for Delta's own tools; what is not there, or not whole, is refused with what is."""
         if not self.exists(name):
-            message = f"table {name!r}: not in the lake; {nearest(name, self.tables())}; ingest it first"
+            message = f"table {name!r}: not in the lake; {suggest(name, self.tables())}; ingest it first"
             raise IngestError(message, code="lake.table_missing")
         try:
             with translate_storage_errors(f"table {name!r}"):

@@ -18,7 +18,7 @@ from ..lake.lake import check_storable
 from .files import Rows, check_partition, row_batches, write_partition
 from ..sources.arrow_types import cast_batch, plain_schema
 from ..sources.delta import is_delta
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 # %% auto #0
 __all__ = ['PARTITION_COLUMN', 'ADDABLE', 'Sink', 'Part', 'write_error', 'duplicate_id_error', 'have_same_rows', 'prepare_part',
@@ -139,7 +139,7 @@ def prepare_part(partition: str, rows: Rows, key: str) -> Part:
     check_partition(partition)
     schema, batches = row_batches(rows)
     if key not in schema.names:
-        message = f"cannot write partition {partition}: no column {key!r} with ids; {nearest(key, schema.names)}"
+        message = f"cannot write partition {partition}: no column {key!r} with ids; {suggest(key, schema.names)}"
         raise IngestError(message, code="sink.id_missing")
     if PARTITION_COLUMN in schema.names:
         message = f"cannot write partition {partition}: column {PARTITION_COLUMN!r} is the sink's own; rename yours"
@@ -193,7 +193,7 @@ def check_fits(what: str, stored: Mapping[str, str], given: Mapping[str, str]) -
     way = "write to a table of another name"
     for column, kind in given.items():
         if column not in stored:
-            raise IngestError(f"{what}: no column {column!r}; {nearest(column, stored)}; {way}", code="sink.column_new")
+            raise IngestError(f"{what}: no column {column!r}; {suggest(column, stored)}; {way}", code="sink.column_new")
         if stored[column] != kind:
             message = f"{what}: column {column!r} is {stored[column]}; got {kind}; {way}"
             raise IngestError(message, code="sink.column_type")

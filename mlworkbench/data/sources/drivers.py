@@ -18,7 +18,7 @@ from ...core.sqlite import open_sqlite
 from .address import Address, fill_address, mask_secrets
 from .arrow_types import BATCH, cast_batch, plain_schema
 from .type_inference import infer_batches
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 # %% auto #0
 __all__ = ['FIRST', 'FILES', 'compile_statement', 'CursorQuery', 'check_columns', 'make_engine', 'dialect_rows', 'sqlite_rows',
@@ -138,7 +138,7 @@ def make_engine(address: Address, environment: Mapping[str, str]) -> Any:  # noq
             raise IngestError(f"{address.name}: no such file as {url.database}; correct it", code="source.not_found")
         return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=dict(file or {}), hide_parameters=True)
     except sa.exc.NoSuchModuleError:
-        way = f"{nearest(kind, ['mysql', 'postgresql', 'sqlite', 'oracle'])}; or install the package that brings it"
+        way = f"{suggest(kind, ['mysql', 'postgresql', 'sqlite', 'oracle'])}; or install the package that brings it"
         raise IngestError(f"url: a dialect that SQLAlchemy knows; got {kind}; {way}", code="source.dialect") from None
     except ImportError as error:
         driver = error.name or str(error)

@@ -24,7 +24,7 @@ from .drivers import CursorQuery, database_rows
 from .frame import replace_nan, values_bytes
 from .source import Source
 from .spool import Spool
-from ...errors import IngestError, nearest
+from ...errors import IngestError, suggest
 
 # %% auto #0
 __all__ = ['CURSORS', 'write_mark', 'read_mark', 'is_ahead', 'QueryAnswer', 'read_answer', 'SqlSource']
@@ -232,7 +232,7 @@ class SqlSource:
     def _check_cursor(self, schema: pa.Schema) -> None:
         """Refuse a cursor whose order is not exact."""
         if self.cursor and self.cursor not in schema.names:
-            message = f"{self.name}: no column {self.cursor!r} for a cursor; {nearest(self.cursor, schema.names)}"
+            message = f"{self.name}: no column {self.cursor!r} for a cursor; {suggest(self.cursor, schema.names)}"
             raise IngestError(message, code="source.cursor")
         column = schema.field(self.cursor) if self.cursor else None
         if column is not None and (column.metadata or column.type not in (*CURSORS, pa.null())):

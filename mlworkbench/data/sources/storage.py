@@ -20,7 +20,7 @@ from pyarrow.fs import FSSpecHandler, FileSelector, FileSystem, FileType, LocalF
 from pyarrow.fs import SubTreeFileSystem
 
 from ...core.files import explain_failure
-from ...errors import IngestError, WorkbenchError, nearest
+from ...errors import IngestError, WorkbenchError, suggest
 
 # %% auto #0
 __all__ = ['ADDRESS', 'URL_SECRET', 'KEYS', 'STATUS', 'STATE_FIELDS', 'BUFFER', 'WILDCARDS', 'ANY_FOLDERS', 'ANY_NAME', 'SPECIAL',
@@ -439,12 +439,12 @@ def _explain_nothing(files: FileSystem, folder: str, pattern: str, listed: list[
     if kind == FileType.Directory:
         return "the folder holds no file of its own; for those of its folders, write /**/*.csv behind it"
     if WILDCARDS.search(pattern) and listed:
-        return f"no file matches; {nearest(pattern, [name for name in listed if is_visible(name, pattern)])}"
+        return f"no file matches; {suggest(pattern, [name for name in listed if is_visible(name, pattern)])}"
     missing = next((part for part in _list_parents(folder) if files.get_file_info(part).type == FileType.NotFound), "")
     above, _, name = missing.rpartition("/") if missing else (folder, "", pattern)
     infos = files.get_file_info(FileSelector(above, allow_not_found=True)) if above else []
     reason = f"no such folder as {name}" if missing else "no such file or folder"
-    return f"{reason}; {nearest(name, [info.base_name for info in infos])}"
+    return f"{reason}; {suggest(name, [info.base_name for info in infos])}"
 
 
 def _list_parents(folder: str) -> list[str]:

@@ -27,7 +27,7 @@ from ..flags import Flagged
 from ..request import require_deployment, time_views
 from ..table_request import require_columns, without_names
 from ..table_scoring import CHUNK, Origin, Scored, score_table
-from ...errors import DeploymentError, nearest
+from ...errors import DeploymentError, suggest
 from ...evaluation.log.writer import PredictionLog
 from ...scoring.version.version import Version
 
@@ -365,4 +365,4 @@ def batch_requests(model: str, *, home: Home) -> pl.DataFrame:
     if lake.exists(f"{model}_rows"):
         return lake.read(f"{model}_rows")
     rule = "a batch needs the model's definition in settings.ini [models], or rows stored by register"
-    raise DeploymentError(f"model {model!r}: {rule}; got neither; {nearest(model, named)}", code="batch.no_requests")
+    raise DeploymentError(f"model {model!r}: {rule}; got neither; {suggest(model, named)}", code="batch.no_requests")

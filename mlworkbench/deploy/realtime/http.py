@@ -16,7 +16,7 @@ from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_
 from ...errors import ContractError, DeploymentError, FeatureError, LogError, ScoringError, WorkbenchError
 
 # %% auto #0
-__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'RequestError',
+__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'HttpError',
            'status_of', 'problem', 'read_json', 'read_records', 'request_name', 'JsonBodyLimit']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
@@ -30,7 +30,7 @@ STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
 PROBLEM = "application/problem+json"
 
 
-class RequestError(DeploymentError):
+class HttpError(DeploymentError):
     """A request that is answered with an error; knows the HTTP status."""
 
     code = "request"
@@ -48,7 +48,7 @@ def status_of(error: WorkbenchError) -> int:
     >>> status_of(ContractError("a record")), status_of(LogError("disk full")), status_of(WorkbenchError("?"))
     (400, 503, 500)
     """
-    if isinstance(error, RequestError):
+    if isinstance(error, HttpError):
         return error.status
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
 
@@ -161,7 +161,7 @@ def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
     ------
     ContractError
         If it is neither.
-    RequestError
+    HttpError
         If there are too many.
 
     Examples
@@ -183,7 +183,7 @@ def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
         )
     if len(payload) > MAX_RECORDS:
         rule = f"body: at most {MAX_RECORDS} records"
-        raise RequestError(f"{rule}; got {len(payload)}; send them in parts", 413, code="request.too_large")
+        raise HttpError(f"{rule}; got {len(payload)}; send them in parts", 413, code="request.too_large")
     return payload, False
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e87232f9
@@ -199,7 +199,7 @@ def request_name(header: str | None) -> str:
         return uuid.uuid4().hex
     if len(header) > 128 or not header.isascii() or not header.isprintable():
         rule = "X-Request-Id: up to 128 printable ASCII characters"
-        raise RequestError(f"{rule}; got {len(header)}; shorten it", 400, code="request.request_id")
+        raise HttpError(f"{rule}; got {len(header)}; shorten it", 400, code="request.request_id")
     return header
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #3c3b6b64
@@ -233,7 +233,7 @@ class JsonBodyLimit:
             headers = {name.lower(): value for name, value in scope["headers"]}
             self._check(headers)
             await self._read(receive, messages)
-        except RequestError as error:
+        except HttpError as error:
             if not messages or messages[-1].get("more_body"):
                 await _discard(receive, 4 * self.limit)
             await _refuse(send, error)
@@ -247,7 +247,7 @@ class JsonBodyLimit:
         if kind != b"application/json":
             rule = "Content-Type: application/json"
             got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
-            raise RequestError(f"{rule}; {got}", 415, code="request.content_type")
+            raise HttpError(f"{rule}; {got}", 415, code="request.content_type")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limit:
             raise self._too_large()
@@ -267,11 +267,11 @@ class JsonBodyLimit:
                 break
         if not size:
             shape = "one record or a list of records"
-            raise RequestError(f"body: {shape}; got nothing; send a JSON object", code="request.empty")
+            raise HttpError(f"body: {shape}; got nothing; send a JSON object", code="request.empty")
 
-    def _too_large(self) -> RequestError:
+    def _too_large(self) -> HttpError:
         rule = f"body: at most {self.limit} bytes"
-        return RequestError(f"{rule}; got more; send the records in parts", 413, code="request.too_large")
+        return HttpError(f"{rule}; got more; send the records in parts", 413, code="request.too_large")
 
 
 def _replay(messages: list[Any], receive: Receive) -> Receive:
@@ -295,7 +295,7 @@ async def _discard(receive: Receive, left: int) -> None:
             return
 
 
-async def _refuse(send: Send, error: RequestError) -> None:
+async def _refuse(send: Send, error: HttpError) -> None:
     """Answer with one line, and close the connection: what follows of the body is not read."""
     body = json.dumps(problem(error)).encode()
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]

@@ -15,7 +15,7 @@ from typing import Any
 from ...contract.faults import Fault, merge_faults
 from ...core.sqlite import SqliteFile
 from ..flags import with_flags
-from .http import PROBLEM, Json, RequestError, problem, read_json, read_records, request_name
+from .http import PROBLEM, HttpError, Json, problem, read_json, read_records, request_name
 from ..refusals import Lookup, RequestRows, accept_rows, complete_rows
 from ..refusals import flag_unused_values, predict_rows
 from ..request import answers, now_us, prediction_times, request_columns
@@ -80,7 +80,7 @@ class Reply:
         return {**named, "X-Refused": str(self.refused)} if self.refused else named
 
 
-class RowsRefusedError(RequestError):
+class RowsRefusedError(HttpError):
     """A record is refused, and the caller wants all or nothing; knows every fault."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -112,7 +112,7 @@ def read_partial(text: str | None) -> bool:
     known = {"true": True, "1": True, "false": False, "0": False}
     if text and text.lower() not in known:
         got = f"got {text[:40]!r}; leave it out for true"
-        raise RequestError(f"partial: true or false; {got}", 400, code="request.partial")
+        raise HttpError(f"partial: true or false; {got}", 400, code="request.partial")
     return known[text.lower()] if text else True
 
 
@@ -283,5 +283,5 @@ class Realtime:
         """Log the rows; refuse a name that was used for another request."""
         if repeated and is_logged_otherwise(self.log.path, rows):
             rule = f"request id {request_id!r} was used before for another record"
-            raise RequestError(f"{rule}; nothing was scored; name each request once", 409, code="request.request_id")
+            raise HttpError(f"{rule}; nothing was scored; name each request once", 409, code="request.request_id")
         self.log.write(rows)

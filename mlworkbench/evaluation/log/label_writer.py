@@ -25,7 +25,7 @@ from ...core.jsontext import to_json
 from ...core.types import Label
 from ...data.sources.open_source import open_source
 from ...data.sources.source import Source
-from ...errors import IngestError, LogError, WorkbenchError, nearest
+from ...errors import IngestError, LogError, WorkbenchError, suggest
 from .reader import count_unpredicted
 from .writer import LabelRow, append_labels
 from ...scoring.version.version import Version
@@ -285,7 +285,7 @@ def read_label_file(file: str, version: Version) -> list[LabelRow]:
     columns, ways = source.columns(), _list_names(declared)
     for name in (label, "available_at"):
         if name not in columns:
-            line = f"{file} has no column {name!r}; got {', '.join(columns)}; {nearest(name, columns)}"
+            line = f"{file} has no column {name!r}; got {', '.join(columns)}; {suggest(name, columns)}"
             raise IngestError(line, code="ingest.column_missing")
     there = [way for way in ways if all(name in columns for name in way)]
     if not there:

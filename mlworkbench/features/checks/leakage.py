@@ -19,7 +19,7 @@ from ...core.types import Array
 from ...data.ingest.table import Table
 from ...data.ingest.user_code import call
 from ...data.lake.lake import Lake
-from ...errors import FeatureError, nearest
+from ...errors import FeatureError, suggest
 from ..coverage import find_missing
 from ..offline.join import TIME, answer_view, request_keys, request_times, view_table
 from ..views import AsOfView, View
@@ -89,7 +89,7 @@ def compute_event_times(table: Table, rows: pl.DataFrame) -> pl.Series:
     given, what = table.happened_at, f"table {table.name!r}: happened_at"
     if isinstance(given, str) and given not in rows.columns:
         raise FeatureError(
-            f"{what}: column {given!r} is missing; {nearest(given, rows.columns)}", code="features.column_missing"
+            f"{what}: column {given!r} is missing; {suggest(given, rows.columns)}", code="features.column_missing"
         )
     found = call(given, rows, what, personal=bool(table.personal)) if callable(given) else rows[str(given)]
     dtype = found.dtype

@@ -17,7 +17,7 @@ import polars as pl
 from ...contract.times import NO_TIME
 from ...core.types import Array
 from ...data.lake.lake import Lake, as_first_known
-from ...errors import FeatureError, nearest
+from ...errors import FeatureError, suggest
 from .events import events_between, find_ties, sort_rows, typed_values, window_rows
 from ..views import MICROSECOND, AsOfView, View, WindowView
 from ..windows import find_expired, window_columns
@@ -76,7 +76,7 @@ def _events(view: View, lake: Lake, version: int | None, known: int | None) -> p
     what = f"view {view.name!r}"
     if not lake.exists(view.table):
         raise FeatureError(
-            f"{what}: table {view.table!r} is not in the lake; {nearest(view.table, lake.tables())}",
+            f"{what}: table {view.table!r} is not in the lake; {suggest(view.table, lake.tables())}",
             code="features.table_missing",
         )
     sources = view.source.values() if isinstance(view, AsOfView) else [t.column for t in view.columns.values()]
@@ -88,7 +88,7 @@ def _events(view: View, lake: Lake, version: int | None, known: int | None) -> p
     present = frame.collect_schema().names()
     for name in wanted:
         if name not in present:
-            raise _column_error(f"{what}: column {name!r} is not in table {view.table!r}; {nearest(name, present)}")
+            raise _column_error(f"{what}: column {name!r} is not in table {view.table!r}; {suggest(name, present)}")
     if known is not None and "ingested_at" in present:
         frame = frame.filter(pl.col("ingested_at").cast(pl.Int64) <= known)
     rows = frame.select(list(wanted)).collect()
@@ -236,7 +236,7 @@ def request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.Data
     for name in view.key_columns:
         what = f"view {view.name!r}, key {name!r}"
         if name not in requests.columns:
-            raise _column_error(f"{what}: not a column of the requests; {nearest(name, requests.columns)}")
+            raise _column_error(f"{what}: not a column of the requests; {suggest(name, requests.columns)}")
         column = _key(requests[name], what)
         if isinstance(column.dtype, pl.Null) or isinstance(kinds[name], pl.Null):
             column = pl.Series(name, [None] * len(column), dtype=kinds[name])
@@ -251,7 +251,7 @@ def request_keys(requests: pl.DataFrame, view: View, kinds: Mapping[str, pl.Data
 def request_times(requests: pl.DataFrame, time: str) -> Array:
     """Give the times of the requests as microseconds since 1970 UTC."""
     if time not in requests.columns:
-        raise _column_error(f"time {time!r}: not a column of the requests; {nearest(time, requests.columns)}")
+        raise _column_error(f"time {time!r}: not a column of the requests; {suggest(time, requests.columns)}")
     column = requests[time]
     if not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None:
         raise _time_error(f"time {time!r}: is {column.dtype}, not a time with a zone; convert it to UTC")

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...contract.times import NO_TIME
 from ...core.types import Array, Times
-from ...errors import FeatureError, nearest
+from ...errors import FeatureError, suggest
 from .sqlite import SqliteRows
 from .store import Found, Known, PointQuery, ReadPlan, Row, RowStore
 from .store import key_parts, key_texts, newest_at
@@ -299,7 +299,7 @@ class StoreQuery:
         what = self._what[name]
         if name not in columns:
             raise FeatureError(
-                f"{what}: not a column of the requests; {nearest(name, columns)}", code="features.column_missing"
+                f"{what}: not a column of the requests; {suggest(name, columns)}", code="features.column_missing"
             )
         kind, parts = key_parts(columns[name], what)
         for stored, view in self._kinds[name].items():

@@ -14,7 +14,7 @@ import polars as pl
 
 from ...core.types import Progress
 from ...data.lake.lake import Lake
-from ...errors import FeatureError, nearest
+from ...errors import FeatureError, suggest
 from ..offline.join import view_table
 from .store import ConflictError, RowStore, key_parts, key_texts
 from ..views import View
@@ -82,7 +82,7 @@ def _report_rows(name: str, rows: pl.DataFrame, progress: Progress | None) -> It
 def _materialize(view: View, lake: Lake, store: RowStore, progress: Progress | None) -> int:
     """Bring one view up to the lake, in one transaction; gives the number of rows written and deleted."""
     if not lake.exists(view.table):
-        way = nearest(view.table, lake.tables())
+        way = suggest(view.table, lake.tables())
         raise FeatureError(
             f"view {view.name!r}: table {view.table!r} is not in the lake; {way}", code="features.table_missing"
         )

@@ -22,7 +22,7 @@ from ...core.types import FactDict
 from ...data.lake.lake import Lake
 from ...deploy.flags import summarize_flag
 from ...deploy.streaming.scoring import CARRIED
-from ...errors import LogError, WorkbenchError, nearest
+from ...errors import LogError, WorkbenchError, suggest
 from ...evaluation.log.reader import find_predictions
 from ...features.checks.lineage import format_value, lineage_lines, view_lineage
 from ...features.row_functions import RowFunction
@@ -57,7 +57,7 @@ def find_prediction(prediction_id: str, *, home: Home, model: str = "") -> tuple
     """
     logs = {path.parent.name: path for path in sorted(home.path.glob("*/log.sqlite"))}
     if model and model not in logs:
-        raise LogError(f"model {model!r} has no log; {nearest(model, logs)}", code="log.missing")
+        raise LogError(f"model {model!r} has no log; {suggest(model, logs)}", code="log.missing")
     searched = [model] if model else [*logs]
     found = [(name, row) for name in searched for row in _rows(logs[name], prediction_id)]
     if len(found) != 1:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.home import Home
 from ...core.settings import Settings, extend_import_path, load_settings
-from ...errors import RunError, nearest
+from ...errors import RunError, suggest
 from .notebooks import KINDS, MOMENTS, RUN_NAMES, Parameter, describe_bare_dates
 from .notebooks import check_ranges
 from .notebooks import convert, to_midnight
@@ -222,7 +222,7 @@ def _read_parameters(parameters: Mapping[str, Any], also: Sequence[str]) -> dict
     kinds = parameters.get("__annotations__") or {}
     for name, value in given.items():
         if name not in (*RUN_NAMES, *also):
-            message = f"unknown parameter {name!r} of this notebook; {nearest(name, [*RUN_NAMES, *also])}"
+            message = f"unknown parameter {name!r} of this notebook; {suggest(name, [*RUN_NAMES, *also])}"
             raise RunError(message, code="run.parameter_unknown")
         if name in RUN_NAMES and not isinstance(value, str):
             message = f"parameter {name!r} is {value!r}, not a text; quote it, empty where not given"
@@ -255,7 +255,7 @@ def find_sole_model(settings: Settings, *, home: Home) -> str:
 
     known: list[str] = sorted({*settings.models, *Registry(home).models()})
     if len(known) != 1:
-        message = f"parameter 'model' is empty: it is needed unless there is exactly one; {nearest('', known)}"
+        message = f"parameter 'model' is empty: it is needed unless there is exactly one; {suggest('', known)}"
         raise RunError(message, code="run.model_needed")
     return known[0]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...contract.times import parse_time
-from ...errors import ContractError, RunError, nearest
+from ...errors import ContractError, RunError, suggest
 
 # %% auto #0
 __all__ = ['KINDS', 'MOMENTS', 'RUN_NAMES', 'run_folders', 'find_notebook', 'Parameter', 'declared_parameters', 'convert',
@@ -64,7 +64,7 @@ def find_notebook(notebook: str | Path, folder: Path) -> Path:
         raise RunError(f"no notebook at {str(notebook)!r}; check the path", code="run.notebook_unknown")
     known = {file.stem: file for place in reversed(run_folders(folder)) for file in sorted(place.glob("*.ipynb"))}
     if path.name not in known:
-        message = f"unknown run notebook {str(notebook)!r}; {nearest(path.name, known)}"
+        message = f"unknown run notebook {str(notebook)!r}; {suggest(path.name, known)}"
         raise RunError(message, code="run.notebook_unknown")
     return known[path.name].resolve()
 
@@ -325,7 +325,7 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
             why = f"the output notebook would store it; pass the name of an environment variable as {name}_env"
             raise RunError(f"parameter {name!r} is a secret: {why}", code="run.parameter_secret")
         if name not in declared:
-            message = f"unknown parameter {name!r} of {notebook.name}; {nearest(name, declared)}"
+            message = f"unknown parameter {name!r} of {notebook.name}; {suggest(name, declared)}"
             raise RunError(message, code="run.parameter_unknown")
     values = {name: convert(declared[name], value) for name, value in given.items()}
     check_ranges(values)

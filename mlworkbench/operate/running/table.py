@@ -16,7 +16,7 @@ from pathlib import Path
 from ...core.files import hold_lock, is_locked
 from ...core.home import Home
 from ...core.sqlite import SqliteFile
-from ...errors import RunError, nearest
+from ...errors import RunError, suggest
 
 # %% auto #0
 __all__ = ['GONE', 'RunRow', 'new_run_id', 'now_text', 'hold_run', 'run_lives', 'RunTable']
@@ -175,7 +175,7 @@ class RunTable:
         rows = self.rows(model)
         found = [row for row in rows if row.run_id == run_id]
         if not found:
-            hint = nearest(run_id, [row.run_id for row in rows])
+            hint = suggest(run_id, [row.run_id for row in rows])
             raise RunError(f"no run {run_id!r} in this home; {hint}", code="run.unknown")
         if len(found) > 1:
             models = ", ".join(row.model for row in found)

@@ -275,7 +275,7 @@ def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], a
 
     Raises
     ------
-    Refused
+    RefusedError
         If the version answers otherwise than the pipeline, and nobody accepts that; nothing is added.
     """
     registry, model, own = Registry(home), str(fields["model"]), ask_pipeline(anchoring)

@@ -216,7 +216,7 @@ def register(
         If such a column is no text, or the lake holds its rows in clear or under another key.
     VersionError
         If the pipeline holds a type that is not trusted.
-    Refused
+    RefusedError
         If the version answers a row otherwise than the pipeline does; names step or column, row and both values.
     """
     check_name(name)

@@ -17,7 +17,7 @@ from ...contract.contract import Column, Contract
 from ...contract.learn import learn_contract
 from ...contract.learn_relations import learn_relations
 from ...core.types import ColumnDict
-from ...errors import DefinitionError, nearest
+from ...errors import DefinitionError, suggest
 from ...scoring.definition import ModelDefinition
 
 # %% auto #0
@@ -156,7 +156,7 @@ def frame_names(definition: ModelDefinition, request: Contract, made: Iterable[s
         known = [*request.names, *made]
         for name in definition.features:
             if name not in known:
-                why = f"no column of data, views or row functions; {nearest(name, known)}"
+                why = f"no column of data, views or row functions; {suggest(name, known)}"
                 raise DefinitionError(f"unknown feature {name!r}: {why}", code="definition.feature_unknown")
         names = list(definition.features)
     else:

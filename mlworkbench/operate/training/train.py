@@ -21,7 +21,7 @@ from ...core.types import Progress
 from ...data.ingest.ingest import ingest
 from ...data.lake.lake import Lake
 from ...data.lake.snapshot import LakeSnapshot
-from ...errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, nearest
+from ...errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, suggest
 from ...evaluation.monitoring.profile import profile_frame
 from ...metrics.bootstrap import check_gates
 from .anchor_request import prepare_anchoring
@@ -174,7 +174,7 @@ def train(
         If the data cannot teach: too few rows, one class, an unknown column, an infinite label.
     UserCodeError
         If the user's own code raises; names file, line and row where there is one.
-    Refused
+    RefusedError
         If the version answers a row otherwise than the fitted pipeline; names step or column, row and both values.
     """
     with home.lock(f"train/{definition.name}"):
@@ -280,5 +280,5 @@ def find_definition(model: str, *, home: Home, settings: Settings | None = None)
         why = "was registered as a fitted pipeline and has no definition to train"
         message = f"model {model!r} {why}; list one under [models] in settings.ini, or register a new pipeline"
         raise DefinitionError(message, code="definition.registered_only")
-    message = f"unknown model {model!r}: settings.ini lists none of this name under [models]; {nearest(model, models)}"
+    message = f"unknown model {model!r}: settings.ini lists none of this name under [models]; {suggest(model, models)}"
     raise DefinitionError(message, code="definition.model_unknown")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...core.home import Home
 from ...core.settings import load_settings
-from ...errors import Refused, VersionError, nearest
+from ...errors import RefusedError, VersionError, suggest
 from ..artifacts.manifest import read_document, read_manifest, verify_files
 from .evidence import find_basis
 from .holdings import Holdings
@@ -92,7 +92,7 @@ class Registry:
         """
         tags = self.holdings.tags(model)
         if not tags:
-            hint = nearest(model, self.models())
+            hint = suggest(model, self.models())
             raise VersionError(f"{model} has no version; {hint}; or train it first", code="version.unknown")
         if ref is None:
             return self.serving(model)[0]
@@ -102,7 +102,7 @@ class Registry:
         digits = ref.removeprefix(f"{model}:")
         found = [tag for tag in tags if tag.partition(":")[2].startswith(digits)] if len(digits) >= 4 else []
         if len(found) != 1:
-            known = nearest(ref, [*aliases, *(tag.partition(":")[2][:12] for tag in tags)])
+            known = suggest(ref, [*aliases, *(tag.partition(":")[2][:12] for tag in tags)])
             rule = f"one version, by alias, tag or first digits; got {ref!r}, which is {len(found) or 'no'} of them"
             raise VersionError(f"{model}: {rule}; {known}", code="version.unknown")
         return found[0]
@@ -193,7 +193,7 @@ class Registry:
 
         Raises
         ------
-        Refused
+        RefusedError
             If it is to be champion and failed its gates, or is not certified.
         VersionError
             If it is unknown or altered, or who or why is missing.
@@ -205,7 +205,7 @@ class Registry:
             raise VersionError(message, code="registry.alias")
         if alias == "champion" and manifest["verdict"] == "fail":
             message = f"cannot promote {tag}: it failed its gates; train a better one or change the gates"
-            raise Refused(message, code="refused.gates_failed")
+            raise RefusedError(message, code="refused.gates_failed")
         basis = self._basis(tag, manifest, override=override) if alias == "champion" else ""
         self.aliases.move(model, alias, tag, who=who, why=why, basis=basis)
         return tag
@@ -230,7 +230,7 @@ class Registry:
         if not basis:
             rule = f"a champion has a certificate of {', '.join(declared)}"
             way_out = f"run mlworkbench certify {tag[: tag.find(':') + 13]}, or --override with a reason"
-            raise Refused(f"{tag}: {rule}; got {got}; {way_out}", code="refused.not_certified")
+            raise RefusedError(f"{tag}: {rule}; got {got}; {way_out}", code="refused.not_certified")
         return basis
 
     def rollback(self, model: str, *, who: str, why: str, override: str = "") -> str:
@@ -254,7 +254,7 @@ class Registry:
 
         Raises
         ------
-        Refused
+        RefusedError
             If an alias points at it.
         """
         tag = self.find(model, ref)
@@ -262,7 +262,7 @@ class Registry:
             named = [alias for alias, to in self.aliases.get(model).items() if to == tag]
             if named:
                 message = f"cannot remove {tag}: it is {named[0]}; promote another one first"
-                raise Refused(message, code="refused.has_alias")
+                raise RefusedError(message, code="refused.has_alias")
             self.holdings.drop(tag)
             self.seals.forget(tag)
         return tag

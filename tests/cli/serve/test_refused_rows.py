@@ -7,7 +7,7 @@ import pytest
 from mlworkbench.cli.context import Context, open_context, refuse_too_many
 from mlworkbench.cli.operate.runs import conclude
 from mlworkbench.core.settings import load_settings
-from mlworkbench.errors import Refused, SettingsError
+from mlworkbench.errors import RefusedError, SettingsError
 from mlworkbench.operate.running.runner import RunResult
 
 
@@ -54,7 +54,7 @@ def test_a_batch_is_judged_by_what_its_run_counted(workbench, capsys, scored, re
     try:
         conclude(open_context(), run, as_json=True)
         assert not refused
-    except Refused as error:
+    except RefusedError as error:
         assert refused and error.code == "contract.max_refused"
     assert '"verdict": "pass"' in capsys.readouterr().out
 

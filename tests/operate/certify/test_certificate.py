@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.errors import DeploymentError, Refused, VersionError
+from mlworkbench.errors import DeploymentError, RefusedError, VersionError
 from mlworkbench.features.views import AsOfView, Total, WindowView
 from mlworkbench.operate.certify.answers import DeploymentAnswers
 from mlworkbench.operate.certify.certificate import SUMMARY, certificate_rows, certify, verify_certificate
@@ -87,10 +87,10 @@ def test_every_declared_deployment_is_equal_and_the_version_may_be_promoted(home
     definition = timed(deployments=declared)
     registry = Registry(home)
     version = registry.open("late", train(definition, home=home).tag)
-    with pytest.raises(Refused, match="has a certificate"):
+    with pytest.raises(RefusedError, match="has a certificate"):
         registry.promote("late", version.version, who="Ada", why="first")
     some = certify(version, home=home, definition=definition, rows=200)
-    with pytest.raises(Refused, match="which is on 200 of at least 260 rows"):
+    with pytest.raises(RefusedError, match="which is on 200 of at least 260 rows"):
         registry.promote("late", version.version, who="Ada", why="first")
     assert some.fields["available"] == 260
     certificate = certify(version, home=home, definition=definition)
@@ -230,7 +230,7 @@ def test_a_refused_certificate_is_written_and_signed_too_and_allows_nothing(home
     assert certificate.verdict == "refused"
     assert ": batch 60 mismatches" in certificate.refusal
     assert verify_certificate(certificate.path, home=home)[0] == "valid"
-    with pytest.raises(Refused, match="which is refused, with none equal"):
+    with pytest.raises(RefusedError, match="which is refused, with none equal"):
         Registry(home).promote("far", version.version, who="Ada", why="please")
 
 

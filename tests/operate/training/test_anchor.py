@@ -24,7 +24,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from mlworkbench import register
 from mlworkbench.core.home import Home
-from mlworkbench.errors import Refused, ScoringError, VersionError
+from mlworkbench.errors import RefusedError, ScoringError, VersionError
 from mlworkbench.operate.certify.certificate import certify
 from mlworkbench.operate.training import publish
 from mlworkbench.operate.training import register as registering
@@ -103,7 +103,7 @@ def test_a_version_that_translates_well_is_equal(held, in_process) -> None:
 def test_a_planted_translation_error_is_found_and_named(name, held, in_process, monkeypatch) -> None:
     plant, place = PLANTED[name]
     monkeypatch.setattr(*plant())
-    with pytest.raises(Refused, match=place) as caught:
+    with pytest.raises(RefusedError, match=place) as caught:
         anchor.check_against_pipeline(held.own, held.folder, held.anchoring)
     assert "rows differ, first row" in str(caught.value) and "accept_differences" in str(caught.value)
 
@@ -113,7 +113,7 @@ def test_a_planted_translation_error_is_found_and_named(name, held, in_process, 
 def test_a_planted_error_is_found_in_a_process_of_its_own(name, held) -> None:
     opened_by = (sys.executable, str(PROGRAM), name)
     asked = anchor.Anchoring(**{**vars(held.anchoring), "opened_by": opened_by})
-    with pytest.raises(Refused, match=PLANTED[name][1]):
+    with pytest.raises(RefusedError, match=PLANTED[name][1]):
         anchor.check_against_pipeline(held.own, held.folder, asked)
 
 
@@ -121,7 +121,7 @@ def test_register_asks_a_new_process_and_adds_nothing_that_differs(home: Home, m
     opened_by = (sys.executable, str(PROGRAM), "a cast to float32")
     monkeypatch.setattr(registering, "Anchoring", partial(anchor.Anchoring, opened_by=opened_by))
     line = make_pipeline(StandardScaler(), LinearRegression()).fit(X, TARGET)
-    with pytest.raises(Refused, match=r"400 rows differ, first row .*column 'a' reaches the version"):
+    with pytest.raises(RefusedError, match=r"400 rows differ, first row .*column 'a' reaches the version"):
         register(line, X, TARGET, name="line", home=home)
     assert Registry(home).models() == []
 
@@ -129,19 +129,19 @@ def test_register_asks_a_new_process_and_adds_nothing_that_differs(home: Home, m
 @pytest.mark.parametrize("first", [FunctionTransformer(less_mean), make_pipeline(FunctionTransformer(less_mean))])
 def test_an_answer_that_depends_on_the_other_rows_is_refused_by_step(first, home: Home) -> None:
     centred = make_pipeline(first, LogisticRegression()).fit(X, Y)
-    with pytest.raises(Refused, match=r"row \d+ scores .*; step '\w+' changes") as raised:
+    with pytest.raises(RefusedError, match=r"row \d+ scores .*; step '\w+' changes") as raised:
         register(centred, X, Y, name="centred", home=home)
     assert raised.value.code == "anchor.batch_single"
     assert Registry(home).models() == []
 
 
 def test_chance_is_refused_by_name(home: Home) -> None:
-    with pytest.raises(Refused, match=r"two calls.*DummyClassifier.*random_state") as raised:
+    with pytest.raises(RefusedError, match=r"two calls.*DummyClassifier.*random_state") as raised:
         register(DummyClassifier(strategy="stratified").fit(X, Y), X, Y, name="dummy", home=home)
     assert raised.value.code == "anchor.batch_single"
     holes = X.mask(np.arange(800).reshape(400, 2) % 7 == 0)
     drawn = make_pipeline(IterativeImputer(sample_posterior=True), LogisticRegression()).fit(holes, Y)
-    with pytest.raises(Refused, match=r"chance: step 'iterativeimputer' changes '[ab]'.*sample_posterior=False"):
+    with pytest.raises(RefusedError, match=r"chance: step 'iterativeimputer' changes '[ab]'.*sample_posterior=False"):
         register(drawn, holes, Y, name="drawn", home=home)
 
 
@@ -152,7 +152,7 @@ def test_none_in_a_text_column_is_given_back_as_none_or_refused_by_column(home: 
     pipeline.fit(rows, label)
     try:
         result = register(pipeline, rows, label, name="nones", home=home)
-    except Refused as error:
+    except RefusedError as error:
         assert "column 't' reaches the version as something else" in str(error)
     else:
         assert result.anchor["verdict"] == "equal"
@@ -172,7 +172,7 @@ def test_an_accepted_difference_is_unproved_and_never_serves(home: Home, in_proc
     assert certificate.verdict == "undecided" and "unproved, because a trial of ours" in certificate.refusal
     assert "unproved, because a trial of ours" in certificate.page.read_text()
     assert "unproved, because a trial of ours" in (result.folder / "card.md").read_text()
-    with pytest.raises(Refused, match="unproved"):
+    with pytest.raises(RefusedError, match="unproved"):
         registry.promote("line", result.tag, who="we", why="to see")
     registry.promote("line", result.tag, who="we", why="to see", override="for a day")
     assert registry.serving("line")[0] == result.tag

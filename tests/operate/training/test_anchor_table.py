@@ -17,7 +17,7 @@ import pytest
 
 from mlworkbench import register
 from mlworkbench.core.home import Home
-from mlworkbench.errors import Refused, WorkbenchError
+from mlworkbench.errors import RefusedError, WorkbenchError
 from mlworkbench.operate.training import register as registering
 from mlworkbench.operate.training.anchor import anchor
 from mlworkbench.operate.training.anchor.process import answer_part
@@ -66,7 +66,7 @@ def judged(name: str, home: Home) -> tuple[str, str]:
             return "not fitted", type(error).__name__
         try:
             result = register(pipeline, rows, labels, name="case", home=home)
-        except Refused as error:
+        except RefusedError as error:
             differs = "must answer as the pipeline" in str(error)
             return ("differs" if differs else "refused"), _short(str(error))
         except WorkbenchError as error:

@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.errors import Refused, VersionError
+from mlworkbench.errors import RefusedError, VersionError
 from mlworkbench.scoring.artifacts.manifest import json_digest, json_text, read_manifest
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
@@ -69,13 +69,13 @@ def certificate(registry: Registry, tag: str, name: str = "c1", *, home: Home | 
 
 
 def refused(registry: Registry, tag: str, match: str) -> None:
-    with pytest.raises(Refused, match=match):
+    with pytest.raises(RefusedError, match=match):
         registry.promote("price", tag, who="Ada", why="please")
 
 
 def test_the_first_champion_too_needs_a_certificate(registry: Registry) -> None:
     tag = add(registry, 2.0)
-    with pytest.raises(Refused, match=r"has a certificate of one_off, batch, realtime; got none; run mlworkbench cert"):
+    with pytest.raises(RefusedError, match=r"has a certificate of one_off, batch, realtime; got none; run"):
         registry.promote("price", tag, who="Ada", why="first")
     assert registry.history("price") == []
     certificate(registry, tag)
@@ -89,7 +89,7 @@ def test_a_certificate_that_is_not_equal_for_all_declared_deployments_does_not_d
 ) -> None:
     tag = add(registry, 2.0)
     certificate(registry, tag, **fields)
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RefusedError) as raised:
         registry.promote("price", tag, who="Ada", why="first")
     assert raised.value.code == "refused.not_certified"
 
@@ -98,14 +98,14 @@ def test_the_newest_certificate_decides_about_promotion(registry: Registry) -> N
     tag = add(registry, 2.0)
     certificate(registry, tag)
     certificate(registry, tag, "c2", verdict="refused")
-    with pytest.raises(Refused, match="got certificate c2, which is refused, with one_off, batch, realtime equal"):
+    with pytest.raises(RefusedError, match="got certificate c2, which is refused, with one_off, batch, realtime equal"):
         registry.promote("price", tag, who="Ada", why="first")
 
 
 def test_a_certificate_of_another_version_does_not_do(registry: Registry) -> None:
     one, two = add(registry, 2.0), add(registry, 3.0)
     certificate(registry, one)
-    with pytest.raises(Refused, match="got none"):
+    with pytest.raises(RefusedError, match="got none"):
         registry.promote("price", two, who="Ada", why="first")
 
 
@@ -117,7 +117,7 @@ def test_more_deployments_certified_than_declared_is_fine(registry: Registry) ->
 
 def test_an_override_needs_a_reason_that_the_history_keeps(registry: Registry) -> None:
     tag = add(registry, 2.0)
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RefusedError) as raised:
         registry.promote("price", tag, who="Ada", why="first", override="  ")
     assert raised.value.code == "refused.not_certified"
     registry.promote("price", tag, who="Ada", why="first", override="the service machine is down")
@@ -145,7 +145,7 @@ def test_rolling_back_to_one_that_was_never_certified_needs_an_override(registry
     registry.promote("price", one, who="Ada", why="first", override="no service here")
     certificate(registry, two)
     registry.promote("price", two, who="Ada", why="second")
-    with pytest.raises(Refused, match="got none"):
+    with pytest.raises(RefusedError, match="got none"):
         registry.rollback("price", who="Grace", why="worse")
     assert registry.champion("price") == two and len(registry.history("price")) == 2
     assert registry.rollback("price", who="Grace", why="worse", override="it is night") == one
@@ -168,10 +168,10 @@ def test_a_certificate_whose_file_was_deleted_or_edited_allows_nothing(registry:
     files[one].write_text(whole.replace("5000", "9000"))
     refused(registry, one, "got certificate c1, which was altered")
     files[one].write_text(whole + " ")
-    with pytest.raises(Refused, match="got certificate c1, which was altered"):
+    with pytest.raises(RefusedError, match="got certificate c1, which was altered"):
         registry.rollback("price", who="Ada", why="worse")
     files[one].unlink()
-    with pytest.raises(Refused, match="which cannot be read"):
+    with pytest.raises(RefusedError, match="which cannot be read"):
         registry.rollback("price", who="Ada", why="worse")
     assert registry.champion("price") == two
 
@@ -216,7 +216,7 @@ def test_a_certificate_of_other_files_under_the_same_content_id_does_not_do(regi
     registry.seals.forget(one)
     rule = "which is of other files than the version has now; run mlworkbench certify"
     refused(registry, one, rule)
-    with pytest.raises(Refused, match=rule):
+    with pytest.raises(RefusedError, match=rule):
         registry.rollback("price", who="Ada", why="worse")
     certificate(registry, one, "c3")
     assert registry.rollback("price", who="Ada", why="worse") == one

@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
-from mlworkbench.errors import Refused, VersionError
+from mlworkbench.errors import RefusedError, VersionError
 from mlworkbench.scoring.artifacts.manifest import file_digests
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
@@ -138,7 +138,7 @@ def test_a_version_that_has_not_passed_the_gates_it_declares_never_serves_unaske
 
 def test_a_version_that_failed_its_gates_cannot_be_champion(registry: Registry) -> None:
     failed = add(registry, 2.0, "fail")
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RefusedError) as raised:
         registry.promote("price", failed, who="Ada", why="please")
     assert raised.value.code == "refused.gates_failed"
     registry.promote("price", failed, who="Ada", why="to compare", alias="challenger")
@@ -173,7 +173,7 @@ def test_a_removed_version_is_skipped_when_rolling_back(registry: Registry) -> N
 def test_a_version_with_an_alias_is_not_removed_and_another_is_gone(registry: Registry) -> None:
     one, two = add(registry, 2.0), add(registry, 3.0)
     registry.promote("price", one, who="Ada", why="first", override=BY_HAND)
-    with pytest.raises(Refused, match="it is champion"):
+    with pytest.raises(RefusedError, match="it is champion"):
         registry.remove("price", one)
     registry.remove("price", two)
     assert [row["tag"] for row in registry.versions("price")] == [one]

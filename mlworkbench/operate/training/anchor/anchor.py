@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....core.types import Progress
-from ....errors import Refused
+from ....errors import RefusedError
 from .differences import AnchorComparison, PipelineReference, compare_with_pipeline
 from .differences import find_cause, find_changing_step
 from .pipeline import PipelineAnswers, Spread, Subject, ask, measure_scale
@@ -86,7 +86,7 @@ def ask_pipeline(anchoring: Anchoring) -> PipelineReference:
 
     Raises
     ------
-    Refused
+    RefusedError
         If its answers depend on the other rows or on chance, and nobody accepts that.
     """
     subject, whole = anchoring.subject, anchoring.given
@@ -98,7 +98,7 @@ def ask_pipeline(anchoring: Anchoring) -> PipelineReference:
     scale = measure_scale(answers, subject.method)
     if spread.difference > DEPENDS * scale and not anchoring.accepted:
         message = f"{anchoring.model}: {_depends(subject, given, spread, places)}; {ACCEPT}"
-        raise Refused(message, code="anchor.batch_single")
+        raise RefusedError(message, code="anchor.batch_single")
     pairs = [] if anchoring.made else _affordable_variants(subject, given, answers)
     variants, odd = [one for one, _ in pairs], [answer for _, answer in pairs]
     _tell(anchoring, 1)
@@ -172,7 +172,7 @@ def check_against_pipeline(
 
     Raises
     ------
-    Refused
+    RefusedError
         If an answer differs, and nobody accepts that.
     """
     ask_version = partial(ask_in_new_process, folder, trusted=trusted, opened_by=anchoring.opened_by)
@@ -182,7 +182,7 @@ def check_against_pipeline(
     reason = _reason(own, compared, anchoring, lambda given: ask_version([{"request": given.request()}])[0])
     if reason and not anchoring.accepted:
         message = f"{anchoring.model}: the version answers otherwise than the fitted pipeline; {reason}; {ACCEPT}"
-        raise Refused(message, code="anchor.different")
+        raise RefusedError(message, code="anchor.different")
     _tell(anchoring, 2)
     return _facts(own, compared, anchoring, reason)
 

@@ -250,9 +250,7 @@ def worlds(draw):
     return tables, requests, views, draw(rows), key_type
 
 
-@given(world=worlds())
-@settings(max_examples=80, deadline=None, suppress_health_check=CHECKS)
-def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_rows(new_place, world):
+def check_all_agree(new_place, world):
     tables, requests, views, late, key_type = world
     lake = MemoryLake(dict(tables))
     times = requests["prediction_time"].cast(pl.Int64).to_numpy()
@@ -268,6 +266,19 @@ def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_
                 new = frame(first_of_each(late), key_type)
                 rows |= {(row["key"], row["available_at"]): row for row in new.iter_rows(named=True)}
                 lake.overwrite("states", pl.DataFrame(list(rows.values()), schema=new.schema))
+
+
+@given(world=worlds())
+@settings(max_examples=30, deadline=None, suppress_health_check=CHECKS)
+def test_offline_online_and_the_rule_itself_agree_and_go_on_agreeing_after_late_rows(new_place, world):
+    check_all_agree(new_place, world)
+
+
+@pytest.mark.long
+@given(world=worlds())
+@settings(max_examples=400, deadline=None, suppress_health_check=CHECKS)
+def test_many_more_worlds_agree_as_well(new_place, world):
+    check_all_agree(new_place, world)
 
 
 @given(world=worlds(), data=st.data())

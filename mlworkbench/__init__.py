@@ -1,20 +1,9 @@
 """From a scikit-learn notebook to production in five deployments that prove they give the same answer.
 
-Modules:
-
-- `mlworkbench.client`: An HTTP client of the real-time service, in the standard library alone.
-- `mlworkbench.contract.cell`: Parse one cell of a CSV file by the kind of its column.
-- `mlworkbench.contract.contract`: The data contract: what every column of a table or a request promises, and the relations between columns.
-- `mlworkbench.contract.file`: A contract in a file, versioned by its content hash, with who changed which rule and why.
-- `mlworkbench.contract.learn`: Learn a contract from training data: kind, missing values, range and categories of each column.
-- `mlworkbench.contract.pseudonym`: Keyed pseudonyms (HMAC-SHA256) in place of values that identify a person.
-- `mlworkbench.contract.table_check`: Compare the shares and quantiles of a whole table with those that its contract was learned from.
-- `mlworkbench.core.files`: Locks, atomic replacement and durable writes of files, with the standard library alone.
-- `mlworkbench.core.home`: The home: one private folder for everything the workbench writes, with its layout, format and locks.
-- `mlworkbench.core.html`: Fill HTML and SVG templates by Jinja2 with autoescape: the one place where text becomes markup.
-- `mlworkbench.core.jsontext`: Lossless JSON: a value reads back to the last bit, and text from outside is checked before it is parsed.
-- `mlworkbench.core.keys`: Read a secret from a file of mode 0600; a key that others may read is refused.
-- `mlworkbench.core.sqlite`: Open SQLite files by one set of rules: private, waiting for other writers, in transactions, with errors in one line."""
+The one door: definitions, run notebooks, services and notebooks of one's own import from here and from nowhere below,
+so that what stands below may move. The names are loaded when they are first used: ``import mlworkbench`` costs next to
+nothing, and a service loads what it serves with.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_an_error_is_one_line_whatever_the_value_holds(value: str) -> None:
 
 def test_only_a_refusal_has_exit_code_one() -> None:
     family = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, WorkbenchError)]
-    assert {c.__name__ for c in family if c.exit_code == 1} == {"Refused"}
+    assert {c.__name__ for c in family if c.exit_code == 1} == {"RefusedError"}
     assert RefusedError.exit_code == 1
     assert WorkbenchError.exit_code == 2
 

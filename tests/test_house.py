@@ -209,6 +209,12 @@ def test_no_name_stands_for_two_things_in_a_layer(layer: str) -> None:
     assert not {name: found for name, found in places.items() if len(found) > 1}
 
 
+def test_no_chapter_says_so_much_that_the_door_would_list_it() -> None:
+    """nbdev writes modules with more than three lines of docstring into the door, in place of its own."""
+    assert not [p for p in CHAPTERS if len((ast.get_docstring(ast.parse(p.read_text("utf-8"))) or "").splitlines()) > 3]
+    assert "Modules:" not in (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+
+
 def test_every_chapter_is_executed_by_the_tests() -> None:
     """`nbdev-test` skips folders by a pattern; none that exports may match it."""
     pattern = re.search(r"--skip-folder-re '([^']+)'", (ROOT / "Makefile").read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ def output_path(source: object, out: str | Path | None) -> Path:
     source : object
         File, folder or pattern, or an address or a query: then `out` is needed.
     out : str or Path, optional
-        Ends as `data.sink.ENDINGS` has it.
+        Ends as `data.sinks.files.ENDINGS` has it.
 
     Returns
     -------

@@ -34,7 +34,7 @@ class Request:
     Attributes
     ----------
     columns : dict of str to ndarray
-        ColumnDict of the request contract, each of shape (n,) or (n, k); what a refused row holds there means nothing.
+        Columns of the request contract, each of shape (n,) or (n, k); what a refused row holds there means nothing.
     faults : tuple of Fault
         Severe ones and flags, by position in `columns`.
     """

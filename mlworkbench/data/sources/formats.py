@@ -117,7 +117,7 @@ def json_table(name: str, block: bytes, schema: pa.Schema | None = None) -> pa.T
 
 
 def _table_with_infinities(block: bytes, schema: pa.Schema | None) -> pa.Table:
-    """Parse lines in which an infinite number is named, as `data.sink` writes it, since JSON has no such number."""
+    """Parse lines in which an infinite number is named, as `data.sinks.files` writes it, as JSON cannot."""
     try:
         rows = [json.loads(line, parse_constant=_no_number) for line in block.splitlines() if line.strip()]
     except ValueError as error:

@@ -293,7 +293,7 @@ def prediction_rows(version: Version, predictions: Predictions, columns: ColumnD
     version : Version
         Names its entity, key and prediction time.
     predictions : Predictions
-        Of n rows, as `scoring.version.predict` returns them.
+        Of n rows, as `scoring.version.version.predict` returns them.
     columns : dict of str to ndarray of n rows
         The request columns that were asked.
     entry : LogEntry

@@ -156,7 +156,7 @@ class Assembled:
     usual : dict
         How many of them are flagged, and what the views usually gave; see `summarise_usual_rows`.
     missing : dict of str to dict of str to int
-        How many rows have which kind of missing, by column, see `scoring.training_data.missing_of`.
+        How many rows have which kind of missing, by column, see `scoring.training_data.count_missing`.
     given : pandas.DataFrame, optional
         The user's own frame, where the data are one: these n rows of it.
     """

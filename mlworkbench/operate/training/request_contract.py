@@ -179,7 +179,7 @@ def note_missing(request: Contract, missing: Mapping[str, Mapping[str, int]]) ->
     Parameters
     ----------
     missing : mapping of str to mapping
-        Rows by kind, most frequent first, see `scoring.training_data.missing_of`.
+        Rows by kind, most frequent first, see `scoring.training_data.count_missing`.
     """
     kinds = {name: next(iter(counts)) for name, counts in missing.items()}
     named = (replace(c, missing=kinds.get(c.name, c.missing)) for c in request.columns)

@@ -53,7 +53,7 @@ def find_deployments(
     reason : str
         Why it cannot go to a device, where that was not asked; empty where it can.
     proved : tuple
-        What `scoring.compiled.proof.compile_proved` gave.
+        What `scoring.compiled.proof.compile_and_prove` gave.
 
     Raises
     ------

@@ -49,13 +49,13 @@ class Source(Protocol):
 
     @property
     def cursor(self) -> str:
-        """Column at whose highest value the next reading resumes; empty where each reads everything."""
+        """Column at whose highest value the next reading of a source that is not stable resumes; else empty."""
 
     def columns(self) -> list[str]:
         """Names of the columns, in order."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Stream the rows; each call begins anew and gives the same rows in the same order."""
+        """Stream the rows; each call begins anew and gives the same rows (see `spool` for what is told once)."""
 
     def since(self, mark: str | None, folder: Path, *, latest: datetime | None = None) -> Source:
         """Give the source that begins at a mark, and may keep what it reads in a folder; a future mark is none."""

@@ -74,26 +74,25 @@ def test_memory_of_children_counts():
     assert memory.megabytes > 200
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The demo, run twice in an empty folder, as a shell runs it."""
-    folder = tmp_path_factory.mktemp("demo")
+def run_demo(folder, *words):
+    """Run the demo as a shell runs it, in a folder of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLWORKBENCH_")}
     environment["BENTOML_HOME"] = str(folder / "bentoml")
-    start = "from mlworkbench.cli.app import main; main()"
-    done = [
-        subprocess.run(
-            [sys.executable, "-c", start, "demo", "--rows", "400", *words],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False,
-        )
-        for words in (["--json"], [])
-    ]  # fmt: skip
-    return folder, done
+    command = [sys.executable, "-c", "from mlworkbench.cli.app import main; main()", "demo", "--rows", "400", *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run_demo(folder, "--json")
 
 
 @pytest.mark.system
-def test_the_demo_works_in_an_empty_folder(runs):
-    folder, (first, _) = runs
+def test_the_demo_works_in_an_empty_folder(demo):
+    folder, first = demo
     assert first.returncode == 0, first.stderr
     facts = json.loads(first.stdout.strip().splitlines()[-1])
     assert facts["model"] == "flights" and facts["gates"]["verdict"] == "pass"
@@ -105,9 +104,11 @@ def test_the_demo_works_in_an_empty_folder(runs):
     assert all((folder / path).exists() for path in facts["reports"].values())
 
 
+@pytest.mark.long
 @pytest.mark.system
-def test_a_second_run_reuses_data_and_version_and_measures_again(runs):
-    _, (first, second) = runs
+def test_a_second_run_reuses_data_and_version_and_measures_again(demo):
+    folder, first = demo
+    second = run_demo(folder)
     assert second.returncode == 0, second.stderr
     version = json.loads(first.stdout.strip().splitlines()[-1])["version"]
     assert f"version {version}: data and version of an earlier run, reused" in second.stdout

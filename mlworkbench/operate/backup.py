@@ -15,19 +15,19 @@ from importlib.metadata import version as package_version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import deltalake
 from pyarrow.fs import LocalFileSystem
 
 from ..core.files import explain_failure, hold_lock, sync_folder, sync_tree, write_synced
 from ..core.home import Home
 from ..core.jsontext import JsonTextError, parse_json
 from ..core.sqlite import copy_sqlite
-from ..data.lake.copy import ENTRY, copy_table
-from ..data.sources.storage import list_files, translate_storage_errors
+from ..data.lake.copy import ENTRY, copy_table, open_folder
+from ..data.sources.storage import list_files
 from ..errors import SettingsError
 from ..scoring.artifacts.manifest import MANIFEST as VERSION_MANIFEST
 from ..scoring.artifacts.manifest import json_digest, json_text, read_manifest
 from ..scoring.registry.registry import Registry
+from ..scoring.registry.store import bentoml_home
 
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'BackupReport', 'back_up', 'read_backup', 'restore']
@@ -55,9 +55,10 @@ def _is_kept(name: str, *, with_keys: bool) -> bool:
 
 
 def _listed(home: Home, *, with_keys: bool) -> list[str]:
-    """List the files of a home that belong into a backup."""
-    names = list_files(LocalFileSystem(), str(home.path), deep=True)
-    return sorted(name for name in names if _is_kept(name, with_keys=with_keys))
+    """List the files of a home that belong into a backup; a model store inside of it is copied by its versions."""
+    names, store = list_files(LocalFileSystem(), str(home.path), deep=True), bentoml_home()
+    inside = f"{store.relative_to(home.path)}/" if store.is_relative_to(home.path) else "./"
+    return sorted(name for name in names if _is_kept(name, with_keys=with_keys) and not name.startswith(inside))
 
 
 def _tables(home: Home, names: Iterable[str]) -> dict[str, int]:
@@ -66,8 +67,7 @@ def _tables(home: Home, names: Iterable[str]) -> dict[str, int]:
     parts = (name.partition("/_delta_log/") for name in names)
     found = {table for table, _, entry in parts if ENTRY.fullmatch(entry)}
     ordered = sorted(found, key=lambda name: (places.get(str((home.path / name).parent), 9), name))
-    with translate_storage_errors("tables of the home"):
-        return {name: int(deltalake.DeltaTable(str(home.path / name)).version()) for name in ordered}
+    return {name: int(open_folder(home.path / name).version()) for name in ordered}
 
 
 def _copy_databases(home: Home, target: Path, names: Iterable[str]) -> None:
@@ -290,7 +290,7 @@ def restore(folder: Path, target: Path) -> BackupReport:
             _copy_checked(folder / name, staging / name, digest)
         built = staging / "models"
         home, models = _unwrap(staging), [built.joinpath(*tag.split(":")) for tag in listed["versions"]]
-        registry = Registry(Home.open(home.path, create=False))
+        registry = Registry(Home.open(home.path, create=False), store=_staged_store(target, staging))
         for place in models:
             manifest = read_manifest(place)
             registry.seals.hold(f"{place.parent.name}:{place.name}", manifest)
@@ -298,6 +298,12 @@ def restore(folder: Path, target: Path) -> BackupReport:
         shutil.rmtree(built, ignore_errors=True)
     Registry(Home.open(target, create=False)).holdings.settle()
     return read_backup(folder)
+
+
+def _staged_store(target: Path, staging: Path) -> Path:
+    """Give the model store, which may lie in the home that is being restored."""
+    store = bentoml_home()
+    return (staging / store.relative_to(target) if store.is_relative_to(target) else store) / "models"
 
 
 def _copy_checked(source: Path, target: Path, digest: str) -> None:

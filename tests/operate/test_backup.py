@@ -150,6 +150,17 @@ def test_a_second_restore_of_one_backup_shares_the_store(filled: Home, tmp_path:
     assert Registry(two).open("price").version == tag, "the other home names it still"
 
 
+def test_a_model_store_inside_of_the_home_is_restored_there(
+    filled: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tmp_path / "bentoml", filled.path / "bentoml")
+    monkeypatch.setenv("BENTOML_HOME", str(filled.path / "bentoml"))
+    (tag,) = back_up(tmp_path / "monday", home=filled).versions
+    assert not [name for name in contents(tmp_path / "monday") if "bentoml" in name]
+    again = restored(tmp_path / "monday", tmp_path, store="again/bentoml")
+    assert Registry(again).open("price").folder == again.path / "bentoml" / "models" / "price" / tag[6:]
+
+
 def test_every_altered_or_missing_file_is_refused_by_name_and_nothing_is_restored(filled: Home, tmp_path: Path) -> None:
     back_up(tmp_path / "monday", home=filled)
     names = [name for name in contents(tmp_path / "monday") if "_delta_log" not in name]

@@ -11,17 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import deltalake
+from deltalake.exceptions import DeltaError
 
 from ...core.files import explain_failure
 from .place import LakePlace, version_files
-from ..sources.storage import translate_storage_errors
+from ..sources.storage import strip_colours, translate_storage_errors
 from ...errors import IngestError
 
 # %% auto #0
-__all__ = ['ENTRY', 'copy_table']
+__all__ = ['ENTRY', 'open_folder', 'copy_table']
 
-# %% ../../../nbs/data/lake/06_copy.ipynb #bc411cce
+# %% ../../../nbs/data/lake/06_copy.ipynb #1a525936
 ENTRY = re.compile(r"(\d{20})\.(?:.*\.)?(?:json|parquet|crc)")
+
+
+def open_folder(folder: Path, version: int | None = None) -> deltalake.DeltaTable:
+    """Open the table in a folder of this machine; what is none is refused in one line."""
+    try:
+        with translate_storage_errors(f"table {folder.name!r}"):
+            return deltalake.DeltaTable(str(folder), version=version)
+    except DeltaError as error:
+        reason = strip_colours(error).partition("\n")[0]
+        message = f"table {folder.name!r}: cannot be read: {reason}; see mlworkbench lake history"
+        raise IngestError(message, code="lake.unreadable") from error
 
 
 def copy_table(folder: Path, target: Path, *, version: int | None = None, turns: int = 5) -> int:
@@ -49,9 +61,8 @@ def copy_table(folder: Path, target: Path, *, version: int | None = None, turns:
         If it cannot be read, or files of it are missing.
     """
     for turn in range(turns):
-        with translate_storage_errors(f"table {folder.name!r}"):
-            table = deltalake.DeltaTable(str(folder), version=version if turn == 0 else None)
-            number, needed = int(table.version()), {*version_files(table)}
+        table = open_folder(folder, version if turn == 0 else None)
+        number, needed = int(table.version()), {*version_files(table)}
         if needed <= _copy_files(folder, target, number):
             return number
         shutil.rmtree(target)

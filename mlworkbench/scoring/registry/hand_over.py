@@ -93,7 +93,7 @@ def _push_files(remote: Remote, registry: Registry, tag: str, remarks: list[str]
     folder, manifest = registry.folder(model, tag), registry.verified(tag)
     there, name = remote.versions(model).get(ident), f"{ident}-{digest_of(folder / MANIFEST)}.json"
     if key := _pseudonym_key(folder):
-        remarks.append(f"{tag[: len(model) + 13]} needs the key of pseudonyms {key}, which stays here: bring it apart")
+        remarks.append(f"{tag[: len(model) + 13]} needs the key of pseudonyms {key}, which does not go along: bring it apart")
     if there and not there.endswith(name):
         remarks.append(f"{tag[: len(model) + 13]} is there as another home made it: that one stays")
         return 0
@@ -197,11 +197,11 @@ def _pull_certificate(remote: Remote, tag: str, name: str, remarks: list[str], h
     if key := keep_pulled_key(fields, home=home):
         known = "which is not this home's; it is known here from now on"
         remarks.append(f"certificate {fields['name']} is signed by key {key}, {known}")
-    if fields["name"] in {record.name for record in kept.of(tag)}:
-        return False
     model = tag.partition(":")[0]
-    page = remote.objects.read(f"{model}/files/{fields['page']}")
     with home.lock(f"certificates/{model}"):
+        if fields["name"] in {record.name for record in kept.of(tag)}:
+            return False
+        page = remote.objects.read(f"{model}/files/{fields['page']}")
         kept.add(read_record(_place_certificate(fields, content, page, home), home=home))
     return True
 

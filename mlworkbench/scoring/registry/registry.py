@@ -31,14 +31,16 @@ class Registry:
     ----------
     home : Home
         Holds the names of its versions and the aliases; the files are in BentoML's model store.
+    store : Path, optional
+        Of the models; by default BentoML's own, ``<BENTOML_HOME>/models``.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, store: Path | None = None) -> None:
         self.home = home
         self.aliases = Aliases(home.registry)
         self.certificates = Certificates(home.registry)
         self.seals = Seals(home.registry)
-        self.store = bentoml_home() / "models"
+        self.store = store or bentoml_home() / "models"
         self.holdings = Holdings(home, self.store)
 
     def add(self, built: Path, model: str, content_id: str) -> str:

@@ -138,7 +138,7 @@ def test_no_secret_goes_along(person: Person, shared: Remote, tmp_path: Path) ->
     certify(ada, tag)
     secrets.append((ada.home.keys / "certificate.pem").read_bytes().splitlines()[1])
     needs = f"{tag[:18]} needs the key of pseudonyms {named.name}"
-    assert push(shared, "price", tag, home=ada.home).remarks == (f"{needs}, which stays here: bring it apart",)
+    assert push(shared, "price", tag, home=ada.home).remarks == (f"{needs}, which does not go along: bring it apart",)
     everything = b"".join(path.read_bytes() for path in (tmp_path / "shared").rglob("*") if path.is_file())
     assert not [secret for secret in secrets if secret in everything]
     grace = person("grace")

@@ -11,13 +11,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem, PyFileSystem
 
-from ...core.files import replace_file
+from ...core.files import explain_failure, replace_file
 from ...core.home import MODEL_NAME
 from ...core.jsontext import JsonTextError, parse_json, to_json
 from ...data.sources.storage import BUFFER, locate, translate_storage_errors
@@ -51,7 +51,7 @@ class RemoteObjects:
     def __init__(self, address: Path | str) -> None:
         self.address = str(address).rstrip("/")
         self._files, root = locate(address)
-        self._root = str(Path(root).expanduser().absolute()) if isinstance(self._files, LocalFileSystem) else root
+        self._root = str(Path(root).expanduser().absolute()) if self._is_folder else root
 
     def list(self, folder: str, kind: FileType = FileType.File) -> list[str]:
         """Give the names of the objects, or of the folders, in a folder; sorted."""
@@ -65,7 +65,9 @@ class RemoteObjects:
         """Write an object under a name that its digest ends; give whether it was not there as it must be."""
         if self._holds(name):
             return False
-        with translate_storage_errors(f"{self.address}/{name}"), self._new(name) as target:
+        what = f"{self.address}/{name}"
+        disk = explain_failure(f"write {what}", VersionError) if self._is_folder else nullcontext()
+        with translate_storage_errors(what), disk, self._new(name) as target:
             if isinstance(content, bytes):
                 target.write(content)
             else:
@@ -81,7 +83,12 @@ class RemoteObjects:
         VersionError
             If they are others.
         """
-        if self._copied(name, target) != _parse_name(name)[1]:
+        digest = hashlib.sha256()
+        with explain_failure(f"copy {name} to the disk", VersionError):
+            for block in self._blocks(name):
+                digest.update(block)
+                target.write(block)
+        if digest.hexdigest() != _parse_name(name)[1]:
             rule = f"{name} at {self.address} was altered: its SHA-256 is not the one of its name"
             raise VersionError(f"{rule}; push the version again from where it is whole", code="version.altered")
 
@@ -94,30 +101,35 @@ class RemoteObjects:
     def _path(self, name: str) -> str:
         return "/".join(part for part in (self._root, name) if part)
 
-    def _copied(self, name: str, target: IO[bytes] | None) -> str:
-        """Read an object to its end; give the digest of its bytes."""
-        digest = hashlib.sha256()
+    @property
+    def _is_folder(self) -> bool:
+        """Say whether the place is a folder of this machine."""
+        return isinstance(self._files, LocalFileSystem)
+
+    def _blocks(self, name: str) -> Iterator[bytes]:
+        """Read an object to its end."""
         with (
             translate_storage_errors(f"{self.address}/{name}"),
             self._files.open_input_stream(self._path(name), compression=None, buffer_size=BUFFER) as source,
         ):
             while block := source.read(BUFFER):
-                digest.update(block)
-                if target is not None:
-                    target.write(block)
-        return digest.hexdigest()
+                yield block
 
     def _holds(self, name: str) -> bool:
         """Say whether an object is there with the bytes that its name says."""
         with translate_storage_errors(f"{self.address}/{name}"):
-            there = self._files.get_file_info(self._path(name)).type == FileType.File
-        return there and self._copied(name, None) == _parse_name(name)[1]
+            if self._files.get_file_info(self._path(name)).type != FileType.File:
+                return False
+        digest = hashlib.sha256()
+        for block in self._blocks(name):
+            digest.update(block)
+        return digest.hexdigest() == _parse_name(name)[1]
 
     @contextmanager
     def _new(self, name: str) -> Iterator[Any]:
         """Open an object to be written, which is seen when it is complete."""
         path = self._path(name)
-        if isinstance(self._files, LocalFileSystem):
+        if self._is_folder:
             with replace_file(Path(path), error=VersionError) as file:
                 yield file
             return

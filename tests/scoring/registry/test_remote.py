@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -188,6 +189,27 @@ def test_a_store_that_may_only_be_read_is_one_line(s3: Any, monkeypatch: pytest.
         add_version(remote, B)
     assert raised.value.code == "source.unreachable" and "\n" not in str(raised.value)
     assert [*remote.versions("late")] == ["a" * 32]
+
+
+class FullDisk:
+    """What a file on a full disk does."""
+
+    def write(self, block: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_may_be_tried_again_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = RemoteObjects(tmp_path / "models")
+    objects.write(named(b"{}"), b"{}")
+    (tmp_path / "file").write_bytes(b"the pipeline")
+    with pytest.raises(VersionError) as pulled:
+        objects.copy(named(b"{}"), FullDisk())  # type: ignore[arg-type]
+    monkeypatch.setattr("shutil.copyfileobj", lambda source, target, size: FullDisk().write(b""))
+    with pytest.raises(VersionError) as pushed:
+        objects.write(named(b"the pipeline"), tmp_path / "file")
+    for raised in (pulled, pushed):
+        assert (raised.value.code, raised.value.exit_code) == ("version.disk_full", 75)
+    assert objects.list("late/files") == [named(b"{}").rpartition("/")[2]], "nothing half is left"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from typer.core import TyperGroup
 
 from .check import certify, doctor, replay
 from .data import features, ingest, lake
-from .models import models, new, train
-from .operate import evaluate, runs
+from .models import models, new, remote, train
+from .operate import evaluate, home, runs
 from .serve import edge, score, stream
 from ..core.jsontext import all_readable, is_readable
 from ..errors import WorkbenchError, find_exit_code, find_user_frame
@@ -63,6 +63,8 @@ COMMANDS: tuple[Command, ...] = (
     ("models rollback", models.rollback, "--model flights --why 'late in the evening'"),
     ("models history", models.history, "--model flights"),
     ("models remove", models.remove, "flights:1f3a"),
+    ("models push", remote.push, "s3://shared/models flights:champion"),
+    ("models pull", remote.pull, "s3://shared/models flights"),
     ("edge export", edge.export, "device --model flights"),
     ("edge score", edge.score, "device events.jsonl"),
     ("edge collect", edge.collect, "predictions.jsonl"),
@@ -75,6 +77,8 @@ COMMANDS: tuple[Command, ...] = (
     ("runs show", runs.show, "evaluate-20131101T000000-1f2e"),
     ("runs start", runs.start, "evaluate --model flights --last 7d"),
     ("runs remove", runs.remove, "evaluate-20131101T000000-1f2e"),
+    ("home backup", home.backup, "/backups/2013-11-01"),
+    ("home restore", home.restore, "/backups/2013-11-01"),
 )
 
 # %% ../../nbs/cli/04_app.ipynb #2684d55e
@@ -84,6 +88,7 @@ GROUPS = {
     "edge": "Versions on devices without a network.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
+    "home": "The workbench's own folder: copies of it.",
 }
 SHOWN = {
     "Start": ("demo", "new", "train", "register"),
@@ -171,7 +176,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'lake', 'runs']
+    ['features', 'models', 'edge', 'lake', 'runs', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from mlworkbench.core.sqlite import SqliteFile, open_sqlite, sqlite_error, transaction
+from mlworkbench.core.sqlite import SqliteFile, copy_sqlite, open_sqlite, sqlite_error, transaction
 from mlworkbench.errors import LogError, RunError, VersionError
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS numbers (one INTEGER)"
@@ -153,3 +153,27 @@ def test_who_may_only_read_reads(tmp_path):
     tmp_path.joinpath("a.sqlite").chmod(0o400)
     table = SqliteFile(tmp_path / "a.sqlite", "table of numbers", VersionError)
     assert table.rows("SELECT * FROM numbers") == []
+
+
+@pytest.mark.parametrize("wal", [True, False])
+def test_a_copy_holds_what_was_committed_and_nothing_half(tmp_path, wal):
+    with closing(open_sqlite(tmp_path / "log.sqlite", wal=wal)) as writer:
+        writer.execute(SCHEMA)
+        with transaction(writer):
+            writer.executemany("INSERT INTO numbers VALUES (?)", [(k,) for k in range(1000)])
+        if wal:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("INSERT INTO numbers VALUES (-1)")
+        copy_sqlite(tmp_path / "log.sqlite", tmp_path / "copies" / "log.sqlite")
+    (copy,) = (tmp_path / "copies").iterdir()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with closing(open_sqlite(copy, read_only=True)) as reader:
+        assert reader.execute("SELECT count(*), min(one) FROM numbers").fetchone() == (1000, 0)
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_is_no_database_cannot_be_copied(tmp_path):
+    (tmp_path / "log.sqlite").write_text("no database at all, and long enough to be looked at as one")
+    with pytest.raises(LogError) as caught:
+        copy_sqlite(tmp_path / "log.sqlite", tmp_path / "copy.sqlite", LogError)
+    assert caught.value.code == "log.damaged" and "\n" not in str(caught.value)

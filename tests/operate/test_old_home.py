@@ -28,6 +28,7 @@ from mlworkbench.evaluation.log.reader import read_labels, read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import Total
+from mlworkbench.operate.backup import back_up, restore
 from mlworkbench.operate.certify.certificate import verify_certificate
 from mlworkbench.operate.replay.passport import replay
 from mlworkbench.operate.replay.replay import replay_many
@@ -98,6 +99,23 @@ def test_a_version_whose_seal_is_gone_is_proved_by_its_digests(folder: Path) -> 
             assert Registry(fresh).add(found, model, content_id) == f"{model}:{one}"
             Registry(fresh).seals.forget(f"{model}:{one}")
             assert Registry(fresh).open(model, one, with_key=False).content_id == content_id
+
+
+def test_a_backup_of_it_is_restored_and_all_is_as_it_was(
+    folder: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = back_up(tmp_path / "backup", home=home, with_keys=True)
+    assert len(made.versions) == 4 and len(made.tables) == 5
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "other-store"))
+    restore(tmp_path / "backup", tmp_path / "other-home")
+    again = Home.open(tmp_path / "other-home", create=False)
+    for model, ids in IDS.items():
+        assert logged(again, model) == logged(home, model)
+        assert Registry(again).history(model) == Registry(home).history(model)
+        assert sorted(tag.partition(":")[2] for tag in Registry(again).holdings.tags(model)) == ids
+        (path,) = (again.model(model) / "certificates").glob("*/certificate.json")
+        assert verify_certificate(path, home=again)[0] == "valid"
+    assert replay_many("tips", home=again).counts == replay_many("tips", home=home).counts
 
 
 @pytest.mark.parametrize("model", IDS)

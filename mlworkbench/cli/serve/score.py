@@ -14,12 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, show_progress
-from ..context import resolve_model, open_context, refuse_too_many, open_rows, resolve_interval
+from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
+from ..context import resolve_interval
 from ..operate.runs import conclude, run_by_name
 from ...errors import RunError
 
 # %% auto #0
-__all__ = ['score', 'describe_scores', 'batch', 'serve']
+__all__ = ['score', 'describe_scores', 'batch', 'serve', 'pull_served']
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #535a0806
 def score(
@@ -79,13 +80,14 @@ def serve(
     model: Model = "",
     version: Version = "",
     port: Annotated[int | None, typer.Option("--port", "-p", help="Port; default that of settings.ini.")] = None,
+    from_: Annotated[str, typer.Option("--from", help="Pull it from there first.", metavar="URL")] = "",
     json: Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine until Ctrl-C."""
     from mlworkbench.deploy.realtime.process import start_service
 
     here = open_context()
-    name = resolve_model(here, model)
+    name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
     wanted = here.settings.port if port is None else port
     with start_service(name, home=here.home, version=version or None, port=wanted) as service:
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
@@ -94,3 +96,16 @@ def serve(
         code = service.wait()
     if code:
         raise RunError(f"service of {name} ended with code {code}; see {service.log}", code="deployment.service_ended")
+
+
+def pull_served(address: str, model: str, version: str, here: Context) -> tuple[str, str]:
+    """Pull what is to be served, and say on standard error what came; give model and tag."""
+    from mlworkbench.cli.models.remote import describe_handed_over
+    from mlworkbench.scoring.registry.hand_over import pull
+    from mlworkbench.scoring.registry.remote import Remote
+
+    done = pull(Remote(address), model, version or None, home=here.home)
+    later = "what is champion there later is served after the next start"
+    for line in (*describe_handed_over(done, "is here from"), later):
+        typer.echo(line, err=True)
+    return done.version.partition(":")[0], done.version

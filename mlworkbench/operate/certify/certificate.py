@@ -36,7 +36,7 @@ from ...scoring.artifacts.source_code import source_digest
 from ...scoring.definition import ModelDefinition
 from ...scoring.registry.evidence import ROWS
 from ...scoring.registry.registry import Registry
-from ...scoring.registry.signature import read_signed, signed, signing_key
+from ...scoring.registry.signature import is_pulled_key, read_signed, signed, signing_key
 from ...scoring.registry.tables import read_record
 from ...scoring.training_data import request_frame
 from ...scoring.version.version import Version
@@ -296,7 +296,9 @@ def verify_certificate(path: Path, *, home: Home) -> tuple[str, str]:
     if page.is_file() and hashlib.sha256(page.read_bytes()).hexdigest() != fields["page"]:
         return "altered", f"altered: {page.name} is not the page that belongs to {path.name}"
     message = f"{fields['version']}, {fields['verdict']}, {fields['rows']} rows, {fields['issued_at']}"
-    return status, f"{status}: {message}, signed by {fields['signature']['key_name']}"
+    key = fields["signature"]["key_name"]
+    whose = ", a key that is not this home's" if is_pulled_key(key, home=home) else ""
+    return status, f"{status}: {message}, signed by {key}{whose}"
 
 
 _REQUIRED = ("version", "verdict", "rows", "issued_at", "page")

@@ -21,11 +21,11 @@ from ...core.keys import read_key
 from ...errors import VersionError
 
 # %% auto #0
-__all__ = ['KEY', 'PUBLIC', 'ALGORITHM', 'read_known_keys', 'key_name', 'signing_key', 'canonical', 'signed', 'check_signature',
-           'read_signed']
+__all__ = ['KEY', 'PUBLIC', 'PULLED', 'ALGORITHM', 'read_known_keys', 'key_name', 'keep_pulled_key', 'is_pulled_key',
+           'signing_key', 'canonical', 'signed', 'check_signature', 'read_signed']
 
 # %% ../../../nbs/scoring/registry/06_signature.ipynb #ff1e3616
-KEY, PUBLIC = "certificate.pem", "certificate.pub"
+KEY, PUBLIC, PULLED = "certificate.pem", "certificate.pub", "pulled-"
 
 
 def read_known_keys(home: Home) -> set[bytes]:
@@ -44,6 +44,32 @@ def read_known_keys(home: Home) -> set[bytes]:
 def key_name(public: bytes) -> str:
     """Give a public key's short name: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
+
+
+def keep_pulled_key(fields: Mapping[str, Any], *, home: Home) -> str:
+    """Make the key that signed fields known to a home, beside its own.
+
+    Parameters
+    ----------
+    fields : mapping
+        With a signature that fits, see `check_signature`.
+
+    Returns
+    -------
+    str
+        The key's short name where it is new here; empty where it was known.
+    """
+    public = base64.b64decode(fields["signature"]["key"], validate=True)
+    if public in read_known_keys(home):
+        return ""
+    name = key_name(public)
+    place_file(home.keys / f"{PULLED}{name}.pub", _public_pem(Ed25519PublicKey.from_public_bytes(public)))
+    return name
+
+
+def is_pulled_key(name: str, *, home: Home) -> bool:
+    """Say whether a key, by its short name, came with a version from elsewhere."""
+    return (home.keys / f"{PULLED}{name}.pub").is_file()
 
 
 def _public_pem(key: Ed25519PublicKey) -> bytes:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ...core.sqlite import SqliteFile
 from ...errors import VersionError
 
 # %% auto #0
-__all__ = ['Place', 'NamedVersions', 'Aliases', 'CertificateRecord', 'read_record', 'Certificates']
+__all__ = ['Place', 'NamedVersions', 'newest_moves', 'Aliases', 'CertificateRecord', 'read_record', 'Certificates']
 
 # %% ../../../nbs/scoring/registry/02_tables.ipynb #d4a08962
 _NAMED = (
@@ -104,6 +104,23 @@ def _require_words(argument: str, value: str) -> str:
     return value.strip()
 
 
+def newest_moves(lines: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Give of each alias the move that decides where it points: the one of the latest time.
+
+    Examples
+    --------
+    >>> moves = [{"at": "2013-10-02", "alias": "champion", "to": "late:b"}, {"at": "2013-10-01", "alias": "champion"}]
+    >>> newest_moves(moves)["champion"]["to"]
+    'late:b'
+    """
+    return {str(line["alias"]): line for line in sorted(lines, key=_order)}
+
+
+def _order(line: Mapping[str, Any]) -> tuple[str, str]:
+    """Order moves by time; two of the same microsecond by their text, so that everybody orders them alike."""
+    return str(line["at"]), json.dumps(line, sort_keys=True)
+
+
 def _columns(db: sqlite3.Connection) -> list[str]:
     """Name the columns of the history; none where it is not there yet."""
     return [str(row[1]) for row in db.execute("PRAGMA table_info(history)")]
@@ -151,11 +168,11 @@ class Aliases:
             The tag it pointed at before; where that is the same one, a line is written only if the basis is another.
         """
         who, why = _require_words("who", who), _require_words("why", why)
-        query = "SELECT new, basis FROM history WHERE model = ? AND alias = ? ORDER BY id DESC LIMIT 1"
         with self._open() as db:
+            last = newest_moves(_moves(db, model)).get(alias, {})
             row = db.execute("SELECT tag FROM alias WHERE model = ? AND alias = ?", (model, alias)).fetchone()
             old = None if row is None else str(row[0])
-            if old == tag and (tag is None or db.execute(query, (model, alias)).fetchone() == (tag, basis)):
+            if old == tag and (tag is None or (last.get("to"), last.get("basis")) == (tag, basis)):
                 return old
             verb = "taken away" if tag is None else "confirmed" if old == tag else "moved"
             self._write(db, (model, alias, verb, old, tag), (who, why, basis))
@@ -187,8 +204,7 @@ class Aliases:
         """
         who, why = _require_words("who", who), _require_words("why", why)
         with self._open() as db:
-            rows = db.execute("SELECT verb, new FROM history WHERE model = ? AND alias = ? ORDER BY id", (model, alias))
-            stack = _replay(rows.fetchall())
+            stack = _replay([(line["verb"], line["to"]) for line in _moves(db, model) if line["alias"] == alias])
             earlier = [tag for tag in stack[:-1] if tag != stack[-1] and (known is None or tag in known)]
             if not earlier:
                 message = f"cannot roll back {model}: it had no earlier {alias}; promote a version instead"
@@ -200,24 +216,69 @@ class Aliases:
     def _write(
         db: sqlite3.Connection, move: tuple[str, str, str, str | None, str | None], note: tuple[str, str, str]
     ) -> None:
-        model, alias, verb, old, new = move
-        if new is None:
-            db.execute("DELETE FROM alias WHERE model = ? AND alias = ?", (model, alias))
-        else:
-            db.execute("INSERT OR REPLACE INTO alias (model, alias, tag) VALUES (?, ?, ?)", (model, alias, new))
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-        columns = "at, model, alias, verb, old, new, who, why, basis"
-        values = (at, model, alias, verb, old, new, *note)
-        db.execute(f"INSERT INTO history ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        model, alias, _, _, new = move
+        _point(db, model, alias, new)
+        _note(db, (_next_time(db, model), *move, *note))
+
+    def merge(self, model: str, lines: Iterable[Mapping[str, Any]], *, known: Collection[str]) -> list[dict[str, Any]]:
+        """Take over moves that were made elsewhere, as they are; give those that are new here.
+
+        Each alias then is where the newest move of both histories put it.
+
+        Parameters
+        ----------
+        lines : iterable of mapping
+            As `history` gives them.
+        known : collection of str
+            Tags that are here; an alias that would point at another one stays where it is.
+        """
+        with self._open() as db:
+            here = _moves(db, model)
+            new = sorted((dict(line) for line in lines if line not in here), key=_order)
+            for line in new:
+                at, alias, *rest = (line[name] for name in _LINE)
+                _note(db, (at, model, alias, *rest))
+            for alias, move in newest_moves([*here, *new]).items():
+                if move["to"] is None or move["to"] in known:
+                    _point(db, model, alias, move["to"])
+        return new
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Give every move of a model's aliases, oldest first."""
         if not self._file.path.exists():
             return []
-        query = "SELECT at, alias, verb, old, new, who, why, basis FROM history WHERE model = ? ORDER BY id"
         with self._open() as db:
-            rows = db.execute(query, (model,)).fetchall()
-        return [dict(zip(_LINE, row, strict=True)) for row in rows]
+            return _moves(db, model)
+
+
+def _moves(db: sqlite3.Connection, model: str) -> list[dict[str, Any]]:
+    """Give every move of a model's aliases, in order."""
+    query = "SELECT at, alias, verb, old, new, who, why, basis FROM history WHERE model = ?"
+    return sorted((dict(zip(_LINE, row, strict=True)) for row in db.execute(query, (model,))), key=_order)
+
+
+def _point(db: sqlite3.Connection, model: str, alias: str, tag: str | None) -> None:
+    """Point an alias at a tag; None takes it away."""
+    if tag is None:
+        db.execute("DELETE FROM alias WHERE model = ? AND alias = ?", (model, alias))
+    else:
+        db.execute("INSERT OR REPLACE INTO alias (model, alias, tag) VALUES (?, ?, ?)", (model, alias, tag))
+
+
+def _note(db: sqlite3.Connection, values: tuple[str | None, ...]) -> None:
+    """Write a line of the history."""
+    columns = "at, model, alias, verb, old, new, who, why, basis"
+    db.execute(f"INSERT INTO history ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def _next_time(db: sqlite3.Connection, model: str) -> str:
+    """Give the time of a move: now, but after every move that is known, whatever clock that one was made by."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    last = db.execute("SELECT max(at) FROM history WHERE model = ?", (model,)).fetchone()[0]
+    if last is None or last < now:
+        return now
+    after = datetime.datetime.fromisoformat(last) + datetime.timedelta(microseconds=1)
+    return after.isoformat(timespec="microseconds")
 
 
 def _replay(moves: list[tuple[str, str | None]]) -> list[str]:
@@ -227,6 +288,7 @@ def _replay(moves: list[tuple[str, str | None]]) -> list[str]:
         if verb == "rolled back":
             while stack and stack[-1] != new:
                 stack.pop()
+            stack += [] if stack or new is None else [new]
         elif new is not None:
             stack.append(new)
     return stack
@@ -307,6 +369,6 @@ class Certificates:
 
     def of(self, tag: str) -> list[CertificateRecord]:
         """Give the certificates of a version, newest first."""
-        query = f"SELECT {', '.join(_FIELDS)} FROM certificate WHERE tag = ? ORDER BY rowid DESC"
+        query = f"SELECT {', '.join(_FIELDS)} FROM certificate WHERE tag = ? ORDER BY at DESC, rowid DESC"
         rows = [dict(zip(_FIELDS, row, strict=True)) for row in self._file.rows(query, (tag,))]
         return [CertificateRecord(**{**row, "deployments": tuple(json.loads(row["deployments"]))}) for row in rows]

@@ -162,6 +162,22 @@ def test_rolling_back_goes_back_step_by_step_and_the_history_tells_it(registry: 
     assert [line["at"] for line in story] == sorted(line["at"] for line in story)
 
 
+def test_a_way_back_to_a_version_whose_move_was_never_seen_is_a_move(tmp_path: Path) -> None:
+    """A history can come from elsewhere, and from two places at once."""
+    aliases, told = Aliases(tmp_path / "registry.sqlite"), {"who": "Ada", "why": "w", "basis": ""}
+    moves = [("moved", "price:a"), ("moved", "price:b"), ("rolled back", "price:z"), ("moved", "price:c")]
+    lines = [
+        {"at": f"2013-10-0{day}", "alias": "champion", "verb": verb, "from": None, "to": to, **told}
+        for day, (verb, to) in enumerate(moves, start=1)
+    ]
+    assert aliases.merge("price", reversed(lines), known=["price:c"]) == lines
+    assert aliases.merge("price", lines, known=["price:c"]) == []
+    assert aliases.get("price") == {"champion": "price:c"}
+    assert aliases.back("price", "champion", who="Ada", why="worse") == "price:z"
+    with pytest.raises(VersionError, match="no earlier champion"):
+        aliases.back("price", "champion", who="Ada", why="worse")
+
+
 def test_a_removed_version_is_skipped_when_rolling_back(registry: Registry) -> None:
     one, two, three = (add(registry, slope) for slope in (2.0, 3.0, 4.0))
     for tag in (one, two, three):

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .files import make_private
-from ..errors import WorkbenchError
+from ..errors import SettingsError, WorkbenchError
 
 # %% auto #0
-__all__ = ['sqlite_error', 'transaction', 'open_sqlite', 'SqliteFile']
+__all__ = ['sqlite_error', 'transaction', 'open_sqlite', 'SqliteFile', 'copy_sqlite']
 
 # %% ../../nbs/core/02_sqlite.ipynb #61c55749
 _WAYS = {  # a word of SQLite's message: what of the code, and the way out
@@ -169,3 +169,23 @@ class SqliteFile:
                 if "no such table" not in str(failed):
                     raise
         return []
+
+# %% ../../nbs/core/02_sqlite.ipynb #5b1e7a02
+def copy_sqlite(path: Path, target: Path, error: type[WorkbenchError] = SettingsError) -> None:
+    """Copy a SQLite file as of one moment (SQLite's online backup), while others write it.
+
+    Parameters
+    ----------
+    target : Path
+        A file that is not there yet; made with mode 0600.
+    error : type of WorkbenchError, default=SettingsError
+        What is raised in place of an error of SQLite.
+    """
+    try:
+        with (
+            contextlib.closing(open_sqlite(path, read_only=True)) as source,
+            contextlib.closing(open_sqlite(target)) as copy,
+        ):
+            source.backup(copy)
+    except sqlite3.Error as failed:
+        raise sqlite_error("copy", path, failed, error) from failed

@@ -93,7 +93,7 @@ def _push_files(remote: Remote, registry: Registry, tag: str, remarks: list[str]
     folder, manifest = registry.folder(model, tag), registry.verified(tag)
     there, name = remote.versions(model).get(ident), f"{ident}-{digest_of(folder / MANIFEST)}.json"
     if key := _pseudonym_key(folder):
-        remarks.append(f"{tag[: len(model) + 13]} needs the key of pseudonyms {key}, which does not go along: bring it apart")
+        remarks.append(f"{tag[: len(model) + 13]} needs the key of pseudonyms {key}, which stays: bring it apart")
     if there and not there.endswith(name):
         remarks.append(f"{tag[: len(model) + 13]} is there as another home made it: that one stays")
         return 0
@@ -132,7 +132,7 @@ def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home)
     ------
     VersionError
         If it is not there, or a byte of it was altered.
-    Refused
+    RefusedError
         If it is champion there, and nothing says why.
     IngestError
         If the place cannot be reached.

@@ -5,7 +5,7 @@
 # %% ../../../nbs/scoring/registry/08_registry.ipynb #46fe814d
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .evidence import find_basis
 from .holdings import Holdings
 from .seals import Seals
 from .store import bentoml_home
-from .tables import Aliases, Certificates
+from .tables import Aliases, Certificates, newest_moves
 from ..version.version import Version, open_version, with_pseudonyms
 
 # %% auto #0
@@ -31,14 +31,16 @@ class Registry:
     ----------
     home : Home
         Holds the names of its versions and the aliases; the files are in BentoML's model store.
+    store : Path, optional
+        Of the models; by default BentoML's own, ``<BENTOML_HOME>/models``.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, store: Path | None = None) -> None:
         self.home = home
         self.aliases = Aliases(home.registry)
         self.certificates = Certificates(home.registry)
         self.seals = Seals(home.registry)
-        self.store = bentoml_home() / "models"
+        self.store = store or bentoml_home() / "models"
         self.holdings = Holdings(home, self.store)
 
     def add(self, built: Path, model: str, content_id: str) -> str:
@@ -199,7 +201,7 @@ class Registry:
             If it is unknown or altered, or who or why is missing.
         """
         tag = self.find(model, ref)
-        manifest = self._verified(tag)
+        manifest = self.verified(tag)
         if not alias.isidentifier() or len(alias) > 40:
             message = f"alias: a word such as champion or challenger; got {alias!r}; rename it"
             raise VersionError(message, code="registry.alias")
@@ -210,13 +212,13 @@ class Registry:
         self.aliases.move(model, alias, tag, who=who, why=why, basis=basis)
         return tag
 
-    def _verified(self, tag: str) -> dict[str, Any]:
+    def verified(self, tag: str) -> dict[str, Any]:
         """Give the manifest of a version; refuse one that is another, or of which a file was altered."""
         folder = self.store.joinpath(*tag.split(":"))
         manifest = read_manifest(folder)
         got = f"{manifest['model']}:{manifest['content_id'][:32]}"
         if got != tag:
-            message = f"cannot promote {tag}: the folder holds {got}; restore it or retrain"
+            message = f"cannot use {tag}: the folder holds {got}; restore it or retrain"
             raise VersionError(message, code="version.wrong_tag")
         self.seals.hold(tag, manifest)
         verify_files(folder, manifest)
@@ -241,9 +243,26 @@ class Registry:
         """
 
         def basis(tag: str) -> str:
-            return self._basis(tag, self._verified(tag), override=override, ever=True)
+            return self._basis(tag, self.verified(tag), override=override, ever=True)
 
         return self.aliases.back(model, "champion", who=who, why=why, known=self.holdings.tags(model), basis=basis)
+
+    def take_over(self, model: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Take over moves of a model's aliases that were made elsewhere; give those that are new here.
+
+        A champion has its certificate here, too, or the history says why it is one without.
+
+        Raises
+        ------
+        RefusedError
+            If the new champion has neither; then nothing is taken over.
+        """
+        known = self.holdings.tags(model)
+        newest = newest_moves([*self.history(model), *lines]).get("champion", {})
+        tag, basis = newest.get("to"), str(newest.get("basis", ""))
+        if tag in known and tag != self.champion(model) and not basis.startswith("override: "):
+            self._basis(str(tag), self.verified(str(tag)), override="", ever=True)
+        return self.aliases.merge(model, lines, known=known)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Give every move of the model's aliases, oldest first: at, alias, verb, from, to, who, why, basis."""

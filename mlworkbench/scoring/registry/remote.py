@@ -21,7 +21,7 @@ from ...core.files import explain_failure, replace_file
 from ...core.home import MODEL_NAME
 from ...core.jsontext import JsonTextError, parse_json, to_json
 from ...data.sources.storage import BUFFER, locate, translate_storage_errors
-from ...errors import VersionError, nearest
+from ...errors import VersionError, suggest
 from .tables import newest_moves
 
 # %% auto #0
@@ -185,7 +185,7 @@ class Remote:
         if not model and len(known) == 1:
             return known[0]
         rule = f"a model that is there; got {model!r}" if model else f"one model to choose from; got {len(known)}"
-        way = nearest(model, known) if known else "push one first: mlworkbench models push"
+        way = suggest(model, known) if known else "push one first: mlworkbench models push"
         raise VersionError(f"{self.address}: {rule}; {way}", code="remote.model_unknown")
 
     def versions(self, model: str) -> dict[str, str]:
@@ -228,7 +228,7 @@ class Remote:
             return found[0]
         got = f"{ref!r}, which is {len(found) or 'no'} of them" if ref else f"no champion and {len(found)} versions"
         rule = f"{model} at {self.address}: one version, by alias, tag or first digits; got {got}"
-        way = nearest(ref or "", [*aliases, *(one[:12] for one in known)])
+        way = suggest(ref or "", [*aliases, *(one[:12] for one in known)])
         raise VersionError(f"{rule}; {way}", code="remote.unknown")
 
     def _named(self, folder: str) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from sklearn.linear_model import LinearRegression
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.contract.pseudonym import open_pseudonyms
 from mlworkbench.core.home import Home
-from mlworkbench.errors import IngestError, Refused, VersionError
+from mlworkbench.errors import IngestError, RefusedError, VersionError
 from mlworkbench.operate.certify.certificate import verify_certificate
 from mlworkbench.scoring.artifacts.manifest import MANIFEST, json_digest, read_manifest
 from mlworkbench.scoring.data_frame import frame_to_pandas
@@ -138,7 +138,7 @@ def test_no_secret_goes_along(person: Person, shared: Remote, tmp_path: Path) ->
     certify(ada, tag)
     secrets.append((ada.home.keys / "certificate.pem").read_bytes().splitlines()[1])
     needs = f"{tag[:18]} needs the key of pseudonyms {named.name}"
-    assert push(shared, "price", tag, home=ada.home).remarks == (f"{needs}, which does not go along: bring it apart",)
+    assert push(shared, "price", tag, home=ada.home).remarks == (f"{needs}, which stays: bring it apart",)
     everything = b"".join(path.read_bytes() for path in (tmp_path / "shared").rglob("*") if path.is_file())
     assert not [secret for secret in secrets if secret in everything]
     grace = person("grace")
@@ -272,7 +272,7 @@ def test_a_champion_without_proof_is_not_taken_over(person: Person, shared: Remo
     push(shared, "price", tag, home=ada.home)
     shared.write_move("price", {"at": "2013-11-01T00:00:00.000000+00:00", **told, "basis": "certificate c1, 9 rows"})
     grace = person("grace")
-    with pytest.raises(Refused, match=r"a champion has a certificate of one_off, batch; got none") as raised:
+    with pytest.raises(RefusedError, match=r"a champion has a certificate of one_off, batch; got none") as raised:
         pull(shared, home=grace.home)
     assert raised.value.code == "refused.not_certified"
     assert grace.aliases.get("price") == {} and grace.history("price") == []

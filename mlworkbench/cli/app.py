@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .check import certify, doctor, replay
+from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, train
 from .operate import evaluate, runs
@@ -44,6 +44,7 @@ COMMANDS: tuple[Command, ...] = (
     ("serve", score.serve, "--model flights --port 3000"),
     ("stream", stream.stream, "events.jsonl --model flights --out predictions.jsonl"),
     ("certify", certify.certify, "flights:challenger"),
+    ("certify endpoint", compare.endpoint, "http://127.0.0.1:5000 --format mlflow --model flights"),
     ("certify served", certify.served, "--model flights --last day"),
     ("certify verify", certify.verify, "certificate.json"),
     ("replay", replay.replay, "6c0a300081da0f30"),

@@ -38,6 +38,8 @@ def format_cell(name: str, row: Mapping[str, Any]) -> str:
     if name == "latency_us":
         rows = row.get("latency_rows") or 0
         return "" if value is None else f"{_format_duration(value)} for {rows:,} row{'' if rows == 1 else 's'}"
+    if value is None:
+        return ""
     if isinstance(value, Mapping):
         return f"{sum(value.values()):,}"
     if isinstance(value, float):
@@ -95,7 +97,7 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
     return render_html(
         _PAGE,
         certificate=certificate,
-        title=f"Certificate of {certificate['version']}",
+        title=f"Certificate of {certificate.get('address') or certificate['version']}",
         summary=_summarize(certificate),
         titles=[_TITLES.get(name, name.replace("_", " ")) for name in COLUMNS],
         rows=[{name: format_cell(name, row) for name in COLUMNS} for row in deployments],
@@ -107,6 +109,9 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
 def _summarize(certificate: Mapping[str, Any]) -> str:
     """Say in a sentence or two what was done."""
     asked = f"{certificate['rows']:,} rows were asked of each declared deployment and held against the reference"
+    if "address" in certificate:
+        told = f"{certificate['compared']} of {certificate['rows']:,} rows were compared with {certificate['version']}"
+        asked = f"An address that is not ours; it allows no promotion. Its {told}"
     left = certificate.get("rejected") or 0
     out = f" {left:,} rows that break the contract were left out." if left else ""
     anchor = f" Anchor of the reference: {describe_anchor(certificate['anchor'])}." if "anchor" in certificate else ""
@@ -131,4 +136,5 @@ def _list_facts(certificate: Mapping[str, Any]) -> dict[str, str]:
     """List hashes and versions."""
     hashes = {f"hash of {name}": value for name, value in certificate["hashes"].items()}
     environment = ", ".join(f"{name} {version}" for name, version in certificate["environment"].items())
-    return {"name": certificate["name"], **hashes, "environment": environment}
+    named = {name: certificate[name] for name in ("name", "address", "format", "version") if name in certificate}
+    return {**named, **hashes, "environment": environment}

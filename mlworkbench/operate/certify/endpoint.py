@@ -27,7 +27,7 @@ from .wire import ModelAnswers, Record, WireFormat, find_wire_format, read_value
 __all__ = ['ADDRESS', 'SENT', 'SECONDS', 'TRIES', 'LARGEST', 'REFUSALS', 'Endpoint', 'open_endpoint', 'RowsRefusedError',
            'UnreachableError', 'ask_endpoint']
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #bd115e4a
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #8072cb5f
 ADDRESS = "write it like https://scores.example/predict"
 SENT = ("features", "request")
 
@@ -120,8 +120,8 @@ def _read_header(variable: str) -> dict[str, str]:
     """Read the header that a variable of the environment holds."""
     if not variable:
         return {}
-    name, colon, value = os.environ.get(variable, "").partition(":")
-    if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.strip().isprintable():
+    name, _, value = os.environ.get(variable, "").partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.strip() or not value.isprintable():
         message = f"--header-env: variable {variable} holds no header; write into it one like 'Authorization: Bearer ...'"
         raise DeploymentError(message, code="endpoint.header")
     return {name: value.strip()}
@@ -238,7 +238,7 @@ def _try_again(ask: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401, RU
     """Ask up to `TRIES` times, with longer and longer pauses, as long as a service is busy or silent."""
     return exponential_backoff(attempts=TRIES, first=0.2, longest=3.0)(ask, *given)
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #a78beb28
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #b15ddb0b
 REFUSALS = 40
 
 
@@ -250,6 +250,11 @@ class _Asker:
         self.values, self.calls = dict[int, Any](), list[tuple[int, float]]()
         self.refused = dict[int, RowsRefusedError]()
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether it refused again and again, and answered nothing."""
+        return self.refusals > REFUSALS and not self.values
+
     def ask(self, rows: Sequence[Record], first: int) -> None:
         """Ask for rows, of which the first stands at a position; halve a list that is refused."""
         try:
@@ -259,7 +264,7 @@ class _Asker:
             self.values |= {first + k: value for k, value in enumerate(values)}
         except RowsRefusedError as error:
             self.refusals += 1
-            if len(rows) == 1 or self.refusals > REFUSALS:
+            if len(rows) == 1 or self.hopeless:
                 self.refused |= {first + k: error for k in range(len(rows))}
                 return
             middle = len(rows) // 2
@@ -278,12 +283,13 @@ class _Asker:
             raise DeploymentError(f"{message}; got {got}; check --format", code="endpoint.answer_form")
         return values
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #ce876513
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #158dd450
 def ask_endpoint(
     endpoint: Endpoint,
     records: Sequence[Record],
     declaration: Mapping[str, Any],
     *,
+    singles: bool = True,
     progress: Progress | None = None,
 ) -> ModelAnswers:
     """Ask a service for rows.
@@ -294,6 +300,8 @@ def ask_endpoint(
         Ready for JSON, all with the same names; at least one.
     declaration : mapping
         Of the version that the answers are to be compared with.
+    singles : bool, default=True
+        Ask some rows alone, see `split_requests`.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -304,10 +312,11 @@ def ask_endpoint(
     """
     with _open_client(endpoint) as client:
         asker, first = _Asker(endpoint, client), 0
-        for part in split_requests(list(map(dict, records))):
+        rows = list(map(dict, records))
+        for part in split_requests(rows) if singles else [rows]:
             asker.ask(part, first)
             first += len(part)
-            if asker.refusals > REFUSALS and not asker.values:
+            if asker.hopeless:
                 break
             if progress:
                 progress("ask", first, len(records))

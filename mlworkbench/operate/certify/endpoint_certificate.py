@@ -40,9 +40,9 @@ from ...scoring.registry.evidence import ROWS
 from ...scoring.version.version import Version, with_reference
 
 # %% auto #0
-__all__ = ['VARIED', 'Ask', 'AskedRows', 'draw_asked_rows', 'write_records', 'answer_as_reference', 'add_decisions',
-           'pair_answers', 'compare_model_answers', 'measure_apart', 'find_parting_column', 'make_reference_ask',
-           'EndpointCertificate', 'certify_endpoint']
+__all__ = ['VARIED', 'DONORS', 'MOST_AGREE', 'Ask', 'AskedRows', 'draw_asked_rows', 'write_records', 'answer_as_reference',
+           'add_decisions', 'pair_answers', 'compare_model_answers', 'measure_apart', 'find_parting_column',
+           'make_reference_ask', 'EndpointCertificate', 'certify_endpoint']
 
 # %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #ddc516e4
 @dataclass(frozen=True, eq=False)
@@ -214,22 +214,22 @@ def measure_apart(
     turned = np.array([given[a] != got[b] for a, b in pairs] if given and got else [False] * len(pairs), dtype=np.bool_)
     return np.array(one.rows, dtype=np.intp)[left], apart, turned
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #017af6d7
-VARIED = 20
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #612675ea
+VARIED, DONORS, MOST_AGREE = 20, 5, 0.5
 Ask = Callable[[Sequence[Record]], ModelAnswers]
 
 
 def find_parting_column(
-    records: Sequence[Record], differing: Sequence[int], donors: Sequence[Record], *, asks: tuple[Ask, Ask], tolerance: float
+    rows: Sequence[Record], donors: Sequence[Record], *, asks: tuple[Ask, Ask], tolerance: float
 ) -> tuple[str, float]:
     """Find the column whose value makes two models part.
 
     Parameters
     ----------
-    differing : sequence of int
-        Positions of records on which they part; the first `VARIED` are asked again.
+    rows : sequence of mapping
+        Records on which they part.
     donors : sequence of mapping
-        Records that give values for the columns, one after the other.
+        Records that give other values for a column.
     asks : pair of callable
         Ask the two models.
     tolerance : float
@@ -238,18 +238,15 @@ def find_parting_column(
     Returns
     -------
     column : str
-        Empty where none makes one of the rows agree.
+        The first of those with the largest share; empty where there is nothing to vary.
     share : float
-        Of these rows, the share that then agrees.
+        Of the rows so varied, the share on which they agree.
     """
-    rows, found = [records[row] for row in differing[:VARIED]], ("", 0.0)
-    for donor in donors:
-        for name in rows[0]:
-            varied = [{**row, name: donor[name]} for row in rows]
-            share = 0.0 if varied == rows else _measure_agreement(varied, asks, tolerance)
-            found = max(found, (name, share), key=lambda pair: pair[1])
-        if found[0]:
-            break
+    found = ("", 0.0)
+    for name in rows[0]:
+        varied = [{**row, name: donor[name]} for donor in donors for row in rows if row[name] != donor[name]]
+        if varied and (share := _measure_agreement(varied, asks, tolerance)) > found[1]:
+            found = name, share
     return found
 
 
@@ -368,7 +365,7 @@ def _list_endpoint_facts(
     told = {"address": endpoint.address, "format": endpoint.format, "compared": " and ".join(common)}
     return {"name": f"endpoint-{fields['name']}", "deployments": rows, **told}
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #33773a40
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #cf0244bc
 def _find_first(
     sides: tuple[ModelAnswers, ModelAnswers], records: list[Record], version: Version, endpoint: Endpoint, *, home: Home
 ) -> tuple[dict[str, Any], str]:
@@ -376,10 +373,13 @@ def _find_first(
     rows, apart, turned = measure_apart(*sides)
     off = (apart > version.tolerance) | turned
     differing, agreeing = rows[off].tolist(), rows[~off].tolist()
-    bare = [dict.fromkeys(records[0]), {name: 0.0 if _is_number(records, name) else None for name in records[0]}]
-    donors = [records[row] for row in agreeing[:1]] or bare
     asks = make_reference_ask(version, home=home, sent=endpoint.sent), _make_endpoint_ask(endpoint, version)
-    column, _ = find_parting_column(records, differing, donors, asks=asks, tolerance=version.tolerance)
+    column, least = "", MOST_AGREE if sides[1].scores is not None else 1.0
+    for donors in _choose_donors(records, agreeing):
+        name, share = find_parting_column(
+            [records[row] for row in differing[:VARIED]], donors, asks=asks, tolerance=version.tolerance
+        )
+        column = column or (name if share >= least else "")
     row = differing[0]
     expected, answered = (_answer_of(side, row) for side in sides)
     first = {"row": row, "column": column, "expected": expected, "answered": answered, "sent": dict(records[row])}
@@ -388,9 +388,22 @@ def _find_first(
     return first, f"{Finding(step, what).place}, row {row}"
 
 
+def _choose_donors(records: list[Record], agreeing: list[int]) -> list[list[Record]]:
+    """Choose rows on which both agree, evenly; where they agree nowhere, a row without values, and one of zeros."""
+    if agreeing:
+        return [[records[row] for row in agreeing[:: max(1, len(agreeing) // DONORS)][:DONORS]]]
+    zeros = {name: 0.0 if _is_number(records, name) else None for name in records[0]}
+    return [[dict.fromkeys(records[0])], [zeros]]
+
+
 def _make_endpoint_ask(endpoint: Endpoint, version: Version) -> Ask:
     """Make what asks a service and decides by the version's rule."""
-    return lambda records: add_decisions(ask_endpoint(endpoint, records, version.declaration), version)
+    
+    def ask(records: Sequence[Record]) -> ModelAnswers:
+        return add_decisions(ask_endpoint(endpoint, records, version.declaration, singles=False), version)
+
+    return ask
+
 
 
 def _is_number(records: Sequence[Record], name: str) -> bool:

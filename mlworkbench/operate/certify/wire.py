@@ -139,7 +139,7 @@ class ModelAnswers:
         there = {"scores": self.scores is not None, "decisions": self.decisions is not None}
         return " and ".join(name for name, found in there.items() if found) or "nothing"
 
-# %% ../../../nbs/operate/certify/11_wire.ipynb #c79894eb
+# %% ../../../nbs/operate/certify/11_wire.ipynb #ae381836
 SCORE_NAMES = ("scores", "probabilities", "score", "probability")
 DECISION_NAMES = ("decision", "prediction", "label", "class")
 _ABSENT = Words("nothing")
@@ -175,7 +175,7 @@ def _read_scores(value: Any, declaration: Mapping[str, Any]) -> list[float]:  # 
         value = [value.get(name) for name in class_names(classes)]
     if not isinstance(value, list):
         return [math.nan] * len(classes) if several else [_read_number(value)]
-    if len(value) != len(classes):
+    if not classes or len(value) != len(classes):
         return [math.nan] * (len(classes) if several else 1)
     return [_read_number(one) for one in (value if several else [value[classes.index(declaration["positive"])]])]
 

@@ -1,0 +1,490 @@
+"""A service that is not ours is held against a version: a right one, wrong ones, slow, protected and broken ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import uvicorn
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from mlworkbench.errors import DeploymentError, Refused, find_exit_code
+from mlworkbench.operate.certify.certificate import verify_certificate
+from mlworkbench.operate.certify.endpoint import ask_endpoint, open_endpoint
+from mlworkbench.operate.certify.endpoint_certificate import certify_endpoint, draw_asked_rows, find_parting_column
+from mlworkbench.operate.certify.wire import ModelAnswers
+from mlworkbench.operate.training.register import register
+from mlworkbench.scoring.artifacts.skops_file import dump_pipeline
+from mlworkbench.scoring.registry.evidence import find_objection
+from mlworkbench.scoring.registry.registry import Registry
+from mlworkbench.scoring.registry.tables import read_record
+
+COUNT = 120
+
+
+def rows_and_labels() -> tuple[pd.DataFrame, pd.Series]:
+    draws = np.random.default_rng(5)
+    X = pd.DataFrame(
+        {
+            "distance": draws.uniform(1, 25, COUNT),
+            "carrier": draws.choice(["AA", "UA", "DL"], COUNT),
+            "wind": draws.uniform(0, 40, COUNT),
+        }
+    )
+    X.loc[::8, "wind"] = np.nan
+    noise = draws.normal(0, 4, COUNT)
+    return X, pd.Series(X["distance"] + X["wind"].fillna(20) + 9 * (X["carrier"] == "UA") + noise > 36, name="late")
+
+
+def fitted() -> object:
+    X, y = rows_and_labels()
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["carrier"]), (SimpleImputer(), ["distance", "wind"])
+    )
+    return make_pipeline(columns, LogisticRegression(max_iter=2000)).fit(X, y)
+
+
+@pytest.fixture
+def version(home, made_once):
+    X, y = rows_and_labels()
+    made_once("endpoint", home, lambda: register(fitted(), X, y, name="late", home=home))
+    return Registry(home).open("late")
+
+
+class Services:
+    """Many services behind one port, each at its own path; what was asked is counted."""
+
+    def __init__(self, pipeline) -> None:
+        self.pipeline, self.asked, self.headers, self.url = pipeline, [], [], ""
+        paths = ["{name}", "v2/models/late/infer", "slow/{name}"]
+        self.app = Starlette(routes=[Route(f"/{path}", self.answer, methods=["POST", "GET"]) for path in paths])
+
+    async def answer(self, request) -> Response:
+        name = request.path_params.get("name", "infer")
+        body = json.loads(await request.body() or "null")
+        self.asked.append(name)
+        self.headers.append(dict(request.headers))
+        return getattr(self, name)(body)
+
+    def frame(self, rows) -> pd.DataFrame:
+        return pd.DataFrame(rows, columns=["distance", "carrier", "wind"]).astype({"distance": float, "wind": float})
+
+    def right(self, rows):
+        return JSONResponse([{"score": one} for one in self.pipeline.predict_proba(self.frame(rows))[:, 1]])
+
+    def probabilities(self, rows):
+        return JSONResponse({"predictions": self.pipeline.predict_proba(self.frame(rows)).tolist()})
+
+    def labels(self, rows):
+        return JSONResponse(self.pipeline.predict(self.frame(rows)).tolist())
+
+    def zeros(self, rows):
+        return JSONResponse(self.pipeline.predict_proba(self.frame(rows).fillna({"wind": 0}))[:, 1].tolist())
+
+    def cased(self, rows):
+        frame = self.frame(rows)
+        frame["carrier"] = frame["carrier"].replace("UA", "ua")
+        return JSONResponse(self.pipeline.predict_proba(frame)[:, 1].tolist())
+
+    def miles(self, rows):
+        frame = self.frame(rows)
+        frame["distance"] *= 1.609
+        return JSONResponse(self.pipeline.predict_proba(frame)[:, 1].tolist())
+
+    def turned(self, rows):
+        frame = self.frame(rows)
+        frame["carrier"] = "AA"
+        return JSONResponse(self.pipeline.predict(frame).tolist())
+
+    def other(self, rows):
+        return JSONResponse([0.1 + 0.5 * one for one in self.pipeline.predict_proba(self.frame(rows))[:, 1]])
+
+    def invocations(self, body):
+        split = body["dataframe_split"]
+        rows = [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]
+        return JSONResponse({"predictions": self.pipeline.predict(self.frame(rows)).tolist()})
+
+    def infer(self, body):
+        columns = {one["name"]: one["data"] for one in body["inputs"]}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        scores = self.pipeline.predict_proba(self.frame(rows))
+        data = {"name": "predict_proba", "datatype": "FP64", "shape": list(scores.shape), "data": scores.ravel().tolist()}
+        return JSONResponse({"outputs": [{"name": "predict", "datatype": "BYTES", "shape": [len(rows)], "data": []}, data]})
+
+    def busy(self, rows):
+        if self.asked.count("busy") < 3:
+            return PlainTextResponse("later", 503)
+        return self.right(rows)
+
+    def down(self, rows):
+        return PlainTextResponse("later", 503)
+
+    def picky(self, rows):
+        if any(row["wind"] is None for row in rows):
+            return JSONResponse({"detail": f"no wind of {rows[0]['carrier']}"}, 422)
+        return self.right(rows)
+
+    def never(self, rows):
+        return JSONResponse({"detail": "field required"}, 422)
+
+    def nan(self, rows):
+        scores = self.pipeline.predict_proba(self.frame(rows))[:, 1]
+        texts = ["NaN" if row["wind"] is None else repr(float(one)) for row, one in zip(rows, scores, strict=True)]
+        return Response(f"[{', '.join(texts)}]", media_type="application/json")
+
+    def text(self, rows):
+        return PlainTextResponse("<html>welcome</html>")
+
+    def short(self, rows):
+        return JSONResponse([0.5] * (len(rows) - 1))
+
+    def two(self, rows):
+        return JSONResponse({"a": [0.5] * len(rows), "b": [0.5] * len(rows)})
+
+    def deep(self, rows):
+        return Response("[" * 100_000, media_type="application/json")
+
+    def moved(self, rows):
+        return Response(status_code=307, headers={"Location": "/right"})
+
+    def locked(self, rows):
+        good = self.headers[-1].get("authorization") == "Bearer of-ada"
+        return self.right(rows) if good else JSONResponse({"detail": "who are you?"}, 401)
+
+
+@pytest.fixture(scope="module")
+def services():
+    made = Services(fitted())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(made.app, host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    made.url = f"http://127.0.0.1:{port}"
+    yield made
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+@pytest.fixture(autouse=True)
+def forgotten(services) -> None:
+    services.asked.clear()
+    services.headers.clear()
+
+
+def held(version, home, url, wire="records", *, rows=None, **more):
+    endpoint = open_endpoint(url, wire, model="late", **more)
+    return certify_endpoint(version, endpoint, draw_asked_rows(version, home=home, rows=rows), home=home)
+
+
+@pytest.mark.parametrize(
+    ("path", "wire", "compared"),
+    [
+        ("/right", "records", "scores and decisions"),
+        ("/probabilities", "records", "scores and decisions"),
+        ("/labels", "records", "decisions"),
+        ("", "mlflow", "decisions"),
+        ("/invocations", "mlflow", "decisions"),
+        ("", "v2", "scores and decisions"),
+        ("/v2/models/late/infer", "v2", "scores and decisions"),
+        ("/right#", "records", "scores and decisions"),
+    ],
+)
+def test_a_right_model_behind_a_service_is_equal_in_each_format(version, home, services, path, wire, compared) -> None:
+    found = held(version, home, services.url + path, wire)
+    assert (found.verdict, found.refusal, found.first) == ("equal", "", {})
+    row = found.fields["deployments"][0]
+    assert (row["rows"], row["missing"], row["mismatches"], row["finding"]) == (COUNT, 0, 0, "")
+    assert found.fields["compared"] == compared and found.fields["address"].startswith(services.url)
+    assert row["max_difference"] is None if compared == "decisions" else row["max_difference"] <= version.tolerance
+    assert row["latency_rows"] == 1 and row["latency_us"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "finding"),
+    [
+        ("zeros", "step features, wind, row 0"),
+        ("cased", "step features, carrier, row"),
+        ("turned", "step features, carrier, row"),
+        ("miles", "step features, distance, row 0"),
+        ("other", "step answer, score, row 0"),
+    ],
+)
+def test_a_wrong_model_is_refused_with_the_row_and_the_column_where_it_can_be_named(
+    version, home, services, path, finding
+) -> None:
+    found = held(version, home, f"{services.url}/{path}")
+    row = found.fields["deployments"][0]
+    assert found.verdict == "refused" and row["finding"].startswith(finding)
+    assert 0 < row["mismatches"] <= COUNT and found.refusal.startswith(f"{services.url}/{path} does not answer")
+    first = found.first
+    assert f"row {first['row']}" in row["finding"] and first["expected"] != first["answered"]
+    assert set(first["sent"]) == {"distance", "carrier", "wind"}
+    assert str(first["sent"]["distance"]) not in found.path.read_text() + found.page.read_text()
+
+
+def test_rows_that_a_service_refuses_are_missing_and_the_others_are_compared(version, home, services) -> None:
+    found = held(version, home, f"{services.url}/picky")
+    row = found.fields["deployments"][0]
+    missing = COUNT // 8
+    assert (row["verdict"], row["missing"], row["mismatches"]) == ("refused", missing, 0)
+    assert row["reason"] == "row 0: refused with status 422"
+    assert "no wind of" not in found.path.read_text() + found.page.read_text()
+
+
+def test_a_score_that_is_no_number_is_a_missing_answer(version, home, services) -> None:
+    row = held(version, home, f"{services.url}/nan").fields["deployments"][0]
+    assert (row["missing"], row["mismatches"]) == (COUNT // 8, 0)
+    assert row["reason"] == "row 0: a finite score is needed; got null"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("text", "endpoint.not_json", "an answer in JSON is needed"),
+        ("deep", "endpoint.not_json", "an answer in JSON is needed"),
+        ("short", "endpoint.answer_form", "a list of 1 answers for 1 rows is needed; got 0"),
+        ("two", "endpoint.answer_form", "got no list that is the only one"),
+        ("never", "endpoint.no_row", "answered no row: status 422: {"),
+        ("moved", "endpoint.status", "answers 307"),
+        ("locked", "endpoint.status", "answers 401 Unauthorized; check the address, --format and --header-env"),
+        ("nowhere/at/all", "endpoint.status", "answers 404 Not Found"),
+    ],
+)
+def test_a_service_that_cannot_be_compared_is_one_line(version, home, services, path, code, said) -> None:
+    with pytest.raises(DeploymentError) as error:
+        held(version, home, f"{services.url}/{path}")
+    assert error.value.code == code and said in str(error.value) and find_exit_code(error.value) == 2
+    assert not list((home.model("late") / "certificates").glob("endpoint-*"))
+    assert len(services.asked) <= 60
+
+
+def test_a_busy_service_is_asked_again_and_one_that_stays_down_may_be_tried_later(version, home, services) -> None:
+    assert held(version, home, f"{services.url}/busy", rows=5).verdict == "equal"
+    with pytest.raises(DeploymentError) as error:
+        held(version, home, f"{services.url}/down", rows=5)
+    assert (error.value.code, find_exit_code(error.value)) == ("endpoint.no_answer", 75)
+    assert services.asked.count("down") == 4
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(DeploymentError, match="does not answer") as error:
+        held(version, home, nobody, rows=5)
+    assert find_exit_code(error.value) == 75
+
+
+def test_a_header_comes_from_the_environment_and_stands_nowhere(version, home, services, monkeypatch) -> None:
+    monkeypatch.setenv("LATE_HEADER", "Authorization: Bearer of-ada")
+    found = held(version, home, f"{services.url}/locked?key=of-ada", header="LATE_HEADER", rows=20)
+    assert found.verdict == "equal" and found.fields["address"] == f"{services.url}/locked"
+    told = found.path.read_text() + found.page.read_text()
+    assert "of-ada" not in told + repr(open_endpoint(services.url, header="LATE_HEADER"))
+    for value in ("", "Bearer of-ada", "Autho rization: x", "Authorization:"):
+        monkeypatch.setenv("LATE_HEADER", value)
+        with pytest.raises(DeploymentError, match="LATE_HEADER holds no header") as error:
+            open_endpoint(services.url, header="LATE_HEADER")
+        assert "of-ada" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "code"),
+    [
+        ("scores.example", {}, "endpoint.url"),
+        ("ftp://scores.example", {}, "endpoint.url"),
+        ("http://", {}, "endpoint.url"),
+        ("http://host:99999/x", {}, "endpoint.url"),
+        ("http://ada:secret@host/x", {}, "endpoint.secret"),
+        ("http://host/x", {"wire": "grpc"}, "endpoint.format"),
+        ("http://host/x", {"sent": "labels"}, "endpoint.sent"),
+    ],
+)
+def test_what_is_no_address_is_refused_and_a_password_is_not_repeated(url, more, code) -> None:
+    with pytest.raises(DeploymentError) as error:
+        open_endpoint(url, **more)
+    assert error.value.code == code and "secret" not in str(error.value)
+
+
+def test_a_certificate_of_an_address_is_signed_lies_beside_the_others_and_promotes_nothing(
+    version, home, services
+) -> None:
+    found = held(version, home, f"{services.url}/right")
+    assert found.path.parent.parent == home.model("late") / "certificates"
+    status, line = verify_certificate(found.path, home=home)
+    assert status == "valid" and f"{services.url}/right against {version.version}, equal, {COUNT} rows" in line
+    assert "it allows no promotion" in found.page.read_text()
+    registry = Registry(home)
+    assert registry.certificates.of(version.version) == []
+    with pytest.raises(Refused, match="has a certificate"):
+        registry.promote("late", version.version, who="Ada", why="the service is equal")
+    registry.certificates.add(read_record(found.path, home=home))  # forced into the registry it counts as little
+    with pytest.raises(Refused, match="is of an address, not of the version's deployments"):
+        registry.promote("late", version.version, who="Ada", why="the service is equal")
+    forged = {**found.fields, "deployments": [{"deployment": "batch", "verdict": "equal"}]}
+    assert "is of an address" in find_objection(forged, version.manifest, ["batch"])
+    page = found.page
+    page.write_text(page.read_text().replace("equal", "splendid"))
+    assert verify_certificate(found.path, home=home)[0] == "altered"
+
+
+def test_rows_of_a_file_are_asked_and_those_that_break_the_contract_are_left_out(version, home, services, tmp_path) -> None:
+    X, y = rows_and_labels()
+    file = tmp_path / "october.csv"
+    X.assign(late=y).to_csv(file, index=False)
+    text = file.read_text().splitlines()
+    text[3] = text[3].replace(text[3].split(",")[0], "far", 1)
+    file.write_text("\n".join(text) + "\n")
+    for path in ("right", "labels"):
+        found = held(version, home, f"{services.url}/{path}", rows=str(file))
+        assert (found.verdict, found.fields["rows"], found.fields["rejected"]) == ("equal", COUNT - 1, 1)
+    found = held(version, home, f"{services.url}/zeros", rows=str(file), sent="request")
+    assert found.verdict == "refused" and found.fields["deployments"][0]["finding"] == "step request, wind, row 0"
+    X.drop(columns="wind").to_csv(file, index=False)
+    with pytest.raises(Exception, match="column 'wind' is needed") as error:
+        held(version, home, f"{services.url}/right", rows=str(file))
+    assert find_exit_code(error.value) == 2
+
+
+def test_a_row_of_persons_is_not_shown(version, home, services) -> None:
+    hidden = replace(version.request, columns=tuple(replace(one, personal=True) for one in version.request.columns))
+    found = held(replace(version, request=hidden), home, f"{services.url}/zeros")
+    assert found.verdict == "refused" and "sent" not in found.first
+
+
+def test_our_own_service_is_certified_like_any_other(home, made_once, version) -> None:
+    from mlworkbench.deploy.realtime.process import start_service
+
+    with start_service("late", home=home, version=version.version) as service:
+        found = held(version, home, f"{service.url}/score", rows=60, sent="request")
+    assert (found.verdict, found.fields["compared"]) == ("equal", "scores and decisions")
+
+
+def test_the_column_is_found_by_asking_again_and_none_is_named_where_all_differ() -> None:
+    records = [{"a": float(k), "b": float(k % 3)} for k in range(30)]
+
+    def model(weight):
+        def ask(rows):
+            scores = [row["a"] + (weight if row["b"] == 2 else 1) * row["b"] for row in rows]
+            return ModelAnswers(list(range(len(rows))), np.array(scores), None)
+
+        return ask
+
+    found = find_parting_column(records[2::3], records[:2], asks=(model(1), model(2)), tolerance=1e-9)
+    assert found == ("b", 1.0)
+
+    def shifted(rows):
+        return replace(model(1)(rows), scores=model(1)(rows).scores + 1)
+
+    assert find_parting_column(records[:2], records[5:7], asks=(model(1), shifted), tolerance=1e-9) == ("", 0.0)
+
+    def refuses(rows):
+        raise DeploymentError("no", code="endpoint.no_row")
+
+    assert find_parting_column(records[:2], records[2:3], asks=(model(1), refuses), tolerance=1e-9) == ("", 0.0)
+
+
+def test_a_list_that_is_refused_is_halved_and_one_that_refuses_all_is_left_alone(services) -> None:
+    declaration = {"task": "binary", "classes": [False, True], "positive": True}
+    rows = [{"distance": 3.0, "carrier": "AA", "wind": None if k % 50 == 49 else 4.0} for k in range(600)]
+    found = ask_endpoint(open_endpoint(f"{services.url}/picky"), rows, declaration)
+    assert len(found.rows) == 588 and found.refused == "row 49: refused with status 422"
+    assert len(services.asked) < 124 + 12 * 14
+    services.asked.clear()
+    with pytest.raises(DeploymentError, match="answered no row"):
+        ask_endpoint(open_endpoint(f"{services.url}/never"), rows, declaration)
+    assert len(services.asked) < 50
+
+
+SERVICE = '''
+import os
+import bentoml
+import pandas as pd
+import skops.io
+
+PATH = os.environ["LATE_PIPELINE"]
+PIPELINE = skops.io.load(PATH, trusted=skops.io.get_untrusted_types(file=PATH))
+
+
+def read(rows):
+    return pd.DataFrame(rows).astype({"distance": float, "wind": float})
+
+
+@bentoml.service
+class Late:
+    @bentoml.api
+    def predict(self, rows: list[dict]) -> list[float]:
+        return PIPELINE.predict_proba(read(rows))[:, 1].tolist()
+
+    @bentoml.api
+    def wrong(self, rows: list[dict], /) -> list[float]:
+        return PIPELINE.predict_proba(read(rows).fillna(0))[:, 1].tolist()
+
+    @bentoml.api
+    def two(self, rows: list[dict], limit: int) -> list[float]:
+        return PIPELINE.predict_proba(read(rows))[:, 1].tolist()
+'''
+
+
+@pytest.fixture
+def bento(tmp_path):
+    """`bentoml serve` of a plain service of twenty lines."""
+    dump_pipeline(fitted(), tmp_path / "late.skops")
+    (tmp_path / "plain.py").write_text(SERVICE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = Path(sys.executable).with_name("bentoml")
+    words = [program, "serve", "plain:Late", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "LATE_PIPELINE": str(tmp_path / "late.skops"), "BENTOML_HOME": str(tmp_path / "bento")}
+    environment |= {"BENTOML_DO_NOT_TRACK": "true"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+@pytest.mark.system
+def test_a_typed_service_of_bentoml_says_itself_how_its_argument_is_called(version, home, bento) -> None:
+    found = held(version, home, f"{bento}/predict", "bento", rows=120)
+    assert (found.verdict, found.fields["compared"]) == ("equal", "scores and decisions")
+    assert held(version, home, f"{bento}/predict#rows", "bento", rows=20).verdict == "equal"
+    wrong = held(version, home, f"{bento}/wrong", "bento", rows=120)
+    assert wrong.verdict == "refused" and "step features, wind, row" in wrong.fields["deployments"][0]["finding"]
+    with pytest.raises(DeploymentError, match="takes rows, limit; name the one that takes rows, as /two#rows"):
+        held(version, home, f"{bento}/two", "bento", rows=20)
+    with pytest.raises(DeploymentError, match="describes no API at /; write the API's path into the URL"):
+        held(version, home, bento, "bento", rows=20)
+    with pytest.raises(DeploymentError, match="answered no row: status 400"):
+        held(version, home, f"{bento}/predict#lines", "bento", rows=20)

@@ -47,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     ("certify endpoint", compare.endpoint, "http://127.0.0.1:5000 --format mlflow --model flights"),
     ("certify served", certify.served, "--model flights --last day"),
     ("certify verify", certify.verify, "certificate.json"),
+    ("compare", compare.compare, "flights:champion flights:challenger --rows october.parquet"),
     ("replay", replay.replay, "6c0a300081da0f30"),
     ("replay log", replay.log, "--model flights --last 7d"),
     ("label", evaluate.label, "arrived.csv --model flights"),

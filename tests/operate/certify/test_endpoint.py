@@ -127,8 +127,9 @@ class Services:
         columns = {one["name"]: one["data"] for one in body["inputs"]}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         scores = self.pipeline.predict_proba(self.frame(rows))
-        data = {"name": "predict_proba", "datatype": "FP64", "shape": list(scores.shape), "data": scores.ravel().tolist()}
-        return JSONResponse({"outputs": [{"name": "predict", "datatype": "BYTES", "shape": [len(rows)], "data": []}, data]})
+        labels = {"name": "predict", "datatype": "BYTES", "shape": [len(rows)], "data": ["no"] * len(rows)}
+        data = {"name": "predict_proba", "datatype": "FP64", "shape": list(scores.shape)}
+        return JSONResponse({"outputs": [labels, {**data, "data": scores.ravel().tolist()}]})
 
     def busy(self, rows):
         if self.asked.count("busy") < 3:

@@ -125,13 +125,16 @@ def _require_alike(name: str, declared: Mapping[str, Any], ground: CommonGround)
             message = f"{name} has the {what} {there!r}, {ground.version.version} has {here!r}; compare models of one kind"
             raise DefinitionError(message, code="compare.other_kind")
 
-# %% ../../../nbs/operate/loop/02_sides.ipynb #addcf4b0
+# %% ../../../nbs/operate/loop/02_sides.ipynb #f03065c0
 def _answer_file(path: Path, ground: CommonGround) -> ModelAnswers:
     """Ask a pipeline in a file; it decides by its own `predict`."""
     if not path.is_file():
         message = f"cannot read the pipeline {path}: there is no such file; check the path"
         raise DefinitionError(message, code="compare.file_missing")
-    pipeline, _ = unwrap_search(load_pipeline(path, trusted=load_settings().trusted_types))
+    try:
+        pipeline, _ = unwrap_search(load_pipeline(path, trusted=load_settings().trusted_types))
+    except WorkbenchError as error:
+        raise type(error)(f"{path.name}: {error}", code=error.code) from None
     scorer = _make_scorer(path, pipeline, ground)
     frame = FeatureFrame.from_rows(list(map(json.loads, ground.reference.features)), ground.version.frame)
     try:

@@ -11,7 +11,10 @@ BINARY = {"task": "binary", "classes": ["no", "yes"], "positive": "yes"}
 NUMBERED = {"task": "binary", "classes": [0, 1], "positive": 1}
 SEVERAL = {"task": "multiclass", "classes": ["a", "b", "c"], "positive": None}
 REGRESSION = {"task": "regression", "classes": [], "positive": None}
-ROWS = [{"x": 1.5, "n": 3, "c": "UA", "b": True, "v": [1.0, 2.0]}, {"x": None, "n": 4, "c": None, "b": False, "v": [3, 4]}]
+ROWS = [
+    {"x": 1.5, "n": 3, "c": "UA", "b": True, "v": [1.0, 2.0]},
+    {"x": None, "n": 4, "c": None, "b": False, "v": [3, 4]},
+]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_scores_and_decisions_are_read_from_each_form(values, declaration, score
         (["no", None], BINARY, [1], "one of the classes is needed; got null"),
         ([[0.5, 0.5, 0.0]], BINARY, [0], "a finite score is needed; got 3 values"),
         ([[0.5, None]], BINARY, [0], "a finite score is needed; got 2 values"),
-        ([0.5, 0.25], SEVERAL, [0, 1], "a finite score is needed; got 0.5"),
+        ([0.5, 0.25], SEVERAL, [0, 1], "a finite score for each of 3 classes is needed; got 0.5"),
         ([{"answer": 3}], REGRESSION, [0], "a finite score is needed; got nothing"),
         ([{"answer": 3}], BINARY, [0], "a finite score is needed; got nothing"),
         ([True], REGRESSION, [0], "a finite score is needed; got a bool"),

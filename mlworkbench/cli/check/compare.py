@@ -56,13 +56,13 @@ def find_rows_definition(here: Context, version: OpenedVersion) -> ModelDefiniti
     named = version.model in here.settings.models or version.declaration.get("origin") == "registered"
     return None if named else find_example(version.model)
 
-# %% ../../../nbs/cli/check/04_compare.ipynb #8638c360
+# %% ../../../nbs/cli/check/04_compare.ipynb #fe380683
 def endpoint(
     url: Annotated[str, typer.Argument(help="Address of the service; bento: http://host/api#argument.", metavar="URL")],
-    format_: Format = "records",
+    wire: Format = "records",
     model: Model = "",
     version: Version = "",
-    rows: AskedFile = "",
+    asked: AskedFile = "",
     send: Send = "features",
     header_env: HeaderEnv = "",
     json: Json = False,
@@ -75,11 +75,11 @@ def endpoint(
     here = open_context()
     name = resolve_model(here, model)
     opened = open_model(name, version or None, home=here.home)
-    service = open_endpoint(url, format_, model=name, header=header_env, sent=send)
+    service = open_endpoint(url, wire, model=name, header=header_env, sent=send)
     definition = find_rows_definition(here, opened)
-    asked = draw_asked_rows(opened, home=here.home, rows=parse_rows(rows), definition=definition)
+    drawn = draw_asked_rows(opened, home=here.home, rows=parse_rows(asked), definition=definition)
     with show_progress(quiet=json) as report:
-        certificate = certify_endpoint(opened, service, asked, home=here.home, progress=report)
+        certificate = certify_endpoint(opened, service, drawn, home=here.home, progress=report)
     facts = {**certificate.summary, "certificate": certificate.path, "page": certificate.page}
     answer(facts, describe_endpoint(certificate), as_json=json)
     if certificate.verdict == "refused":
@@ -111,16 +111,16 @@ def describe_compared(compared: str) -> str:
     """
     return f"{compared} alone, for want of scores" if compared == "decisions" else compared
 
-# %% ../../../nbs/cli/check/04_compare.ipynb #85ea2d71
+# %% ../../../nbs/cli/check/04_compare.ipynb #da6f4e12
 SIDE = "MODEL[:VERSION], a file that ends in .skops, or a URL."
 
 
 def compare(
     first: Annotated[str, typer.Argument(help=SIDE, metavar="A")],
     second: Annotated[str, typer.Argument(help=SIDE, metavar="B")],
-    rows: AskedFile = "",
+    asked: AskedFile = "",
     model: Model = "",
-    format_: Format = "records",
+    wire: Format = "records",
     send: Send = "features",
     header_env: HeaderEnv = "",
     json: Json = False,
@@ -136,12 +136,12 @@ def compare(
     versions = {text: open_model(*split_version(here, text), home=here.home) for text in named}
     chosen = versions[named[0]] if named and not model else None
     ground = chosen or open_model(resolve_model(here, model), home=here.home)
-    asks = {"wire": format_, "model": ground.model, "header": header_env, "sent": send}
+    asks = {"wire": wire, "model": ground.model, "header": header_env, "sent": send}
     one, other = (versions[text] if text in versions else open_side(text, asks) for text in (first, second))
     definition = find_rows_definition(here, ground)
-    asked = draw_asked_rows(ground, home=here.home, rows=parse_rows(rows), definition=definition)
+    drawn = draw_asked_rows(ground, home=here.home, rows=parse_rows(asked), definition=definition)
     with show_progress(quiet=json) as report:
-        found = compare_models(one, other, open_ground(ground, asked, home=here.home), progress=report)
+        found = compare_models(one, other, open_ground(ground, drawn, home=here.home), progress=report)
     answer({**found.facts, "page": found.page}, describe_models(found), as_json=json)
     if found.verdict != "equal":
         raise Refused(found.refusal, code=f"compare.{found.verdict}")

@@ -283,7 +283,7 @@ class _Asker:
             raise DeploymentError(f"{message}; got {got}; check --format", code="endpoint.answer_form")
         return values
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #158dd450
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #ae6ce8ee
 def ask_endpoint(
     endpoint: Endpoint,
     records: Sequence[Record],
@@ -324,18 +324,20 @@ def ask_endpoint(
     read, faults = read_values([asker.values[place] for place in places], declaration)
     unread = {places[k]: fault for k, fault in faults.items()}
     if not read.rows:
-        raise _explain_none(endpoint, asker, unread)
+        raise _explain_none(endpoint, asker, unread, hidden=bool(declaration.get("personal")))
     wrong = {**{place: f"refused with {error}" for place, error in asker.refused.items()}, **unread}
     refused = f"row {min(wrong)}: {wrong[min(wrong)]}" if wrong else ""
     return replace(read, rows=[places[k] for k in read.rows], calls=tuple(asker.calls), refused=refused)
 
 
-def _explain_none(endpoint: Endpoint, asker: _Asker, unread: Mapping[int, str]) -> DeploymentError:
-    """Make the error of a service that answered no row; on a terminal its own line helps most."""
+def _explain_none(
+    endpoint: Endpoint, asker: _Asker, unread: Mapping[int, str], *, hidden: bool
+) -> DeploymentError:
+    """Make the error of a service that answered no row; its own line helps most, and is left out of rows of persons."""
     if unread:
         said = f"row {min(unread)}: {unread[min(unread)]}"
     else:
         error = asker.refused[min(asker.refused)]
-        said = f"{error}: {error.said}" if error.said else str(error)
+        said = f"{error}: {error.said}" if error.said and not hidden else str(error)
     message = f"service {endpoint.address} answered no row: {said}; check --format, --send and the rows"
     return DeploymentError(message, code="endpoint.no_row")

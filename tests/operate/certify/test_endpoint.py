@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import uvicorn
 from sklearn.compose import make_column_transformer
@@ -28,13 +34,24 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mlworkbench.core.home import Home
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.errors import DeploymentError, Refused, find_exit_code
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.certify.certificate import verify_certificate
 from mlworkbench.operate.certify.endpoint import ask_endpoint, open_endpoint
-from mlworkbench.operate.certify.endpoint_certificate import certify_endpoint, draw_asked_rows, find_parting_column
+from mlworkbench.operate.certify.endpoint_certificate import (
+    certify_endpoint,
+    draw_asked_rows,
+    find_parting_column,
+    make_reference_ask,
+    write_records,
+)
+from mlworkbench.operate.certify.reference import predict_reference
 from mlworkbench.operate.certify.wire import ModelAnswers
 from mlworkbench.operate.training.register import register
+from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.artifacts.skops_file import dump_pipeline
+from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry.evidence import find_objection
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.registry.tables import read_record
@@ -432,6 +449,74 @@ def test_a_list_that_is_refused_is_halved_and_one_that_refuses_all_is_left_alone
     assert len(services.asked) < 50
 
 
+def test_what_a_service_says_of_rows_of_persons_is_not_repeated(services) -> None:
+    declaration = {"task": "binary", "classes": [False, True], "positive": True, "personal": ["carrier"]}
+    with pytest.raises(DeploymentError, match="answered no row: status 422; check") as error:
+        ask_endpoint(open_endpoint(f"{services.url}/never"), [{"carrier": "Ada"}], declaration)
+    assert "field required" not in str(error.value)
+
+
+def test_an_answer_without_end_is_left(services, monkeypatch) -> None:
+    from mlworkbench.operate.certify import endpoint
+
+    monkeypatch.setattr(endpoint, "LARGEST", 100)
+    declaration = {"task": "binary", "classes": [False, True], "positive": True}
+    rows = [{"distance": 3.0, "carrier": "AA", "wind": 4.0}] * 20
+    with pytest.raises(DeploymentError, match="got more; is it the right address") as error:
+        ask_endpoint(open_endpoint(f"{services.url}/right"), rows, declaration)
+    assert error.value.code == "endpoint.too_large"
+
+
+def test_a_certificate_of_tls_that_nobody_knows_ends_it(tmp_path) -> None:
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    subprocess.run(words, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def greet():
+            with contextlib.suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True):
+                pass
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        with pytest.raises(DeploymentError, match="its TLS certificate does not hold") as error:
+            ask_endpoint(
+                open_endpoint(f"https://127.0.0.1:{port}/x"), [{"x": 1.0}], {"task": "regression", "classes": []}
+            )
+        thread.join(timeout=10)
+    assert (error.value.code, find_exit_code(error.value)) == ("endpoint.tls", 2)
+
+
+def test_values_of_views_are_sent_as_features_and_times_of_a_request_as_text(home) -> None:
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    hours = [start + timedelta(hours=n) for n in range(48)]
+    draws = np.random.default_rng(2)
+    wind = {"origin": ["JFK"] * 48, "available_at": hours, "wind": draws.uniform(0, 30, 48)}
+    Lake(home.lake).append("weather", pl.DataFrame(wind).to_arrow())
+    times = [start + timedelta(minutes=15 * n) for n in range(150)]
+    data = pl.DataFrame({"at": times, "origin": ["JFK"] * 150, "distance": draws.uniform(1, 25, 150)})
+    data = data.with_columns(late=pl.Series(draws.integers(0, 2, 150)))
+    view = AsOfView("weather", "weather", ("origin",), {"wind": "number"}, ttl=timedelta(hours=3))
+    fields = {"prediction_time": "at", "views": (view,), "features": ("distance", "wind")}
+    model = make_pipeline(SimpleImputer(), LogisticRegression())
+    definition = ModelDefinition("windy", model, data, "late", **fields)
+    windy = Registry(home).open("windy", train(definition, home=home).tag)
+    asked = draw_asked_rows(windy, home=home, rows=40, definition=definition)
+    reference = predict_reference(windy, asked.requests(windy), home=home)
+    features = write_records(windy, asked, reference)
+    assert list(features[0]) == ["distance", "wind"] and isinstance(features[5]["wind"], float)
+    requests = write_records(windy, asked, reference, sent="request")
+    assert set(requests[0]) == set(windy.request.names) and requests[0]["at"].endswith("+00:00")
+    for sent, records in (("features", features), ("request", requests)):
+        again = make_reference_ask(windy, home=home, sent=sent)(records)
+        assert np.allclose(again.scores, reference.scores, atol=1e-12, rtol=0)
+
+
 SERVICE = """
 import os
 import bentoml
@@ -462,6 +547,17 @@ class Late:
 """
 
 
+def wait_for(url, process) -> None:
+    end = time.monotonic() + 90
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+
+
 @pytest.fixture
 def bento(tmp_path):
     """`bentoml serve` of a plain service of twenty lines."""
@@ -477,14 +573,7 @@ def bento(tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
-                time.sleep(0.1)
+        wait_for(f"http://127.0.0.1:{port}/readyz", process)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -504,3 +593,43 @@ def test_a_typed_service_of_bentoml_says_itself_how_its_argument_is_called(versi
         held(version, home, bento, "bento", rows=20)
     with pytest.raises(DeploymentError, match="answered no row: status 400"):
         held(version, home, f"{bento}/predict#lines", "bento", rows=20)
+
+
+MLFLOW = """
+import sys
+import mlflow.sklearn
+import skops.io
+
+source, folder, how = sys.argv[1:]
+pipeline = skops.io.load(source, trusted=skops.io.get_untrusted_types(file=source))
+mlflow.sklearn.save_model(pipeline, folder, serialization_format="cloudpickle", pyfunc_predict_fn=how)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("how", "compared"), [("predict", "decisions"), ("predict_proba", "scores and decisions")])
+def test_the_real_server_of_mlflow_is_certified(version, home, tmp_path_factory, how, compared) -> None:
+    place = tmp_path_factory.getbasetemp() / "mlflow"
+    python = place / "bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        needed = [f"{name}=={metadata.version(name)}" for name in ("scikit-learn", "skops")]
+        done = subprocess.run([python, "-m", "pip", "install", "-q", "mlflow", *needed], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mlflow cannot be installed: {done.stderr[-200:]}")
+    dump_pipeline(fitted(), place / "late.skops")
+    (place / "save.py").write_text(MLFLOW)
+    subprocess.run([python, place / "save.py", place / "late.skops", place / how, how], check=True, cwd=place)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [place / "bin/mlflow", "models", "serve", "-m", place / how, "--env-manager", "local", "-h", "127.0.0.1"]
+    environment = {**os.environ, "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen([*words, "-p", str(port)], cwd=place, env=environment, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", process)
+        found = held(version, home, f"http://127.0.0.1:{port}", "mlflow", rows=60)
+        assert (found.verdict, found.fields["compared"]) == ("equal", compared)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)

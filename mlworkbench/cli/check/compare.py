@@ -56,7 +56,7 @@ def find_rows_definition(here: Context, version: OpenedVersion) -> ModelDefiniti
     named = version.model in here.settings.models or version.declaration.get("origin") == "registered"
     return None if named else find_example(version.model)
 
-# %% ../../../nbs/cli/check/04_compare.ipynb #fe380683
+# %% ../../../nbs/cli/check/04_compare.ipynb #94f03666
 def endpoint(
     url: Annotated[str, typer.Argument(help="Address of the service; bento: http://host/api#argument.", metavar="URL")],
     wire: Format = "records",
@@ -85,7 +85,7 @@ def endpoint(
     if certificate.verdict == "refused":
         raise Refused(certificate.refusal, code="endpoint.refused")
 
-
+# %% ../../../nbs/cli/check/04_compare.ipynb #5edd9e22
 def describe_endpoint(certificate: EndpointCertificate) -> list[str]:
     """Lay a certificate of an address out for a person."""
     from mlworkbench.operate.training.anchor.anchor import describe_anchor

@@ -27,7 +27,7 @@ from .wire import ModelAnswers, Record, WireFormat, find_wire_format, read_value
 __all__ = ['ADDRESS', 'SENT', 'SECONDS', 'TRIES', 'LARGEST', 'REFUSALS', 'Endpoint', 'open_endpoint', 'RowsRefusedError',
            'UnreachableError', 'ask_endpoint']
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #8072cb5f
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #d9a1026f
 ADDRESS = "write it like https://scores.example/predict"
 SENT = ("features", "request")
 
@@ -66,7 +66,7 @@ class Endpoint:
         """The address without query, as pages and messages name it."""
         return self.url.partition("?")[0]
 
-
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #2fd1ea03
 def open_endpoint(
     url: str, wire: str = "records", *, model: str = "", header: str = "", sent: str = "features"
 ) -> Endpoint:
@@ -126,7 +126,7 @@ def _read_header(variable: str) -> dict[str, str]:
         raise DeploymentError(message, code="endpoint.header")
     return {name: value.strip()}
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #14187c43
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #5e788d0c
 SECONDS, TRIES, LARGEST = 30.0, 4, 64 * 1024 * 1024
 _OF_ROWS = (400, 413, 422, 500)
 _BUSY = (429, 502, 503, 504)
@@ -158,7 +158,7 @@ def _open_client(endpoint: Endpoint) -> Any:  # noqa: ANN401, RUF100 - of a libr
     headers = {"Content-Type": "application/json", "User-Agent": "mlworkbench", **endpoint.header}
     return httpx.Client(timeout=SECONDS, headers=headers, trust_env=not local, verify=ssl.create_default_context())
 
-
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #7e31bb88
 def _exchange(client: Any, verb: str, url: str, body: bytes = b"") -> bytes:  # noqa: ANN401, RUF100 - as above
     """Send one request and give what came back; raise by what kind of refusal it is."""
     import httpx
@@ -283,7 +283,7 @@ class _Asker:
             raise DeploymentError(f"{message}; got {got}; check --format", code="endpoint.answer_form")
         return values
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #ae6ce8ee
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #aa217472
 def ask_endpoint(
     endpoint: Endpoint,
     records: Sequence[Record],
@@ -329,7 +329,7 @@ def ask_endpoint(
     refused = f"row {min(wrong)}: {wrong[min(wrong)]}" if wrong else ""
     return replace(read, rows=[places[k] for k in read.rows], calls=tuple(asker.calls), refused=refused)
 
-
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #86630c9d
 def _explain_none(
     endpoint: Endpoint, asker: _Asker, unread: Mapping[int, str], *, hidden: bool
 ) -> DeploymentError:

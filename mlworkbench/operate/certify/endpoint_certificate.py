@@ -167,7 +167,7 @@ def _fill_scores(side: ModelAnswers, other: ModelAnswers) -> ModelAnswers:
         filled[k] = other.scores[places[row]] if row in places else np.nan
     return replace(side, scores=filled)
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #dce538cc
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #49175f12
 def compare_model_answers(
     first: ModelAnswers,
     second: ModelAnswers,
@@ -191,7 +191,7 @@ def compare_model_answers(
         alone_differs=alone_differs,
     )
 
-
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #e8960d9a
 def measure_apart(
     first: ModelAnswers, second: ModelAnswers
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
@@ -310,7 +310,7 @@ class EndpointCertificate(Certificate):
         what = f"{self.fields['address']} does not answer every row like {self.fields['version']}"
         return f"{what}: {describe_counts(row)}{reason}; see {self.page}"
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #1c1549e4
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #f8fa1297
 def certify_endpoint(
     version: Version, endpoint: Endpoint, asked: AskedRows, *, home: Home, progress: Progress | None = None
 ) -> EndpointCertificate:
@@ -350,12 +350,10 @@ def certify_endpoint(
     fields = collect_fields(version, reference=reference, verdicts=[verdict])
     fields |= _list_endpoint_facts(endpoint, fields, sides) | {"available": asked.available}
     fields["hashes"] = certificate_hashes(version, requests, reference.lake, typed=asked.typed)
-    hidden = any(column.personal for column in (*version.request.columns, *version.frame.columns))
-    shown = {name: value for name, value in first.items() if not (hidden and name == "sent")}
     written = write_certificate(fields, home=home)
-    return EndpointCertificate(written.fields, written.path, shown)
+    return EndpointCertificate(written.fields, written.path, first)
 
-
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #e7fe02b1
 def _list_endpoint_facts(
     endpoint: Endpoint, fields: dict[str, Any], sides: tuple[ModelAnswers, ModelAnswers]
 ) -> dict[str, Any]:
@@ -365,7 +363,7 @@ def _list_endpoint_facts(
     told = {"address": endpoint.address, "format": endpoint.format, "compared": " and ".join(common)}
     return {"name": f"endpoint-{fields['name']}", "deployments": rows, **told}
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #cf0244bc
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #dbc28fd4
 def _find_first(
     sides: tuple[ModelAnswers, ModelAnswers], records: list[Record], version: Version, endpoint: Endpoint, *, home: Home
 ) -> tuple[dict[str, Any], str]:
@@ -382,12 +380,14 @@ def _find_first(
         column = column or (name if share >= least else "")
     row = differing[0]
     expected, answered = (_answer_of(side, row) for side in sides)
-    first = {"row": row, "column": column, "expected": expected, "answered": answered, "sent": dict(records[row])}
+    first = {"row": row, "column": column, "expected": expected, "answered": answered}
+    if not any(one.personal for one in (*version.request.columns, *version.frame.columns)):
+        first["sent"] = dict(records[row])
     step = endpoint.sent if column else "answer"
     what = column or ("decision" if apart[off][0] <= version.tolerance else "score")
     return first, f"{Finding(step, what).place}, row {row}"
 
-
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #e2575edd
 def _choose_donors(records: list[Record], agreeing: list[int]) -> list[list[Record]]:
     """Choose rows on which both agree, evenly; where they agree nowhere, a row without values, and one of zeros."""
     if agreeing:

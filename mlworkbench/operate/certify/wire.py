@@ -179,7 +179,7 @@ def _read_scores(value: Any, declaration: Mapping[str, Any]) -> list[float]:  # 
         return [math.nan] * (len(classes) if several else 1)
     return [_read_number(one) for one in (value if several else [value[classes.index(declaration["positive"])]])]
 
-# %% ../../../nbs/operate/certify/11_wire.ipynb #b85e33bb
+# %% ../../../nbs/operate/certify/11_wire.ipynb #4e7aad18
 def read_values(values: Sequence[Any], declaration: Mapping[str, Any]) -> tuple[ModelAnswers, dict[int, str]]:
     """Read what was answered to n rows, one value each.
 
@@ -222,7 +222,7 @@ def read_values(values: Sequence[Any], declaration: Mapping[str, Any]) -> tuple[
     decisions = [known[split[row][1]] for row in rows] if labels else None
     return ModelAnswers(rows, shaped if scored else None, decisions), faults
 
-
+# %% ../../../nbs/operate/certify/11_wire.ipynb #7a3c7b07
 def _are_labels(bare: Sequence[Any], known: Mapping[Any, Any]) -> bool:
     """Say whether bare values are decisions: all are classes, or one is a text or a truth value, which no score is."""
     if not known or not bare:

@@ -33,7 +33,7 @@ from ...scoring.version.version import Version
 # %% auto #0
 __all__ = ['ModelComparison', 'compare_models']
 
-# %% ../../../nbs/operate/loop/05_compare.ipynb #e9c7fe39
+# %% ../../../nbs/operate/loop/05_compare.ipynb #e72f188f
 @dataclass(frozen=True, eq=False)
 class _Common:
     """Two sides on the m rows that both answered, in one order."""
@@ -72,7 +72,7 @@ class _Common:
         plain = [known.get(str(one), one) if ok else None for one, ok in zip(labels.tolist(), there, strict=True)]
         return np.array([*plain, None], dtype=object)[:-1]  # None, so that no label is taken apart
 
-
+# %% ../../../nbs/operate/loop/05_compare.ipynb #95cdb5ab
 def _take_common(ground: CommonGround, first: ModelAnswers, second: ModelAnswers) -> _Common:
     """Bring two sides to the rows that both answered."""
     rows, apart, turned = measure_apart(first, second)
@@ -124,7 +124,7 @@ def _as_array(decisions: list[Any] | None) -> NDArray[np.object_] | None:
     """Give decisions as an array of objects."""
     return None if decisions is None else np.array([*decisions, None], dtype=object)[:-1]
 
-# %% ../../../nbs/operate/loop/05_compare.ipynb #fadf74ca
+# %% ../../../nbs/operate/loop/05_compare.ipynb #93c17c18
 @dataclass(frozen=True)
 class ModelComparison:
     """How two models compare.
@@ -155,7 +155,7 @@ class ModelComparison:
         both = f"{self.facts['first']} and {self.facts['second']} are not proved equal"
         return f"{both} on {self.facts['rows']:,} rows: {counts or self.verdict}; see {self.page}"
 
-
+# %% ../../../nbs/operate/loop/05_compare.ipynb #4a106af9
 def compare_models(
     first: Side, second: Side, ground: CommonGround, *, progress: Progress | None = None
 ) -> ModelComparison:

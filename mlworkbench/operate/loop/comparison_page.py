@@ -53,7 +53,7 @@ def _draw_scores(names: tuple[str, str], first: Any, second: Any) -> tuple[Pictu
     shares = {f"{name}: scores": compute_shares(side, low, high) for name, side in zip(names, (first, second), strict=True)}
     return draw_histograms("Scores of both sides", shares, low=low, high=high), "Scores of both sides"
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #70d93e09
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #00e4f668
 _PAGE = """\
 {% macro table(head, rows) %}
 <div class="wide"><table>
@@ -71,7 +71,7 @@ _PAGE = """\
 </body></html>
 """
 
-
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #1c25f319
 def render_comparison(facts: Facts, pictures: list[tuple[Picture, str]]) -> Markup:
     """Render what was found as one self-contained page.
 
@@ -100,7 +100,7 @@ def _summarize_comparison(facts: Facts) -> str:
         f"{facts['compared']} were compared. A difference up to {facts['tolerance']:.1e} is none.{left}"
     )
 
-
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #0e94e58b
 def _list_counts(facts: Facts) -> dict[str, str]:
     """Name the counts of the first table."""
     sizes = facts["scores"] or {}

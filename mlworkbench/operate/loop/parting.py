@@ -63,7 +63,7 @@ def count_turned(first: Sequence[Any], second: Sequence[Any]) -> list[dict[str, 
     pairs = Counter((one, other) for one, other in zip(first, second, strict=True) if one != other)
     return [{"from": one, "to": other, "rows": count} for (one, other), count in pairs.most_common()]
 
-# %% ../../../nbs/operate/loop/03_parting.ipynb #d590f02e
+# %% ../../../nbs/operate/loop/03_parting.ipynb #db3b1bda
 PIECES, VALUES = 8, 20
 
 
@@ -124,7 +124,7 @@ def cut_column(values: NDArray[Any]) -> list[Piece]:
         pieces = [Piece(_name_value(one), np.array([value == one for value in plain])) for one in named]
     return [*pieces, *([Piece("missing", missing)] if missing.any() else [])]
 
-
+# %% ../../../nbs/operate/loop/03_parting.ipynb #93f287d1
 def _name_value(value: object) -> str:
     """Name a value."""
     return show(value) if isinstance(value, float) else str(value)
@@ -162,7 +162,7 @@ def split_by_group(
         for piece in cut_column(values)
     ]
 
-# %% ../../../nbs/operate/loop/03_parting.ipynb #7e6e0190
+# %% ../../../nbs/operate/loop/03_parting.ipynb #17097a02
 PLACES, LEAST = 3, 0.02
 
 
@@ -212,7 +212,7 @@ def _find_place(name: str, pieces: list[Piece], weights: NDArray[np.float64]) ->
     told = {"column": name, "where": ", ".join(piece.name for piece in chosen[:5]), "rows": int(rows.sum())}
     return {**told, "explained": explained, "inside": inside, "elsewhere": outside}
 
-
+# %% ../../../nbs/operate/loop/03_parting.ipynb #cab82e6f
 def _join_ranges(pieces: list[Piece]) -> list[Piece]:
     """Join ranges that touch."""
     joined: list[Piece] = []

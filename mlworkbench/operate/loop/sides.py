@@ -68,7 +68,7 @@ def open_ground(version: Version, asked: AskedRows, *, home: Home) -> CommonGrou
     reference = predict_reference(version, asked.requests(version), home=home, typed=asked.typed)
     return CommonGround(version, asked, reference, home)
 
-# %% ../../../nbs/operate/loop/02_sides.ipynb #c1fbb142
+# %% ../../../nbs/operate/loop/02_sides.ipynb #ccb85b6a
 Side = Version | Path | Endpoint
 
 
@@ -99,7 +99,7 @@ def answer_side(side: Side, ground: CommonGround, *, progress: Progress | None =
     records = write_records(ground.version, ground.asked, ground.reference, sent=side.sent)
     return add_decisions(ask_endpoint(side, records, ground.declaration, progress=progress), ground.version)
 
-
+# %% ../../../nbs/operate/loop/02_sides.ipynb #6561bc70
 def _answer_version(version: Version, ground: CommonGround) -> ModelAnswers:
     """Ask a version's pipeline; its classes in the order of the ground's."""
     if version.version == ground.version.version:

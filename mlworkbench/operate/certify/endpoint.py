@@ -66,7 +66,7 @@ class Endpoint:
         """The address without query, as pages and messages name it."""
         return self.url.partition("?")[0]
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #2fd1ea03
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #d88d834f
 def open_endpoint(
     url: str, wire: str = "records", *, model: str = "", header: str = "", sent: str = "features"
 ) -> Endpoint:
@@ -122,7 +122,8 @@ def _read_header(variable: str) -> dict[str, str]:
         return {}
     name, _, value = os.environ.get(variable, "").partition(":")
     if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.strip() or not value.isprintable():
-        message = f"--header-env: variable {variable} holds no header; write into it one like 'Authorization: Bearer ...'"
+        form = "write into it one like 'Authorization: Bearer ...'"
+        message = f"--header-env: variable {variable} holds no header; {form}"
         raise DeploymentError(message, code="endpoint.header")
     return {name: value.strip()}
 
@@ -214,7 +215,7 @@ def _parse_answer(content: bytes, name: str) -> Any:  # noqa: ANN401, RUF100 - w
         message = f"service {name}: an answer in JSON is needed; got {len(content):,} bytes of something else"
         raise DeploymentError(f"{message}; check the address and --format", code="endpoint.not_json") from None
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #40eab3e0
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #ce1fd90f
 def _find_argument(endpoint: Endpoint) -> str:
     """Read from a BentoML service's own description what the argument of an API is called."""
     parts = urlsplit(endpoint.url)
@@ -229,7 +230,8 @@ def _find_argument(endpoint: Endpoint) -> str:
         message = f"service {docs}: it describes no API at {parts.path or '/'}; write the API's path into the URL"
         raise DeploymentError(message, code="endpoint.no_api") from None
     if len(names) > 1:
-        message = f"URL: {parts.path} takes {', '.join(names)}; name the one that takes rows, as {parts.path}#{names[0]}"
+        takes = f"{parts.path} takes {', '.join(names)}"
+        message = f"URL: {takes}; name the one that takes rows, as {parts.path}#{names[0]}"
         raise DeploymentError(message, code="endpoint.argument")
     return str(names[0]) if names else ""
 

@@ -274,7 +274,7 @@ def make_reference_ask(version: Version, *, home: Home, sent: str = "features") 
 
     return ask_features if sent == "features" else ask_requests
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #5c22216b
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #04372c09
 _TOLD = ("verdict", "address", "format", "compared", "rows", "rejected", "version", "anchor")
 _COUNTED = ("missing", "max_difference", "mismatches", "ties", "tolerance", "reason", "finding")
 
@@ -296,7 +296,8 @@ class EndpointCertificate(Certificate):
     def summary(self) -> dict[str, Any]:
         """Verdict, counts, and where the first row parts."""
         row = self.fields["deployments"][0]
-        return {**{name: self.fields[name] for name in _TOLD}, **{name: row[name] for name in _COUNTED}, "first": self.first}
+        told, counted = {name: self.fields[name] for name in _TOLD}, {name: row[name] for name in _COUNTED}
+        return {**told, **counted, "first": self.first}
 
     @property
     def refusal(self) -> str:
@@ -387,7 +388,7 @@ def _find_first(
     what = column or ("decision" if apart[off][0] <= version.tolerance else "score")
     return first, f"{Finding(step, what).place}, row {row}"
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #e2575edd
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #28cd652d
 def _choose_donors(records: list[Record], agreeing: list[int]) -> list[list[Record]]:
     """Choose rows on which both agree, evenly; where they agree nowhere, a row without values, and one of zeros."""
     if agreeing:
@@ -398,7 +399,7 @@ def _choose_donors(records: list[Record], agreeing: list[int]) -> list[list[Reco
 
 def _make_endpoint_ask(endpoint: Endpoint, version: Version) -> Ask:
     """Make what asks a service and decides by the version's rule."""
-    
+
     def ask(records: Sequence[Record]) -> ModelAnswers:
         return add_decisions(ask_endpoint(endpoint, records, version.declaration, singles=False), version)
 

@@ -179,7 +179,7 @@ def _read_scores(value: Any, declaration: Mapping[str, Any]) -> list[float]:  # 
         return [math.nan] * (len(classes) if several else 1)
     return [_read_number(one) for one in (value if several else [value[classes.index(declaration["positive"])]])]
 
-# %% ../../../nbs/operate/certify/11_wire.ipynb #4e7aad18
+# %% ../../../nbs/operate/certify/11_wire.ipynb #3bd7034f
 def read_values(values: Sequence[Any], declaration: Mapping[str, Any]) -> tuple[ModelAnswers, dict[int, str]]:
     """Read what was answered to n rows, one value each.
 
@@ -210,7 +210,8 @@ def read_values(values: Sequence[Any], declaration: Mapping[str, Any]) -> tuple[
     given = [bare if score is _ABSENT and not labels else score for score, bare in split]
     scored = not labels or any(score is not _ABSENT for score in given)
     scores = [_read_scores(score, declaration) for score in given]
-    faults, each = dict[int, str](), f" for each of {len(classes)} classes" if declaration["task"] == "multiclass" else ""
+    each = f" for each of {len(classes)} classes" if declaration["task"] == "multiclass" else ""
+    faults = dict[int, str]()
     for row, (score, (_, bare)) in enumerate(zip(given, split, strict=True)):
         if scored and not np.isfinite(scores[row]).all():
             faults[row] = f"a finite score{each} is needed; got {_describe_value(score)}"

@@ -72,7 +72,7 @@ class _Common:
         plain = [known.get(str(one), one) if ok else None for one, ok in zip(labels.tolist(), there, strict=True)]
         return np.array([*plain, None], dtype=object)[:-1]  # None, so that no label is taken apart
 
-# %% ../../../nbs/operate/loop/05_compare.ipynb #95cdb5ab
+# %% ../../../nbs/operate/loop/05_compare.ipynb #934dd658
 def _take_common(ground: CommonGround, first: ModelAnswers, second: ModelAnswers) -> _Common:
     """Bring two sides to the rows that both answered."""
     rows, apart, turned = measure_apart(first, second)
@@ -84,7 +84,8 @@ def _take_rows(side: ModelAnswers, rows: NDArray[np.intp]) -> ModelAnswers:
     places = {row: k for k, row in enumerate(side.rows)}
     at = [places[row] for row in rows.tolist()]
     scores = None if side.scores is None else side.scores[at]
-    return replace(side, rows=rows.tolist(), scores=scores, decisions=side.decisions and [side.decisions[k] for k in at])
+    decisions = None if side.decisions is None else [side.decisions[k] for k in at]
+    return replace(side, rows=rows.tolist(), scores=scores, decisions=decisions)
 
 # %% ../../../nbs/operate/loop/05_compare.ipynb #f928fc21
 def _list_facts(common: _Common, found: Comparison) -> dict[str, Any]:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['draw_sides', 'render_comparison']
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #28b8be0d
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #7f4cfbd0
 def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers) -> list[tuple[Picture, str]]:
-    """Draw the scores of two sides, and their differences, each with a sentence; nothing where one says decisions alone.
+    """Draw the scores of two sides, and their differences, each with a sentence; nothing where one says decisions.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers
     if not largest:
         return drawn
     values, low = (np.abs(apart).max(axis=1), 0.0) if several else (apart, -largest)
-    title = "Largest difference of a row" if several else "How far the second lies above the first (right) or below (left)"
+    signed = "How far the second lies above the first (right) or below (left)"
+    title = "Largest difference of a row" if several else signed
     shares = {title: compute_shares(values, low, largest)}
     return [*drawn, (draw_histograms(title, shares, low=low, high=largest), title)]
 
@@ -50,7 +51,8 @@ def _draw_scores(names: tuple[str, str], first: Any, second: Any) -> tuple[Pictu
     """Draw two histograms of one axis."""
     low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
     high = high if high > low else low + 1
-    shares = {f"{name}: scores": compute_shares(side, low, high) for name, side in zip(names, (first, second), strict=True)}
+    sides = zip(names, (first, second), strict=True)
+    shares = {f"{name}: scores": compute_shares(side, low, high) for name, side in sides}
     return draw_histograms("Scores of both sides", shares, low=low, high=high), "Scores of both sides"
 
 # %% ../../../nbs/operate/loop/04_comparison_page.ipynb #00e4f668
@@ -100,17 +102,22 @@ def _summarize_comparison(facts: Facts) -> str:
         f"{facts['compared']} were compared. A difference up to {facts['tolerance']:.1e} is none.{left}"
     )
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #0e94e58b
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #ebc55e93
 def _list_counts(facts: Facts) -> dict[str, str]:
     """Name the counts of the first table."""
     sizes = facts["scores"] or {}
     counts = {"rows": facts["rows"], "not answered by the second": facts["missing"]}
-    counts |= {"not answered by the first": facts["unexpected"], "mismatches": facts["mismatches"], "ties": facts["ties"]}
+    counts |= {"not answered by the first": facts["unexpected"]}
+    counts |= {name: facts[name] for name in ("mismatches", "ties")}
     told = {name: f"{value:,}" for name, value in counts.items()}
-    return told | {f"difference, {name}": show(value) for name, value in sizes.items() if name not in ("rows", "differing")}
+    quantiles = {name: value for name, value in sizes.items() if name not in ("rows", "differing")}
+    return told | {f"difference, {name}": show(value) for name, value in quantiles.items()}
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #cea32cdf
-def _list_parts(facts: Facts) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #d0caec77
+_Part = tuple[str, tuple[list[str], list[list[str]]]]  # title, head, rows
+
+
+def _list_parts(facts: Facts) -> Iterator[_Part]:
     """Give the tables that there is something to say in."""
     rows = [[one["from"], one["to"], one["rows"]] for one in facts["turned"]]
     yield from _make_part("Decisions that are turned", ["first", "second", "rows"], rows)
@@ -124,7 +131,7 @@ def _list_parts(facts: Facts) -> Iterator[tuple[str, tuple[list[str], list[list[
     yield from _make_part("Metrics, with 95 % intervals", ["metric", *sides], rows)
 
 
-def _make_part(title: str, head: list[str], rows: list[list[Any]]) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
+def _make_part(title: str, head: list[str], rows: list[list[Any]]) -> Iterator[_Part]:
     """Give a table with its title; nothing where it has no row."""
     if rows:
         yield title, (head, [[_show_cell(cell) for cell in row] for row in rows])

@@ -607,8 +607,15 @@ mlflow.sklearn.save_model(pipeline, folder, serialization_format="cloudpickle", 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("how", "compared"), [("predict", "decisions"), ("predict_proba", "scores and decisions")])
-def test_the_real_server_of_mlflow_is_certified(version, home, tmp_path_factory, how, compared) -> None:
+@pytest.mark.parametrize(
+    ("how", "compared", "verdict"),
+    [
+        ("predict", "decisions", "equal"),
+        ("predict_proba", "scores and decisions", "equal"),
+        ("predict_proba", "scores and decisions", "refused"),
+    ],
+)
+def test_the_real_server_of_mlflow_is_certified(version, home, tmp_path_factory, how, compared, verdict) -> None:
     place = tmp_path_factory.getbasetemp() / "mlflow"
     python = place / "bin/python"
     if not python.exists():
@@ -617,19 +624,32 @@ def test_the_real_server_of_mlflow_is_certified(version, home, tmp_path_factory,
         done = subprocess.run([python, "-m", "pip", "install", "-q", "mlflow", *needed], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"mlflow cannot be installed: {done.stderr[-200:]}")
-    dump_pipeline(fitted(), place / "late.skops")
+    model = fitted()
+    if verdict == "refused":
+        model[-1].intercept_ += 0.1
+    dump_pipeline(model, place / "late.skops")
     (place / "save.py").write_text(MLFLOW)
-    subprocess.run([python, place / "save.py", place / "late.skops", place / how, how], check=True, cwd=place)
+    subprocess.run([python, place / "save.py", place / "late.skops", place / verdict / how, how], check=True, cwd=place)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [place / "bin/mlflow", "models", "serve", "-m", place / how, "--env-manager", "local", "-h", "127.0.0.1"]
+    words = [
+        place / "bin/mlflow",
+        "models",
+        "serve",
+        "-m",
+        place / verdict / how,
+        "--env-manager",
+        "local",
+        "-h",
+        "127.0.0.1",
+    ]
     environment = {**os.environ, "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen([*words, "-p", str(port)], cwd=place, env=environment, start_new_session=True)
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", process)
         found = held(version, home, f"http://127.0.0.1:{port}", "mlflow", rows=60)
-        assert (found.verdict, found.fields["compared"]) == ("equal", compared)
+        assert (found.verdict, found.fields["compared"]) == (verdict, compared)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)

@@ -85,7 +85,7 @@ def endpoint(
     if certificate.verdict == "refused":
         raise Refused(certificate.refusal, code="endpoint.refused")
 
-# %% ../../../nbs/cli/check/04_compare.ipynb #5edd9e22
+# %% ../../../nbs/cli/check/04_compare.ipynb #c53949cc
 def describe_endpoint(certificate: EndpointCertificate) -> list[str]:
     """Lay a certificate of an address out for a person."""
     from mlworkbench.operate.training.anchor.anchor import describe_anchor
@@ -93,7 +93,8 @@ def describe_endpoint(certificate: EndpointCertificate) -> list[str]:
     facts, first = certificate.summary, certificate.first
     left = f", {facts['rejected']:,} left out that break the contract" if facts["rejected"] else ""
     head = f"{facts['address']} against {facts['version']}: {facts['verdict']} on {facts['rows']:,} rows{left}"
-    counts = {name: facts[name] for name in ("rows", "missing", "max_difference", "mismatches", "ties", "tolerance")}
+    names = ("rows", "missing", "max_difference", "mismatches", "turned", "ties", "tolerance")
+    counts = {name: facts[name] for name in names}
     told = [head, f"compared: {describe_compared(facts['compared'])}", f"anchor: {describe_anchor(facts['anchor'])}"]
     told += [*format_table([counts]), *([f"not answered: {facts['reason']}"] if facts["reason"] else [])]
     if first:

@@ -24,7 +24,7 @@ from .deployments import split_requests
 from .wire import ModelAnswers, Record, WireFormat, find_wire_format, read_values
 
 # %% auto #0
-__all__ = ['ADDRESS', 'SENT', 'SECONDS', 'TRIES', 'LARGEST', 'REFUSALS', 'Endpoint', 'open_endpoint', 'RowsRefusedError',
+__all__ = ['ADDRESS', 'SENT', 'SECONDS', 'WHOLE', 'TRIES', 'LARGEST', 'REFUSALS', 'Endpoint', 'open_endpoint', 'RowsRefusedError',
            'UnreachableError', 'ask_endpoint']
 
 # %% ../../../nbs/operate/certify/12_endpoint.ipynb #d9a1026f
@@ -127,8 +127,8 @@ def _read_header(variable: str) -> dict[str, str]:
         raise DeploymentError(message, code="endpoint.header")
     return {name: value.strip()}
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #5e788d0c
-SECONDS, TRIES, LARGEST = 30.0, 4, 64 * 1024 * 1024
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #9b7e410f
+SECONDS, WHOLE, TRIES, LARGEST = 30.0, 300.0, 4, 64 * 1024 * 1024
 _OF_ROWS = (400, 413, 422, 500)
 _BUSY = (429, 502, 503, 504)
 
@@ -181,11 +181,13 @@ def _exchange(client: Any, verb: str, url: str, body: bytes = b"") -> bytes:  # 
     way = "check the address, --format and --header-env"
     raise DeploymentError(f"service {name} answers {status} {response.reason_phrase}; {way}", code="endpoint.status")
 
-# %% ../../../nbs/operate/certify/12_endpoint.ipynb #9f1e58ce
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #a6e86348
 def _read_limited(parts: Any, name: str) -> Any:  # noqa: ANN401, RUF100 - an iterator of bytes
-    """Give the parts of an answer; refuse one that does not end."""
-    size = 0
+    """Give the parts of an answer; refuse one that is too long or takes too long."""
+    size, end = 0, time.monotonic() + WHOLE
     for part in parts:
+        if time.monotonic() > end:
+            raise UnreachableError(f"service {name}: an answer took over {WHOLE:g} s; try again later").again()
         size += len(part)
         if size > LARGEST:
             message = f"service {name}: an answer of at most {LARGEST // 2**20} MiB; got more; is it the right address?"

@@ -40,9 +40,9 @@ from ...scoring.registry.evidence import ROWS
 from ...scoring.version.version import Version, with_reference
 
 # %% auto #0
-__all__ = ['VARIED', 'DONORS', 'MOST_AGREE', 'Ask', 'AskedRows', 'draw_asked_rows', 'write_records', 'answer_as_reference',
-           'add_decisions', 'pair_answers', 'compare_model_answers', 'measure_apart', 'find_parting_column',
-           'make_reference_ask', 'EndpointCertificate', 'certify_endpoint']
+__all__ = ['DECIMALS', 'VARIED', 'DONORS', 'MOST_AGREE', 'Ask', 'AskedRows', 'draw_asked_rows', 'write_records',
+           'answer_as_reference', 'add_decisions', 'pair_answers', 'compare_model_answers', 'measure_apart',
+           'describe_precision', 'find_parting_column', 'make_reference_ask', 'EndpointCertificate', 'certify_endpoint']
 
 # %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #ddc516e4
 @dataclass(frozen=True, eq=False)
@@ -214,6 +214,42 @@ def measure_apart(
     turned = np.array([given[a] != got[b] for a, b in pairs] if given and got else [False] * len(pairs), dtype=np.bool_)
     return np.array(one.rows, dtype=np.intp)[left], apart, turned
 
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #29a7dc99
+DECIMALS = 12
+
+
+def describe_precision(expected: ModelAnswers, answered: ModelAnswers) -> str:
+    """Say how scores are cut short, where they are nothing but cut short.
+
+    Parameters
+    ----------
+    expected, answered : ModelAnswers
+        Rows that one of them does not have are left out.
+
+    Returns
+    -------
+    str
+        ``rounded to 4 decimals``, ``in single precision``, or empty.
+
+    Examples
+    --------
+    >>> given = ModelAnswers([0, 1], np.array([0.123456, 0.5]), None)
+    >>> describe_precision(given, replace(given, scores=np.array([0.123, 0.5])))
+    'rounded to 3 decimals'
+    """
+    if expected.scores is None or answered.scores is None:
+        return ""
+    places = {row: k for k, row in enumerate(expected.rows)}
+    kept = [k for k, row in enumerate(answered.rows) if row in places]
+    right = expected.scores[[places[answered.rows[k]] for k in kept]]
+    given = answered.scores[kept]
+    if not len(given) or np.array_equal(right, given):
+        return ""
+    for digits in range(1, DECIMALS + 1):
+        if np.allclose(np.round(right, digits), given, rtol=1e-15, atol=1e-15):
+            return f"rounded to {digits} decimals"
+    return "in single precision" if np.array_equal(right.astype(np.float32), given) else ""
+
 # %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #612675ea
 VARIED, DONORS, MOST_AGREE = 20, 5, 0.5
 Ask = Callable[[Sequence[Record]], ModelAnswers]
@@ -274,8 +310,8 @@ def make_reference_ask(version: Version, *, home: Home, sent: str = "features") 
 
     return ask_features if sent == "features" else ask_requests
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #04372c09
-_TOLD = ("verdict", "address", "format", "compared", "rows", "rejected", "version", "anchor")
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #78bdce28
+_TOLD = ("verdict", "address", "format", "compared", "rows", "rejected", "turned", "version", "anchor")
 _COUNTED = ("missing", "max_difference", "mismatches", "ties", "tolerance", "reason", "finding")
 
 
@@ -309,9 +345,10 @@ class EndpointCertificate(Certificate):
             return super().refusal
         reason = f", {row['reason']}" if row["reason"] else ""
         what = f"{self.fields['address']} does not answer every row like {self.fields['version']}"
-        return f"{what}: {describe_counts(row)}{reason}; see {self.page}"
+        turned = f", {self.fields['turned']:,} decisions turned"
+        return f"{what}: {describe_counts(row)}{turned}{reason}; see {self.page}"
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #f8fa1297
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #00581e26
 def certify_endpoint(
     version: Version, endpoint: Endpoint, asked: AskedRows, *, home: Home, progress: Progress | None = None
 ) -> EndpointCertificate:
@@ -343,13 +380,14 @@ def certify_endpoint(
     found = compare_model_answers(
         *sides, tolerance=version.tolerance, threshold=edge, alone_differs=reference.alone_differs
     )
+    turned = int(measure_apart(*sides)[2].sum())
     first, finding = _find_first(sides, records, version, endpoint, home=home) if found.mismatches else ({}, "")
     timed = DeploymentAnswers(answered.rows, [], np.empty(0), [], answered.calls)
     verdict = replace(
         make_verdict("endpoint", found, ({}, {}), timed), reason=answered.refused, finding=finding
     )
     fields = collect_fields(version, reference=reference, verdicts=[verdict])
-    fields |= _list_endpoint_facts(endpoint, fields, sides) | {"available": asked.available}
+    fields |= _list_endpoint_facts(endpoint, fields, sides) | {"available": asked.available, "turned": turned}
     fields["hashes"] = certificate_hashes(version, requests, reference.lake, typed=asked.typed)
     written = write_certificate(fields, home=home)
     return EndpointCertificate(written.fields, written.path, first)
@@ -364,7 +402,7 @@ def _list_endpoint_facts(
     told = {"address": endpoint.address, "format": endpoint.format, "compared": " and ".join(common)}
     return {"name": f"endpoint-{fields['name']}", "deployments": rows, **told}
 
-# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #dbc28fd4
+# %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #9a589a14
 def _find_first(
     sides: tuple[ModelAnswers, ModelAnswers], records: list[Record], version: Version, endpoint: Endpoint, *, home: Home
 ) -> tuple[dict[str, Any], str]:
@@ -374,7 +412,8 @@ def _find_first(
     differing, agreeing = rows[off].tolist(), rows[~off].tolist()
     asks = make_reference_ask(version, home=home, sent=endpoint.sent), _make_endpoint_ask(endpoint, version)
     column, least = "", MOST_AGREE if sides[1].scores is not None else 1.0
-    for donors in _choose_donors(records, agreeing):
+    cut = describe_precision(*sides)
+    for donors in [] if cut else _choose_donors(records, agreeing):
         name, share = find_parting_column(
             [records[row] for row in differing[:VARIED]], donors, asks=asks, tolerance=version.tolerance
         )
@@ -385,7 +424,7 @@ def _find_first(
     if not any(one.personal for one in (*version.request.columns, *version.frame.columns)):
         first["sent"] = dict(records[row])
     step = endpoint.sent if column else "answer"
-    what = column or ("decision" if apart[off][0] <= version.tolerance else "score")
+    what = column or ("decision" if apart[off][0] <= version.tolerance else f"score {cut}".strip())
     return first, f"{Finding(step, what).place}, row {row}"
 
 # %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #28cd652d

@@ -113,6 +113,7 @@ def _summarize(certificate: Mapping[str, Any]) -> str:
     asked = f"{certificate['rows']:,} rows were asked of each declared deployment and held against the reference"
     if "address" in certificate:
         told = f"{certificate['compared']} of {certificate['rows']:,} rows were compared with {certificate['version']}"
+        told += f" ({certificate['turned']:,} decisions turned)"
         asked = f"An address that is not ours; it allows no promotion. Its {told}"
     left = certificate.get("rejected") or 0
     out = f" {left:,} rows that break the contract were left out." if left else ""

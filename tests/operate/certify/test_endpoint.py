@@ -146,6 +146,12 @@ class Services:
     def other(self, rows):
         return JSONResponse([0.1 + 0.5 * one for one in self.pipeline.predict_proba(self.frame(rows))[:, 1]])
 
+    def rounded(self, rows):
+        return JSONResponse(self.pipeline.predict_proba(self.frame(rows))[:, 1].round(3).tolist())
+
+    def single(self, rows):
+        return JSONResponse(self.pipeline.predict_proba(self.frame(rows))[:, 1].astype(np.float32).tolist())
+
     def invocations(self, body):
         split = body["dataframe_split"]
         rows = [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]
@@ -259,6 +265,8 @@ def test_a_right_model_behind_a_service_is_equal_in_each_format(version, home, s
         ("turned", "step features, carrier, row"),
         ("miles", "step features, distance, row 0"),
         ("other", "step answer, score, row 0"),
+        ("rounded", "step answer, score rounded to 3 decimals, row 0"),
+        ("single", "step answer, score in single precision, row 0"),
     ],
 )
 def test_a_wrong_model_is_refused_with_the_row_and_the_column_where_it_can_be_named(
@@ -271,6 +279,8 @@ def test_a_wrong_model_is_refused_with_the_row_and_the_column_where_it_can_be_na
     first = found.first
     assert f"row {first['row']}" in row["finding"] and first["expected"] != first["answered"]
     assert set(first["sent"]) == {"distance", "carrier", "wind"}
+    assert (found.summary["turned"] > 0) == (path in ("zeros", "cased", "turned", "miles", "other"))
+    assert f"({found.summary['turned']} decisions turned)" in found.page.read_text()
     assert str(first["sent"]["distance"]) not in found.path.read_text() + found.page.read_text()
 
 
@@ -465,6 +475,10 @@ def test_an_answer_without_end_is_left(services, monkeypatch) -> None:
     with pytest.raises(DeploymentError, match="got more; is it the right address") as error:
         ask_endpoint(open_endpoint(f"{services.url}/right"), rows, declaration)
     assert error.value.code == "endpoint.too_large"
+    monkeypatch.setattr(endpoint, "WHOLE", -1.0)
+    with pytest.raises(DeploymentError, match="an answer took over") as error:
+        ask_endpoint(open_endpoint(f"{services.url}/right"), rows, declaration)
+    assert find_exit_code(error.value) == 75
 
 
 def test_a_certificate_of_tls_that_nobody_knows_ends_it(tmp_path) -> None:

@@ -158,6 +158,7 @@ def test_two_services_are_compared_on_the_rows_of_a_model(some, serve) -> None:
         right=lambda rows: model.predict_proba(rows).tolist(),
         again=lambda rows: [{"score": one} for one in model.predict_proba(rows)[:, 1]],
         wrong=lambda rows: model.predict_proba(rows.assign(carrier="AA"))[:, 1].tolist(),
+        short=lambda rows: model.predict_proba(rows)[:, 1].round(2).tolist(),
         labels=lambda rows: model.predict(rows).tolist(),
         others=lambda rows: model.predict(rows.assign(carrier="AA")).tolist(),
     )
@@ -165,6 +166,10 @@ def test_two_services_are_compared_on_the_rows_of_a_model(some, serve) -> None:
     found = compare_models(served["right"], served["wrong"], some)
     assert found.verdict == "refused" and found.facts["places"][0]["column"] == "carrier"
     assert found.facts["places"][0]["where"] == "UA" and "AA" not in found.facts["places"][0]["where"]
+    for sides in (("right", "short"), ("short", "right")):
+        found = compare_models(*(served[name] for name in sides), some)
+        told = f"scores of {served['short'].address} are those of {served['right'].address}, rounded to 2 decimals"
+        assert found.verdict == "refused" and found.facts["remarks"] == [told]
     alike = compare_models(served["right"], served["labels"], some)
     assert (alike.verdict, alike.facts["compared"], alike.facts["scores"]) == ("equal", "decisions", None)
     assert list(alike.facts["metrics"]["accuracy"]) == [served["right"].address]  # labels alone are not measured

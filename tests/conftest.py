@@ -29,6 +29,7 @@ PREFIXES = count()
 LONG = ["demo", "faults", "persons", "wheel", "lake_in_a_store", "certificate", "process", "edge", "streaming"]
 LONG += ["anchor", "ingest_processes", "sinks", "train", "holdings", "replay", "export", "flow", "checks"]
 LONG += ["widgets", "certify_command", "run_pages", "explore_page", "evaluate_run", "runner", "october", "compile"]
+LONG += ["endpoint"]
 
 
 def pytest_collection_modifyitems(items):

@@ -30,6 +30,7 @@ LONG = ["demo", "faults", "persons", "wheel", "lake_in_a_store", "certificate", 
 LONG += ["anchor", "ingest_processes", "sinks", "train", "holdings", "replay", "export", "flow", "checks"]
 LONG += ["widgets", "certify_command", "run_pages", "explore_page", "evaluate_run", "runner", "october", "compile"]
 LONG += ["hand_over_flow", "hand_over", "backup"]
+LONG += ["endpoint"]
 
 
 def pytest_collection_modifyitems(items):

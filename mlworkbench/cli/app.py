@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .check import certify, doctor, replay
+from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
 from .operate import evaluate, home, runs
@@ -44,8 +44,10 @@ COMMANDS: tuple[Command, ...] = (
     ("serve", score.serve, "--model flights --port 3000"),
     ("stream", stream.stream, "events.jsonl --model flights --out predictions.jsonl"),
     ("certify", certify.certify, "flights:challenger"),
+    ("certify endpoint", compare.endpoint, "http://127.0.0.1:5000 --format mlflow --model flights"),
     ("certify served", certify.served, "--model flights --last day"),
     ("certify verify", certify.verify, "certificate.json"),
+    ("compare", compare.compare, "flights:champion flights:challenger --rows october.parquet"),
     ("replay", replay.replay, "6c0a300081da0f30"),
     ("replay log", replay.log, "--model flights --last 7d"),
     ("label", evaluate.label, "arrived.csv --model flights"),

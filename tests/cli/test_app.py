@@ -15,9 +15,10 @@ from mlworkbench.errors import LogError, RefusedError, WorkbenchError
 EVERY = [name.split() for name, _, _ in COMMANDS]
 WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
-    "--end", "--force", "--from", "--hours", "--json", "--key", "--known-at", "--label", "--last", "--model", "--name",
-    "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote", "--query", "--refresh", "--rows",
-    "--settings", "--skip", "--source", "--start", "--table", "--to", "--version", "--view", "--why", "--with-keys",
+    "--end", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key", "--known-at", "--label",
+    "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote",
+    "--query", "--refresh", "--rows", "--send", "--settings", "--skip", "--source", "--start", "--table", "--to",
+    "--version", "--view", "--why", "--with-keys",
 }  # fmt: skip
 
 

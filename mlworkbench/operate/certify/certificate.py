@@ -42,10 +42,16 @@ from ...scoring.training_data import request_frame
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['SUMMARY', 'certificate_rows', 'package_digest', 'certificate_hashes', 'Certificate', 'describe_counts',
-           'combine_verdicts', 'certify', 'verify_certificate']
+__all__ = ['SUMMARY', 'read_model_rows', 'certificate_rows', 'package_digest', 'certificate_hashes', 'Certificate',
+           'describe_counts', 'combine_verdicts', 'certify', 'collect_fields', 'write_certificate',
+           'verify_certificate']
 
 # %% ../../../nbs/operate/certify/09_certificate.ipynb #85eea284
+def read_model_rows(model: str, *, home: Home, definition: ModelDefinition | None = None) -> pl.DataFrame:
+    """Give all rows that a model was made from, with their labels: of a definition, else as `batch_requests` has it."""
+    return batch_requests(model, home=home) if definition is None else request_frame(definition, Lake(home.lake))
+
+
 def certificate_rows(
     version: Version, *, home: Home, definition: ModelDefinition | None = None, rows: int | None = ROWS
 ) -> pl.DataFrame:
@@ -68,8 +74,7 @@ def certificate_rows(
     DeploymentError
         If nobody knows the model's rows, or a column of the request is not among them.
     """
-    lake = Lake(home.lake)
-    table = batch_requests(version.model, home=home) if definition is None else request_frame(definition, lake)
+    table = read_model_rows(version.model, home=home, definition=definition)
     require_columns(table.columns, version.request, f"rows of {version.model}")
     requests = without_names(table.select(version.request.names), version)
     return sample_rows(requests, rows, int(version.declaration.get("seed") or 0))
@@ -82,7 +87,9 @@ def package_digest() -> str:
     return json_digest({str(path.relative_to(root)): source_digest(path.read_bytes()) for path in paths})
 
 
-def certificate_hashes(version: Version, requests: pl.DataFrame, lake: Mapping[str, int]) -> dict[str, str]:
+def certificate_hashes(
+    version: Version, requests: pl.DataFrame, lake: Mapping[str, int], *, typed: bool = True
+) -> dict[str, str]:
     """Give the hashes of version, code, data, rows and environment, 64 hex digits each.
 
     Parameters
@@ -91,9 +98,11 @@ def certificate_hashes(version: Version, requests: pl.DataFrame, lake: Mapping[s
         As it was opened: of its manifest, which lists all files.
     lake : mapping of str to int
         Version of each table of its views, as it was read.
+    typed : bool, default=True
+        Whether the format of the rows says what a value is; False for CSV.
     """
     parts = version.manifest["parts"]
-    columns = request_of_table(requests, version.request, pseudonyms=version.pseudonyms).columns
+    columns = request_of_table(requests, version.request, typed=typed, pseudonyms=version.pseudonyms).columns
     lines = "\n".join(encode_rows(columns, requests.height))
     return {
         "version": json_digest(version.manifest),
@@ -216,14 +225,14 @@ def certify(
     whole = certificate_rows(version, home=home, definition=definition, rows=None)
     requests = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
     reference, verdicts = examine_version(version, requests, home=home, progress=progress)
-    fields = _collect_fields(version, reference=reference, verdicts=verdicts)
+    fields = collect_fields(version, reference=reference, verdicts=verdicts)
     fields |= {"available": whole.height, "hashes": certificate_hashes(version, requests, reference.lake)}
-    certificate = _write(fields, home)
+    certificate = write_certificate(fields, home=home)
     Registry(home).certificates.add(read_record(certificate.path, home=home))
     return certificate
 
 
-def _collect_fields(version: Version, *, reference: Reference, verdicts: Sequence[DeploymentVerdict]) -> dict[str, Any]:
+def collect_fields(version: Version, *, reference: Reference, verdicts: Sequence[DeploymentVerdict]) -> dict[str, Any]:
     """Give what is signed."""
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{version.content_id[:12]}-{secrets.token_hex(2)}"
@@ -246,7 +255,7 @@ def _collect_fields(version: Version, *, reference: Reference, verdicts: Sequenc
     }
 
 
-def _write(fields: dict[str, Any], home: Home) -> Certificate:
+def write_certificate(fields: dict[str, Any], *, home: Home) -> Certificate:
     """Write page and signed file into a folder that appears with both in it."""
     place = home.model(fields["model"]) / "certificates"
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -295,7 +304,8 @@ def verify_certificate(path: Path, *, home: Home) -> tuple[str, str]:
     page = path.with_suffix(".html")
     if page.is_file() and hashlib.sha256(page.read_bytes()).hexdigest() != fields["page"]:
         return "altered", f"altered: {page.name} is not the page that belongs to {path.name}"
-    message = f"{fields['version']}, {fields['verdict']}, {fields['rows']} rows, {fields['issued_at']}"
+    about = " against ".join(filter(None, (fields.get("address"), fields["version"])))
+    message = f"{about}, {fields['verdict']}, {fields['rows']} rows, {fields['issued_at']}"
     key = fields["signature"]["key_name"]
     whose = ", a key that is not this home's" if is_pulled_key(key, home=home) else ""
     return status, f"{status}: {message}, signed by {key}{whose}"

@@ -12,7 +12,7 @@ from ...core.html import render_html
 from ..training.anchor.anchor import describe_anchor
 
 # %% auto #0
-__all__ = ['COLUMNS', 'format_cell', 'render_certificate']
+__all__ = ['COLUMNS', 'PAGE_HEAD', 'format_cell', 'render_certificate']
 
 # %% ../../../nbs/operate/certify/08_page.ipynb #3b6703e3
 COLUMNS = (
@@ -38,6 +38,8 @@ def format_cell(name: str, row: Mapping[str, Any]) -> str:
     if name == "latency_us":
         rows = row.get("latency_rows") or 0
         return "" if value is None else f"{_format_duration(value)} for {rows:,} row{'' if rows == 1 else 's'}"
+    if value is None:
+        return ""
     if isinstance(value, Mapping):
         return f"{sum(value.values()):,}"
     if isinstance(value, float):
@@ -50,7 +52,7 @@ def _format_duration(microseconds: float) -> str:
     return f"{microseconds / 1000:.2f} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.2f} s"
 
 # %% ../../../nbs/operate/certify/08_page.ipynb #b50ae25e
-_PAGE = """\
+PAGE_HEAD = """\
 <!doctype html>
 {% macro badge(verdict) %}<span class="verdict {{ verdict }}">{{ verdict | replace("_", " ") }}</span>{% endmacro %}
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -60,7 +62,7 @@ _PAGE = """\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .verdict { display: inline-block; padding: .1rem .6rem; border-radius: .3rem; font-weight: 600; color: #fff; }
-.equal { background: #17663a; } .refused, .altered { background: #a3262a; }
+.equal { background: #17663a; } .refused, .altered, .not_equal { background: #a3262a; }
 .undecided, .not_declared { background: #5a6472; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #8886; white-space: nowrap; }
@@ -69,8 +71,10 @@ th:last-child, td:last-child { white-space: normal; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; font-family: ui-monospace, monospace; }
 </style></head><body>
-<h1>{{ title }} {{ badge(certificate.verdict) }}</h1>
+<h1>{{ title }} {{ badge(verdict) }}</h1>
 <p>{{ summary }}</p>
+"""
+_PAGE = """\
 <div class="wide"><table>
 <thead><tr>{% for title in titles %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -93,9 +97,9 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
     """Render the fields of a certificate, ready for JSON, as one self-contained HTML page."""
     deployments: Sequence[Mapping[str, Any]] = certificate["deployments"]
     return render_html(
-        _PAGE,
-        certificate=certificate,
-        title=f"Certificate of {certificate['version']}",
+        PAGE_HEAD + _PAGE,
+        verdict=certificate["verdict"],
+        title=f"Certificate of {certificate.get('address') or certificate['version']}",
         summary=_summarize(certificate),
         titles=[_TITLES.get(name, name.replace("_", " ")) for name in COLUMNS],
         rows=[{name: format_cell(name, row) for name in COLUMNS} for row in deployments],
@@ -107,6 +111,10 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
 def _summarize(certificate: Mapping[str, Any]) -> str:
     """Say in a sentence or two what was done."""
     asked = f"{certificate['rows']:,} rows were asked of each declared deployment and held against the reference"
+    if "address" in certificate:
+        told = f"{certificate['compared']} of {certificate['rows']:,} rows were compared with {certificate['version']}"
+        told += f" ({certificate['turned']:,} decisions turned)"
+        asked = f"An address that is not ours; it allows no promotion. Its {told}"
     left = certificate.get("rejected") or 0
     out = f" {left:,} rows that break the contract were left out." if left else ""
     anchor = f" Anchor of the reference: {describe_anchor(certificate['anchor'])}." if "anchor" in certificate else ""
@@ -131,4 +139,5 @@ def _list_facts(certificate: Mapping[str, Any]) -> dict[str, str]:
     """List hashes and versions."""
     hashes = {f"hash of {name}": value for name, value in certificate["hashes"].items()}
     environment = ", ".join(f"{name} {version}" for name, version in certificate["environment"].items())
-    return {"name": certificate["name"], **hashes, "environment": environment}
+    named = {name: certificate[name] for name in ("name", "address", "format", "version") if name in certificate}
+    return {**named, **hashes, "environment": environment}

@@ -75,13 +75,15 @@ def read_lake_versions(version: Version, *, home: Home) -> dict[str, int]:
     return {table: lake.version(table) for table in sorted({view.table for view in version.views})}
 
 
-def predict_reference(version: Version, requests: pl.DataFrame, *, home: Home) -> Reference:
+def predict_reference(version: Version, requests: pl.DataFrame, *, home: Home, typed: bool = True) -> Reference:
     """Predict all rows at once on features computed the training way, with the pipeline itself.
 
     Parameters
     ----------
     version : Version
         Who predicts; a compiled scorer is not asked.
+    typed : bool, default=True
+        Whether the format of the rows says what a value is; False for CSV.
 
     Raises
     ------
@@ -89,21 +91,22 @@ def predict_reference(version: Version, requests: pl.DataFrame, *, home: Home) -
         If no row can be predicted.
     """
     lake = read_lake_versions(version, home=home)
-    rows = accept_rows(request_of_table(requests, version.request, pseudonyms=version.pseudonyms), version)
+    found = request_of_table(requests, version.request, typed=typed, pseudonyms=version.pseudonyms)
+    rows = accept_rows(found, version)
     times = prediction_times(rows.request.columns, version)
     if version.views and times is not None and len(rows):
         rows = replace(rows, values=view_values(rows.request.columns, version.views, Lake(home.lake), times))
     pipeline = with_reference(version, trusted=load_settings().trusted_types)
     rows = predict_rows(rows, pipeline)
-    good, found = rows.positions, rows.predictions
-    if found is None:
+    good, made = rows.positions, rows.predictions
+    if made is None:
         raise merge_faults(list(rows.refused), "requests: no row can be predicted")
     return Reference(
-        scores=found.scores,
-        decisions=found.decisions,
+        scores=made.scores,
+        decisions=made.decisions,
         rows=good,
-        features=encode_rows(found.frame.columns, len(good)),
+        features=encode_rows(made.frame.columns, len(good)),
         rejected=requests.height - len(good),
         lake=lake,
-        alone_differs=make_alone_check(pipeline, found.frame, found.decisions),
+        alone_differs=make_alone_check(pipeline, made.frame, made.decisions),
     )

@@ -23,7 +23,7 @@ from .reference import Reference
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['NOISE', 'feature_differences', 'DeploymentVerdict', 'compare_answers']
+__all__ = ['NOISE', 'feature_differences', 'DeploymentVerdict', 'compare_answers', 'make_verdict']
 
 # %% ../../../nbs/operate/certify/05_verdict.ipynb #c26d7c26
 NOISE = 1e-12
@@ -180,7 +180,7 @@ def compare_answers(
     known = [number for number, row in enumerate(rows) if 0 <= row < len(names)]
     texts = lines["features"].to_list()
     values = feature_differences([reference.features[rows[k]] for k in known], [texts[k] for k in known])
-    return _verdict(deployment, found, values, answered)
+    return make_verdict(deployment, found, values, answered)
 
 
 def _worse(
@@ -200,7 +200,7 @@ def _worse(
     return scores, [written if given == expected else given for expected, given, written in pairs]
 
 
-def _verdict(
+def make_verdict(
     deployment: str, found: Comparison, values: tuple[dict[str, int], dict[str, int]], answered: DeploymentAnswers
 ) -> DeploymentVerdict:
     """Put the counts together; a feature value beyond noise refuses."""

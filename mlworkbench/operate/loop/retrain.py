@@ -5,7 +5,7 @@
 # %% ../../../nbs/operate/loop/01_retrain.ipynb #11c2768f
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from ...scoring.registry.registry import Registry
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['find_incumbent', 'find_judging_rows', 'measure_version', 'compare_versions', 'RetrainResult', 'retrain']
+__all__ = ['find_incumbent', 'find_judging_rows', 'measure_version', 'compare_versions', 'RetrainResult', 'show_metric',
+           'retrain']
 
 # %% ../../../nbs/operate/loop/01_retrain.ipynb #33cbf40a
 def find_incumbent(model: str, version: str | None = None, *, home: Home) -> str | None:
@@ -167,7 +168,7 @@ class RetrainResult:
     def table(self) -> Markdown:
         """Each metric of both versions with its interval, side by side."""
         names = dict.fromkeys(name for found in self.compared.values() for name in found)
-        rows = [[name, *(_shown(found.get(name)) for found in self.compared.values())] for name in names]
+        rows = [[name, *(show_metric(found.get(name)) for found in self.compared.values())] for name in names]
         return write_table(["metric", *self.compared], rows)
 
     @property
@@ -177,7 +178,7 @@ class RetrainResult:
         return {**new, "before": self.before, "compared": self.compared}
 
 
-def _shown(found: dict[str, Any] | None) -> str:
+def show_metric(found: Mapping[str, Any] | None) -> str:
     """Write a metric with its interval; a dash where it was not measured."""
     value, low, high = ((found or {}).get(name) for name in ("value", "low", "high"))
     return show(value) if low is None else f"{show(value)} ({show(low)} to {show(high)})"

@@ -37,7 +37,7 @@ from ...scoring.training_data import count_missing, read_dtypes, request_frame, 
 
 # %% auto #0
 __all__ = ['USUAL_ROWS', 'join_view_values', 'summarise_usual_rows', 'measure_usual_lag', 'Assembled', 'sample_rows', 'draw_rows',
-           'assemble']
+           'assemble', 'to_label_array']
 
 # %% ../../../nbs/operate/training/03_assembly.ipynb #0d5d7592
 def join_view_values(definition: ModelDefinition, table: pl.DataFrame, lake: Lake) -> ColumnDict:
@@ -298,7 +298,7 @@ def _framed(
     frame = frame_from_columns(found, contract)
     times = columns.get(definition.prediction_time or "")
     known = _times(table, definition.label_available_at)
-    labels = _labels(table[definition.label])
+    labels = to_label_array(table[definition.label])
     return Assembled(columns, values, frame, labels, times, known, request, contract, table)
 
 
@@ -314,7 +314,7 @@ def _times(table: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
     return table[column].cast(pl.Int64).fill_null(np.iinfo(np.int64).max).to_numpy()
 
 
-def _labels(values: pl.Series) -> NDArray[Any]:
+def to_label_array(values: pl.Series) -> NDArray[Any]:
     """Give labels as float64, or as objects of text, boolean, and whole numbers that float64 would merge."""
     ends = (values.min(), values.max()) if values.dtype.is_integer() else ()
     large = any(isinstance(end, int) and abs(end) > 2**53 for end in ends)

@@ -68,6 +68,8 @@ def find_objection(fields: Mapping[str, Any], manifest: Mapping[str, Any], decla
         verdict, rows, needed = fields["verdict"], fields["rows"] + fields["rejected"], min(ROWS, fields["available"])
     except (KeyError, TypeError):
         return "does not say what a certificate says now"
+    if "address" in fields:
+        return "is of an address, not of the version's deployments"
     if manifest.get("verdict") == "unproved":
         return "is of an unproved version"
     if content != (manifest["content_id"], json_digest(manifest)):

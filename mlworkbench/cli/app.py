@@ -35,7 +35,7 @@ Command = tuple[str, Callable[..., Any], str]
 COMMANDS: tuple[Command, ...] = (
     ("demo", new.demo, "--rows 2000"),
     ("new", new.new, "cars"),
-    ("register", train.register, "cars.skops --name cars --data cars.csv --label price"),
+    ("register", train.register, "cars.joblib --data cars.csv --label price --trust-pickle"),
     ("train", train.train, "--model flights --promote"),
     ("retrain", train.retrain, "--model flights --start 2013-09-01"),
     ("ingest", ingest.ingest, "--model flights"),

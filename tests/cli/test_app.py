@@ -15,9 +15,9 @@ from mlworkbench.errors import LogError, Refused, WorkbenchError
 EVERY = [name.split() for name, _, _ in COMMANDS]
 WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
-    "--end", "--force", "--hours", "--json", "--key", "--known-at", "--label", "--last", "--model", "--name",
-    "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote", "--query", "--refresh", "--rows",
-    "--settings", "--skip", "--source", "--start", "--table", "--to", "--version", "--view", "--why",
+    "--end", "--force", "--format", "--hours", "--json", "--key", "--known-at", "--label", "--last", "--model",
+    "--name", "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote", "--query", "--refresh",
+    "--rows", "--settings", "--skip", "--source", "--start", "--table", "--to", "--trust-pickle", "--version", "--view", "--why",
 }  # fmt: skip
 
 

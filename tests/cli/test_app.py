@@ -17,7 +17,8 @@ WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
     "--end", "--force", "--format", "--hours", "--json", "--key", "--known-at", "--label", "--last", "--model",
     "--name", "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote", "--query", "--refresh",
-    "--rows", "--settings", "--skip", "--source", "--start", "--table", "--to", "--trust-pickle", "--version", "--view", "--why",
+    "--rows", "--settings", "--skip", "--source", "--start", "--table", "--to", "--trust-pickle", "--version", "--view",
+    "--why",
 }  # fmt: skip
 
 

@@ -150,8 +150,6 @@ def open_model_file(path: Path, *, trust_pickle: bool = False, trusted: Sequence
     ------
     IngestError, VersionError
         If it is none, a pickle that is not trusted, or cannot be opened here; says why.
-    ScoringError
-        If a part of a pickle cannot be stored as skops.
     """
     found, notes = find_model_file(path), []
     check_release(found.path.name, found.saved_with)

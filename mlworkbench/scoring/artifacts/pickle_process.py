@@ -5,19 +5,14 @@
 # %% ../../../nbs/scoring/artifacts/06_pickle_process.ipynb #3f9e243b
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import tempfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from ...core.apart import run_apart
 from ...core.files import write_synced
 from ...core.types import Estimator
 from ...errors import VersionError, WorkbenchError
@@ -131,13 +126,8 @@ def _convert(file: Path, out: Path) -> str:
     return read_saved_versions(told)
 
 # %% ../../../nbs/scoring/artifacts/06_pickle_process.ipynb #c6106460
-OPENED_WITH = (
-    sys.executable,
-    "-c",
-    "from mlworkbench.scoring.artifacts.pickle_process import convert_job; convert_job()",
-)
+OPENED_WITH = "from mlworkbench.scoring.artifacts.pickle_process import convert_job; convert_job()"
 LONGEST = 300.0  # seconds
-_KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
 def convert_pickle(file: Path, out: Path, *, seconds: float = LONGEST) -> str:
@@ -160,52 +150,14 @@ def convert_pickle(file: Path, out: Path, *, seconds: float = LONGEST) -> str:
     Raises
     ------
     VersionError
-        If the process does not end in time or without an answer, or what it found is no estimator.
-    ScoringError
-        If a part cannot be stored as skops.
+        If the process does not end in time or without an answer, what it found is no estimator, or a part of it
+        cannot be stored as skops.
     """
-    with tempfile.TemporaryDirectory(prefix="mlworkbench-", ignore_cleanup_errors=True) as place:
-        told = Path(place, "told.json")
-        job = {"file": str(file.resolve()), "out": str(out.resolve()), "told": str(told)}
-        ended = _run(json.dumps(job), Path(place), seconds)
-        try:
-            result: dict[str, Any] = dict(json.loads(told.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            message = f"cannot open {file.name}: the process that opened it {ended}; save it again as skops"
-            raise VersionError(message, code="pickle.process") from None
-    if "error" in result:
-        raise VersionError(str(result["error"]), code=str(result["code"]))
-    return str(result["saved_with"])
-
-
-def _run(job: str, place: Path, seconds: float) -> str:
-    """Run the process and all that it starts; say how it ended."""
-    home = place / "home"
-    home.mkdir()
-    paths = [str(Path(path or ".").resolve()) for path in sys.path if not path or Path(path).exists()]
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    environment |= {"HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": os.pathsep.join(paths)}
-    with (place / "said").open("w+", encoding="utf-8", errors="replace") as said:
-        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": said}
-        process = subprocess.Popen(
-            OPENED_WITH, text=True, env=environment, cwd=home, start_new_session=True, **streams
-        )
-        try:
-            process.communicate(job, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return f"was not done in {seconds:g} s"
-        finally:
-            _end(process)
-        said.seek(0)
-        last = next(iter(said.read().strip().splitlines()[-1:]), "nothing")
-    return f"ended with code {process.returncode}: {last[:200]}"
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a process and whatever it started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.name == "nt":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    told = run_apart(OPENED_WITH, {"file": str(file.resolve()), "out": str(out.resolve())}, seconds=seconds)
+    if "error" in told:
+        raise VersionError(str(told["error"]), code=str(told.get("code") or "pickle.process"))
+    if "saved_with" not in told:
+        ended = told.get("ended", "told nothing")
+        message = f"cannot open {file.name}: the process that opened it {ended}; save it again as skops"
+        raise VersionError(message, code="pickle.process")
+    return str(told["saved_with"])

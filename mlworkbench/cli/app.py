@@ -63,6 +63,7 @@ COMMANDS: tuple[Command, ...] = (
     ("models rollback", models.rollback, "--model flights --why 'late in the evening'"),
     ("models history", models.history, "--model flights"),
     ("models remove", models.remove, "flights:1f3a"),
+    ("models export", models.export, "flights --format mlflow --out flights_mlflow"),
     ("edge export", edge.export, "device --model flights"),
     ("edge score", edge.score, "device events.jsonl"),
     ("edge collect", edge.collect, "predictions.jsonl"),

@@ -165,7 +165,7 @@ def describe_graph(program: Facts, features: int, outputs: int) -> dict[str, str
     after = f"divided by {model['divisor']:g}, plus {model['base']}, through {link!r}"
     return {
         "takes": f"features: double of shape (n, {features}), {made} {', '.join(program['columns'])}",
-        "gives": f"double of shape (n, {outputs}); {after} these are the scores",
+        "gives": f"double of shape (n, {outputs}), on one thread; {after} these are the scores",
     }
 
 # %% ../../nbs/operate/03_exchange.ipynb #1bdd660e

@@ -48,7 +48,7 @@ def run_apart(code: str, job: Facts, *, seconds: float) -> FactDict:
         except (OSError, ValueError, TypeError):
             return {"ended": ended}
 
-
+# %% ../../nbs/core/10_apart.ipynb #04335602
 def _run(code: str, job: str, place: Path, seconds: float) -> str:
     """Run the interpreter; say how it ended."""
     home = place / "home"

@@ -199,7 +199,7 @@ class ExportedModel:
     needs: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-
+# %% ../../nbs/operate/03_exchange.ipynb #135bec64
 def export_model(version: Version, to: Path, *, format: str, trusted: Sequence[str] = ()) -> ExportedModel:
     """Write a version in a format of others, and prove the copy.
 
@@ -233,5 +233,16 @@ def export_model(version: Version, to: Path, *, format: str, trusted: Sequence[s
             (beside / to.name).rename(to)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+    made = [name for name in version.frame.names if name not in version.request.names]
+    notes = (*notes, *([f"it takes what views and row functions gave as columns: {', '.join(made)}"] if made else ()))
     facts: FactDict = {"format": format, "version": version.version, "rows": len(version.golden), "notes": notes}
-    return ExportedModel(path=to, difference=difference, needs=list_needs(version), **facts)
+    return ExportedModel(path=to, difference=difference, needs=_needs(version, format), **facts)
+
+
+def _needs(version: Version, format: str) -> tuple[str, ...]:
+    """Name the libraries that a copy needs: a graph its runtime alone, a skops file none."""
+    graph = ("numpy", "onnxruntime")
+    named = {need: need.partition("==")[0] for need in list_needs(version)}
+    if format == "onnx":
+        return tuple(need for need, name in named.items() if name in graph)
+    return tuple(need for need, name in named.items() if format == "mlflow" or name != "onnxruntime")

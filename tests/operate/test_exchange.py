@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,31 @@ def test_a_column_that_is_lacking_or_of_another_kind_is_named(make: Make) -> Non
         frame_from_pandas(CARS.assign(weight="heavy"), columns)
     turned = frame_from_pandas(CARS[["seats", "weight"]].assign(more=1), columns)
     assert turned.names == ("weight", "seats")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from mlworkbench.operate.exchange import export_model
+from mlworkbench.scoring.version.version import open_version
+version = open_version(Path(sys.argv[1]))
+print("ready", flush=True)
+export_model(version, Path(sys.argv[2]), format="mlflow")
+"""
+
+
+@pytest.mark.long
+def test_a_killed_export_leaves_no_half_copy(make: Make, tmp_path: Path, kills: int) -> None:
+    version, whole = make("several"), 0
+    for number in range(kills):
+        to = tmp_path / f"copy{number}"
+        words = [sys.executable, "-c", KILLED, str(version.folder), str(to)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(RANDOM.uniform(0.0, 6.0))
+            process.kill()
+        if to.exists():
+            assert ask_outside(to, CARS, tmp_path).returncode == 0
+            whole += 1
+    assert whole < kills

@@ -51,7 +51,7 @@ class ModelFile:
     kind: str
     saved_with: str = ""
 
-
+# %% ../../../nbs/scoring/artifacts/07_model_file.ipynb #2bfdc6ab
 def find_model_file(path: Path) -> ModelFile:
     """Say what a model file is, or which one a folder of MLflow holds.
 
@@ -177,7 +177,7 @@ def _open_pickle(found: ModelFile, trusted: Sequence[str], trust_pickle: bool) -
         check_release(name, saved_with)
         return _load(copy, trusted)[0], saved_with
 
-
+# %% ../../../nbs/scoring/artifacts/07_model_file.ipynb #4a151acc
 def _load(path: Path, trusted: Sequence[str]) -> tuple[Estimator, str]:
     """Read skops; give the version of scikit-learn that it was saved with, too, where it is another."""
     with warnings.catch_warnings(record=True) as told:

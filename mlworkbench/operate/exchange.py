@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +241,7 @@ def export_model(version: Version, to: Path, *, format: str, trusted: Sequence[s
 
 
 def _needs(version: Version, format: str) -> tuple[str, ...]:
-    """Name the libraries that a copy needs: a graph its runtime alone, a skops file none."""
-    graph = ("numpy", "onnxruntime")
-    named = {need: need.partition("==")[0] for need in list_needs(version)}
-    if format == "onnx":
-        return tuple(need for need, name in named.items() if name in graph)
-    return tuple(need for need, name in named.items() if format == "mlflow" or name != "onnxruntime")
+    """Name the libraries that a copy needs: a graph its runtime, a pipeline what it is made of."""
+    if format != "onnx":
+        return list_needs(version)
+    return tuple(f"{name}=={metadata.version(name)}" for name in ("numpy", "onnxruntime"))

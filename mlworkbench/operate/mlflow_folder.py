@@ -78,14 +78,13 @@ _ALWAYS = ("numpy", "pandas", "scikit-learn", "scipy", "skops")
 
 
 def list_needs(version: Version) -> tuple[str, ...]:
-    """Name the libraries that a version needs, as ``name==version``, sorted."""
+    """Name the libraries that a version's pipeline needs, as ``name==version``, sorted."""
     modules = read_module_names((version.folder / "pipeline.skops").read_bytes())
     roots = {module.partition(".")[0] for module in modules} - set(version.manifest["modules"])
     homes = metadata.packages_distributions()
     named = {homes[root][0] for root in roots - sys.stdlib_module_names if root in homes}
-    more = {"polars": version.declaration["input"] == "polars"}
-    more["onnxruntime"] = (version.folder / "scorer.onnx").is_file()
-    named |= {*_ALWAYS, *version.manifest.get("helpers", {}), *(name for name, wanted in more.items() if wanted)}
+    named |= {*_ALWAYS, *version.manifest.get("helpers", {})}
+    named |= {"polars"} if version.declaration["input"] == "polars" else set()
     return tuple(f"{name}=={metadata.version(name)}" for name in sorted(named, key=str.lower))
 
 # %% ../../nbs/operate/02_mlflow_folder.ipynb #26688baf

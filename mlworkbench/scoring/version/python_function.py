@@ -91,4 +91,4 @@ def _load_pyfunc(path: str) -> PythonFunction:
     """Open the version in the folder of an MLflow model; MLflow calls it by this name."""
     place = Path(path)
     trusted = json.loads((place / TRUSTED).read_text(encoding="utf-8"))
-    return PythonFunction(open_version(place / "version", trusted=trusted))
+    return PythonFunction(open_version(place / "version", trusted=trusted, kind="reference"))

@@ -44,8 +44,8 @@ def explain_unopened(name: str, error: Exception, saved_with: str = "") -> Versi
 
     Examples
     --------
-    >>> print(explain_unopened("cars.joblib", ModuleNotFoundError("gone", name="lightgbm")))
-    cannot open cars.joblib: it needs lightgbm, which is not installed; pip install 'mlworkbench[boosters]'
+    >>> print(explain_unopened("cars.joblib", EOFError("the end")))
+    cannot open cars.joblib: it is no whole pickle (EOFError: the end); save it again with joblib.dump or skops.io.dump
     """
     module = str(getattr(error, "name", None) or "") if isinstance(error, ImportError) else ""
     root, text = module.partition(".")[0], " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -306,10 +306,10 @@ def test_no_committed_notebook_stores_an_error_or_a_path_of_a_machine() -> None:
         assert str(ROOT) not in text and str(Path.home()) + "/" not in text, f"{path.name} stores a path"
 
 
-def test_no_module_uses_pickle() -> None:
+def test_a_pickle_is_opened_by_one_module_in_a_process_of_its_own() -> None:
     words = ("import pickle", "import joblib", "import cloudpickle", "allow_pickle=True")
-    guilty = [p.name for p in MODULES if any(word in p.read_text(encoding="utf-8") for word in words)]
-    assert not guilty
+    guilty = [module_name(p) for p in MODULES if any(word in p.read_text(encoding="utf-8") for word in words)]
+    assert guilty == ["mlworkbench.scoring.artifacts.pickle_process"]
 
 
 def lines_of_code(path: Path) -> int:

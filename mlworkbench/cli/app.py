@@ -35,7 +35,7 @@ Command = tuple[str, Callable[..., Any], str]
 COMMANDS: tuple[Command, ...] = (
     ("demo", new.demo, "--rows 2000"),
     ("new", new.new, "cars"),
-    ("register", train.register, "cars.skops --name cars --data cars.csv --label price"),
+    ("register", train.register, "cars.joblib --data cars.csv --label price --trust-pickle"),
     ("train", train.train, "--model flights --promote"),
     ("retrain", train.retrain, "--model flights --start 2013-09-01"),
     ("ingest", ingest.ingest, "--model flights"),
@@ -67,6 +67,7 @@ COMMANDS: tuple[Command, ...] = (
     ("models remove", models.remove, "flights:1f3a"),
     ("models push", remote.push, "s3://shared/models flights:champion"),
     ("models pull", remote.pull, "s3://shared/models flights"),
+    ("models export", models.export, "flights --format mlflow --out flights_mlflow"),
     ("edge export", edge.export, "device --model flights"),
     ("edge score", edge.score, "device events.jsonl"),
     ("edge collect", edge.collect, "predictions.jsonl"),

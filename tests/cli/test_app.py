@@ -18,7 +18,7 @@ WORDS = {
     "--end", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key", "--known-at", "--label",
     "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote",
     "--query", "--refresh", "--rows", "--send", "--settings", "--skip", "--source", "--start", "--table", "--to",
-    "--version", "--view", "--why", "--with-keys",
+    "--trust-pickle", "--version", "--view", "--why", "--with-keys",
 }  # fmt: skip
 
 

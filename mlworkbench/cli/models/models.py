@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +19,8 @@ from ..context import resolve_model, list_models, open_context, open_registry, r
 from ..context import split_version, find_user
 
 # %% auto #0
-__all__ = ['Chosen', 'Override', 'Alias', 'describe_version', 'list_', 'show', 'promote', 'find_last_basis', 'rollback',
-           'history', 'remove']
+__all__ = ['Chosen', 'Override', 'Alias', 'Kind', 'Place', 'describe_version', 'list_', 'show', 'promote', 'find_last_basis',
+           'rollback', 'history', 'remove', 'export']
 
 # %% ../../../nbs/cli/models/03_models.ipynb #77620e30
 Chosen = Annotated[
@@ -103,3 +104,20 @@ def remove(version: Chosen, json: Json = False) -> None:
     stays = kept.holdings.is_there(removed)
     line = f"removed {removed}" + ("; its files stay in the store, other workbenches may name them" if stays else "")
     answer({"model": model, "removed": removed, "files_stay": stays}, [line], as_json=json)
+
+# %% ../../../nbs/cli/models/03_models.ipynb #7e1c0a12
+Kind = Annotated[str, typer.Option("--format", help="Format of the copy: mlflow, skops or onnx.", metavar="FORMAT")]
+Place = Annotated[Path, typer.Option("--out", "-o", help="New file or folder for the copy.", metavar="PATH")]
+
+
+def export(version: ServedVersion, kind: Kind, place: Place, json: Json = False) -> None:
+    """Write a version for MLflow, as skops or as ONNX."""
+    from mlworkbench.operate.exchange import export_model
+
+    here = open_context()
+    trusted = here.settings.trusted_types
+    found = open_registry(here).open(*split_version(here, version), trusted=trusted)
+    done = export_model(found, place, format=kind, trusted=trusted)
+    proof = f"{done.rows} golden rows asked again, largest difference {done.difference:.3g}"
+    lines = [f"{done.version} as {kind}: {done.path}; {proof}", *done.notes, f"needs {', '.join(done.needs)}"]
+    answer({**vars(done), "path": str(done.path)}, lines, as_json=json)

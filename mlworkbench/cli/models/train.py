@@ -5,7 +5,9 @@
 # %% ../../../nbs/cli/models/02_train.ipynb #a1be8b5c
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +24,14 @@ from ...errors import IngestError, RefusedError, suggest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlworkbench.core.types import Estimator
     from mlworkbench.operate.certify.certificate import Certificate
     from mlworkbench.operate.training.publish import TrainResult
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
 __all__ = ['Accept', 'gather_result', 'describe_result', 'train', 'refuse_version', 'explain_promotion', 'certify_trained',
-           'register', 'read_frame', 'retrain', 'describe_comparison']
+           'register', 'name_model', 'read_frame', 'refuse_lost_categories', 'retrain', 'describe_comparison']
 
 # %% ../../../nbs/cli/models/02_train.ipynb #2415b19c
 Accept = Annotated[
@@ -122,10 +125,11 @@ def certify_trained(here: Context, definition: ModelDefinition, tag: str, report
 
 # %% ../../../nbs/cli/models/02_train.ipynb #7c3856ac
 def register(
-    file: Annotated[Path, typer.Argument(help="Fitted pipeline, saved by skops.", metavar="FILE.skops")],
-    name: Name,
+    file: Annotated[Path, typer.Argument(help="Fitted model: skops, joblib, pickle, MLflow.", metavar="FILE|FOLDER")],
     data: Annotated[str, typer.Option("--data", help="Rows the pipeline was fitted on: csv, jsonl or parquet.")],
     label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")],
+    name: Name = "",
+    trust_pickle: Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle, which runs its code.")] = False,
     query: Query = "",
     key: Annotated[str, typer.Option("--key", help="Column by which you know a row, such as order_id.")] = "",
     personal: Personal = None,
@@ -135,21 +139,31 @@ def register(
 ) -> None:
     """Make a version from a fitted pipeline and its rows."""
     from mlworkbench.operate.training.register import register as make_version
-    from mlworkbench.scoring.artifacts.skops_file import load_pipeline
+    from mlworkbench.scoring.artifacts.model_file import open_model_file
 
-    here = open_context()
-    if not file.is_file():
-        line = f"cannot read the pipeline {file}: there is no such file; check the path"
-        raise IngestError(line, code="ingest.file_missing")
-    pipeline = load_pipeline(file, trusted=here.settings.trusted_types)
-    persons = tuple(personal or ())
+    here, persons = open_context(), tuple(personal or ())
+    opened = open_model_file(file, trust_pickle=trust_pickle, trusted=here.settings.trusted_types)
     table = read_frame(data, label, query=query, text=persons)
-    labels = table.pop(label)
+    refuse_lost_categories(opened.pipeline, table, data)
+    labels, name = table.pop(label), name or name_model(file)
     options: dict[str, Any] = {"name": name, "key": key or None, "personal": persons, "home": here.home}
     options |= {"deployments": split_names(deployments), "accept_differences": accept_differences}
     with show_progress(quiet=json) as report:
-        result = make_version(pipeline, table, labels, progress=report, **options)
-    answer({"model": name, **gather_result(result)}, describe_result(result), as_json=json)
+        result = make_version(opened.pipeline, table, labels, progress=report, **options)
+    told = replace(result, notes=(*result.notes, *opened.notes))
+    answer({"model": name, **gather_result(told)}, describe_result(told), as_json=json)
+
+
+def name_model(file: Path) -> str:
+    """Name a model as its file is called.
+
+    Examples
+    --------
+    >>> name_model(Path("models/2024 Churn-Model.joblib"))
+    'churn_model'
+    """
+    words = re.sub(r"[^a-z0-9]+", "_", file.resolve().name.partition(".")[0].lower()).lstrip("_0123456789")
+    return words[:40].rstrip("_") or "model"
 
 # %% ../../../nbs/cli/models/02_train.ipynb #d054cfd1
 def read_frame(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
@@ -165,8 +179,32 @@ def read_frame(data: str, label: str, *, query: str = "", text: Sequence[str] = 
         raise IngestError(f"--label: {source.name} has no column {label!r}; {hint}", code="ingest.column_missing")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()
     frame = frame if source.typed else frame.fillna(float("nan"))  # where nothing stands, pandas reads NaN
+    kept = _read_categories(Path(data), label) if data.endswith(".parquet") and not query else {}
+    frame = frame.assign(**kept) if kept else frame
     frame.attrs["read_by"] = READ_BY
     return frame
+
+
+def _read_categories(file: Path, label: str) -> dict[str, Any]:
+    """Give the columns of a Parquet file that pandas wrote as categories, but for the label."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not file.is_file():
+        return {}
+    schema = pq.read_schema(file)
+    names = [one.name for one in schema if pa.types.is_dictionary(one.type) and one.name != label]
+    return dict(pq.read_table(file, columns=names).to_pandas()[names].items()) if names else {}
+
+# %% ../../../nbs/cli/models/02_train.ipynb #5c1b7e03
+def refuse_lost_categories(pipeline: Estimator, frame: pd.DataFrame, data: str) -> None:
+    """Refuse rows without categories for a booster that was fitted on some: it counts them by what pandas kept."""
+    native = getattr(getattr(pipeline, "booster_", None), "pandas_categorical", None)  # LightGBM
+    typed = pipeline.get_booster().feature_types if hasattr(pipeline, "get_booster") else None  # XGBoost
+    if (native or "c" in (typed or ())) and not any(str(kind) == "category" for kind in frame.dtypes):
+        rule = f"{data}: the pipeline was fitted on categories of pandas, which this source does not keep"
+        way_out = "write the frame with to_parquet and give that file"
+        raise IngestError(f"{rule}; {way_out}", code="ingest.categories")
 
 # %% ../../../nbs/cli/models/02_train.ipynb #6ff94958
 def retrain(

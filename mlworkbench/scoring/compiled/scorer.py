@@ -283,14 +283,18 @@ class _Trees:
         self.missing = [(int(place), float(code)) for place, code in spec["missing_codes"]]
         self.base = np.array(spec["base"], dtype=np.float64)
 
-    def __call__(self, block: Block) -> Block:
+    def prepare(self, block: Block) -> Block:
+        """Give what the graph is asked with, of shape (n, features)."""
         features = np.ascontiguousarray(check_block(block, self.allowed).T)
         if self.rounded:
             features = features.astype(np.float32).astype(np.float64)
         for place, code in self.missing:
             column = features[:, place]
             column[np.isnan(column)] = code
-        return self.run(features) / self.divisor + self.base
+        return features
+
+    def __call__(self, block: Block) -> Block:
+        return self.run(self.prepare(block)) / self.divisor + self.base
 
 # %% ../../../nbs/scoring/compiled/01_scorer.ipynb #4b2f3e0a
 @dataclass(frozen=True, eq=False)
@@ -385,13 +389,21 @@ class CompiledScorer:
         places = sides.argmax(axis=1) if sides.shape[1] > 1 else (sides[:, 0] > 0).astype(np.intp)
         return np.asarray(np.array([*rule["labels"], None], dtype=object)[places])
 
-    def _answers(self, frame: FeatureFrame) -> tuple[Block, Block]:
-        """Give the model's output, and what its link makes of it."""
+    def graph_input(self, frame: FeatureFrame) -> Block:
+        """Give what the graph of trees is asked with for these rows: float64 of shape (n, features)."""
+        return np.asarray(self._model.prepare(self._prepared(frame)))  # type: ignore[attr-defined]
+
+    def _prepared(self, frame: FeatureFrame) -> Block:
+        """Give the block that the steps make of a frame."""
         columns = [frame.columns[name] for name in self.program["columns"]]
         table: Any = [part for values in columns for part in (values.T if values.ndim == 2 else [values])]
         for step in self._steps:  # type: ignore[attr-defined]
             table = step(table)
-        raw = self._model(stack(table))  # type: ignore[attr-defined]
+        return stack(table)
+
+    def _answers(self, frame: FeatureFrame) -> tuple[Block, Block]:
+        """Give the model's output, and what its link makes of it."""
+        raw = self._model(self._prepared(frame))  # type: ignore[attr-defined]
         return raw, np.asarray(self._link(raw))  # type: ignore[attr-defined]
 
 # %% ../../../nbs/scoring/compiled/01_scorer.ipynb #0fc11491

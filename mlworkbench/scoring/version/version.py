@@ -265,7 +265,7 @@ def assemble_version(
 
 
 def open_version(
-    folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True, sealed: bool = False
+    folder: Path, *, trusted: Sequence[str] = (), check_golden: bool = True, sealed: bool = False, kind: str = ""
 ) -> Version:
     """Open a version folder, refusing one that was altered or answers otherwise.
 
@@ -275,6 +275,8 @@ def open_version(
         Types of one's own, as in ``settings.ini [trust] types``.
     sealed : bool, default=False
         Whether the registry's seal fits the manifest: then the digest of the pipeline is not computed again.
+    kind : str, optional
+        ``"reference"`` for the pipeline itself, whatever scorer is declared.
 
     Raises
     ------
@@ -284,7 +286,7 @@ def open_version(
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     check_parts(folder, manifest, sealed=sealed)
-    version = assemble_version(folder, manifest, partial(open_scorer, folder, trusted=trusted))
+    version = assemble_version(folder, manifest, partial(open_scorer, folder, trusted=trusted, kind=kind))
     if check_golden:
         reproduce_golden(version)
     return version

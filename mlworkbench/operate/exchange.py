@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.apart import run_apart
+from ..core.isolation import run_isolated
 from ..core.files import explain_failure, sync_tree
 from ..core.jsontext import parse_json, to_plain, to_plain_list
 from ..core.types import FactDict, Facts
@@ -99,7 +99,7 @@ def _export_mlflow(version: Version, to: Path, trusted: Sequence[str]) -> tuple[
     files = list_mlflow_files(version, trusted=trusted)
     for name, data in {**files, GOLDEN: _write_lines(list_golden_lines(version))}.items():
         _write(to / name, data)
-    told = run_apart(PROVED_BY, make_job(version, str(to)), seconds=PROOF_SECONDS)
+    told = run_isolated(PROVED_BY, make_job(version, str(to)), seconds=PROOF_SECONDS)
     if "answers" not in told:
         why = f"the process that opened the copy {told.get('ended', 'told nothing')}"
         raise _refuse(version, why, "see what it needs", "export.unproved")

@@ -211,7 +211,7 @@ def test_a_copy_that_answers_otherwise_is_never_there(
     monkeypatch.setattr(exchange, "load_pipeline", lambda *_, **__: other)
     error = refusal(make("forest"), tmp_path / "cars.skops", "skops")
     assert error.code == "export.unproved" and "golden row" in str(error) and not list(tmp_path.iterdir())
-    monkeypatch.setattr(exchange, "run_apart", lambda *_, **__: {"ended": "ended with code 1: out of luck"})
+    monkeypatch.setattr(exchange, "run_isolated", lambda *_, **__: {"ended": "ended with code 1: out of luck"})
     error = refusal(make("forest"), tmp_path / "cars", "mlflow")
     assert error.code == "export.unproved" and "out of luck" in str(error) and not list(tmp_path.iterdir())
 

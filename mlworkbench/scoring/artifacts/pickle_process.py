@@ -12,7 +12,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...core.apart import run_apart
+from ...core.isolation import run_isolated
 from ...core.files import write_synced
 from ...core.types import Estimator
 from ...errors import VersionError, WorkbenchError
@@ -153,7 +153,7 @@ def convert_pickle(file: Path, out: Path, *, seconds: float = LONGEST) -> str:
         If the process does not end in time or without an answer, what it found is no estimator, or a part of it
         cannot be stored as skops.
     """
-    told = run_apart(OPENED_WITH, {"file": str(file.resolve()), "out": str(out.resolve())}, seconds=seconds)
+    told = run_isolated(OPENED_WITH, {"file": str(file.resolve()), "out": str(out.resolve())}, seconds=seconds)
     if "error" in told:
         raise VersionError(str(told["error"]), code=str(told.get("code") or "pickle.process"))
     if "saved_with" not in told:

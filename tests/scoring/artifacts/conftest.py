@@ -24,4 +24,4 @@ def harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             pickle_process.convert_job()
         return dict(json.loads(told.read_text()))
 
-    monkeypatch.setattr(pickle_process, "run_apart", run)
+    monkeypatch.setattr(pickle_process, "run_isolated", run)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlworkbench.core.apart import run_apart
+from mlworkbench.core.isolation import run_isolated
 
 READ = "import json, os, sys; job = json.load(sys.stdin); "
 
@@ -18,7 +18,7 @@ def test_it_sees_neither_keys_nor_home_and_finds_the_modules_that_are_found_here
     (tmp_path / "beside.py").write_text("WORD = 'found'\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MLWORKBENCH_TOKEN", "opensesame")
-    told = run_apart(
+    told = run_isolated(
         READ + "import beside; json.dump({'word': beside.WORD, **os.environ}, open(job['told'], 'w'))", {}, seconds=60
     )
     assert told["word"] == "found" and "opensesame" not in told.values()
@@ -36,19 +36,19 @@ def test_it_sees_neither_keys_nor_home_and_finds_the_modules_that_are_found_here
     ],
 )
 def test_a_process_without_an_answer_says_how_it_ended(code: str, ended: str) -> None:
-    assert run_apart(code, {}, seconds=60) == {"ended": ended}
+    assert run_isolated(code, {}, seconds=60) == {"ended": ended}
 
 
 def test_a_large_job_comes_whole_and_one_that_nobody_reads_does_no_harm() -> None:
     rows = ["x" * 1000] * 2000
-    assert run_apart(
+    assert run_isolated(
         READ + "json.dump({'n': len(job['rows'])}, open(job['told'], 'w'))", {"rows": rows}, seconds=60
     ) == {"n": 2000}
-    assert run_apart("pass", {"rows": rows}, seconds=60)["ended"].startswith("ended with code 0")
+    assert run_isolated("pass", {"rows": rows}, seconds=60)["ended"].startswith("ended with code 0")
 
 
 def test_what_fills_the_pipes_of_others_does_not_hold_it_up() -> None:
     began = time.monotonic()
     child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
-    assert run_apart(child, {}, seconds=60) == {"ended": "ended with code 0: nothing"}
+    assert run_isolated(child, {}, seconds=60) == {"ended": "ended with code 0: nothing"}
     assert time.monotonic() - began < 30

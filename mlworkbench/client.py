@@ -19,7 +19,26 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from .errors import ContractError, DeploymentError
+try:
+    from mlworkbench.errors import ContractError, DeploymentError
+except ImportError:  # copied alone: the same errors, of one line and a code
+
+    class _ToldError(Exception):
+        code = "error"
+
+        def __init__(self, message: str = "", *, code: str = "") -> None:
+            super().__init__(message)
+            self.code = code or self.code
+
+    class DeploymentError(_ToldError):  # type: ignore[no-redef]
+        """A service that does not answer, or fails."""
+
+        code = "deployment"
+
+    class ContractError(_ToldError):  # type: ignore[no-redef]
+        """A record that breaks a rule."""
+
+        code = "contract"
 
 # %% auto #0
 __all__ = ['RequestError', 'Client']

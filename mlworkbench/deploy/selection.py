@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -163,15 +163,15 @@ def select_served(environment: MutableMapping[str, str] | None = None) -> Served
     )
 
 # %% ../../nbs/deploy/01_selection.ipynb #cad319e7
-def select_shipped(folder: Path, *, seal: str, environment: Mapping[str, str] | None = None) -> ServedVersion:
+def select_shipped(folder: Path, *, seal: str, environment: MutableMapping[str, str] | None = None) -> ServedVersion:
     """Settle a version that was shipped: its folder is given, the home is that of environment and settings.ini.
 
     Parameters
     ----------
     seal : str
         SHA-256 of its manifest, as `json_digest` gives it.
-    environment : mapping of str to str, optional
-        By default this process's own.
+    environment : mutable mapping of str to str, optional
+        By default this process's own; the home is pinned there.
 
     Raises
     ------
@@ -187,8 +187,10 @@ def select_shipped(folder: Path, *, seal: str, environment: Mapping[str, str] | 
     if json_digest(manifest) != seal:
         rule = f"{tag}: manifest.json was altered: its SHA-256 is not the one that it was shipped with, {seal[:12]}..."
         raise VersionError(f"{rule}; build the Bento again", code="version.altered")
+    home = Home(Path(variables.get("MLWORKBENCH_HOME") or settings.home_folder).expanduser().resolve())
+    variables["MLWORKBENCH_HOME"] = str(home.path)
     return ServedVersion(
-        home=Home(Path(variables.get("MLWORKBENCH_HOME") or settings.home_folder)),
+        home=home,
         model=manifest["model"],
         version=tag,
         folder=folder,

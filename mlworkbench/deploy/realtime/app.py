@@ -19,6 +19,7 @@ from .http import JsonBodyLimit, SidePages
 from .openapi import invocation_schemas, read_schemas
 from .service import Realtime, Reply
 from ..selection import ServedVersion, select_served, select_shipped
+from ...errors import VersionError
 
 # %% auto #0
 __all__ = ['Records', 'Answers', 'Invocation', 'Predictions', 'Scoring', 'realtime_service']
@@ -112,15 +113,28 @@ def _image() -> bentoml.images.Image:
     return image.run(f"install -d -m 700 -o bentoml -g bentoml {_STATE}")
 
 
-def realtime_service(module: str, *, folder: str = "", seal: str = "") -> object:
+def _select(shipped: str, seal: str) -> ServedVersion:
+    """Settle the version that is served; a shipped one is in the Bento, or in the model store beside it."""
+    if not shipped:
+        return select_served()
+    try:
+        folder = Path(bentoml.models.get(shipped).path)
+    except bentoml.exceptions.NotFound:
+        message = f"{shipped}: a version of the Bento or of BentoML's model store; got none; ship it again where it is"
+        raise VersionError(message, code="version.unknown") from None
+    return select_shipped(folder, seal=seal)
+
+
+def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> object:
     """Make the BentoML service of the version that environment and settings.ini name, or of one that was shipped.
 
     Parameters
     ----------
     module : str
         ``__name__`` of the file that keeps it in a variable.
-    folder, seal : str, optional
-        Files of a shipped version, and the SHA-256 of its manifest; `mlworkbench ship image` writes them.
+    shipped, seal : str, optional
+        Tag of a version that lies in the Bento itself, and the SHA-256 of its manifest; `mlworkbench ship image`
+        writes them.
 
     Returns
     -------
@@ -134,12 +148,12 @@ def realtime_service(module: str, *, folder: str = "", seal: str = "") -> object
         With one line on standard error, if there is nothing to serve.
     """
     guard.supervise()
-    Scoring.choice = guard.attempt(lambda: select_shipped(Path(folder), seal=seal) if folder else select_served())
+    Scoring.choice = guard.attempt(lambda: _select(shipped, seal))
     Records.described, Answers.described = asked, told = read_schemas(Scoring.choice.folder)
     Invocation.described, Predictions.described = invocation_schemas(asked, told)
     service = bentoml.service(
         name="scoring",
-        image=_image() if folder else None,
+        image=_image() if shipped else None,
         workers=int(os.environ.get("MLWORKBENCH_WORKERS", "1")),
         http={"host": "127.0.0.1"},
         traffic={"timeout": 60},

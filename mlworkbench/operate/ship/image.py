@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.settings import load_settings
+from ...core.types import Progress
 from ...deploy.edge.export import write_folder
 from ...deploy.realtime.process import service_folder
 from ...deploy.request import require_deployment
@@ -49,8 +50,16 @@ class ShippedImage:
     packages: int
     size: int
 
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What to type in the folder, one after the other."""
+        name = self.version.partition(":")[0]
+        return "bentoml build", f"bentoml serve {name}:latest", f"bentoml containerize {name}:latest"
 
-def ship_image(version: Version, folder: Path, *, batch: bool = False) -> ShippedImage:
+
+def ship_image(
+    version: Version, folder: Path, *, batch: bool = False, progress: Progress | None = None
+) -> ShippedImage:
     """Write the build folder of a version.
 
     Parameters
@@ -61,6 +70,8 @@ def ship_image(version: Version, folder: Path, *, batch: bool = False) -> Shippe
         Missing or empty.
     batch : bool, default=False
         Put in what the other commands need, too.
+    progress : callable, optional
+        Called as ``progress(step, done, total)``.
 
     Raises
     ------
@@ -72,9 +83,11 @@ def ship_image(version: Version, folder: Path, *, batch: bool = False) -> Shippe
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         message = f"{folder}: an image is built from a new folder; got one with files; name another with --out"
         raise DeploymentError(message, code="output.not_ours")
-    trusted = load_settings().trusted_types
+    trusted, report = load_settings().trusted_types, progress or (lambda step, done, total: None)
     lock = lock_needs(find_needs(version, batch=batch))
+    report("proving what it needs", 0, 2)
     prove_lock(lock, version, trusted=trusted)
+    report("building the wheel", 1, 2)
     name, wheel = build_wheel()
     facts = _facts(version, trusted, batch=batch)
     files = {template: _fill(template, facts).encode() for template in TEMPLATES}

@@ -222,7 +222,7 @@ def test_bentoml_can_name_a_service_that_the_package_made(workshop) -> None:
     environment = {**os.environ, "MLWORKBENCH_HOME": str(workshop.home.path), "MLWORKBENCH_MODEL": "birds"}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=service_folder(), env=environment, capture_output=True, text=True, timeout=60)
-    assert run.stdout.split() == ["service:Scoring", "score"], run.stderr
+    assert run.stdout.split() == ["service:Scoring", "score", "invocations"], run.stderr
 
 
 def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
@@ -236,7 +236,7 @@ def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
 
 
 def test_the_service_comes_with_the_package() -> None:
-    assert {"service.py", "README.md", "bentofile.yaml"} <= {path.name for path in service_folder().iterdir()}
+    assert {"service.py", "README.md"} <= {path.name for path in service_folder().iterdir()}
 
 
 def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:

@@ -21,7 +21,7 @@ __all__ = ['image']
 # %% ../../../nbs/cli/serve/04_ship.ipynb #c413d4af
 def image(
     version: ServedVersion = "",
-    out: Annotated[
+    folder: Annotated[
         str, typer.Option("--out", "-o", help="Folder to write; new or empty; default MODEL-image.", metavar="DIR")
     ] = "",
     with_: Annotated[
@@ -39,7 +39,7 @@ def image(
     model, tag = split_version(here, version)
     opened = open_model(model, tag, home=here.home)
     with show_progress(quiet=json) as report:
-        done = ship_image(opened, Path(out or f"{model}-image"), batch=with_ == "batch", progress=report)
+        done = ship_image(opened, Path(folder or f"{model}-image"), batch=with_ == "batch", progress=report)
     needs = f"{done.packages} packages, {done.size / 1e6:.0f} MB, proved to be all that it needs"
     lines = [f"{done.version} ({done.scorer}): {done.folder}; {needs}", "next, in that folder:"]
     lines += [f"  {words}" for words in done.commands]

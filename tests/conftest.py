@@ -28,7 +28,7 @@ PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "
 PREFIXES = count()
 LONG = ["demo", "faults", "persons", "wheel", "lake_in_a_store", "certificate", "process", "edge", "streaming"]
 LONG += ["anchor", "ingest_processes", "sinks", "train", "holdings", "replay", "export", "flow", "checks"]
-LONG += ["widgets", "certify_command", "run_pages", "explore_page", "evaluate_run", "runner", "october", "compile"]
+LONG += ["widgets", "certify_command", "run_pages", "explore_page", "evaluate_run", "runner", "october", "compile", "image"]
 
 
 def pytest_collection_modifyitems(items):

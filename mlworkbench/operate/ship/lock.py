@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
-from ...core.settings_file import read_setting
 from ...deploy.request import time_views
 from ...errors import DeploymentError
 from ...scoring.artifacts.source_code import read_imports
@@ -44,7 +43,7 @@ def find_needs(version: Version, *, batch: bool = False) -> list[str]:
         table = "polars" if version.declaration.get("input") == "polars" else "pandas"
         names |= {"scikit-learn", "skops", table, *version.manifest.get("helpers", {})}
         names |= {"pyarrow" for column in version.frame.columns if "pyarrow" in column.dtype}
-    if time_views(version) and read_setting("workbench.online").value:
+    if time_views(version) and _has("redis"):  # a container has no online store in its home
         names.add("redis")
     return sorted(names | ({BATCH} if batch else set()))
 

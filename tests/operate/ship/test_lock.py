@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.errors import DeploymentError
+from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.ship.lock import Lock, find_needs, lay_out, lock_needs, prove_lock
 from mlworkbench.scoring.registry.registry import Registry
 
@@ -41,6 +43,12 @@ def test_trees_need_onnxruntime_and_helpers_and_batch_what_they_name(shop: Home,
     assert "prettytable" in find_needs(helped)
     batch = lock_needs(find_needs(version, batch=True))
     assert {"pandas", "polars", "pyarrow", "deltalake", "papermill", "typer"} <= batch.pins.keys()
+
+
+def test_a_model_with_views_brings_what_asks_a_store_outside_the_container(shop: Home) -> None:
+    version = Registry(shop).open("line")
+    weather = AsOfView("weather", "weather", ("origin",), {"wind": "number"}, ttl=timedelta(hours=6))
+    assert {"redis"} == set(find_needs(replace(version, views=(weather,)))) - set(find_needs(version))
 
 
 def test_a_row_function_brings_what_its_module_imports(shop: Home, tmp_path: Path) -> None:

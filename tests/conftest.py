@@ -26,9 +26,9 @@ OWNER = {"AWS_ACCESS_KEY_ID": "workbench-key", "AWS_SECRET_ACCESS_KEY": "workben
 READER = {"AWS_ACCESS_KEY_ID": "reader-key", "AWS_SECRET_ACCESS_KEY": "reader/secret+1"}
 PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 PREFIXES = count()
-LONG = ["demo", "faults", "persons", "wheel", "lake_in_a_store", "certificate", "process", "edge", "streaming"]
+LONG = ["demo", "faults", "persons", "wheel", "image", "lake_in_a_store", "certificate", "process", "edge", "streaming"]
 LONG += ["anchor", "ingest_processes", "sinks", "train", "holdings", "replay", "export", "flow", "checks"]
-LONG += ["widgets", "certify_command", "run_pages", "explore_page", "evaluate_run", "runner", "october", "compile", "image"]
+LONG += ["widgets", "certify_command", "run_pages", "explore_page", "evaluate_run", "runner", "october", "compile"]
 
 
 def pytest_collection_modifyitems(items):

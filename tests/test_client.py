@@ -204,7 +204,10 @@ def test_the_client_imports_the_standard_library_alone() -> None:
 
 
 def test_an_invocation_goes_out_as_it_is_with_null_for_nan_at_any_depth(service: Service) -> None:
-    service.plan = [(200, {"predictions": [1], "answers": [{}]}), (422, {"detail": "row 0: no", "faults": [{"row": 0}]})]
+    service.plan = [
+        (200, {"predictions": [1], "answers": [{}]}),
+        (422, {"detail": "row 0: no", "faults": [{"row": 0}]}),
+    ]
     body = {"dataframe_split": {"columns": ["a"], "data": [[np.float64("nan")], [np.int64(3)]]}}
     with Client(service.url) as client:
         assert client.invoke(body, request_id="mine")["predictions"] == [1]

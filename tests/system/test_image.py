@@ -135,7 +135,9 @@ def test_a_bento_answers_in_an_empty_home_with_its_own_model_and_its_lock_alone(
     bento = shutil.copytree(store / "bentos" / name / version, tmp_path / "bento")  # as it lies in a container
     shutil.copytree(store / "models/trees", bento / "models/trees")
     python = install_lock(shipped, tmp_path)
-    lacking = "import importlib.util as u; print([n for n in ('pandas', 'sklearn', 'polars', 'pyarrow') if u.find_spec(n)])"
+    lacking = (
+        "import importlib.util as u; print([n for n in ('pandas', 'sklearn', 'polars', 'pyarrow') if u.find_spec(n)])"
+    )
     assert subprocess.run([python, "-c", lacking], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     port, state = free_port(), tmp_path / "state/workbench"
     empty = {"HOME": str(tmp_path / "nobody"), "BENTOML_HOME": str(tmp_path / "empty"), "MLWORKBENCH_HOME": str(state)}
@@ -186,7 +188,15 @@ class Container:
 
 def start(image: str, volume: str, name: str) -> Container:
     port = free_port()
-    writable = ("--read-only", "--tmpfs", "/tmp", "-e", "BENTOML_HOME=/tmp/bentoml", "-v", f"{volume}:/home/bentoml/state")
+    writable = (
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "-e",
+        "BENTOML_HOME=/tmp/bentoml",
+        "-v",
+        f"{volume}:/home/bentoml/state",
+    )
     podman("run", "-d", "--name", name, "--network", "host", *writable, "-e", f"PORT={port}", image)
     end = time.monotonic() + 60
     while not is_ready(port):

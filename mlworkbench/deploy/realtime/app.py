@@ -124,7 +124,7 @@ def _select(shipped: str, seal: str) -> ServedVersion:
         raise VersionError(message, code="version.unknown") from None
     return select_shipped(folder, seal=seal)
 
-
+# %% ../../../nbs/deploy/realtime/05_app.ipynb #7b0782da
 def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> object:
     """Make the BentoML service of the version that environment and settings.ini name, or of one that was shipped.
 

@@ -16,7 +16,7 @@ from ...deploy.edge.export import write_folder
 from ...deploy.realtime.process import service_folder
 from ...deploy.request import require_deployment
 from ...errors import DeploymentError
-from .lock import find_needs, lock_needs, prove_lock
+from .lock import Lock, find_needs, lock_needs, prove_lock
 from .wheel import build_wheel
 from ...scoring.artifacts.manifest import json_digest
 from ...scoring.version.version import Version
@@ -56,7 +56,7 @@ class ShippedImage:
         name = self.version.partition(":")[0]
         return "bentoml build", f"bentoml serve {name}:latest", f"bentoml containerize {name}:latest"
 
-
+# %% ../../../nbs/operate/ship/03_image.ipynb #e08e22f1
 def ship_image(
     version: Version, folder: Path, *, batch: bool = False, progress: Progress | None = None
 ) -> ShippedImage:
@@ -88,10 +88,7 @@ def ship_image(
     report("proving what it needs", 0, 2)
     prove_lock(lock, version, trusted=trusted)
     report("building the wheel", 1, 2)
-    name, wheel = build_wheel()
-    facts = _facts(version, trusted, batch=batch)
-    files = {template: _fill(template, facts).encode() for template in TEMPLATES}
-    files |= {"requirements.txt": f"./wheels/{name}\n{lock.text}".encode(), f"wheels/{name}": wheel}
+    files = _contents(lock, _facts(version, trusted, batch=batch))
     write_folder(files, folder.resolve(), last="bentofile.yaml")
     return ShippedImage(
         version=version.version,
@@ -100,6 +97,13 @@ def ship_image(
         packages=len(lock.pins),
         size=lock.size,
     )
+
+# %% ../../../nbs/operate/ship/03_image.ipynb #4ab9d17d
+def _contents(lock: Lock, facts: dict[str, Any]) -> dict[str, bytes]:
+    """Gather the files of a build folder by name."""
+    name, wheel = build_wheel()
+    files = {template: _fill(template, facts).encode() for template in TEMPLATES}
+    return {**files, "requirements.txt": f"./wheels/{name}\n{lock.text}".encode(), f"wheels/{name}": wheel}
 
 
 def _facts(version: Version, trusted: tuple[str, ...], *, batch: bool) -> dict[str, Any]:

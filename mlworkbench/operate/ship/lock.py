@@ -84,7 +84,7 @@ class Lock:
         """The lines of a requirements file."""
         return "".join(f"{name}=={version}\n" for name, version in self.pins.items())
 
-
+# %% ../../../nbs/operate/ship/01_lock.ipynb #9e559345
 def lock_needs(names: Sequence[str]) -> Lock:
     """Follow requirements to their end.
 

@@ -79,7 +79,7 @@ def build_wheel() -> tuple[str, bytes]:
     checkout = Path(str(resources.files(OWN))).parent
     return _build(checkout) if (checkout / "pyproject.toml").is_file() else repack_wheel(metadata.distribution(OWN))
 
-
+# %% ../../../nbs/operate/ship/02_wheel.ipynb #6b13652a
 def repack_wheel(held: metadata.Distribution) -> tuple[str, bytes]:
     """Pack the files of an installed distribution as the wheel that they came out of.
 
@@ -103,7 +103,7 @@ def repack_wheel(held: metadata.Distribution) -> tuple[str, bytes]:
         raise DeploymentError(message, code="ship.wheel")
     return f"{stem}-py3-none-any.whl", pack_wheel(files, folder)
 
-
+# %% ../../../nbs/operate/ship/02_wheel.ipynb #1e7400c3
 def _build(checkout: Path) -> tuple[str, bytes]:
     """Let pip build a wheel from a copy of a checkout, in which nothing is left behind."""
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as place:
@@ -115,7 +115,7 @@ def _build(checkout: Path) -> tuple[str, bytes]:
                 shutil.copytree(real, copy, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
             elif real.is_file():
                 shutil.copy(real, copy)
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(target), str(source)]
+        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(target), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         built = next(target.glob("*.whl"), None) if target.is_dir() else None
         if done.returncode or built is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,7 +137,12 @@ def asked_for(method: str, path: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 @pytest.mark.parametrize(
     ("method", "path", "passed"),
-    [("GET", "/ping", "/readyz"), ("HEAD", "/ping", "/readyz"), ("POST", "/ping", "/ping"), ("GET", "/pings", "/pings")],
+    [
+        ("GET", "/ping", "/readyz"),
+        ("HEAD", "/ping", "/readyz"),
+        ("POST", "/ping", "/ping"),
+        ("GET", "/pings", "/pings"),
+    ],
 )
 def test_a_ping_is_readiness_and_nothing_else_is_renamed(method: str, path: str, passed: str) -> None:
     assert asked_for(method, path) == ([], [passed])
@@ -147,6 +153,5 @@ def test_the_client_is_given_out_as_it_is() -> None:
 
     (head, body), passed = asked_for("GET", "/client.py")
     assert (head["status"], passed) == (200, [])
-    with open(client.__file__, "rb") as file:
-        assert body["body"] == file.read()
+    assert body["body"] == Path(client.__file__).read_bytes()
     assert asked_for("HEAD", "/client.py")[0][1]["body"] == b""

@@ -18,7 +18,7 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,33 +44,55 @@ pytestmark = pytest.mark.system
 BASE = os.environ.get("MLWORKBENCH_TEST_BASE") or f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 
 
+def boosted() -> object:
+    return pytest.importorskip("lightgbm").LGBMClassifier(n_estimators=20, verbose=-1)
+
+
+LASTS = {
+    "trees": lambda: HistGradientBoostingClassifier(max_iter=20, random_state=0),
+    "near": KNeighborsClassifier,
+    "boosted": boosted,
+}
+
+
 @dataclass(frozen=True)
 class Yard:
-    """A home with the models trees (compiled) and near (reference), and what their pipelines are asked with."""
+    """A home whose models are registered when they are asked for: trees compiles, near and boosted do not."""
 
     home: Home
     rows: pd.DataFrame
-    pipelines: dict[str, Pipeline]
+    state: pd.Series
     environment: dict[str, str]
+    pipelines: dict[str, Pipeline] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> pd.DataFrame:
+        return self.rows.head(200)
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return json.loads(self.rows.to_json(orient="records"))
+        return json.loads(self.asked.to_json(orient="records"))
 
     def ship(self, model: str, folder: Path, *, batch: bool = False) -> ShippedImage:
+        if model not in self.pipelines:
+            encode = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+            prepare = make_column_transformer((encode, ["carrier"]), (StandardScaler(), ["distance", "seats"]))
+            self.pipelines[model] = make_pipeline(prepare, LASTS[model]()).fit(self.rows, self.state)
+            register(self.pipelines[model], self.rows, self.state, name=model, home=self.home)
         return ship_image(Registry(self.home).open(model), folder, batch=batch)
 
     def differences(self, model: str, url: str) -> tuple[float, int]:
         """Ask for 200 rows one way and the other; give the largest difference of a score and the flipped decisions."""
         pipeline = self.pipelines[model]
-        expected, decided = pipeline.predict_proba(self.rows)[:, 1], pipeline.predict(self.rows).tolist()
+        expected, decided = pipeline.predict_proba(self.asked)[:, 1], pipeline.predict(self.asked).tolist()
         with Client(url) as client:
             told = client.score(self.records)
-            columns, data = list(self.rows.columns), [list(record.values()) for record in self.records]
+            columns, data = list(self.asked.columns), [list(record.values()) for record in self.records]
             split = client.invoke({"dataframe_split": {"columns": columns, "data": data}})
         apart = np.abs(np.array([[one["score"] for one in part] for part in (told, split["answers"])]) - expected).max()
-        pairs = (*zip([one["decision"] for one in told], decided), *zip(split["predictions"], decided))  # noqa: B905
-        return float(apart), sum(got != wanted for got, wanted in pairs)
+        assert len(told) == len(split["predictions"]) == 200
+        got = [*(one["decision"] for one in told), *split["predictions"]]
+        return float(apart), sum(one != other for one, other in zip(got, [*decided, *decided], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +115,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
             patch.setenv(name, value)
         patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
         patch.chdir(folder)
-        home, pipelines = Home.open(folder / "home"), {}
-        lasts = {"trees": HistGradientBoostingClassifier(max_iter=20, random_state=0), "near": KNeighborsClassifier()}
-        for name, last in lasts.items():
-            encode = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-            prepare = make_column_transformer((encode, ["carrier"]), (StandardScaler(), ["distance", "seats"]))
-            pipelines[name] = make_pipeline(prepare, last).fit(rows, state)
-            register(pipelines[name], rows, state, name=name, home=home)
-        yield Yard(home, rows.head(200), pipelines, environment)
+        yield Yard(Home.open(folder / "home"), rows, state, environment)
 
 
 def bentoml(*words: object, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -225,7 +240,9 @@ def clean() -> Iterator[list[str]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("model", "batch", "most"), [("trees", False, 450), ("near", False, 750), ("near", True, 1500)], ids=str
+    ("model", "batch", "most"),
+    [("trees", False, 450), ("near", False, 750), ("boosted", False, 750), ("near", True, 1500)],
+    ids=str,
 )
 def test_a_container_answers_as_the_pipeline_and_keeps_its_log(
     yard: Yard, tmp_path: Path, clean: list[str], engine: None, model: str, batch: bool, most: int

@@ -22,10 +22,11 @@ from ...scoring.artifacts.manifest import json_digest
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'ShippedImage', 'ship_image']
+__all__ = ['TEMPLATES', 'SYSTEM', 'ShippedImage', 'ship_image']
 
 # %% ../../../nbs/operate/ship/03_image.ipynb #458d452e
 TEMPLATES = ("service.py", "bentofile.yaml", "README.md", "settings.ini", "uv.toml")
+SYSTEM = {"lightgbm": "libgomp1"}  # what a wheel takes from Debian, and a slim base lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,9 @@ def ship_image(
 def _contents(lock: Lock, facts: dict[str, Any]) -> dict[str, bytes]:
     """Gather the files of a build folder by name."""
     name, wheel = build_wheel()
-    files = {template: _fill(template, facts).encode() for template in TEMPLATES}
+    system = sorted({package for needed, package in SYSTEM.items() if needed in lock.pins})
+    names = (*TEMPLATES, "setup.sh") if system else TEMPLATES
+    files = {template: _fill(template, {**facts, "system": system}).encode() for template in names}
     return {**files, "requirements.txt": f"./wheels/{name}\n{lock.text}".encode(), f"wheels/{name}": wheel}
 
 

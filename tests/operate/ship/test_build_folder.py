@@ -50,6 +50,17 @@ def test_the_folder_holds_what_bentoml_builds_from(shop: Home, place: Path) -> N
     assert oct(place.stat().st_mode & 0o777) == "0o755"
 
 
+def test_a_package_of_the_system_is_asked_for_where_a_library_takes_it(
+    shop: Home, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship_image(Registry(shop).open("line"), place)
+    assert not (place / "setup.sh").exists()
+    monkeypatch.setattr(image, "find_needs", lambda version, *, batch: ["bentoml", "lightgbm"])
+    ship_image(Registry(shop).open("line"), place / "boosted")
+    docker = yaml.safe_load((place / "boosted/bentofile.yaml").read_text())["docker"]
+    assert docker["setup_script"] == "setup.sh" and "libgomp1" in (place / "boosted/setup.sh").read_text()
+
+
 def test_settings_go_along(shop: Home, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLWORKBENCH_TRUST_TYPES", "cars.Wheel, cars.Door")
     ship_image(replace(Registry(shop).open("line"), flags="refuse"), place)

@@ -3,4 +3,4 @@
 set -e
 apt-get update
 apt-get install -q -y --no-install-recommends {{ system | join(" ") }}
-rm -rf /var/lib/apt/lists/*
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*

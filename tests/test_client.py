@@ -201,3 +201,21 @@ def test_the_client_imports_the_standard_library_alone() -> None:
     code = "import sys, mlworkbench.client; print([n for n in ('numpy', 'pandas', 'pydantic') if n in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_an_invocation_goes_out_as_it_is_with_null_for_nan_at_any_depth(service: Service) -> None:
+    service.plan = [
+        (200, {"predictions": [1], "answers": [{}]}),
+        (422, {"detail": "row 0: no", "faults": [{"row": 0}]}),
+    ]
+    body = {"dataframe_split": {"columns": ["a"], "data": [[np.float64("nan")], [np.int64(3)]]}}
+    with Client(service.url) as client:
+        assert client.invoke(body, request_id="mine")["predictions"] == [1]
+        with pytest.raises(RequestError, match="row 0: no") as refused:
+            client.invoke(body)
+        with pytest.raises(ContractError, match="cannot write the body as JSON"):
+            client.invoke({"instances": [{"a": object()}]})
+    path, name, sent = service.seen[0]
+    assert (path, name) == ("/invocations", "mine")
+    assert json.loads(sent) == {"dataframe_split": {"columns": ["a"], "data": [[None], [3]]}}
+    assert refused.value.faults == [{"row": 0}]

@@ -48,6 +48,7 @@ FLOORS = [
     {"operate.replay"},
     {"operate.certify", "operate.trace"},
     {"operate.loop"},
+    {"operate.ship"},
     {"operate"},
     {"lab"},
     {"cli", "cli.data", "cli.models", "cli.serve", "cli.check", "cli.operate"},

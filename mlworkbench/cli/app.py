@@ -21,7 +21,7 @@ from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
 from .operate import evaluate, home, runs
-from .serve import edge, score, stream
+from .serve import edge, score, ship, stream
 from ..core.jsontext import all_readable, is_readable
 from ..errors import WorkbenchError, find_exit_code, find_user_frame
 
@@ -71,6 +71,7 @@ COMMANDS: tuple[Command, ...] = (
     ("edge export", edge.export, "device --model flights"),
     ("edge score", edge.score, "device events.jsonl"),
     ("edge collect", edge.collect, "predictions.jsonl"),
+    ("ship image", ship.image, "flights:champion --out image"),
     ("lake list", lake.list_, ""),
     ("lake history", lake.history, "flights"),
     ("lake compact", lake.compact, "--table flights"),
@@ -89,6 +90,7 @@ GROUPS = {
     "features": "Feature views and their online store.",
     "models": "Versions of models and who serves.",
     "edge": "Versions on devices without a network.",
+    "ship": "Versions as containers, for where this workbench is not.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
     "home": "The workbench's own folder: copies of it.",
@@ -179,7 +181,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'lake', 'runs', 'home']
+    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.home import Home
-from ..errors import DeploymentError, suggest
-from ..scoring.version.version import Version
+from ..errors import DeploymentError, VersionError, suggest
+from ..scoring.artifacts.manifest import json_digest, read_manifest
+from ..scoring.version.version import Version, open_version, with_pseudonyms
+
 
 # %% auto #0
-__all__ = ['select_version', 'select_model', 'ServedVersion', 'select_served', 'open_model']
+__all__ = ['select_version', 'select_model', 'ServedVersion', 'select_served', 'select_shipped', 'open_model', 'open_served']
 
 # %% ../../nbs/deploy/01_selection.ipynb #bac91658
 def select_version(model: str, version: str | None, *, home: Home) -> tuple[str, str]:
@@ -108,6 +110,8 @@ class ServedVersion:
         Types that settings.ini allows in a model file.
     flags : str
         What settings.ini says of rows that break a learned rule.
+    seal : str
+        SHA-256 of the manifest of a version that was shipped, which no registry knows; empty for one of the home.
     """
 
     home: Home
@@ -117,6 +121,7 @@ class ServedVersion:
     reason: str
     trusted: tuple[str, ...] = ()
     flags: str = "tell"
+    seal: str = ""
 
 
 def select_served(environment: MutableMapping[str, str] | None = None) -> ServedVersion:
@@ -158,6 +163,44 @@ def select_served(environment: MutableMapping[str, str] | None = None) -> Served
         flags=settings.contract_flags,
     )
 
+# %% ../../nbs/deploy/01_selection.ipynb #cad319e7
+def select_shipped(folder: Path, *, seal: str, environment: MutableMapping[str, str] | None = None) -> ServedVersion:
+    """Settle a version that was shipped: its folder is given, the home is that of environment and settings.ini.
+
+    Parameters
+    ----------
+    seal : str
+        SHA-256 of its manifest, as `json_digest` gives it.
+    environment : mutable mapping of str to str, optional
+        By default this process's own; the home is pinned there.
+
+    Raises
+    ------
+    WorkbenchError
+        In one line, if the folder is no version, or not the one that was shipped.
+    """
+    from mlworkbench.core.settings import load_settings
+
+    variables = os.environ if environment is None else environment
+    settings = load_settings(Path(variables["MLWORKBENCH_FOLDER"]) if variables.get("MLWORKBENCH_FOLDER") else None)
+    manifest = read_manifest(folder)
+    tag = f"{manifest['model']}:{manifest['content_id'][:32]}"
+    if json_digest(manifest) != seal:
+        rule = f"{tag}: manifest.json was altered: its SHA-256 is not the one that it was shipped with, {seal[:12]}..."
+        raise VersionError(f"{rule}; build the Bento again", code="version.altered")
+    home = Home(Path(variables.get("MLWORKBENCH_HOME") or settings.home_folder).expanduser().resolve())
+    variables["MLWORKBENCH_HOME"] = str(home.path)
+    return ServedVersion(
+        home=home,
+        model=manifest["model"],
+        version=tag,
+        folder=folder,
+        reason="shipped",
+        trusted=tuple(settings.trusted_types),
+        flags=settings.contract_flags,
+        seal=seal,
+    )
+
 # %% ../../nbs/deploy/01_selection.ipynb #a36a7697
 def open_model(model: str, version: str | None = None, *, home: Home) -> Version:
     """Open a version of a model: the one asked for, else the one that serves.
@@ -187,3 +230,23 @@ def open_model(model: str, version: str | None = None, *, home: Home) -> Version
     settings = load_settings()
     opened = Registry(home).open(model, version or None, trusted=settings.trusted_types)
     return replace(opened, flags=settings.contract_flags)
+
+# %% ../../nbs/deploy/01_selection.ipynb #96b0475c
+def open_served(choice: ServedVersion) -> tuple[Version, Home]:
+    """Open the version that a service serves, and the home that takes its log.
+
+    Raises
+    ------
+    SettingsError
+        If the home cannot be made, or has no key for a model that names persons.
+    VersionError
+        If the version is altered, or answers otherwise than when it was built.
+    """
+    if choice.seal:
+        home = Home.open(choice.home.path)
+        shipped = open_version(choice.folder, trusted=choice.trusted, sealed=True)
+        return replace(with_pseudonyms(shipped, home=home), flags=choice.flags), home
+    from mlworkbench.scoring.registry.registry import Registry
+
+    opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
+    return replace(opened, flags=choice.flags), choice.home

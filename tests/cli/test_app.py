@@ -18,7 +18,7 @@ WORDS = {
     "--end", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key", "--known-at", "--label",
     "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote",
     "--query", "--refresh", "--rows", "--send", "--settings", "--skip", "--source", "--start", "--table", "--to",
-    "--trust-pickle", "--version", "--view", "--why", "--with-keys",
+    "--trust-pickle", "--version", "--view", "--why", "--with", "--with-keys",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_there_are_at_most_70_commands_and_ten_in_the_top_help(tell):
 
 def test_the_list_of_groups_is_that_of_the_application_and_a_bare_group_shows_its_help(tell):
     bare = {group.name for group in make_app().registered_groups}
-    assert bare == set(GROUPS) == {"features", "models", "edge", "lake", "runs", "home"}
+    assert bare == set(GROUPS) == {"features", "models", "edge", "ship", "lake", "runs", "home"}
     for group in GROUPS:
         verbs = [words[1] for words in EVERY if words[0] == group]
         code, out, err = tell(group)

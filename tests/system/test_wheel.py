@@ -98,7 +98,13 @@ def test_the_wheel_carries_run_notebooks_explore_pages_and_services(wheel: Path)
     assert not [name for name in names if name.startswith(("nbs/", "services/", "tests/"))]
 
 
-def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, tmp_path: Path) -> None:
+def packed(wheel: Path) -> dict[str, bytes]:
+    """Give the files of a wheel, without the list of them, whose order is nobody's promise."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith(("/RECORD", "/"))}
+
+
+def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, wheel: Path, tmp_path: Path) -> None:
     folder = tmp_path / "wine"
     asked = [installed / "python", "-Pc", "import mlworkbench; print(mlworkbench.__file__)"]
     where = subprocess.run(asked, capture_output=True, check=True)
@@ -111,6 +117,11 @@ def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, tmp_p
     trained = workbench(installed, folder, "train", "--json")
     assert trained.returncode == 0, trained.stderr
     assert json.loads(trained.stdout.splitlines()[-1])["gates"]["verdict"] == "pass"
+
+    shipped = workbench(installed, folder, "ship", "image", "--out", "../image", "--json")
+    assert shipped.returncode == 0, shipped.stderr
+    again = next((tmp_path / "image/wheels").iterdir())
+    assert again.name == wheel.name and packed(again) == packed(wheel)
 
     port = free_port()
     environment = clean_environment(tmp_path / "bentoml")

@@ -27,7 +27,7 @@ from ...scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'device_sources', 'EdgeExport', 'export_edge',
-           'export_status']
+           'export_status', 'write_folder']
 
 # %% ../../../nbs/deploy/edge/03_export.ipynb #541c5201
 MODEL_FILES = (
@@ -184,7 +184,7 @@ def export_edge(version: Version, folder: Path, *, home: Home | None = None) -> 
     fields |= {"content_id": version.content_id, "files": digests}
     files["edge.json"] = json_text(fields if home is None else signed(fields, signing_key(home))).encode()
     try:
-        _write(files, folder.resolve())
+        write_folder(files, folder.resolve(), last="edge.json")
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise DeploymentError(
@@ -217,8 +217,14 @@ def export_status(folder: Path, *, home: Home) -> str:
     return "unsigned" if status == "altered" and not fields and b'"signature"' not in content else status
 
 
-def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write files beside or in a folder, then move them to their place in one step, or ``edge.json`` last."""
+def write_folder(files: Mapping[str, bytes], folder: Path, *, last: str) -> None:
+    """Write files beside or in a folder, then move them to their place in one step, or the `last` of them at the end.
+
+    Raises
+    ------
+    DeploymentError
+        If the folder holds something.
+    """
     there = folder.exists()
     if there and (not folder.is_dir() or any(folder.iterdir())):
         raise DeploymentError(
@@ -235,7 +241,7 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
         if not there:
             place.replace(folder)
             return
-        for path in sorted(place.iterdir(), key=lambda path: path.name == "edge.json"):
+        for path in sorted(place.iterdir(), key=lambda path: path.name == last):
             path.replace(folder / path.name)
         place.rmdir()
     except BaseException:

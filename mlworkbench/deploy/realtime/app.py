@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import bentoml
@@ -13,13 +15,14 @@ from pydantic import RootModel
 from starlette.responses import Response
 
 from . import process as guard
-from .http import JsonBodyLimit
-from .openapi import read_schemas
-from .service import Realtime
-from ..selection import ServedVersion, select_served
+from .http import JsonBodyLimit, SidePages
+from .openapi import invocation_schemas, read_schemas
+from .service import Realtime, Reply
+from ..selection import ServedVersion, select_served, select_shipped
+from ...errors import VersionError
 
 # %% auto #0
-__all__ = ['Records', 'Answers', 'Scoring', 'realtime_service']
+__all__ = ['Records', 'Answers', 'Invocation', 'Predictions', 'Scoring', 'realtime_service']
 
 # %% ../../../nbs/deploy/realtime/05_app.ipynb #4cd4ac33
 class Records(RootModel[object]):
@@ -48,6 +51,18 @@ class Answers(RootModel[object]):
         """Describe the answers of the version served."""
         return cls.described
 
+
+class Invocation(Records):
+    """The records as MLflow's scoring server and SageMaker take them."""
+
+    described: ClassVar[dict[str, Any]] = {}
+
+
+class Predictions(Answers):
+    """Decisions, and the whole answers."""
+
+    described: ClassVar[dict[str, Any]] = {}
+
 # %% ../../../nbs/deploy/realtime/05_app.ipynb #bb96b604
 class Scoring:
     """Scores with one version of one model."""
@@ -66,30 +81,66 @@ class Scoring:
         """Score one record or a list; every prediction is logged before it is answered."""
         asked = ctx.request
         named, partial = asked.headers.get("x-request-id"), asked.query_params.get("partial")
-        reply = self.realtime.respond(records.root, named, partial)  # type: ignore[arg-type]
-        ctx.response.status_code = reply.status
-        for name, value in reply.headers.items():
-            ctx.response.headers[name] = value
-        return Response(reply.body, media_type=reply.media_type)  # type: ignore[return-value]
+        return _send(self.realtime.respond(records.root, named, partial), ctx)  # type: ignore[arg-type, return-value]
+
+    @bentoml.api(route="/invocations")  # type: ignore[untyped-decorator]
+    def invocations(self, body: Invocation, /, ctx: bentoml.Context) -> Predictions:
+        """Score records as MLflow's scoring server and SageMaker take them: all of them, or none."""
+        reply = self.realtime.invoke(body.root, ctx.request.headers.get("x-request-id"))  # type: ignore[arg-type]
+        return _send(reply, ctx)  # type: ignore[return-value]
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Close log and store."""
         self.realtime.close()
 
+
+def _send(reply: Reply, ctx: bentoml.Context) -> Response:
+    """Hand a reply to BentoML."""
+    ctx.response.status_code = reply.status
+    for name, value in reply.headers.items():
+        ctx.response.headers[name] = value
+    return Response(reply.body, media_type=reply.media_type)
+
 # %% ../../../nbs/deploy/realtime/05_app.ipynb #0aeab34c
-def realtime_service(module: str) -> object:
-    """Make the BentoML service of the version that environment and settings.ini name.
+_STATE = "/home/bentoml/state"
+
+
+def _image() -> bentoml.images.Image:
+    """Describe the image of a shipped version: without a compiler, with a place for a volume."""
+    base = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+    image = bentoml.images.Image(base_image=base, distro="none").build_include("wheels", "uv.toml")
+    return image.run(f"install -d -m 700 -o bentoml -g bentoml {_STATE}")
+
+
+def _select(shipped: str, seal: str) -> ServedVersion:
+    """Settle the version that is served; a shipped one is in the Bento, or in the model store beside it."""
+    if not shipped:
+        return select_served()
+    try:
+        folder = Path(bentoml.models.get(shipped).path)
+    except bentoml.exceptions.NotFound:
+        message = f"{shipped}: a version of the Bento or of BentoML's model store; got none; ship it again where it is"
+        raise VersionError(message, code="version.unknown") from None
+    return select_shipped(folder, seal=seal)
+
+# %% ../../../nbs/deploy/realtime/05_app.ipynb #7b0782da
+def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> object:
+    """Make the BentoML service of the version that environment and settings.ini name, or of one that was shipped.
 
     Parameters
     ----------
     module : str
         ``__name__`` of the file that keeps it in a variable.
+    shipped, seal : str, optional
+        Tag of a version that lies in the Bento itself, and the SHA-256 of its manifest; `mlworkbench ship image`
+        writes them.
 
     Returns
     -------
     bentoml.Service
-        For ``bentoml serve FILE:VARIABLE``, with ``POST /score`` and health, metrics and OpenAPI pages.
+        For ``bentoml serve FILE:VARIABLE``, with ``POST /score``, ``POST /invocations``, ``/client.py`` and health,
+        metrics and OpenAPI pages.
 
     Raises
     ------
@@ -97,10 +148,12 @@ def realtime_service(module: str) -> object:
         With one line on standard error, if there is nothing to serve.
     """
     guard.supervise()
-    Scoring.choice = guard.attempt(select_served)
-    Records.described, Answers.described = read_schemas(Scoring.choice.folder)
+    Scoring.choice = guard.attempt(lambda: _select(shipped, seal))
+    Records.described, Answers.described = asked, told = read_schemas(Scoring.choice.folder)
+    Invocation.described, Predictions.described = invocation_schemas(asked, told)
     service = bentoml.service(
         name="scoring",
+        image=_image() if shipped else None,
         workers=int(os.environ.get("MLWORKBENCH_WORKERS", "1")),
         http={"host": "127.0.0.1"},
         traffic={"timeout": 60},
@@ -108,5 +161,6 @@ def realtime_service(module: str) -> object:
         tracing={"excluded_urls": ".*"},
     )(Scoring)
     service.add_asgi_middleware(JsonBodyLimit)
+    service.add_asgi_middleware(SidePages)
     service._caller_module = module
     return service

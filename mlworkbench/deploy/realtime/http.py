@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from importlib import resources
 from typing import Any
 
 from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_json
@@ -17,7 +18,8 @@ from ...errors import ContractError, DeploymentError, FeatureError, LogError, Sc
 
 # %% auto #0
 __all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'HttpError',
-           'status_of', 'problem', 'read_json', 'read_records', 'request_name', 'JsonBodyLimit']
+           'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name', 'JsonBodyLimit',
+           'SidePages']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -186,6 +188,103 @@ def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
         raise HttpError(f"{rule}; got {len(payload)}; send them in parts", 413, code="request.too_large")
     return payload, False
 
+# %% ../../../nbs/deploy/realtime/01_http.ipynb #7344f33c
+def read_invocation(payload: Json, names: Sequence[str]) -> list[Mapping[str, Json]]:
+    """Give the records of a body as MLflow's scoring server and SageMaker take it.
+
+    Parameters
+    ----------
+    payload : object
+        An object of one of ``dataframe_records``, ``dataframe_split``, ``instances``, ``inputs``.
+    names : sequence of str
+        Columns of the request contract, for rows without names.
+
+    Raises
+    ------
+    ContractError
+        If it is none of these, or a row is longer or shorter than the columns.
+    HttpError
+        If there are too many records.
+
+    References
+    ----------
+    MLflow, "Inference Server Specification".
+
+    Examples
+    --------
+    >>> read_invocation({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [3, None]]}}, ["a", "b"])
+    [{'a': 1, 'b': 2}, {'a': 3, 'b': None}]
+    >>> read_invocation({"inputs": {"a": [1, 3]}}, ["a"]) == read_invocation({"instances": [[1], [3]]}, ["a"])
+    True
+    """
+    shape, value = next(iter(payload.items())) if isinstance(payload, dict) and len(payload) == 1 else ("", None)
+    if shape not in _SHAPES:
+        got = ", ".join(map(repr, payload)) or "nothing" if isinstance(payload, dict) else type(payload).__name__
+        raise _wrong_shape("body", f"an object of one of {', '.join(_SHAPES)}", got)
+    records = _SHAPES[shape](value, names, shape)
+    if not isinstance(records, list):
+        raise _wrong_shape(shape, "a list of records", type(records).__name__)
+    return read_records(records)[0]
+
+
+def _read_split(value: Json, names: Sequence[str], shape: str) -> Json:
+    """Read columns and rows apart; an index says nothing."""
+    parts = value if isinstance(value, dict) else {}
+    columns, data = parts.get("columns", list(names)), parts.get("data")
+    if not isinstance(data, list) or not _are_names(columns) or parts.keys() - {"columns", "data", "index"}:
+        raise _wrong_shape(shape, "columns (names, each once) and data (a list of rows)", _shown(value))
+    return [_named(row, columns, f"{shape} row {number}") for number, row in enumerate(data)]
+
+
+def _read_rows(value: Json, names: Sequence[str], shape: str) -> Json:
+    """Read records, or rows in the order of the columns."""
+    if not isinstance(value, list):
+        return value
+    where = [f"{shape} row {number}" for number in range(len(value))]
+    return [_named(row, names, at) if isinstance(row, list) else row for row, at in zip(value, where, strict=True)]
+
+
+def _read_inputs(value: Json, names: Sequence[str], shape: str) -> Json:
+    """Read columns by name, all of one length; or rows."""
+    if not isinstance(value, dict):
+        return _read_rows(value, names, shape)
+    lengths = {len(column) if isinstance(column, list) else -1 for column in value.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise _wrong_shape(shape, "columns by name, lists of one length", _shown(value))
+    return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+
+# %% ../../../nbs/deploy/realtime/01_http.ipynb #b76cec3e
+_SHAPES: dict[str, Callable[[Json, Sequence[str], str], Json]] = {
+    "dataframe_records": lambda value, names, shape: value,
+    "dataframe_split": _read_split,
+    "instances": _read_rows,
+    "inputs": _read_inputs,
+}
+
+
+def _named(row: Json, columns: Sequence[str], where: str) -> dict[str, Json]:
+    """Put names to the values of a row."""
+    if not isinstance(row, list) or len(row) != len(columns):
+        got = f"{len(row)}" if isinstance(row, list) else _shown(row)
+        raise _wrong_shape(where, f"a list of {len(columns)} values, {', '.join(columns)}", got)
+    return dict(zip(columns, row, strict=True))
+
+
+def _are_names(value: Json) -> bool:
+    """Say whether a value is a list of texts, each there once."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value) and len({*value}) == len(value)
+
+
+def _shown(value: Json) -> str:
+    """Show what came: the names of an object, the type of anything else."""
+    if isinstance(value, dict):
+        return f"an object of {', '.join(map(repr, value)) or 'nothing'}"
+    return type(value).__name__
+
+
+def _wrong_shape(what: str, rule: str, got: str) -> ContractError:
+    return ContractError(f"{what}: {rule}; got {got[:200]}; see /docs.json", code="request.shape")
+
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e87232f9
 def request_name(header: str | None) -> str:
     """Give the name of a request: the caller's, or a new one.
@@ -303,3 +402,29 @@ async def _refuse(send: Send, error: HttpError) -> None:
     with contextlib.suppress(OSError):
         await send(head)
         await send({"type": "http.response.body", "body": body})
+
+# %% ../../../nbs/deploy/realtime/01_http.ipynb #0cd11a8d
+class SidePages:
+    """ASGI middleware that answers ``GET /client.py``, and ``GET /ping`` as ``/readyz``.
+
+    Parameters
+    ----------
+    app : callable
+        The ASGI application behind.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Any]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass the request on."""
+        page = scope.get("path") if scope.get("method") in ("GET", "HEAD") else None
+        if page == "/client.py":
+            text = resources.files("mlworkbench").joinpath("client.py").read_bytes()
+            kind = (b"content-type", b"text/x-python; charset=utf-8")
+            head = [kind, (b"content-length", str(len(text)).encode())]
+            await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": head})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
+            return
+        renamed = {"path": "/readyz", "raw_path": b"/readyz"} if page == "/ping" else {}
+        await self.app({**scope, **renamed}, receive, send)

@@ -17,7 +17,7 @@ from ...scoring.decision import class_names
 
 # %% auto #0
 __all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'column_schema', 'fill', 'example_record',
-           'records_schema', 'answers_schema', 'read_schemas']
+           'records_schema', 'answers_schema', 'read_schemas', 'invocation_schemas']
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #084605bb
 SCHEMA_TYPES: dict[str, dict[str, Any]] = {
@@ -204,3 +204,29 @@ def read_schemas(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with (folder / "golden.jsonl").open(encoding="utf-8") as file:
         golden = json.loads(file.readline() or "{}").get("request", {})
     return records_schema(contract, example_record(contract, golden)), answers_schema(declaration)
+
+# %% ../../../nbs/deploy/realtime/02_openapi.ipynb #e4fd0b54
+def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe body and answer of ``/invocations`` by the schemas of records and of answers.
+
+    Returns
+    -------
+    request, answer : dict
+        OpenAPI 3.0 schemas.
+    """
+    record, example = records["oneOf"][0], records["example"]
+    rows = {"type": "array", "items": {"type": "array", "items": {}}}
+    names = {"type": "array", "items": {"type": "string", "enum": record["required"]}}
+    ways = {
+        "dataframe_records": {"type": "array", "items": record, "maxItems": MAX_RECORDS},
+        "dataframe_split": {"type": "object", "properties": {"columns": names, "data": rows}, "required": ["data"]},
+        "instances": {"type": "array", "items": {"oneOf": [record, {"type": "array", "items": {}}]}},
+        "inputs": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
+    }
+    asked: dict[str, Any] = {"title": "Invocation", "description": "One of four; all are answered, or none."}
+    asked |= {"type": "object", "properties": ways, "minProperties": 1, "maxProperties": 1}
+    answer = answers["oneOf"][0]
+    told = {"predictions": {"type": "array", "items": {}}, "answers": {"type": "array", "items": answer}}
+    found = {"type": "object", "properties": told, "required": list(told)}
+    words = {"title": "Predictions", "description": "Decisions, for regression scores; the whole answers beside them."}
+    return {**asked, "example": {"dataframe_records": [example]}}, {**words, "oneOf": [found, PROBLEM_SCHEMA]}

@@ -15,12 +15,13 @@ from typing import Any
 from ...contract.faults import Fault, merge_faults
 from ...core.sqlite import SqliteFile
 from ..flags import with_flags
-from .http import PROBLEM, HttpError, Json, problem, read_json, read_records, request_name
+from .http import PROBLEM, HttpError, Json, problem, read_invocation, read_json
+from .http import read_records, request_name
 from ..refusals import Lookup, RequestRows, accept_rows, complete_rows
 from ..refusals import flag_unused_values, predict_rows
 from ..request import answers, now_us, prediction_times, request_columns
 from ..request import require_deployment, time_views
-from ..selection import ServedVersion
+from ..selection import ServedVersion, open_served
 from ...errors import DeploymentError, LogError, WorkbenchError
 from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
@@ -86,6 +87,12 @@ class RowsRefusedError(HttpError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__(str(merge_faults(faults, "request")), 422, code="request.rows_refused")
         self.faults = _plain(faults)
+
+
+def _refuse(error: WorkbenchError, name: str) -> Reply:
+    """Answer with the error of a whole request."""
+    found = problem(error, error.faults if isinstance(error, RowsRefusedError) else ())
+    return Reply(found["status"], json.dumps(found).encode(), name, media_type=PROBLEM)
 
 
 def _plain(faults: Sequence[Fault]) -> list[dict[str, Any]]:
@@ -156,21 +163,18 @@ class Realtime:
     @classmethod
     def open(cls, choice: ServedVersion) -> Realtime:
         """Open version, store and log as chosen; the version reproduces its golden rows here."""
-        from mlworkbench.scoring.registry.registry import Registry
-
-        opened = Registry(choice.home).open(choice.model, choice.version, trusted=choice.trusted)
-        version = replace(opened, flags=choice.flags)
+        version, home = open_served(choice)
         require_deployment(version, "realtime")
         store = None
         if time_views(version):
-            if not store_exists(choice.home.online_place):
+            if not store_exists(home.online_place):
                 rule = "cannot open the online store: it is not there"
                 raise DeploymentError(
-                    f"{choice.home.online}: {rule}; run `mlworkbench features materialize`",
+                    f"{home.online}: {rule}; run `mlworkbench features materialize`",
                     code="deployment.store_missing",
                 )
-            store = OnlineStore(choice.home.online_place, read_only=True)
-        return cls(version, PredictionLog(choice.home.log(choice.model)), store=store)
+            store = OnlineStore(home.online_place, read_only=True)
+        return cls(version, PredictionLog(home.log(choice.model)), store=store)
 
     def close(self) -> None:
         """Close log and store."""
@@ -201,11 +205,37 @@ class Realtime:
             records, single = read_records(read_json(body))
             results = self.answer(records, name, repeated=bool(request_id), whole=single or not in_parts)
         except WorkbenchError as error:
-            found = problem(error, error.faults if isinstance(error, RowsRefusedError) else ())
-            return Reply(found["status"], json.dumps(found).encode(), name, media_type=PROBLEM)
+            return _refuse(error, name)
         refused = sum("faults" in answer for answer in results)
         text = json.dumps(results[0] if single else results, allow_nan=False).encode()
         return Reply(200 if refused < len(results) else 422, text, name, refused)
+
+    def invoke(self, body: bytes, request_id: str | None = None) -> Reply:
+        """Answer a body as MLflow's scoring server and SageMaker have it: every record, or none.
+
+        Parameters
+        ----------
+        body : bytes
+            JSON text; see `read_invocation`.
+        request_id : str, optional
+            What the caller named it.
+
+        Returns
+        -------
+        Reply
+            ``predictions``, the decisions or for regression the scores, and ``answers``, as `respond` gives them.
+        """
+        name = ""
+        try:
+            name = request_name(request_id)
+            asked = read_json(body, shape="an object of dataframe_records, dataframe_split, instances or inputs")
+            records = read_invocation(asked, self.version.request.names)
+            results = self.answer(records, name, repeated=bool(request_id), whole=True)
+        except WorkbenchError as error:
+            return _refuse(error, name)
+        told = "score" if self.version.declaration["task"] == "regression" else "decision"
+        found = {"predictions": [answer[told] for answer in results], "answers": results}
+        return Reply(200, json.dumps(found, allow_nan=False).encode(), name)
 
     def answer(
         self, records: Sequence[Mapping[str, Json]], request_id: str, *, repeated: bool = False, whole: bool = False

@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from ...client import Client
+from ...client import Client, RequestError
 from ...contract.faults import Fault
 from ...contract.times import format_time
 from ...core.home import Home
@@ -105,8 +105,29 @@ def ask_realtime(version: Version, requests: pl.DataFrame, *, home: Home) -> Dep
         return ask_service(service.url, records, version)
 
 
+def _ask_front(client: Client, part: list[dict[str, Any]], name: str, turn: int) -> list[dict[str, Any]]:
+    """Ask for records by `/score`, or every other time by `/invocations`, of whose four bodies each has its turn."""
+    if turn % 2 == 0:
+        return client.score(part, request_id=name, partial=True)
+    columns, rows = list(part[0]), [list(record.values()) for record in part]
+    bodies = (
+        {"dataframe_split": {"columns": columns, "data": rows}},
+        {"dataframe_records": part},
+        {"inputs": {column: [record[column] for record in part] for column in columns}},
+        {"instances": part},
+    )
+    try:
+        told = client.invoke(bodies[turn // 2 % 4], request_id=name)
+    except RequestError as error:
+        if not error.faults:
+            raise
+        return [{"index": fault.get("row", 0), "faults": [fault]} for fault in error.faults]
+    named = "decision" if "decision" in told["answers"][0] else "score"
+    return [{**one, named: value} for one, value in zip(told["answers"], told["predictions"], strict=True)]
+
+
 def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> DeploymentAnswers:
-    """Ask a running service for records, each once.
+    """Ask a running service for records, each once, by `/score` and `/invocations` in turns.
 
     Returns
     -------
@@ -117,10 +138,10 @@ def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> De
     answers, refused = list[dict[str, Any]](), list[dict[str, Any]]()
     calls, places, first = list[tuple[int, float]](), dict[str, int](), 0
     with Client(url) as client:
-        for part in split_requests(records):
+        for turn, part in enumerate(split_requests(records)):
             name = uuid.uuid4().hex
             started = time.perf_counter()
-            results = client.score(part, request_id=name, partial=True)
+            results = _ask_front(client, part, name, turn)
             calls.append((len(part), time.perf_counter() - started))
             answers += [one for one in results if "faults" not in one]
             refused += [{**fault, "row": first + one["index"]} for one in results for fault in one.get("faults", ())]

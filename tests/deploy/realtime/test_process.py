@@ -106,6 +106,41 @@ def test_the_documentation_shows_an_example_that_works(service: Service) -> None
     assert ask(service, "/score", json.dumps(schema["example"]).encode())[0] == 200
 
 
+def test_a_service_answers_on_the_routes_of_other_servers(service: Service) -> None:
+    body = {"dataframe_split": {"columns": list(BIRD), "data": [list(BIRD.values())] * 2}}
+    status, headers, told = ask(service, "/invocations", json.dumps(body).encode(), **{"X-Request-Id": "drop-in"})
+    assert (status, headers["x-request-id"]) == (200, "drop-in")
+    found, plain = json.loads(told), json.loads(ask(service, "/score", json.dumps(BIRD).encode())[2])
+    assert found["predictions"] == [plain["decision"]] * 2 and found["answers"][0]["score"] == plain["score"]
+    status, headers, told = ask(service, "/invocations", b'{"rows": []}')
+    assert (status, headers["content-type"]) == (400, "application/problem+json")
+    assert ask(service, "/invocations", b"a,b", **{"Content-Type": "text/csv"})[0] == 415
+    assert [ask(service, path)[0] for path in ("/ping", "/healthz", "/readyz")] == [200, 200, 200]
+    schema = json.loads(ask(service, "/docs.json")[2])["paths"]["/invocations"]["post"]["requestBody"]
+    example = schema["content"]["application/json"]["schema"]["example"]
+    with Client(service.url) as client:
+        assert len(client.invoke(example)["predictions"]) == 1
+
+
+def test_the_client_that_a_service_gives_out_works_alone(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_bytes(ask(service, "/client.py")[2])
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import client
+asked = client.Client({service.url!r})
+print(asked.ready(), len(asked.score([{BIRD!r}] * 2)), len(asked.invoke({{"instances": [{BIRD!r}]}})["predictions"]))
+try:
+    asked.score({{"bill": 391}})
+except client.DeploymentError:
+    print("a bad record is no failure of the service")
+except client.ContractError as error:
+    print(type(error).__name__, len(error.faults), "mlworkbench" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["True 2 1", "RequestError 3 False"], done.stderr
+
+
 def test_many_callers_are_all_answered_and_all_logged(service: Service, workshop) -> None:
     before = read_log(workshop.home.log("birds"), deployment="realtime").height
     with ThreadPoolExecutor(8) as pool:
@@ -222,7 +257,7 @@ def test_bentoml_can_name_a_service_that_the_package_made(workshop) -> None:
     environment = {**os.environ, "MLWORKBENCH_HOME": str(workshop.home.path), "MLWORKBENCH_MODEL": "birds"}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=service_folder(), env=environment, capture_output=True, text=True, timeout=60)
-    assert run.stdout.split() == ["service:Scoring", "score"], run.stderr
+    assert run.stdout.split() == ["service:Scoring", "invocations", "score"], run.stderr
 
 
 def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
@@ -236,7 +271,7 @@ def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
 
 
 def test_the_service_comes_with_the_package() -> None:
-    assert {"service.py", "README.md", "bentofile.yaml"} <= {path.name for path in service_folder().iterdir()}
+    assert {"service.py", "README.md"} <= {path.name for path in service_folder().iterdir()}
 
 
 def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:

@@ -7,6 +7,7 @@ A service that imports scikit-learn and pandas to answer one request of one row 
 # %% ../../../nbs/scoring/compiled/01_scorer.ipynb #38e4c3e1
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,6 +243,7 @@ def open_graph(data: bytes) -> Callable[[Block], Block]:
     VersionError
         If ONNX Runtime is not installed, cannot read the graph, or takes another number of threads.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it tells its maker of each session
     try:
         import onnxruntime
     except ImportError:

@@ -83,8 +83,8 @@ def name_text_dtypes(table: pl.DataFrame) -> dict[str, str]:
     """
     import pandas as pd
 
-    read = pd.Series(["text"]).dtype
-    return {} if read == object else {name: str(read) for name, kind in table.schema.items() if kind == pl.String}
+    read = str(pd.Series(["text"]).dtype)
+    return {} if read == "object" else {name: read for name, kind in table.schema.items() if kind == pl.String}
 
 # %% ../../nbs/scoring/03_training_data.ipynb #af8558d7
 ABSENT = {"NoneType": "none", "NAType": "na", "NaTType": "nat"}

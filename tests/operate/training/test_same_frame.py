@@ -381,3 +381,16 @@ def test_functions_that_run_code_or_touch_files_are_not_trusted(tmp_path, functi
     dump_pipeline(FunctionTransformer(function), tmp_path / "pipeline.skops")
     with pytest.raises(VersionError, match=rf"numpy\.{function.__name__}"):
         load_pipeline(tmp_path / "pipeline.skops")
+
+
+def test_texts_are_given_back_in_the_type_in_which_the_installed_pandas_reads_them(home, tmp_path) -> None:
+    """`str` from pandas 3, object before: a frame of the user's own, and the same rows read from a file."""
+    X = pd.DataFrame({"t": ["x", "y", None, "z"] * 30, "a": np.linspace(-1, 1, ROWS)})
+    y = pd.Series(X.a > 0, name="late")
+    X.assign(late=y).to_csv(tmp_path / "rows.csv", index=False)
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["t"]), remainder="passthrough")
+    version = made(make_pipeline(encode, LogisticRegression()).fit(X, y), X, y, home)
+    read = assemble(ModelDefinition("m", LogisticRegression(), str(tmp_path / "rows.csv"), "late"), Lake(home.lake))
+    frame = version.frame, assemble(ModelDefinition("m", LogisticRegression(), X.assign(late=y), "late"), Lake(home.lake))
+    for found, contract in ((frame[1].frame, frame[0]), (read.frame, read.contract)):
+        assert frame_to_pandas(found, contract)["t"].dtype == X["t"].dtype

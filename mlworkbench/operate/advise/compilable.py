@@ -139,7 +139,9 @@ def try_compiling(model: str, pipeline: Estimator, frame: FeatureFrame, *, contr
         Of the frame.
     """
     try:
-        fitted = read_rule(single_threaded(pipeline), contract, task).with_rule(frame)
+        fitted = read_rule(single_threaded(pipeline), contract, task)
+        fitted.scorer.score(frame)  # what the pipeline refuses is told first
+        fitted = fitted.with_rule(frame)
     except WorkbenchError as error:
         return Compiling(model, False, f"register would refuse it: {error}")
     golden = frame.take(slice(GOLDEN_ROWS))

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['FEW_ROWS', 'MOST_LINES', 'describe_label', 'find_rare_classes', 'propose_name', 'plan_steps', 'FirstDay',
-           'examine_first_day']
+__all__ = ['FEW_ROWS', 'MOST_LINES', 'describe_label', 'find_rare_classes', 'propose_name', 'find_apart', 'plan_steps',
+           'FirstDay', 'examine_first_day']
 
 # %% ../../../nbs/operate/advise/03_first_day.ipynb #73c03d74
 FEW_ROWS = 10  # of a class
@@ -80,7 +80,21 @@ def propose_name(file: str) -> str:
     return f"{named}_model" if named in RESERVED else named[:40].rstrip("_")
 
 
-def plan_steps(source: str, label: str, *, name: str, model: str = "", doubts: Sequence[Doubt] = ()) -> list[str]:
+def find_apart(doubts: Sequence[Doubt], pipeline: Estimator | None) -> list[Doubt]:
+    """Give the key, one at most, and the persons: columns that are registered beside what the pipeline takes.
+
+    Parameters
+    ----------
+    pipeline : estimator or None
+        Columns that it was fitted on are none of them.
+    """
+    needed = {str(name) for name in getattr(pipeline, "feature_names_in_", ())}
+    free = [doubt for doubt in doubts if doubt.column not in needed]
+    keys = [doubt for doubt in free if doubt.kind == "key"]
+    return [*keys[:1], *(doubt for doubt in free if doubt.kind == "person")]
+
+
+def plan_steps(source: str, label: str, *, name: str, model: str = "", apart: Sequence[Doubt] = ()) -> list[str]:
     """Write the commands from a file of rows to a service that answers.
 
     Parameters
@@ -89,14 +103,13 @@ def plan_steps(source: str, label: str, *, name: str, model: str = "", doubts: S
         The rows, as they were named.
     model : str, default=""
         The file of the fitted pipeline; without one the first step says how to write it.
-    doubts : sequence of Doubt
-        Those of keys and persons become options.
+    apart : sequence of Doubt
+        The key and the persons, see `find_apart`.
     """
     file = model or f"{name}.skops"
-    keys = [("--key", doubt.column) for doubt in doubts if doubt.kind == "key"][:1]
     words = ["mlworkbench", "register", file, "--name", name, "--data", source, "--label", label]
-    for option in [*keys, *(("--personal", doubt.column) for doubt in doubts if doubt.kind == "person")]:
-        words += option
+    for doubt in apart:
+        words += ["--key" if doubt.kind == "key" else "--personal", doubt.column]
     dump = f"in Python, with your fitted pipeline: import skops.io; skops.io.dump(pipeline, {file!r})"
     taken = [f"mlworkbench certify {name}", f"mlworkbench serve --model {name}", f"mlworkbench ship image {name}"]
     return [*([] if model else [dump]), shlex.join(words), *taken]
@@ -199,18 +212,20 @@ def examine_first_day(
     definition = ModelDefinition(name, estimator, rows, label)
     assembled = assemble(definition, Lake(Path("unused")))  # the rows are at hand: no lake is read
     task = guess_task(assembled.labels) if pipeline is None else infer_task(definition, pipeline, assembled.labels)
-    facts, needed = describe_label(assembled.labels, task), _needed(pipeline)
+    facts = describe_label(assembled.labels, task)
     doubts = find_doubts(assembled.columns, assembled.request, assembled.labels)
-    steps = plan_steps(source, label, name=name, model=model, doubts=[d for d in doubts if d.column not in needed])
+    apart = find_apart(doubts, pipeline)
     columns = describe_columns(assembled.columns, assembled.request)
-    tried = _try(assembled, task, pipeline, Path(model).name)
+    steps = plan_steps(source, label, name=name, model=model, apart=apart)
+    tried = _try(_without(assembled, [doubt.column for doubt in apart]), task, pipeline, Path(model).name)
     shown = [*refused, *find_rare_classes(label, facts), *doubts]
     return FirstDay(source, label, len(table), columns, facts, shown, tried, steps)
 
 
-def _needed(pipeline: Estimator | None) -> set[str]:
-    """Name the columns that a pipeline was fitted on, where it knows."""
-    return {str(name) for name in getattr(pipeline, "feature_names_in_", ())}
+def _without(assembled: Assembled, names: Sequence[str]) -> Assembled:
+    """Leave columns out of what the pipeline is given."""
+    kept = [name for name in assembled.contract.names if name not in names]
+    return replace(assembled, contract=assembled.contract.select(kept))
 
 
 def _try(assembled: Assembled, task: str, pipeline: Estimator | None, model: str) -> list[Compiling]:

@@ -389,8 +389,9 @@ def test_texts_are_given_back_in_the_type_in_which_the_installed_pandas_reads_th
     y = pd.Series(X.a > 0, name="late")
     X.assign(late=y).to_csv(tmp_path / "rows.csv", index=False)
     encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["t"]), remainder="passthrough")
-    version = made(make_pipeline(encode, LogisticRegression()).fit(X, y), X, y, home)
-    read = assemble(ModelDefinition("m", LogisticRegression(), str(tmp_path / "rows.csv"), "late"), Lake(home.lake))
-    frame = version.frame, assemble(ModelDefinition("m", LogisticRegression(), X.assign(late=y), "late"), Lake(home.lake))
-    for found, contract in ((frame[1].frame, frame[0]), (read.frame, read.contract)):
-        assert frame_to_pandas(found, contract)["t"].dtype == X["t"].dtype
+    pipeline = make_pipeline(encode, LogisticRegression()).fit(X, y)
+    version, predicted = made(pipeline, X, y, home), pipeline.predict_proba(X)[:, 1]
+    for data in (X.assign(late=y), str(tmp_path / "rows.csv")):
+        found = assemble(ModelDefinition("m", LogisticRegression(), data, "late"), Lake(home.lake))
+        assert frame_to_pandas(found.frame, found.contract)["t"].dtype == X["t"].dtype
+        np.testing.assert_allclose(version.scorer.score(found.frame), predicted, rtol=0, atol=1e-12)

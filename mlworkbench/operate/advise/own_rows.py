@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...contract.check import check_columns
 from ...contract.contract import Column, Contract
-from ...contract.faults import Fault, shorten
+from ...contract.faults import Fault, normalize_spelling, shorten
 from ...contract.learn import learn_column
 from ...contract.relation_check import find_absent
 from ...core.types import ColumnDict
@@ -165,7 +165,7 @@ def has_two_spellings(column: Column, values: NDArray[Any]) -> str:
     """Say which two known values differ in case or blanks alone; empty where none do."""
     seen: dict[str, str] = {}
     for value in column.categories or ():
-        other = seen.setdefault(" ".join(value.split()).casefold(), value)
+        other = seen.setdefault(normalize_spelling(value), value)
         if other != value:
             return f"{shorten(other)} and {shorten(value)} differ in case or blanks alone"
     return ""

@@ -136,3 +136,17 @@ def test_a_wide_table_fits_a_screen_and_json_has_all_of_it() -> None:
     model = RandomForestRegressor(2).fit(wide.drop(columns="late"), ROWS.a)
     found = examine_first_day(wide.assign(late=ROWS.a), "late", source="wide.csv", model="m", pipeline=model)
     assert len(found.list_doubts()) <= 18 and len(found.to_dict()["doubts"]) == 40
+
+
+def test_many_rare_words_and_holes_fall_no_family() -> None:
+    """Encoded they are a matrix of zeros, which some families take only dense."""
+    words = DRAWS.choice([f"w{k}" for k in range(60)], 300).astype(object)
+    words[::7] = None
+    rows = pd.DataFrame({"word": words, "n": DRAWS.normal(size=300), "late": DRAWS.random(300) > 0.5})
+    found = examine_first_day(rows, "late", source="rows.csv")
+    assert len(found.compiling) == 5 and not [one for one in found.compiling if "cannot be fitted" in one.reason]
+
+
+def test_a_family_that_cannot_be_fitted_is_told() -> None:
+    few = ROWS.head(12).assign(late=["a", "b", "c"] * 4)
+    assert len(examine_first_day(few.head(4), "late", source="rows.csv").compiling) == 5

@@ -172,7 +172,8 @@ def try_families(assembled: Assembled, task: str) -> list[Compiling]:
         try:
             pipeline.fit(table, known)
         except Exception as error:  # of scikit-learn: too few rows, a value beyond what it takes
-            found.append(Compiling(name, False, f"cannot be fitted on these rows: {describe_error(error, personal=False)}"))
+            why = f"cannot be fitted on these rows: {describe_error(error, personal=False)}"
+            found.append(Compiling(name, False, why))
             continue
         found.append(try_compiling(name, pipeline, few, contract=assembled.contract, task=task))
     return found

@@ -155,10 +155,8 @@ class FirstDay:
 
     def headline(self) -> str:
         """Say in one line what was read and what is predicted."""
-        facts = self.facts
-        listed = [f"{name} {rows:,}" for name, rows in list(facts.get("classes", {}).items())[:6]]
-        listed += ["..."] if len(facts.get("classes", {})) > 6 else []
-        values = ", ".join(listed) or "from {:g} to {:g}".format(*(facts["quartiles"][k] for k in (0, -1)))
+        facts, classes = self.facts, [f"{name} {rows:,}" for name, rows in self.facts.get("classes", {}).items()]
+        values = ", ".join([*classes[:6], *["..."] * (len(classes) > 6)]) or "from {:g} to {:g}".format(*(facts["quartiles"][k] for k in (0, -1)))
         gone = f"; {facts['missing']:,} rows without it" if facts["missing"] else ""
         read = f"{self.source}: {self.rows:,} rows, {len(self.columns)} columns"
         return f"{read}; to predict: {self.label} ({facts['task']}: {values}{gone})"
@@ -171,10 +169,9 @@ class FirstDay:
 
     def list_models(self) -> list[str]:
         """Say in lines what compiles, and what becomes of the rest."""
-        lines = ["compiled (in microseconds, and on devices), or served by the pipeline itself with the same answers:"]
-        for one in self.compiling:
-            lines.append(f"  {one.model}: {'compiles' if one.compiles else f'served by itself; {one.reason}'}")
-        return lines
+        head = "compiled (in microseconds, and on devices), or served by the pipeline itself with the same answers:"
+        states = ("compiles" if one.compiles else f"served by itself; {one.reason}" for one in self.compiling)
+        return [head, *(f"  {one.model}: {state}" for one, state in zip(self.compiling, states, strict=True))]
 
     def list_steps(self) -> list[str]:
         """Say in lines what to type next."""

@@ -201,7 +201,7 @@ TABLE: tuple[tuple[str, Looks, str], ...] = (
     ("sparse", is_sparse, "ask whether it will be there when a prediction is asked for"),
 )
 
-
+# %% ../../../nbs/operate/advise/01_own_rows.ipynb #d4637aa6
 def find_doubts(columns: ColumnDict, contract: Contract, labels: NDArray[Any]) -> list[Doubt]:
     """Name the columns to look at, at most one doubt each.
 

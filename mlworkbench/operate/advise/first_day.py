@@ -156,7 +156,8 @@ class FirstDay:
     def headline(self) -> str:
         """Say in one line what was read and what is predicted."""
         facts, classes = self.facts, [f"{name} {rows:,}" for name, rows in self.facts.get("classes", {}).items()]
-        values = ", ".join([*classes[:6], *["..."] * (len(classes) > 6)]) or "from {:g} to {:g}".format(*(facts["quartiles"][k] for k in (0, -1)))
+        values = ", ".join([*classes[:6], *["..."] * (len(classes) > 6)])
+        values = values or f"from {facts['quartiles'][0]:g} to {facts['quartiles'][-1]:g}"
         gone = f"; {facts['missing']:,} rows without it" if facts["missing"] else ""
         read = f"{self.source}: {self.rows:,} rows, {len(self.columns)} columns"
         return f"{read}; to predict: {self.label} ({facts['task']}: {values}{gone})"

@@ -48,7 +48,7 @@ FLOORS = [
     {"operate.replay"},
     {"operate.certify", "operate.trace"},
     {"operate.loop"},
-    {"operate.ship"},
+    {"operate.ship", "operate.advise"},
     {"operate"},
     {"lab"},
     {"cli", "cli.data", "cli.models", "cli.serve", "cli.check", "cli.operate"},

@@ -52,7 +52,7 @@ COMMANDS: tuple[Command, ...] = (
     ("replay log", replay.log, "--model flights --last 7d"),
     ("label", evaluate.label, "arrived.csv --model flights"),
     ("evaluate", evaluate.evaluate, "--model flights --last 7d"),
-    ("doctor", doctor.doctor, ""),
+    ("doctor", doctor.doctor, "--first-day orders.csv --label late"),
     ("features build", features.build, "--to delta:features"),
     ("features materialize", features.materialize, "--model flights"),
     ("features get", features.get, "origin=JFK --view weather --at 2013-10-05T12:00:00+00:00"),

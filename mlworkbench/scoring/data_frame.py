@@ -33,14 +33,16 @@ def _absent(column: Column) -> object:
     return kinds.get(column.missing, math.nan)
 
 
-def _objects(values: NDArray[Any], column: Column) -> NDArray[np.object_]:
-    """Give a column of Python objects."""
+def _objects(values: NDArray[Any], column: Column) -> pd.Series[Any]:
+    """Give a column of Python objects; pandas 3 would take texts for its own type ``str``, which has no None."""
+    import pandas as pd
+
     items, gone = values.tolist(), _absent(column)
     if column.dtype == "object[int]":
         items = [int(v) if v is not None and v == v else v for v in items]
     found = np.empty(len(items), dtype=object)
     found[:] = [gone if v is None or v != v else v for v in items]
-    return found
+    return pd.Series(found, dtype=object, copy=False)
 
 
 def _categories(values: NDArray[Any], column: Column) -> list[str]:
@@ -68,7 +70,7 @@ def _cast(values: NDArray[Any], column: Column) -> pd.api.extensions.ExtensionAr
     return array
 
 
-def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray:
+def _series(values: NDArray[Any], column: Column) -> NDArray[Any] | pd.api.extensions.ExtensionArray | pd.Series[Any]:
     """Restore the pandas dtype of one column."""
     import pandas as pd
 

@@ -238,7 +238,7 @@ class ReferenceScorer:
         table = frame_to_pandas(frame, self.contract)
         if self.input == "series":
             return table.iloc[:, 0]
-        return table.to_numpy() if self.input == "array" else table
+        return table.to_numpy(copy=True) if self.input == "array" else table  # pandas 3 gives one that is read-only
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score every row; see `answer`."""

@@ -27,8 +27,8 @@ Data = Any  # a data frame, a path, a source
 Parameter = Any  # of an estimator
 
 # %% auto #0
-__all__ = ['Data', 'Parameter', 'ABSENT', 'read_dtypes', 'count_missing', 'resolve_data', 'request_frame', 'fresh_estimator',
-           'unwrap_search']
+__all__ = ['Data', 'Parameter', 'ABSENT', 'read_dtypes', 'name_text_dtypes', 'count_missing', 'resolve_data', 'request_frame',
+           'fresh_estimator', 'unwrap_search']
 
 # %% ../../nbs/scoring/03_training_data.ipynb #38e49a9d
 def read_dtypes(data: Data, *, polars: bool = False) -> dict[str, str]:
@@ -72,6 +72,20 @@ def _dtype_name(values: Data) -> str:
     whole = kinds and all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds)
     return "object[int]" if whole else "object"
 
+# %% ../../nbs/scoring/03_training_data.ipynb #5b411efb
+def name_text_dtypes(table: pl.DataFrame) -> dict[str, str]:
+    """Name the type in which the installed pandas reads texts, for each text column; nothing where they are objects.
+
+    Examples
+    --------
+    >>> name_text_dtypes(pl.DataFrame({"seats": [189, 55]}))
+    {}
+    """
+    import pandas as pd
+
+    read = str(pd.Series(["text"]).dtype)
+    return {} if read == "object" else {name: read for name, kind in table.schema.items() if kind == pl.String}
+
 # %% ../../nbs/scoring/03_training_data.ipynb #af8558d7
 ABSENT = {"NoneType": "none", "NAType": "na", "NaTType": "nat"}
 
@@ -93,7 +107,7 @@ def count_missing(data: Data, table: pl.DataFrame, *, polars: bool = False) -> d
     Examples
     --------
     >>> import pandas as pd
-    >>> carriers = pd.DataFrame({"carrier": ["UA", None, float("nan"), None], "seats": [3, 4, 5, 6]})
+    >>> carriers = pd.DataFrame({"carrier": pd.Series(["UA", None, float("nan"), None], dtype=object)})
     >>> count_missing(carriers, pl.from_pandas(carriers))
     {'carrier': {'none': 2, 'nan': 1}}
     """

@@ -15,10 +15,11 @@ from mlworkbench.errors import LogError, RefusedError, WorkbenchError
 EVERY = [name.split() for name, _, _ in COMMANDS]
 WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
-    "--end", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key", "--known-at", "--label",
-    "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal", "--port", "--promote",
-    "--query", "--refresh", "--rows", "--send", "--settings", "--skip", "--source", "--start", "--table", "--to",
-    "--trust-pickle", "--version", "--view", "--why", "--with", "--with-keys",
+    "--end", "--first-day", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key",
+    "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
+    "--pipeline", "--port", "--promote", "--query", "--refresh", "--rows", "--send", "--settings", "--skip",
+    "--source", "--start", "--table", "--to", "--trust-pickle", "--version", "--view", "--why", "--with",
+    "--with-keys",
 }  # fmt: skip
 
 

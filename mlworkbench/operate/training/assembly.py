@@ -33,7 +33,8 @@ from .request_contract import frame_names, learn_request_relations, naming_colum
 from .request_contract import note_missing, request_contract, to_contract_array
 from ...scoring.definition import ModelDefinition
 from ...scoring.frame import FeatureFrame, frame_from_columns
-from ...scoring.training_data import count_missing, read_dtypes, request_frame, resolve_data
+from ...scoring.training_data import count_missing, name_text_dtypes, read_dtypes, request_frame
+from ...scoring.training_data import resolve_data
 
 # %% auto #0
 __all__ = ['USUAL_ROWS', 'join_view_values', 'summarise_usual_rows', 'measure_usual_lag', 'Assembled', 'sample_rows', 'draw_rows',
@@ -259,7 +260,8 @@ def assemble(
     data = resolve_data(definition, lake)
     if isinstance(data, str | Path):
         data = open_source(data, text=definition.pseudonym_columns)
-    table, dtypes = request_frame(replace(definition, data=data), lake), read_dtypes(data, polars=polars)
+    table = request_frame(replace(definition, data=data), lake)
+    dtypes = read_dtypes(data, polars=polars) or name_text_dtypes(table)
     missing = count_missing(data, table, polars=polars)
     drawn = draw_rows(definition, table.with_row_index(_PLACE), rows)
     given = data.iloc[drawn[_PLACE].to_numpy()] if hasattr(data, "iloc") and len(data) == table.height else None

@@ -27,6 +27,7 @@ from ...errors import DefinitionError, WorkbenchError
 from ...evaluation.monitoring.profile import profile_frame
 from .anchor.anchor import Anchoring
 from .anchor.pipeline import Subject
+from .anchor.rows import to_series
 from .anchor_request import take_registered_rows
 from .assembly import Assembled, assemble
 from .pseudonymise import pseudonymise_definition_rows
@@ -74,10 +75,10 @@ def name_columns(X: Rows) -> tuple[pl.DataFrame, Rows, str]:
     elif isinstance(X, pd.Series) or np.ndim(X) == 1:
         name = str(getattr(X, "name", None) or "text")
         values = X.reset_index(drop=True) if isinstance(X, pd.Series) else list(X)
-        frame, takes = pd.DataFrame({name: values}), "series"
+        frame, takes = pd.DataFrame({name: to_series(values)}), "series"
     elif np.asarray(X).ndim == 2:  # a sparse matrix has none
         array = np.asarray(X)
-        frame, takes = pd.DataFrame({f"x{k}": array[:, k] for k in range(array.shape[1])}), "array"
+        frame, takes = pd.DataFrame({f"x{k}": to_series(array[:, k]) for k in range(array.shape[1])}), "array"
     else:
         message = f"X is a {type(X).__name__}: a data frame, an array of two axes or texts are needed; convert it"
         raise DefinitionError(message, code="register.rows_type")

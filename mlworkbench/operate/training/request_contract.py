@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +48,8 @@ def to_contract_array(values: pl.Series) -> NDArray[Any]:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         return values.dt.convert_time_zone("UTC").dt.replace_time_zone(None).dt.cast_time_unit("us").to_numpy()
     if isinstance(dtype, pl.List | pl.Array):
-        return np.array(values.to_list(), dtype=np.float64)
+        with suppress(ValueError, TypeError):  # texts, or lists of several lengths
+            return np.array(values.to_list(), dtype=np.float64)
     if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
         texts = np.empty(len(values), dtype=object)
         texts[:] = values.cast(pl.String).to_list()

@@ -53,7 +53,7 @@ def moved_threshold() -> tuple[object, str, Any]:
 
 
 def swapped_missing(frame):
-    return frame.assign(t=[None if value != value else value for value in frame.t])
+    return frame.assign(t=frame.t.astype(object).where(frame.t.notna(), None))
 
 
 def words(change: Callable[[str], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:

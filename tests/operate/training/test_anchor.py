@@ -73,7 +73,8 @@ def in_process(monkeypatch, new_process):
 def held(tmp_path_factory):
     """A version with a column of each kind, and what its pipeline said."""
     place, kept = tmp_path_factory.mktemp("held"), SimpleNamespace()
-    rows = X.assign(t=GENERATOR.choice(np.array(["x", "y", "z", np.nan], dtype=object), 400), k=np.arange(400) * 5)
+    texts = pd.Series(GENERATOR.choice(np.array(["x", "y", "z", np.nan], dtype=object), 400), dtype=object)
+    rows = X.assign(t=texts, k=np.arange(400) * 5)
     rows.loc[::9, "b"] = np.nan
     first = make_column_transformer(
         (FIRST, ["t"]), (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["a", "b", "k"])

@@ -171,7 +171,8 @@ def test_an_array_of_objects_and_a_series_keep_their_kind_of_missing(home) -> No
 
 
 def mixed() -> pd.DataFrame:
-    return pd.DataFrame({"t": ["x", None, "y", np.nan, None] * 24, "a": np.linspace(-1, 1, ROWS)})
+    texts = pd.Series(["x", None, "y", np.nan, None] * 24, dtype=object)  # `str` of pandas 3 has one kind of missing
+    return pd.DataFrame({"t": texts, "a": np.linspace(-1, 1, ROWS)})
 
 
 def test_two_kinds_of_missing_that_the_pipeline_tells_apart_are_refused(home) -> None:
@@ -380,3 +381,17 @@ def test_functions_that_run_code_or_touch_files_are_not_trusted(tmp_path, functi
     dump_pipeline(FunctionTransformer(function), tmp_path / "pipeline.skops")
     with pytest.raises(VersionError, match=rf"numpy\.{function.__name__}"):
         load_pipeline(tmp_path / "pipeline.skops")
+
+
+def test_texts_are_given_back_in_the_type_in_which_the_installed_pandas_reads_them(home, tmp_path) -> None:
+    """`str` from pandas 3, object before: a frame of the user's own, and the same rows read from a file."""
+    X = pd.DataFrame({"t": ["x", "y", None, "z"] * 30, "a": np.linspace(-1, 1, ROWS)})
+    y = pd.Series(X.a > 0, name="late")
+    X.assign(late=y).to_csv(tmp_path / "rows.csv", index=False)
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["t"]), remainder="passthrough")
+    pipeline = make_pipeline(encode, LogisticRegression()).fit(X, y)
+    version, predicted = made(pipeline, X, y, home), pipeline.predict_proba(X)[:, 1]
+    for data in (X.assign(late=y), str(tmp_path / "rows.csv")):
+        found = assemble(ModelDefinition("m", LogisticRegression(), data, "late"), Lake(home.lake))
+        assert frame_to_pandas(found.frame, found.contract)["t"].dtype == X["t"].dtype
+        np.testing.assert_allclose(version.scorer.score(found.frame), predicted, rtol=0, atol=1e-12)

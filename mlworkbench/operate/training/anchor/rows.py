@@ -18,7 +18,8 @@ from ....core.types import Cell, Rows
 Places = NDArray[np.intp]
 
 # %% auto #0
-__all__ = ['Places', 'KEPT', 'FEW', 'ENDS', 'missing_kind', 'plain_value', 'GivenRows', 'find_telling_places', 'choose_places']
+__all__ = ['Places', 'KEPT', 'FEW', 'ENDS', 'missing_kind', 'plain_value', 'GivenRows', 'to_series', 'find_telling_places',
+           'choose_places']
 
 # %% ../../../../nbs/operate/training/anchor/01_rows.ipynb #50194c21
 def missing_kind(value: Cell) -> str:
@@ -127,6 +128,28 @@ def _taken(rows: Rows, where: Places) -> Rows:
         return rows[where.tolist()]
     return [rows[k] for k in where]
 
+# %% ../../../../nbs/operate/training/anchor/01_rows.ipynb #916a2bb1
+def to_series(column: Rows) -> Any:  # noqa: ANN401, RUF100 - a pandas series
+    """Give a column as a pandas series; texts that were in no frame stay the objects they are, in any pandas.
+
+    Parameters
+    ----------
+    column : series of pandas or polars, array of shape (n,), or sequence of n values
+        As its container gives it.
+
+    Examples
+    --------
+    >>> to_series(["a", None]).tolist()
+    ['a', None]
+    """
+    import pandas as pd
+
+    if hasattr(column, "to_pandas"):
+        return column.to_pandas()
+    series = pd.Series(column)
+    kept = isinstance(column, pd.Series) or not isinstance(series.dtype, pd.StringDtype)
+    return series if kept else pd.Series(column, dtype=object)
+
 # %% ../../../../nbs/operate/training/anchor/01_rows.ipynb #6165c3e2
 KEPT = 20  # missing values of a kind, in each column
 FEW = {True: 50, False: 2000}  # distinct numbers, distinct words up to which each is in the sample
@@ -153,7 +176,7 @@ def find_telling_places(column: Rows) -> list[int]:
     """
     import pandas as pd
 
-    values = column.to_pandas() if hasattr(column, "to_pandas") else pd.Series(column)
+    values = to_series(column)
     try:
         codes, known = pd.factorize(values)
     except TypeError:  # vectors

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ....core.types import Cell, Rows
-from .rows import GivenRows, missing_kind
+from .rows import GivenRows, missing_kind, to_series
 
 # %% auto #0
 __all__ = ['UNSEEN', 'ONE_MISSING', 'Variant', 'list_odd_cells', 'replace_cell', 'make_variants']
@@ -62,7 +62,7 @@ def list_odd_cells(column: Rows) -> list[tuple[str, Cell]]:
     """
     import pandas as pd
 
-    values = column.to_pandas() if hasattr(column, "to_pandas") else pd.Series(column)
+    values = to_series(column)
     lacking = [("None", None), ("NaN", float("nan")), ("pd.NA", pd.NA)]
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype):

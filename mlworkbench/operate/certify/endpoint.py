@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -108,11 +110,12 @@ def _split_address(url: str) -> SplitResult:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         parts, good = urlsplit(""), False
-    if "@" in parts.netloc:
+    if "@" in (parts.netloc if good else url):
         message = "URL: no name and password in an address; put a header into a variable and name it by --header-env"
         raise DeploymentError(message, code="endpoint.secret")
     if not good:
-        raise DeploymentError(f"URL: {url!r} is no address of a service; {ADDRESS}", code="endpoint.url")
+        message = f"URL: the address of a service is needed; what was given is none, and not repeated; {ADDRESS}"
+        raise DeploymentError(message, code="endpoint.url")
     return parts
 
 
@@ -121,7 +124,7 @@ def _read_header(variable: str) -> dict[str, str]:
     if not variable:
         return {}
     name, _, value = os.environ.get(variable, "").partition(":")
-    if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.strip() or not value.isprintable():
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.strip() or not (value.isascii() and value.isprintable()):
         form = "write into it one like 'Authorization: Bearer ...'"
         message = f"--header-env: variable {variable} holds no header; {form}"
         raise DeploymentError(message, code="endpoint.header")
@@ -160,7 +163,7 @@ def _open_client(endpoint: Endpoint) -> Any:  # noqa: ANN401, RUF100 - of a libr
     return httpx.Client(timeout=SECONDS, headers=headers, trust_env=not local, verify=ssl.create_default_context())
 
 # %% ../../../nbs/operate/certify/12_endpoint.ipynb #7e31bb88
-def _exchange(client: Any, verb: str, url: str, body: bytes = b"") -> bytes:  # noqa: ANN401, RUF100 - as above
+def _exchange_once(client: Any, verb: str, url: str, body: bytes) -> bytes:  # noqa: ANN401, RUF100 - as above
     """Send one request and give what came back; raise by what kind of refusal it is."""
     import httpx
 
@@ -168,7 +171,9 @@ def _exchange(client: Any, verb: str, url: str, body: bytes = b"") -> bytes:  # 
     try:
         with client.stream(verb, url, content=body) as response:
             content = b"".join(_read_limited(response.iter_bytes(), name))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.InvalidURL, UnicodeError):
+        raise DeploymentError(f"service {name}: its host is no name; {ADDRESS}", code="endpoint.url") from None
+    except httpx.HTTPError as error:
         raise _explain_silence(name, error) from None
     status = response.status_code
     if response.is_success:
@@ -181,13 +186,29 @@ def _exchange(client: Any, verb: str, url: str, body: bytes = b"") -> bytes:  # 
     way = "check the address, --format and --header-env"
     raise DeploymentError(f"service {name} answers {status} {response.reason_phrase}; {way}", code="endpoint.status")
 
+# %% ../../../nbs/operate/certify/12_endpoint.ipynb #368c6007
+def _exchange(client: Any, verb: str, url: str, body: bytes = b"") -> bytes:  # noqa: ANN401, RUF100 - as above
+    """Send one request in a thread, and wait for it no longer than `WHOLE`."""
+    done = Future[bytes]()
+
+    def work() -> None:
+        try:
+            done.set_result(_exchange_once(client, verb, url, body))
+        except BaseException as error:  # noqa: BLE001, RUF100 - raised again by whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return done.result(WHOLE)
+    except TimeoutError:
+        name = url.partition("?")[0]
+        raise UnreachableError(f"service {name}: an answer took over {WHOLE:g} s; try again later").again() from None
+
 # %% ../../../nbs/operate/certify/12_endpoint.ipynb #a6e86348
 def _read_limited(parts: Any, name: str) -> Any:  # noqa: ANN401, RUF100 - an iterator of bytes
-    """Give the parts of an answer; refuse one that is too long or takes too long."""
-    size, end = 0, time.monotonic() + WHOLE
+    """Give the parts of an answer; refuse one that is too long."""
+    size = 0
     for part in parts:
-        if time.monotonic() > end:
-            raise UnreachableError(f"service {name}: an answer took over {WHOLE:g} s; try again later").again()
         size += len(part)
         if size > LARGEST:
             message = f"service {name}: an answer of at most {LARGEST // 2**20} MiB; got more; is it the right address?"

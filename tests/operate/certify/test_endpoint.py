@@ -341,7 +341,7 @@ def test_a_header_comes_from_the_environment_and_stands_nowhere(version, home, s
     assert found.verdict == "equal" and found.fields["address"] == f"{services.url}/locked"
     told = found.path.read_text() + found.page.read_text()
     assert "of-ada" not in told + repr(open_endpoint(services.url, header="LATE_HEADER"))
-    for value in ("", "Bearer of-ada", "Autho rization: x", "Authorization:"):
+    for value in ("", "Bearer of-ada", "Autho rization: x", "Authorization:", "Authorization: Bearer of-ada\u00c9"):
         monkeypatch.setenv("LATE_HEADER", value)
         with pytest.raises(DeploymentError, match="LATE_HEADER holds no header") as error:
             open_endpoint(services.url, header="LATE_HEADER")
@@ -356,6 +356,12 @@ def test_a_header_comes_from_the_environment_and_stands_nowhere(version, home, s
         ("http://", {}, "endpoint.url"),
         ("http://host:99999/x", {}, "endpoint.url"),
         ("http://ada:secret@host/x", {}, "endpoint.secret"),
+        ("ada:secret@host/x", {}, "endpoint.secret"),
+        ("https:/ada:secret@host/x", {}, "endpoint.secret"),
+        ("//ada:secret@host/x", {}, "endpoint.secret"),
+        ("https://h\u2100ada:secret@x/", {}, "endpoint.secret"),
+        ("ftp://host/x?token=secret", {}, "endpoint.url"),
+        ("http://[::1/x?token=secret", {}, "endpoint.url"),
         ("http://host/x", {"wire": "grpc"}, "endpoint.format"),
         ("http://host/x", {"sent": "labels"}, "endpoint.sent"),
     ],
@@ -479,6 +485,41 @@ def test_an_answer_without_end_is_left(services, monkeypatch) -> None:
     with pytest.raises(DeploymentError, match="an answer took over") as error:
         ask_endpoint(open_endpoint(f"{services.url}/right"), rows, declaration)
     assert find_exit_code(error.value) == 75
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "xn--a.example"])
+def test_a_host_that_is_no_name_is_one_line_without_the_query(host) -> None:
+    with pytest.raises(DeploymentError) as error:
+        ask_endpoint(
+            open_endpoint(f"http://{host}/x?token=secret"), [{"x": 1.0}], {"task": "regression", "classes": []}
+        )
+    assert (error.value.code, find_exit_code(error.value)) == ("endpoint.url", 2) and "secret" not in str(error.value)
+
+
+def test_headers_that_drip_have_an_end_too(monkeypatch) -> None:
+    from mlworkbench.operate.certify import endpoint
+
+    monkeypatch.setattr(endpoint, "WHOLE", 0.5)
+    monkeypatch.setattr(endpoint, "TRIES", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            with contextlib.suppress(OSError), listening.accept()[0] as asked:
+                asked.sendall(b"HTTP/1.1 200 OK\r\nX-A: ")
+                for _ in range(50):
+                    asked.sendall(b"a")
+                    time.sleep(0.1)
+
+        thread, began = threading.Thread(target=drip, daemon=True), time.monotonic()
+        thread.start()
+        with pytest.raises(DeploymentError, match="an answer took over"):
+            ask_endpoint(
+                open_endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}"),
+                [{"x": 1.0}],
+                {"task": "regression", "classes": []},
+            )
+        assert time.monotonic() - began < 3
+        thread.join(timeout=10)
 
 
 def test_a_certificate_of_tls_that_nobody_knows_ends_it(tmp_path) -> None:

@@ -76,13 +76,15 @@ def _read_list(answer: Any) -> Any:  # noqa: ANN401, RUF100 - what JSON holds
 def _read_tensor(answer: Any) -> Any:  # noqa: ANN401, RUF100 - what JSON holds
     """Give the values of the tensor of floats, else of the first, one a row."""
     outputs = answer.get("outputs") if isinstance(answer, Mapping) else None
-    tensors = [one for one in outputs or () if isinstance(one, Mapping) and isinstance(one.get("data"), list)]
+    listed = outputs if isinstance(outputs, list) else []
+    tensors = [one for one in listed if isinstance(one, Mapping) and isinstance(one.get("data"), list)]
     if not tensors:
         return None
     chosen = next((one for one in tensors if str(one.get("datatype")).startswith("FP")), tensors[0])
     values: list[Any] = chosen["data"]
-    shape: list[int] = chosen.get("shape") or []
-    if len(shape) == 2 and shape[1] > 1 and len(values) == math.prod(shape):
+    shape: Any = chosen.get("shape")
+    sized = isinstance(shape, list) and len(shape) == 2 and all(isinstance(size, int) for size in shape)
+    if sized and shape[1] > 1 and len(values) == math.prod(shape):
         return [values[first : first + shape[1]] for first in range(0, len(values), shape[1])]
     return values
 
@@ -164,8 +166,12 @@ def _split_value(value: Any, classes: Sequence[str]) -> tuple[Any, Any]:  # noqa
 
 def _read_number(value: Any) -> float:  # noqa: ANN401, RUF100 - what JSON holds
     """Give a finite number; NaN for anything else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if number else math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.nan
 
 
 def _read_scores(value: Any, declaration: Mapping[str, Any]) -> list[float]:  # noqa: ANN401, RUF100

@@ -35,25 +35,36 @@ def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers
     """
     if first.scores is None or second.scores is None or not len(first.scores):
         return []
-    apart, several = second.scores - first.scores, first.scores.ndim > 1
-    drawn = [] if several else [_draw_scores(names, first.scores, second.scores)]
+    several = first.scores.ndim > 1
+    drawn = [] if several else _draw_scores(names, first.scores, second.scores)
+    with np.errstate(over="ignore"):
+        apart = second.scores - first.scores
     largest = float(np.abs(apart).max())
-    if not largest:
-        return drawn
     values, low = (np.abs(apart).max(axis=1), 0.0) if several else (apart, -largest)
+    if not _has_room(low, largest):
+        return drawn
     signed = "How far the second lies above the first (right) or below (left)"
     title = "Largest difference of a row" if several else signed
     shares = {title: compute_shares(values, low, largest)}
     return [*drawn, (draw_histograms(title, shares, low=low, high=largest), title)]
 
 
-def _draw_scores(names: tuple[str, str], first: Any, second: Any) -> tuple[Picture, str]:  # noqa: ANN401, RUF100
+def _draw_scores(names: tuple[str, str], first: Any, second: Any) -> list[tuple[Picture, str]]:  # noqa: ANN401, RUF100
     """Draw two histograms of one axis."""
     low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
     high = high if high > low else low + 1
+    if not _has_room(low, high):
+        return []
     sides = zip(names, (first, second), strict=True)
     shares = {f"{name}: scores": compute_shares(side, low, high) for name, side in sides}
-    return draw_histograms("Scores of both sides", shares, low=low, high=high), "Scores of both sides"
+    return [(draw_histograms("Scores of both sides", shares, low=low, high=high), "Scores of both sides")]
+
+
+def _has_room(low: float, high: float) -> bool:
+    """Say whether an axis can be cut into thirty pieces: its ends are neither beyond all numbers nor all but one."""
+    with np.errstate(all="ignore"):
+        edges = np.linspace(low, high, 31)
+        return bool(np.isfinite(edges).all() and (np.diff(edges) > 0).all())
 
 # %% ../../../nbs/operate/loop/04_comparison_page.ipynb #00e4f668
 _PAGE = """\

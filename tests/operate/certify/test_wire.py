@@ -64,6 +64,8 @@ def test_scores_and_decisions_are_read_from_each_form(values, declaration, score
         ([{"answer": 3}], REGRESSION, [0], "a finite score is needed; got nothing"),
         ([{"answer": 3}], BINARY, [0], "a finite score is needed; got nothing"),
         ([True], REGRESSION, [0], "a finite score is needed; got a bool"),
+        ([10**400], REGRESSION, [0], "a finite score is needed; got a int"),
+        ([10**400], NUMBERED, [0], "a finite score is needed; got a int"),
         ([[]], REGRESSION, [0], "a finite score is needed; got 0 values"),
     ],
 )
@@ -92,6 +94,10 @@ def test_what_is_no_answer_is_said_row_by_row_and_no_text_is_repeated(values, de
             [0.5],
         ),
         ("v2", {"error": "unknown model"}, None),
+        ("v2", {"outputs": 5}, None),
+        ("v2", {"outputs": [{"datatype": "FP64", "shape": 5, "data": [1.0]}]}, [1.0]),
+        ("v2", {"outputs": [{"datatype": "FP64", "shape": ["a", "b"], "data": [1.0]}]}, [1.0]),
+        ("v2", {"outputs": [{"datatype": "FP64", "shape": [0.5, 2.0], "data": [1.0]}]}, [1.0]),
         ("v2", [1.0], None),
     ],
 )

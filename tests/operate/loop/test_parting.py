@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlworkbench.operate.certify.wire import ModelAnswers
+from mlworkbench.operate.loop.comparison_page import draw_sides
 from mlworkbench.operate.loop.parting import (
     PLACES,
     count_turned,
@@ -86,6 +88,25 @@ def test_differences_are_summarized_by_values_that_occur(count, half) -> None:
     found = summarize_differences(np.arange(float(count)), tolerance=0.5)
     assert (found["rows"], found["differing"], found["50 %"]) == (count, count - 1, half)
     assert found["largest"] == count - 1.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("first", "second", "pictures"),
+    [
+        ([0.1, 0.2], [0.1, 0.3], 2),
+        ([0.1, 0.2], [0.1, 1e308], 1),
+        ([-1e308, 1e308], [1e308, -1e308], 0),
+        ([1.0, 1.0], [1.0, 1.0 + 2**-52], 1),
+        ([1e17, 1e17], [1e17, 1e17], 0),
+        ([0.0, 0.0], [0.0, 5e-324], 0),
+    ],
+)
+def test_what_no_axis_has_room_for_is_not_drawn(first, second, pictures) -> None:
+    one, other = (ModelAnswers([0, 1], np.array(scores), None) for scores in (first, second))
+    assert len(draw_sides(("a", "b"), one, other)) == pictures
+    wide = (ModelAnswers([0], side.scores.reshape(1, 2), None) for side in (one, other))
+    assert len(draw_sides(("a", "b"), *wide)) <= 1
 
 
 def test_nothing_compared_has_no_size() -> None:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,12 @@ from typing import Any
 from .types import FactDict, Facts
 
 # %% auto #0
-__all__ = ['run_isolated']
+__all__ = ['LARGEST', 'run_isolated']
 
 # %% ../../nbs/core/10_isolation.ipynb #a30b9bbb
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT", "VIRTUAL_ENV")
+LARGEST = 64 * 1024 * 1024
+_LAST_WORDS = 4096
 
 
 def run_isolated(code: str, job: Facts, *, seconds: float) -> FactDict:
@@ -33,20 +36,30 @@ def run_isolated(code: str, job: Facts, *, seconds: float) -> FactDict:
     code : str
         Reads ``{"told": path, **job}`` as JSON from standard input, and writes a JSON object to that path.
     seconds : float
-        How long it may take; then it is ended with all that it started.
+        How long it may take; then it is ended with all that it started, but what made a session of its own.
 
     Returns
     -------
     dict
-        The answer; where there is none, ``ended`` alone: how the process ended, in words.
+        The answer; where there is none, or one over `LARGEST`, ``ended`` alone: how the process ended, in words.
     """
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", ignore_cleanup_errors=True) as place:
         told = Path(place, "told.json")
         ended = _run(code, json.dumps({**job, "told": str(told)}), Path(place), seconds)
         try:
-            return dict(json.loads(told.read_bytes()))
-        except (OSError, ValueError, TypeError):
+            return dict(json.loads(_read_told(told)))
+        except (OSError, ValueError, TypeError, RecursionError):
             return {"ended": ended}
+
+
+def _read_told(path: Path) -> bytes:
+    """Read what a process left at a path; wait for nothing, and follow nothing, that is no file of a fair size."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise ValueError("no file, or too large a one")
+        return file.read(LARGEST)
 
 # %% ../../nbs/core/10_isolation.ipynb #04335602
 def _run(code: str, job: str, place: Path, seconds: float) -> str:
@@ -66,13 +79,13 @@ def _run(code: str, job: str, place: Path, seconds: float) -> str:
             return f"was not done in {seconds:g} s"
         finally:
             _end(process)
-        said.seek(0)
+        said.seek(max(0, os.fstat(said.fileno()).st_size - _LAST_WORDS))
         last = next(iter(said.read().strip().splitlines()[-1:]), "nothing")
     return f"ended with code {process.returncode}: {last[:200]}"
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a process and whatever it started."""
+    """End a process and whatever it started in its session; what began a session of its own lives on."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.name == "nt":
             process.kill()

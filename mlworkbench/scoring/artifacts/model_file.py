@@ -65,8 +65,7 @@ def find_model_file(path: Path) -> ModelFile:
     try:
         if path.is_dir():
             return _find_in_folder(path)
-        with path.open("rb") as file:
-            head = file.read(64)
+        head = _read_head(path)
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
         message = f"cannot read the pipeline {path}: {reason}; check the path"
@@ -82,6 +81,15 @@ def find_model_file(path: Path) -> ModelFile:
     raise VersionError(message, code="model_file.unknown")
 
 
+def _read_head(path: Path) -> bytes:
+    """Read the first bytes of a regular file; nothing else is waited for."""
+    if path.exists() and not path.is_file():
+        message = f"{path.name}: a model file is a regular file; got another thing; copy what it gives into one"
+        raise VersionError(message, code="model_file.unknown")
+    with path.open("rb") as file:
+        return file.read(64)
+
+
 def _is_skops(path: Path, head: bytes) -> bool:
     """Say whether a file is a zip with a schema."""
     try:
@@ -92,6 +100,7 @@ def _is_skops(path: Path, head: bytes) -> bool:
 
 # %% ../../../nbs/scoring/artifacts/07_model_file.ipynb #0770ce61
 _FLAVORS = {"sklearn": "pickled_model", "lightgbm": "data", "xgboost": "data", "catboost": "data"}
+_LARGEST = 1024 * 1024  # bytes of an MLmodel
 
 
 def _find_in_folder(folder: Path) -> ModelFile:
@@ -101,11 +110,11 @@ def _find_in_folder(folder: Path) -> ModelFile:
         name = flavors[flavor].get(key) if isinstance(flavors.get(flavor), Mapping) else None
         if not isinstance(name, str):
             continue
-        path = (folder / name).resolve()
-        if folder.resolve() not in path.parents:
+        if "\0" in name or folder.resolve() not in (folder / name).resolve().parents:
             raise _refuse_folder(folder, f"its file inside it; got {name}", "bring the whole folder")
-        found = find_model_file(path)
-        return replace(found, saved_with=str(flavors[flavor].get("sklearn_version") or ""))
+        found = find_model_file((folder / name).resolve())
+        saved_with = flavors[flavor].get("sklearn_version")
+        return replace(found, saved_with=saved_with if isinstance(saved_with, str) else "")
     got = f"one of {', '.join(_FLAVORS)} among its flavors; got {', '.join(map(str, flavors)) or 'none'}"
     raise _refuse_folder(folder, got, "save it with mlflow.sklearn.save_model")
 
@@ -114,11 +123,16 @@ def _read_flavors(folder: Path) -> dict[str, Any]:
     """Read the flavors of a folder of MLflow."""
     import yaml
 
+    path = folder / "MLmodel"
+    if not path.is_file():
+        raise _refuse_folder(folder, "a file MLmodel in it; got none", "name the folder that has it")
     try:
-        content = yaml.safe_load((folder / "MLmodel").read_bytes())
-    except FileNotFoundError:
-        raise _refuse_folder(folder, "a file MLmodel in it; got none", "name the folder that has it") from None
-    except (OSError, yaml.YAMLError, ValueError):
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ValueError("too large")
+        content = yaml.safe_load(text)
+    except Exception:  # noqa: BLE001, RUF100 - a stranger's YAML: too deep, a number that is none, whatever else
         raise _refuse_folder(folder, "an MLmodel in YAML; got another", "save the model again") from None
     flavors = content.get("flavors") if isinstance(content, dict) else None
     return dict(flavors) if isinstance(flavors, dict) else {}

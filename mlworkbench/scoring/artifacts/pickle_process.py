@@ -156,8 +156,8 @@ def convert_pickle(file: Path, out: Path, *, seconds: float = LONGEST) -> str:
     told = run_isolated(OPENED_WITH, {"file": str(file.resolve()), "out": str(out.resolve())}, seconds=seconds)
     if "error" in told:
         raise VersionError(str(told["error"]), code=str(told.get("code") or "pickle.process"))
-    if "saved_with" not in told:
-        ended = told.get("ended", "told nothing")
+    if "saved_with" not in told or out.is_symlink() or not out.is_file():
+        ended = told.get("ended", "left no copy")
         message = f"cannot open {file.name}: the process that opened it {ended}; save it again as skops"
         raise VersionError(message, code="pickle.process")
     return str(told["saved_with"])

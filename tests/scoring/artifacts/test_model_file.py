@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,10 @@ def test_a_folder_of_mlflow_with_a_pickle_needs_it(tmp_path: Path) -> None:
         ("a: [b", "an MLmodel in YAML"),
         ("!!python/object/apply:os.system ['touch ran']", "an MLmodel in YAML"),
         (SKLEARN.format("gone.skops", ""), "there is no such file"),
+        (SKLEARN.format('"a\\0b"', ""), "its file inside it"),
+        ("flavors: " + "[" * 20_000, "an MLmodel in YAML"),
+        ("flavors: !!int ''", "an MLmodel in YAML"),
+        ("#" * (2 << 20), "an MLmodel in YAML"),
     ],
 )
 def test_a_folder_of_mlflow_that_cannot_be_taken_says_why(
@@ -87,6 +93,21 @@ def test_a_folder_of_mlflow_that_cannot_be_taken_says_why(
     joblib.dump(LINE, tmp_path / "line.joblib")
     assert said in str(refusal(mlflow_folder(tmp_path / "line", text=text), trust_pickle=True))
     assert not Path("ran").exists()
+
+
+def test_a_version_that_is_no_text_is_none(tmp_path: Path) -> None:
+    lists = "".join(f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghijk"))
+    text = f"a: &a [x]\n{lists}{SKLEARN.format('model.skops', '*k')}"
+    assert find_model_file(mlflow_folder(tmp_path / "line", text=text)).saved_with == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there is no such thing here")
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = mlflow_folder(tmp_path / "line")
+    for name, said in (("model.skops", "a regular file"), ("MLmodel", "a file MLmodel in it")):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        assert refusal(folder / name).code == "model_file.unknown" and said in str(refusal(folder))
 
 
 def test_a_folder_without_mlmodel_is_no_model(tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_a_pickle_runs_once_in_another_process_without_the_secrets_of_this_one(
     assert load_pipeline(tmp_path / "out.skops").predict([[2.0]]) == pytest.approx([5.0])
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there is no such thing here")
+def test_a_copy_that_is_no_file_is_not_waited_for(tmp_path: Path, line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import json, os, sys; job = json.load(sys.stdin); os.mkfifo(job['out']); "
+    code += "json.dump({'saved_with': ''}, open(job['told'], 'w'))"
+    monkeypatch.setattr(pickle_process, "OPENED_WITH", code)
+    assert "left no copy" in str(refusal(line, tmp_path / "out.skops"))
+
+
 @pytest.mark.usefixtures("harmless")
 @pytest.mark.parametrize("how", ["pickle", "cloudpickle", "joblib", "zlib", "gzip", "bz2", "xz"])
 def test_whatever_wrote_it_the_copy_answers_alike(tmp_path: Path, how: str) -> None:

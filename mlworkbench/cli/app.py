@@ -22,6 +22,7 @@ from .data import features, ingest, lake
 from .models import models, new, remote, train
 from .operate import evaluate, home, runs
 from .serve import edge, score, ship, stream
+from .console import print_line
 from ..core.jsontext import all_readable, is_readable
 from ..errors import WorkbenchError, find_exit_code, find_user_frame
 
@@ -271,7 +272,7 @@ def _refuse(error: Exception, words: Sequence[str], *, debug: bool) -> int:
 
         traceback.print_exception(error)
     usage = hasattr(error, "format_message")
-    typer.echo(f"error: {_format_usage_error(error, words) if usage else format_error(error)}", err=True)
+    print_line(f"error: {_format_usage_error(error, words) if usage else format_error(error)}", err=True)
     return 2 if usage else find_exit_code(error)
 
 

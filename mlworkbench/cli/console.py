@@ -8,6 +8,7 @@ A command makes one mapping of facts and hands it to `answer`: lines for a perso
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from ..errors import WorkbenchError
 # %% auto #0
 __all__ = ['Json', 'Model', 'Version', 'ServedVersion', 'Rows', 'All', 'At', 'Name', 'Tables', 'Start', 'End', 'Last', 'Out',
            'To', 'Query', 'Personal', 'Deployments', 'Why', 'ReportProgress', 'ask_reason', 'refuse_conflict',
-           'split_names', 'answer', 'format_table', 'show_progress', 'require_package']
+           'print_line', 'split_names', 'answer', 'format_table', 'show_progress', 'require_package']
 
 # %% ../../nbs/cli/01_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
@@ -97,6 +98,25 @@ def refuse_conflict(option: str, others: Mapping[str, object]) -> None:
             got = "it" if value is True else value
             raise WorkbenchError(f"{name}: not with {option}; got {got}; leave one of them out", code="usage.conflict")
 
+# %% ../../nbs/cli/01_console.ipynb #cd199cce
+_MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def print_line(line: str, *, err: bool = False) -> None:
+    r"""Print a line, or several; characters that steer a terminal are written as escapes.
+
+    Parameters
+    ----------
+    err : bool, default=False
+        Print on standard error.
+
+    Examples
+    --------
+    >>> print_line("moved by Ada\x1b[2J")
+    moved by Ada\u001b[2J
+    """
+    typer.echo(_MOVES.sub(lambda found: f"\\u{ord(found[0]):04x}", line), err=err)
+
 # %% ../../nbs/cli/01_console.ipynb #5fe6fa3b
 def split_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
     """Give the names of an option that may be repeated and may hold several with commas between.
@@ -125,11 +145,9 @@ def answer(facts: Mapping[str, Any], lines: Iterable[str] = (), *, as_json: bool
     >>> answer({"rows": 2}, ["2 rows"], as_json=True)
     {"rows": 2}
     """
-    if as_json:
-        typer.echo(json.dumps(to_plain(facts, as_text=True), ensure_ascii=False))
-        return
-    for line in lines:
-        typer.echo(line)
+    printed = [json.dumps(to_plain(facts, as_text=True), ensure_ascii=False)] if as_json else lines
+    for line in printed:
+        print_line(line)
 
 # %% ../../nbs/cli/01_console.ipynb #e3d109b0
 def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> list[str]:

@@ -17,6 +17,15 @@ def test_json_is_one_line_and_nothing_else(capsys):
     assert out.count("\n") == 1 and json.loads(out) == {"text": "two\nlines", "n": 1}
 
 
+def test_what_moves_a_terminal_is_printed_as_an_escape(capsys):
+    foreign = "\x1b]0;mine\x07 \x9b2J \u202egpj\r"
+    answer({"who": foreign}, [f"{foreign}\tAda\nof Kent"])
+    assert capsys.readouterr().out == "\\u001b]0;mine\\u0007 \\u009b2J \\u202egpj\\u000d\tAda\nof Kent\n"
+    answer({"who": foreign}, as_json=True)
+    out = capsys.readouterr().out
+    assert out.strip("\n").isprintable() and json.loads(out) == {"who": foreign}
+
+
 def test_a_table_without_rows_has_no_lines():
     assert format_table([]) == [] and format_table([], ["a"]) == []
 

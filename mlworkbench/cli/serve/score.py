@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, show_progress
+from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
+from ..console import show_progress
 from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
 from ..context import resolve_interval
 from ..operate.runs import conclude, run_by_name
@@ -107,5 +108,5 @@ def pull_served(address: str, model: str, version: str, here: Context) -> tuple[
     done = pull(Remote(address), model, version or None, home=here.home)
     later = "what is champion there later is served after the next start"
     for line in (*describe_handed_over(done, "is here from"), later):
-        typer.echo(line, err=True)
+        print_line(line, err=True)
     return done.version.partition(":")[0], done.version

@@ -114,7 +114,7 @@ def _split_address(url: str) -> SplitResult:
         message = "URL: no name and password in an address; put a header into a variable and name it by --header-env"
         raise DeploymentError(message, code="endpoint.secret")
     if not good:
-        message = f"URL: the address of a service is needed; what was given is none, and not repeated; {ADDRESS}"
+        message = f"URL: what was given, which is not repeated, is no address of a service; {ADDRESS}"
         raise DeploymentError(message, code="endpoint.url")
     return parts
 

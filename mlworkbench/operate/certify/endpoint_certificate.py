@@ -349,6 +349,7 @@ class EndpointCertificate(Certificate):
         return f"{what}: {describe_counts(row)}{turned}{reason}; see {self.page}"
 
 # %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #00581e26
+@np.errstate(over="ignore", invalid="ignore")  # a score may be as large as any number
 def certify_endpoint(
     version: Version, endpoint: Endpoint, asked: AskedRows, *, home: Home, progress: Progress | None = None
 ) -> EndpointCertificate:

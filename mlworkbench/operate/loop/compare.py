@@ -159,6 +159,7 @@ class ModelComparison:
         return f"{both} on {self.facts['rows']:,} rows: {counts or self.verdict}; see {self.page}"
 
 # %% ../../../nbs/operate/loop/05_compare.ipynb #6c9967b9
+@np.errstate(over="ignore", invalid="ignore")  # a score may be as large as any number
 def compare_models(
     first: Side, second: Side, ground: CommonGround, *, progress: Progress | None = None
 ) -> ModelComparison:

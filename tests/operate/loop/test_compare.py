@@ -222,7 +222,8 @@ def test_personal_columns_are_named_nowhere(versions, home) -> None:
     assert found.verdict == "refused" and found.facts["places"] == found.facts["groups"] == []
 
 
-def test_several_classes_and_regressions_are_compared(home, tmp_path) -> None:
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_several_classes_and_regressions_are_compared(home, tmp_path, serve) -> None:
     X, y = load_iris(return_X_y=True, as_frame=True)
     other = LogisticRegression(max_iter=500, C=0.1).fit(X, y)
     dump_pipeline(other, tmp_path / "other.skops")
@@ -242,6 +243,9 @@ def test_several_classes_and_regressions_are_compared(home, tmp_path) -> None:
     found = compare_models(line, tmp_path / "line.skops", ground)
     assert (found.verdict, found.facts["compared"], found.facts["turned"]) == ("refused", "scores", [])
     assert set(found.facts["metrics"]) == {"mae", "rmse", "r2"} and found.page.read_text().count("<img") == 2
+    huge = serve(huge=lambda rows: [1.5e308 * (-1) ** k for k in range(len(rows))])["huge"]
+    assert compare_models(line, huge, ground).verdict == "refused"
+    assert compare_models(huge, huge, ground).verdict == "equal"
     with pytest.raises(DefinitionError, match="has the task 'multiclass'"):
         compare_models(line, iris, ground)
     with pytest.raises(DefinitionError, match=r"other\.skops has the classes \[0, 1, 2\]"):

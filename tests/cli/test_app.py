@@ -42,6 +42,14 @@ def test_every_help_ends_with_an_example_and_offers_json(words, tell):
     assert "--json" in out
 
 
+def test_an_error_that_repeats_what_steers_a_terminal_shows_it_as_an_escape(tell, monkeypatch):
+    def raise_foreign(*_, **__):
+        raise WorkbenchError("service answers: \x1b[2J", code="endpoint.status")
+
+    monkeypatch.setattr(app, "make_app", lambda: raise_foreign)
+    assert tell("doctor")[2] == "error: service answers: \\u001b[2J\n"
+
+
 def test_there_are_at_most_70_commands_and_ten_in_the_top_help(tell):
     names = [name for name, _, _ in COMMANDS]
     assert len(names) == len(set(names)) <= 70

@@ -121,6 +121,8 @@ def _push_certificate(remote: Remote, record: CertificateRecord, home: Home) -> 
 def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home) -> HandedOver:
     """Pull a version into a home, with its certificates and the history of its model's aliases.
 
+    Its row functions and modules run as code when it is opened: pull only from a place whose writers you trust.
+
     Parameters
     ----------
     model : str, optional
@@ -157,13 +159,14 @@ def _pull_files(remote: Remote, registry: Registry, tag: str) -> int:
         folder = Path(place, ident)
         write_synced(folder / MANIFEST, remote.objects.read(remote.versions(model)[ident]))
         manifest = read_manifest(folder)
+        if (manifest["model"], manifest["content_id"][:32]) != (model, ident):
+            message = f"{tag} at {remote.address}: the manifest is of another version; push it again"
+            raise VersionError(message, code="version.wrong_tag")
         for file, digest in manifest["files"].items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             with (folder / file).open("wb") as target:
                 _copy_named(remote, f"{model}/files/{digest}", target, f"{file} of {tag[: len(model) + 13]}")
-        if registry.add(folder, model, manifest["content_id"]) != tag:
-            message = f"{tag} at {remote.address}: the manifest is of another version; push it again"
-            raise VersionError(message, code="version.wrong_tag")
+        registry.add(folder, model, manifest["content_id"])
     return len(manifest["files"])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ...core.home import Home
 from ...core.settings import load_settings
 from ...errors import RefusedError, VersionError, suggest
+from ..artifacts.digests import check_parts, read_declared
 from ..artifacts.manifest import read_document, read_manifest, verify_files
 from .evidence import find_basis
 from .holdings import Holdings
@@ -49,7 +50,7 @@ class Registry:
         Raises
         ------
         VersionError
-            If the folder is not that version, or altered.
+            If the folder is not that version, or altered, or another than its content id says.
         """
         tag = f"{model}:{content_id[:32]}"
         manifest = read_manifest(built)
@@ -58,6 +59,8 @@ class Registry:
             message = f"cannot add {tag}: the folder holds {got}; build it again"
             raise VersionError(message, code="version.wrong_tag")
         verify_files(built, manifest)
+        read_declared(built, manifest)
+        check_parts(built, manifest, sealed=False)
         written = self.holdings.put(built, tag)
         self.seals.note(tag, read_manifest(self.folder(model, tag)), again=written)
         return tag

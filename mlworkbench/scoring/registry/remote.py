@@ -189,8 +189,19 @@ class Remote:
         raise VersionError(f"{self.address}: {rule}; {way}", code="remote.model_unknown")
 
     def versions(self, model: str) -> dict[str, str]:
-        """Give the ids of a model's versions, 32 hex digits each, and the objects that hold their manifests."""
-        return {ident: name for ident, name in reversed(self._named(f"{model}/versions")) if len(ident) == 32}
+        """Give the ids of a model's versions, 32 hex digits each, and the objects that hold their manifests.
+
+        Raises
+        ------
+        VersionError
+            If an id has two: nothing says which one is honest.
+        """
+        found = dict[str, str]()
+        for ident, name in self._named(f"{model}/versions"):
+            if len(ident) == 32 and found.setdefault(ident, name) != name:
+                rule = f"{self.address}: one manifest for {model}:{ident}; got {found[ident]} and {name}"
+                raise VersionError(f"{rule}; remove the wrong one", code="remote.two_manifests")
+        return found
 
     def certificates(self, model: str, ident: str) -> list[str]:
         """Give the objects that hold the certificates of a version."""

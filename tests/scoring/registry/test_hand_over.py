@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from mlworkbench.scoring.registry.hand_over import HandedOver, pull, push
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.registry.remote import Remote, digest_of
 from mlworkbench.scoring.registry.signature import key_name, read_known_keys, signed, signing_key
+from mlworkbench.scoring.registry.store import put_version
 from mlworkbench.scoring.registry.tables import read_record
 from mlworkbench.scoring.version.build import build_version
 
@@ -328,6 +330,90 @@ def test_a_forged_manifest_brings_no_file_out_of_its_folder(person: Person, shar
     with pytest.raises(VersionError, match=r"manifest\.json: files is a digest for each file"):
         pull(shared, home=person("grace").home)
     assert not list(tmp_path.rglob("evil.txt"))
+
+
+def forge(shared: Remote, files: dict[str, bytes], **fields: Any) -> None:
+    """Put another manifest in the place of the one that was pushed, under its id, as whoever writes there may."""
+    (path,) = (Path(shared.address) / "price" / "versions").iterdir()
+    manifest = json.loads(path.read_bytes()) | fields
+    for name, data in files.items():
+        shared.objects.write(f"price/files/{digest_of(data)}", data)
+        manifest["files"][name] = digest_of(data)
+    content = json.dumps(manifest).encode()
+    path.unlink()
+    shared.objects.write(f"price/versions/{path.name[:32]}-{digest_of(content)}.json", content)
+
+
+class Opened:
+    """What makes a file when it comes out of a pickle."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.mark), "w")
+
+
+def test_no_pickle_that_lies_there_is_opened(person: Person, shared: Remote, tmp_path: Path) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    push(shared, "price", tag, home=ada.home)
+    data = pickle.dumps(Opened(tmp_path / "opened"))
+    forge(shared, {"custom_objects.pkl": data})
+    with pytest.raises(VersionError) as raised:
+        pull(shared, home=person("grace").home)
+    assert raised.value.code == "version.malformed"
+    built = tmp_path / "built"
+    built.mkdir()
+    (built / "custom_objects.pkl").write_bytes(data)
+    put_version(built, "price:0123abcd", tmp_path / "bentoml" / "models")
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b.json", MANIFEST, "model.yaml", "evil.py", "code/a/b.py", "code/../a.py"])
+def test_a_name_that_no_version_has_is_refused(person: Person, shared: Remote, name: str) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    forge(shared, {name: b"more"})
+    with pytest.raises(VersionError, match=r"^manifest\.json: files is "):
+        pull(shared, home=person("grace").home)
+
+
+@pytest.mark.parametrize("modules", [{"evil": "evil.json"}, {"evil": "code/own/evil.py"}, {"json": "card.md"}])
+def test_modules_are_files_of_the_code_that_the_id_is_made_of(
+    person: Person, shared: Remote, modules: dict[str, str]
+) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    forge(shared, {"evil.json": b"raise SystemExit"}, modules=modules)
+    with pytest.raises(VersionError, match=r"^manifest\.json: modules is "):
+        pull(shared, home=person("grace").home)
+
+
+@pytest.mark.parametrize("name", ["pipeline.skops", "code/own/evil.py", "declaration.json"])
+def test_what_is_not_of_the_id_does_not_come_in(person: Person, shared: Remote, tmp_path: Path, name: str) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    push(shared, "price", tag, home=ada.home)
+    other = folder_of(ada, add(ada, 3.0)) / "pipeline.skops"
+    declared = json.loads((folder_of(ada, tag) / "declaration.json").read_bytes()) | {"entity": "evil"}
+    files = {"pipeline.skops": other.read_bytes(), "declaration.json": json.dumps(declared).encode()}
+    forge(shared, {name: files.get(name, b"raise SystemExit")})
+    grace = person("grace")
+    with pytest.raises(VersionError, match="it is not the one of its content id"):
+        pull(shared, home=grace.home)
+    assert grace.holdings.tags("price") == []
+
+
+def test_a_manifest_of_another_version_leaves_nothing_here(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    (path,) = (Path(shared.address) / "price" / "versions").iterdir()
+    path.rename(path.with_name("0" * 32 + path.name[32:]))
+    grace = person("grace")
+    with pytest.raises(VersionError) as raised:
+        pull(shared, home=grace.home)
+    assert raised.value.code == "version.wrong_tag" and grace.holdings.tags("price") == []
 
 
 def test_a_file_that_is_missing_there_is_one_line(person: Person, shared: Remote) -> None:

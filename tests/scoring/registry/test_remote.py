@@ -110,12 +110,13 @@ def test_a_champion_that_is_not_there_is_no_version(place: str) -> None:
     assert remote.find("late") == "a" * 32
 
 
-def test_of_two_versions_of_one_id_all_take_the_same(place: str) -> None:
+def test_of_two_manifests_of_one_id_none_is_taken(place: str) -> None:
     remote = Remote(place)
     for content in (b"{}", b"[]"):
         add_version(remote, A, content)
-    names = [f"late/versions/{'a' * 32}-{digest_of(content)}.json" for content in (b"{}", b"[]")]
-    assert remote.versions("late") == {"a" * 32: min(names)}
+    with pytest.raises(VersionError, match=f"one manifest for {A}; got .* and .*; remove the wrong one") as raised:
+        remote.find("late")
+    assert raised.value.code == "remote.two_manifests"
 
 
 def test_two_who_move_an_alias_at_once_lose_no_move(place: str) -> None:

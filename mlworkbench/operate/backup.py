@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -186,6 +188,7 @@ def _staged(folder: Path) -> Iterator[Path]:
     """Make a private folder under a hidden name; at the end it takes the place of `folder`, whole."""
     staging, busy = folder.parent / f".{folder.name}.part", "another process is at it; wait until it has ended"
     refusal = SettingsError(f"cannot write {folder}: {busy}", code="backup.busy").again()
+    _make_own(staging)
     with hold_lock(staging / ".lock", seconds=0, busy=refusal), explain_failure(f"write {folder}"):
         try:
             _clear(staging)
@@ -201,11 +204,22 @@ def _staged(folder: Path) -> Iterator[Path]:
         sync_folder(folder.parent)
 
 
+def _make_own(staging: Path) -> None:
+    """Make a folder, or find it as a process of the same user left it; a link, or somebody else's, is refused."""
+    with explain_failure(f"write {staging}"):
+        with suppress(FileExistsError):
+            staging.mkdir(mode=0o700, parents=True)
+        found = staging.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != getattr(os, "geteuid", lambda: found.st_uid)():
+        message = f"{staging}: a folder of one's own, to write in; got a link, a file or somebody else's; remove it"
+        raise SettingsError(message, code="backup.foreign")
+
+
 def _clear(staging: Path) -> None:
     """Take away what a killed process left."""
     staging.chmod(0o700)
     for path in staging.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()

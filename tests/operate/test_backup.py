@@ -211,6 +211,25 @@ def test_no_folder_that_holds_something_is_written_over(filled: Home, tmp_path: 
     assert not (tmp_path / "new").exists()
 
 
+def test_a_link_under_the_name_of_the_part_leads_nowhere(
+    filled: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "work.txt").write_text("years")
+    back_up(tmp_path / "monday", home=filled)
+    for name in ("tuesday", "again"):
+        (tmp_path / f".{name}.part").symlink_to(tmp_path / "precious")
+    for make in (lambda: back_up(tmp_path / "tuesday", home=filled), lambda: restored(tmp_path / "monday", tmp_path)):
+        with pytest.raises(SettingsError, match="a folder of one's own") as raised:
+            make()
+        assert raised.value.code == "backup.foreign"
+    assert contents(tmp_path / "precious") == {"work.txt": b"years"}
+    (tmp_path / ".wednesday.part").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(SettingsError, match="somebody else's"):
+        back_up(tmp_path / "wednesday", home=filled)
+
+
 def test_a_version_that_was_altered_is_told_when_the_backup_is_made(filled: Home, tmp_path: Path) -> None:
     (folder,) = Registry(filled).holdings.folders()
     (folder / "golden.jsonl").write_text("{}")

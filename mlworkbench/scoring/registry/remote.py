@@ -5,6 +5,7 @@
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #241c03b5
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import re
@@ -25,7 +26,7 @@ from ...errors import VersionError, suggest
 from .tables import newest_moves
 
 # %% auto #0
-__all__ = ['digest_of', 'RemoteObjects', 'Remote']
+__all__ = ['digest_of', 'RemoteObjects', 'is_plausible_time', 'Remote']
 
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #fe957b08
 _NAMED = re.compile(r"(?:([0-9A-Za-z.]+)-)?([0-9a-f]{64})(?:\.json)?")
@@ -147,9 +148,28 @@ def _parse_name(name: str) -> tuple[str, str]:
     found = _NAMED.fullmatch(name.rpartition("/")[2])
     return (found[1] or "", found[2]) if found else ("", "")
 
+# %% ../../../nbs/scoring/registry/09_remote.ipynb #5d41c0a7
+_TIME = re.compile(r"[0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2}(?:\.[0-9]{6})?\+00:00")
+
+
+def is_plausible_time(text: object) -> bool:
+    """Say whether a text is a time of UTC that is at most a day ahead of the clock here.
+
+    Examples
+    --------
+    >>> [is_plausible_time(text) for text in ("2013-10-01T12:00:00+00:00", "2999-10-01T12:00:00+00:00", "2013")]
+    [True, False, False]
+    """
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        return False
+    latest = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    try:
+        return datetime.datetime.fromisoformat(text) <= latest
+    except ValueError:
+        return False
+
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #6d43e376
 _TEXTS = ("at", "alias", "verb", "who", "why", "basis")
-_TIME = re.compile(r"[12]\d{3}[0-9T:.+-]{0,36}")
 _ALIAS = re.compile(r"[A-Za-z_]\w{0,39}")
 
 
@@ -232,6 +252,8 @@ class Remote:
             If there is none such, or more than one.
         """
         known, moves = self.versions(model), newest_moves(self.moves(model))
+        if (exact := (ref or "").removeprefix(f"{model}:")) in known:
+            return exact
         aliases = {alias: str(line["to"]).partition(":")[2] for alias, line in moves.items() if line["to"]}
         wanted = aliases.get(ref or "champion", (ref or "").removeprefix(f"{model}:"))
         found = [one for one in known if one.startswith(wanted)] if len(wanted) >= 4 or not wanted else []
@@ -253,7 +275,7 @@ class Remote:
             line = parse_json(self.objects.read(name))
             tags = [line["from"], line["to"]]
             good = all(isinstance(line[text], str) for text in _TEXTS) and len(line) == len(_TEXTS) + 2
-            good = good and _TIME.fullmatch(line["at"]) is not None and _ALIAS.fullmatch(line["alias"]) is not None
+            good = good and is_plausible_time(line["at"]) and _ALIAS.fullmatch(line["alias"]) is not None
             good = good and all(tag is None or re.fullmatch(rf"{model}:[0-9a-f]{{32}}", tag) for tag in tags)
         except (JsonTextError, LookupError, TypeError):
             good = False

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def add(registry: Registry, slope: float, **more: Any) -> str:
     line = LinearRegression().fit(table, slope * table["distance"])
     golden = (few.columns, {}, few)
     options = {"pipeline": line, "golden": golden, "training": ROWS, "deployments": WAYS}
-    return registry.add(folder, "price", build_version(folder, verdict={"verdict": "pass"}, **{**options, **parts}))
+    options["verdict"] = {"verdict": "pass"}
+    return registry.add(folder, "price", build_version(folder, **{**options, **parts}))
 
 
 def folder_of(registry: Registry, tag: str) -> Path:
@@ -247,8 +249,8 @@ def test_a_later_move_of_ones_own_outlives_a_pull(person: Person, shared: Remote
 def test_a_move_follows_the_moves_that_are_known_whatever_the_clock_says(person: Person, shared: Remote) -> None:
     ada = person("ada")
     first, second = add(ada, 2.0), add(ada, 3.0)
-    told = {"alias": "champion", "verb": "moved", "from": None, "to": first, "who": "Eve", "why": "her clock is ahead"}
-    ada.take_over("price", [{"at": "2999-01-01T00:00:00.000000+00:00", **told, "basis": "override: a test"}])
+    ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="microseconds")
+    ada.take_over("price", [told(first, at=ahead, why="her clock is ahead")])
     ada.promote("price", second, who="Ada", why="better", override="a test")
     assert [line["to"] for line in ada.history("price")] == [first, second]
     assert push(shared, "price", home=ada.home).champion == second
@@ -290,6 +292,43 @@ def test_a_champion_by_override_comes_with_its_reason(person: Person, shared: Re
     assert grace.history("price")[0]["basis"] == "override: shown to nobody yet"
 
 
+def told(tag: str, **fields: object) -> dict[str, Any]:
+    line = {"at": "2013-11-01T00:00:00.000000+00:00", "alias": "champion", "verb": "moved", "from": None, "to": tag}
+    return {**line, "who": "Eve", "why": "she can write there", "basis": "override: x", **fields}
+
+
+def test_a_version_that_failed_its_gates_is_no_champion_here_by_whatever_reason(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0, verdict={"verdict": "fail"})
+    push(shared, "price", tag, home=ada.home)
+    shared.write_move("price", told(tag))
+    grace = person("grace")
+    with pytest.raises(RefusedError) as raised:
+        pull(shared, home=grace.home)
+    assert raised.value.code == "refused.gates_failed"
+    assert grace.aliases.get("price") == {} and grace.history("price") == []
+
+
+def test_a_version_asked_for_by_its_id_moves_no_alias(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    first = certified(ada)
+    push(shared, "price", home=ada.home)
+    grace = person("grace")
+    assert pull(shared, home=grace.home).champion == first
+    ada = person("ada")
+    second = add(ada, 3.0)
+    ada.promote("price", second, who="Ada", why="steeper", override="a test")
+    push(shared, "price", home=ada.home)
+    grace = person("grace")
+    for ref in (second, second.partition(":")[2], second[6:18]):
+        got = pull(shared, "price", ref, home=grace.home)
+        assert (got.version, got.champion, got.moves, got.remarks) == (second, first, 0, ())
+    got = pull(shared, home=grace.home)
+    assert (got.champion, got.moves) == (second, 1)
+    assert got.remarks == (f"champion was {first}", f"{second} is champion without a certificate: override: a test")
+    assert pull(shared, home=grace.home).remarks == ()
+
+
 def test_the_same_version_built_by_two_stays_as_the_first_pushed_it(person: Person, shared: Remote) -> None:
     ada = person("ada")
     tag = add(ada, 2.0)
@@ -316,6 +355,52 @@ def test_a_certificate_whose_name_is_no_folder_is_refused(person: Person, shared
         pull(shared, home=grace.home)
     assert not [path for path in grace.home.path.rglob("*") if "evil" in path.name]
     assert read_known_keys(grace.home) == set()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deployments": None},
+        {"deployments": [{"deployment": "batch"}]},
+        {"deployments": ["batch"]},
+        {"rows": "5000"},
+        {"available": "5000"},
+        {"verdict": None},
+        {"issued_at": "9999"},
+        {"page": "0" * 64},
+    ],
+)
+def test_the_key_of_what_is_no_certificate_is_not_known(
+    person: Person, shared: Remote, fields: dict[str, object]
+) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    path = certify(ada, tag)
+    push(shared, "price", tag, home=ada.home)
+    (there,) = (Path(shared.address) / "price" / "certificates").iterdir()
+    there.unlink()
+    content = json.dumps(signed({**json.loads(path.read_text()), **fields}, signing_key(ada.home))).encode()
+    shared.objects.write(f"price/certificates/{tag.partition(':')[2]}-{digest_of(content)}.json", content)
+    grace = person("grace")
+    with pytest.raises((VersionError, IngestError)) as raised:
+        pull(shared, home=grace.home)
+    assert raised.value.code in ("remote.malformed", "source.unreachable")
+    assert read_known_keys(grace.home) == set() and grace.certificates.of(tag) == []
+
+
+def test_a_certificate_takes_the_place_of_no_other_and_its_key_is_not_known(person: Person, shared: Remote) -> None:
+    ada, grace = person("ada"), person("grace")
+    other = add(grace, 3.0)
+    certify(grace, other)
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    certify(ada, tag)
+    push(shared, "price", tag, home=ada.home)
+    known = read_known_keys(grace.home)
+    grace = person("grace")
+    with pytest.raises(VersionError, match="a name that is new here; got one that is taken"):
+        pull(shared, home=grace.home)
+    assert read_known_keys(grace.home) == known and grace.certificates.of(tag) == []
 
 
 def test_a_forged_manifest_brings_no_file_out_of_its_folder(person: Person, shared: Remote, tmp_path: Path) -> None:

@@ -100,6 +100,14 @@ def test_a_version_is_found_by_alias_id_and_default(place: str) -> None:
         assert raised.value.code == "remote.unknown"
 
 
+def test_an_id_is_itself_whatever_alias_has_its_name(tmp_path: Path) -> None:
+    remote = Remote(tmp_path)
+    for tag in (A, B):
+        add_version(remote, tag)
+    remote.write_move("late", move(1, B, alias="a" * 32))
+    assert [remote.find("late", ref) for ref in ("a" * 32, A)] == ["a" * 32] * 2
+
+
 def test_a_champion_that_is_not_there_is_no_version(place: str) -> None:
     remote = Remote(place)
     add_version(remote, A)
@@ -147,6 +155,11 @@ def test_two_who_move_an_alias_at_once_lose_no_move(place: str) -> None:
         {**move(1, A), "alias": "../../keys"},
         {**move(1, A), "to": "other:" + "a" * 32},
         {**move(1, A), "at": "soon"},
+        {**move(1, A), "at": "2999"},
+        {**move(1, A), "at": "2999-01-01T12:00:00.000000+00:00"},
+        {**move(1, A), "at": "2013-02-30T12:00:00.000000+00:00"},
+        {**move(1, A), "at": "2013-10-01T12:00:00.000000+02:00"},
+        {**move(1, A), "at": "20131001T120000+0000"},
         {**move(1, A), "who": None},
     ],
 )

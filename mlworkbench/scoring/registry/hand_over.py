@@ -153,7 +153,8 @@ def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home)
     if champion != before:
         remarks += [f"champion was {before}"] if before else []
         remarks += [f"{champion} is champion without a certificate: {basis}"] if basis.startswith("override") else []
-    return HandedOver(tag, remote.address, objects, certificates.count(True), len(moves), champion or "", tuple(remarks))
+    counts = {"objects": objects, "certificates": certificates.count(True), "moves": len(moves)}
+    return HandedOver(tag, remote.address, **counts, champion=champion or "", remarks=tuple(remarks))
 
 
 def _find_champion(registry: Registry, model: str) -> tuple[str | None, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
+import math
 import re
 import secrets
 import shutil
@@ -26,9 +27,10 @@ from ...errors import VersionError, suggest
 from .tables import newest_moves
 
 # %% auto #0
-__all__ = ['digest_of', 'RemoteObjects', 'is_plausible_time', 'Remote']
+__all__ = ['LARGEST_PAGE', 'digest_of', 'RemoteObjects', 'is_plausible_time', 'Remote']
 
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #fe957b08
+LARGEST_PAGE = 64 << 20  # bytes of a manifest, certificate, page or move
 _NAMED = re.compile(r"(?:([0-9A-Za-z.]+)-)?([0-9a-f]{64})(?:\.json)?")
 
 
@@ -76,17 +78,21 @@ class RemoteObjects:
                     shutil.copyfileobj(source, target, BUFFER)
         return True
 
-    def copy(self, name: str, target: IO[bytes]) -> None:
+    def copy(self, name: str, target: IO[bytes], *, most: float = math.inf) -> None:
         """Copy an object's bytes, and hold them against its name.
 
         Raises
         ------
         VersionError
-            If they are others.
+            If they are others, or more than `most`.
         """
-        digest = hashlib.sha256()
+        digest, size = hashlib.sha256(), 0
         with explain_failure(f"copy {name} to the disk", VersionError):
             for block in self._blocks(name):
+                size += len(block)
+                if size > most:
+                    rule = f"{name} at {self.address}: at most {most:,} bytes; got more"
+                    raise VersionError(f"{rule}; remove it", code="remote.malformed")
                 digest.update(block)
                 target.write(block)
         if digest.hexdigest() != _parse_name(name)[1]:
@@ -94,9 +100,9 @@ class RemoteObjects:
             raise VersionError(f"{rule}; push the version again from where it is whole", code="version.altered")
 
     def read(self, name: str) -> bytes:
-        """Give an object's bytes, held against its name."""
+        """Give the bytes of an object of at most `LARGEST_PAGE` bytes, held against its name."""
         target = io.BytesIO()
-        self.copy(name, target)
+        self.copy(name, target, most=LARGEST_PAGE)
         return target.getvalue()
 
     def _path(self, name: str) -> str:
@@ -108,7 +114,11 @@ class RemoteObjects:
         return isinstance(self._files, LocalFileSystem)
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        """Read an object to its end."""
+        """Read an object to its end; a pipe or a device, which has none, is no object."""
+        path = Path(self._path(name))
+        if self._is_folder and path.exists() and not path.is_file():
+            message = f"{name} at {self.address}: a file; got something else; remove it"
+            raise VersionError(message, code="remote.malformed")
         with (
             translate_storage_errors(f"{self.address}/{name}"),
             self._files.open_input_stream(self._path(name), compression=None, buffer_size=BUFFER) as source,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mlworkbench.errors import IngestError, VersionError
+from mlworkbench.scoring.registry import remote
 from mlworkbench.scoring.registry.remote import Remote, RemoteObjects, digest_of
 
 A, B, C = ("late:" + letter * 32 for letter in "abc")
@@ -67,6 +68,19 @@ def test_other_bytes_under_a_name_are_refused_by_it_and_healed_by_the_next_push(
         assert raised.value.code == "version.altered"
     assert objects.write(named(content), tmp_path / "file")
     assert objects.read(named(content)) == content
+
+
+def test_what_never_ends_or_is_too_large_is_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = RemoteObjects(tmp_path)
+    objects.write(named(b"a page"), b"a page")
+    os.mkfifo(tmp_path / named(b"a pipe"))
+    (tmp_path / named(b"a device")).symlink_to("/dev/zero")
+    for content in (b"a pipe", b"a device"):
+        with pytest.raises(VersionError, match="a file; got something else; remove it"):
+            objects.read(named(content))
+    monkeypatch.setattr(remote, "LARGEST_PAGE", 5)
+    with pytest.raises(VersionError, match="at most 5 bytes; got more"):
+        objects.read(named(b"a page"))
 
 
 def test_models_and_versions_are_found_by_their_manifests_alone(place: str) -> None:

@@ -166,6 +166,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise VersionError(
                 f"{MANIFEST}: {name} is {rule}; got {got}; restore it or retrain", code="version.malformed"
             )
+    with refuse_forged(MANIFEST):
+        json_digest(manifest)
     if missing := {*manifest["modules"].values()} - manifest["files"].keys():
         message = f"{MANIFEST}: modules is among its files; got {min(missing)}; restore it or retrain"
         raise VersionError(message, code="version.malformed")

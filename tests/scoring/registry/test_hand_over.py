@@ -464,6 +464,15 @@ def test_a_name_that_no_version_has_is_refused(person: Person, shared: Remote, n
         pull(shared, home=person("grace").home)
 
 
+def test_half_a_character_in_a_manifest_is_one_line(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    forge(shared, {}, origin={"who": "\ud800"})
+    with pytest.raises(VersionError, match=r"^manifest\.json: not as it was written") as raised:
+        pull(shared, home=person("grace").home)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("modules", [{"evil": "evil.json"}, {"evil": "code/own/evil.py"}, {"json": "card.md"}])
 def test_modules_are_files_of_the_code_that_the_id_is_made_of(
     person: Person, shared: Remote, modules: dict[str, str]

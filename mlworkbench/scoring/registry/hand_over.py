@@ -152,7 +152,7 @@ def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home)
     champion, basis = _find_champion(registry, model)
     if champion != before:
         remarks += [f"champion was {before}"] if before else []
-        remarks += [f"{champion} is champion without a certificate: {basis}"] if basis.startswith("override") else []
+        remarks += [f"{champion} is champion without a certificate: {basis}"] if basis.startswith("override: ") else []
     counts = {"objects": objects, "certificates": certificates.count(True), "moves": len(moves)}
     return HandedOver(tag, remote.address, **counts, champion=champion or "", remarks=tuple(remarks))
 
@@ -160,7 +160,7 @@ def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home)
 def _find_champion(registry: Registry, model: str) -> tuple[str | None, str]:
     """Give the champion and what allows it."""
     last = newest_moves(registry.history(model)).get("champion", {})
-    return registry.champion(model), str(last.get("basis", ""))
+    return registry.champion(model), " ".join(str(last.get("basis", "")).split()) if last.get("to") else ""
 
 
 def _pull_files(remote: Remote, registry: Registry, tag: str) -> int:

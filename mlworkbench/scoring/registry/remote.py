@@ -199,7 +199,7 @@ class Remote:
     def models(self) -> list[str]:
         """Give the names of the models of which a version is there, sorted."""
         found = (name for name in self.objects.list("", FileType.Directory) if MODEL_NAME.fullmatch(name))
-        return [name for name in found if self.versions(name)]
+        return [name for name in found if any(len(ident) == 32 for ident, _ in self._named(f"{name}/versions"))]
 
     def choose(self, model: str) -> str:
         """Settle on a model: the one asked for, else the only one.

@@ -5,10 +5,13 @@
 # %% ../../nbs/operate/02_backup.ipynb #fb0d4886
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -28,6 +31,7 @@ from ..scoring.artifacts.manifest import MANIFEST as VERSION_MANIFEST
 from ..scoring.artifacts.manifest import json_digest, json_text, read_manifest
 from ..scoring.registry.registry import Registry
 from ..scoring.registry.store import bentoml_home
+from ..scoring.registry.tables import VERSION_TAG
 
 # %% auto #0
 __all__ = ['MANIFEST', 'FORMAT', 'BackupReport', 'back_up', 'read_backup', 'restore']
@@ -186,6 +190,7 @@ def _staged(folder: Path) -> Iterator[Path]:
     """Make a private folder under a hidden name; at the end it takes the place of `folder`, whole."""
     staging, busy = folder.parent / f".{folder.name}.part", "another process is at it; wait until it has ended"
     refusal = SettingsError(f"cannot write {folder}: {busy}", code="backup.busy").again()
+    _make_own(staging)
     with hold_lock(staging / ".lock", seconds=0, busy=refusal), explain_failure(f"write {folder}"):
         try:
             _clear(staging)
@@ -201,11 +206,22 @@ def _staged(folder: Path) -> Iterator[Path]:
         sync_folder(folder.parent)
 
 
+def _make_own(staging: Path) -> None:
+    """Make a folder, or find it as a process of the same user left it; a link, or somebody else's, is refused."""
+    with explain_failure(f"write {staging}"):
+        with suppress(FileExistsError):
+            staging.mkdir(mode=0o700, parents=True)
+        found = staging.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != getattr(os, "geteuid", lambda: found.st_uid)():
+        message = f"{staging}: a folder of one's own, to write in; got a link, a file or somebody else's; remove it"
+        raise SettingsError(message, code="backup.foreign")
+
+
 def _clear(staging: Path) -> None:
     """Take away what a killed process left."""
     staging.chmod(0o700)
     for path in staging.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()
@@ -228,6 +244,8 @@ def _digest(path: Path) -> str:
 def _read_list(folder: Path) -> dict[str, Any]:
     """Read the list of a backup's files, and hold it against its own digest."""
     try:
+        if (folder / MANIFEST).exists() and not (folder / MANIFEST).is_file():
+            raise OSError(errno.EINVAL, "no regular file")
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
         reason = f"it has no {MANIFEST}, which is written last ({error.strerror})"
@@ -236,14 +254,24 @@ def _read_list(folder: Path) -> dict[str, Any]:
         fields: dict[str, Any] = parse_json(text)
         digest = fields.pop("sha256")
         whole = json_digest(fields) == digest and json_text({**fields, "sha256": digest}).encode() == text
-        paths = [PurePosixPath(name) for name in fields["files"]]
-        whole = whole and not any(path.is_absolute() or ".." in path.parts for path in paths)
-    except (JsonTextError, LookupError, TypeError, AttributeError):
+        whole = whole and _is_list(fields)
+    except (JsonTextError, LookupError, TypeError, AttributeError, ValueError):
         whole = False
     if not whole or fields["format"] != FORMAT:
         message = f"{folder / MANIFEST} was altered, or a newer package wrote it; take another backup"
         raise SettingsError(message, code="backup.altered")
     return fields
+
+
+def _is_list(fields: Mapping[str, Any]) -> bool:
+    """Say whether the fields of a list have the types that they must, and its files are inside the backup."""
+    paths = [PurePosixPath(name) for name in fields["files"]]
+    inside = all(path.parts[0] in ("home", "models") and not {"..", "\0"} & {*path.parts, *str(path)} for path in paths)
+    typed = all(type(size) is int and isinstance(digest, str) for size, digest in fields["files"].values())
+    versions, elsewhere, tables = fields["versions"], fields["elsewhere"], fields["tables"]
+    texts = isinstance(versions, list) and isinstance(elsewhere, list) and isinstance(tables, dict)
+    named = all(VERSION_TAG.fullmatch(tag) for tag in versions) and all(isinstance(text, str) for text in elsewhere)
+    return inside and typed and texts and named and type(fields["keys"]) is bool
 
 
 def read_backup(folder: Path) -> BackupReport:

@@ -192,6 +192,61 @@ def test_a_list_with_paths_out_of_the_backup_is_refused(filled: Home, tmp_path: 
         restored(tmp_path / "monday", tmp_path)
 
 
+WRONG: list[dict[str, Any]] = [
+    {"versions": [5]},
+    {"versions": ["price:../../../../elsewhere"]},
+    {"versions": ["/elsewhere:1"]},
+    {"versions": {}},
+    {"files": [["home/format", 1]]},
+    {"files": {"home/format": 5}},
+    {"files": {"home/format": ["1", "0"]}},
+    {"files": {"": [1, "0"]}},
+    {"files": {".lock": [1, "0"]}},
+    {"files": {"home/a\0b": [1, "0"]}},
+    {"files": {"home/\ud800": [1, "0"]}},
+    {"tables": 5},
+    {"keys": 5},
+    {"elsewhere": [5]},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_list_that_is_not_as_it_was_written_is_one_line(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    from mlworkbench.scoring.artifacts.manifest import json_digest
+
+    fields = {"format": 1, "files": {}, "tables": {}, "versions": [], "keys": False, "elsewhere": [], **wrong}
+    try:
+        whole = {**fields, "sha256": json_digest(fields)}
+    except UnicodeEncodeError:
+        whole = {**fields, "sha256": "0" * 64}
+    (tmp_path / MANIFEST).write_text(json.dumps(whole, sort_keys=True, indent=1) + "\n")
+    for ask in (lambda: read_backup(tmp_path), lambda: restore(tmp_path, tmp_path / "again")):
+        with pytest.raises(SettingsError) as raised:
+            ask()
+        assert raised.value.code == "backup.altered"
+
+
+def test_a_pipe_is_no_list(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(SettingsError) as raised:
+        read_backup(tmp_path)
+    assert raised.value.code == "backup.no_manifest"
+
+
+def test_a_tag_that_leads_out_of_the_store_is_no_version(filled: Home, tmp_path: Path) -> None:
+    store = tmp_path / "bentoml" / "models"
+    (outside := tmp_path / "precious").mkdir()
+    shutil.copytree(next((store / "price").glob("*/")), outside, dirs_exist_ok=True)
+    with closing(sqlite3.connect(filled.registry)) as db:
+        db.execute("INSERT INTO versions (tag, model, at) VALUES ('price:../../../precious', 'price', '2026')")
+        db.commit()
+    registry = Registry(filled)
+    assert len(registry.holdings.tags("price")) == len(registry.holdings.folders()) == 1
+    with pytest.raises(WorkbenchError):
+        registry.remove("price", "price:../../../precious")
+    assert (outside / "card.md").is_file()
+
+
 def test_no_folder_that_holds_something_is_written_over(filled: Home, tmp_path: Path) -> None:
     (tmp_path / "monday").mkdir()
     back_up(tmp_path / "monday", home=filled)  # an empty one will do
@@ -209,6 +264,25 @@ def test_no_folder_that_holds_something_is_written_over(filled: Home, tmp_path: 
         restore(tmp_path / "bentoml", tmp_path / "new")
     assert raised.value.code == "backup.no_manifest"
     assert not (tmp_path / "new").exists()
+
+
+def test_a_link_under_the_name_of_the_part_leads_nowhere(
+    filled: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "work.txt").write_text("years")
+    back_up(tmp_path / "monday", home=filled)
+    for name in ("tuesday", "again"):
+        (tmp_path / f".{name}.part").symlink_to(tmp_path / "precious")
+    for make in (lambda: back_up(tmp_path / "tuesday", home=filled), lambda: restored(tmp_path / "monday", tmp_path)):
+        with pytest.raises(SettingsError, match="a folder of one's own") as raised:
+            make()
+        assert raised.value.code == "backup.foreign"
+    assert contents(tmp_path / "precious") == {"work.txt": b"years"}
+    (tmp_path / ".wednesday.part").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(SettingsError, match="somebody else's"):
+        back_up(tmp_path / "wednesday", home=filled)
 
 
 def test_a_version_that_was_altered_is_told_when_the_backup_is_made(filled: Home, tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ def push(url: Place, version: ServedVersion = "", json: Json = False) -> None:
 
 
 def pull(url: Place, version: PulledVersion = "", json: Json = False) -> None:
-    """Get a version that was pushed, with proof and history."""
+    """Get a version that was pushed, with proof and history.
+
+    Its code runs when it is opened: pull only from a place whose writers you trust.
+    """
     from mlworkbench.scoring.registry.hand_over import pull as pull_version
     from mlworkbench.scoring.registry.remote import Remote
 

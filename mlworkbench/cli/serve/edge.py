@@ -69,6 +69,8 @@ def _check_signed(folder: Path) -> None:
     """Refuse an export whose signature does not fit it; say where a key is not known here."""
     from mlworkbench.core.home import Home
     from mlworkbench.deploy.edge.export import export_status
+    from mlworkbench.scoring.artifacts.manifest import read_document
+    from mlworkbench.scoring.registry.signature import is_pulled_key
 
     try:
         home = Home.open(create=False)
@@ -80,6 +82,9 @@ def _check_signed(folder: Path) -> None:
         raise DeploymentError(line, code="edge.altered")
     if status == "unknown key":
         typer.echo(f"{folder}: signed with a key that this workbench does not know", err=True)
+    signature = read_document(folder, "edge.json").get("signature") if status == "valid" else None
+    if signature and is_pulled_key(str(signature["key_name"]), home=home):
+        typer.echo(f"{folder}: signed with a key that came with a pulled version, not with this workbench's", err=True)
 
 # %% ../../../nbs/cli/serve/03_edge.ipynb #d1ba92d0
 def collect(

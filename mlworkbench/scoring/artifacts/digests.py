@@ -43,6 +43,10 @@ def read_declared(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, 
         if json_digest(value) != manifest["parts"][name]:
             rule = f"{name}.json was altered: it is not the one of its content id"
             raise VersionError(f"{rule}; restore it or retrain", code="version.altered")
+    with refuse_forged("declaration.json"):
+        files = [row["file"] for row in declaration["row_functions"]]
+        if any(not file.startswith("code/") or file not in manifest["files"] for file in files):
+            raise ValueError(f"row functions outside of code: {', '.join(files)}")
     tolerance = declaration.get("tolerance")
     if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < math.inf:
         message = f"declaration.json: tolerance is a finite number; got {tolerance!r}; restore it or retrain"

@@ -12,7 +12,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ...contract.faults import shorten
@@ -166,6 +166,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise VersionError(
                 f"{MANIFEST}: {name} is {rule}; got {got}; restore it or retrain", code="version.malformed"
             )
+    with refuse_forged(MANIFEST):
+        json_digest(manifest)
+    if missing := {*manifest["modules"].values()} - manifest["files"].keys():
+        message = f"{MANIFEST}: modules is among its files; got {min(missing)}; restore it or retrain"
+        raise VersionError(message, code="version.malformed")
     if content_id(manifest["parts"]) != manifest["content_id"]:
         message = "manifest.json was altered: its content id is not that of its parts; restore it or retrain"
         raise VersionError(message, code="version.altered")
@@ -178,10 +183,14 @@ def _texts_by_name(value: object, pattern: str = "") -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) and fits(text) for text in value.values())
 
 
-def _names_inside(value: object) -> bool:
-    """Say whether all names of an object are paths of files inside a folder."""
-    paths = [PurePosixPath(name) for name in value] if isinstance(value, dict) else []
-    return all(not path.is_absolute() and ".." not in path.parts for path in paths)
+def _names_files(value: object) -> bool:
+    """Say whether all names of an object are those of a version's files: documents, the pipeline, sources in `code`."""
+    return isinstance(value, dict) and all(_FILE.fullmatch(name) and name != MANIFEST for name in value)
+
+
+def _names_modules(value: object) -> bool:
+    """Say whether an object names modules, each with its source in `code`, which the content id is made of."""
+    return isinstance(value, dict) and all(file == f"code/own/{module}.py" for module, file in value.items())
 
 
 def _are_texts(value: object) -> bool:
@@ -190,13 +199,14 @@ def _are_texts(value: object) -> bool:
 
 
 _DIGEST = "[0-9a-f]{64}"
+_FILE = re.compile(r"[0-9a-z_]{1,40}\.(?:jsonl?|md|onnx|skops)|code/(?:own/)?[\w.-]{1,80}\.py")
 _MANIFEST_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": ("1 or 2", lambda value: type(value) is int and 1 <= value <= FORMAT),
     "model": ("the name of a model", lambda value: isinstance(value, str) and 0 < len(value) <= 40),
     "content_id": ("64 hex digits", lambda value: _texts_by_name({"": value}, _DIGEST)),
     "parts": ("a digest for each part", lambda value: _texts_by_name(value, _DIGEST) and {*ID_PARTS} <= value.keys()),
-    "files": ("a digest for each file", lambda value: _texts_by_name(value, _DIGEST) and _names_inside(value)),
-    "modules": ("a file for each module", lambda v: _texts_by_name(v) and _names_inside(dict.fromkeys(v.values()))),
+    "files": ("a digest for each file", lambda value: _texts_by_name(value, _DIGEST) and _names_files(value)),
+    "modules": ("a file of code/own for each module", _names_modules),
     "environment": ("a version for each library", _texts_by_name),
     "verdict": ("the verdict of its gates", lambda value: isinstance(value, str)),
     "created_at": ("a time", lambda value: isinstance(value, str)),

@@ -18,7 +18,7 @@ from ...core.home import Home, check_name
 from ...errors import SettingsError, VersionError
 from ..artifacts.manifest import MANIFEST, read_document, read_manifest
 from .registry import Registry
-from .remote import Remote, digest_of
+from .remote import Remote, digest_of, is_plausible_time
 from .signature import keep_pulled_key, read_signed
 from .tables import CertificateRecord, newest_moves, read_record
 
@@ -121,19 +121,22 @@ def _push_certificate(remote: Remote, record: CertificateRecord, home: Home) -> 
 def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home) -> HandedOver:
     """Pull a version into a home, with its certificates and the history of its model's aliases.
 
+    Its row functions and modules run as code when it is opened: pull only from a place whose writers you trust.
+
     Parameters
     ----------
     model : str, optional
         May be left out where the place has one.
     ref : str, optional
-        An alias, a tag or at least 4 first digits; the champion by default, else the only version.
+        An alias, a tag or at least 4 first digits; the champion by default, else the only version. One by its id
+        comes without the moves of aliases.
 
     Raises
     ------
     VersionError
         If it is not there, or a byte of it was altered.
     RefusedError
-        If it is champion there, and nothing says why.
+        If it is champion there, and nothing says why, or it failed its gates.
     IngestError
         If the place cannot be reached.
     """
@@ -143,11 +146,21 @@ def pull(remote: Remote, model: str = "", ref: str | None = None, *, home: Home)
     if tag not in registry.holdings.tags(model):
         objects = _pull_files(remote, registry, tag)
     remarks = _key_remarks(registry.folder(model, tag), tag, home)
-    names = [_pull_certificate(remote, tag, name, remarks, home) for name in remote.certificates(model, ident)]
-    moves = registry.take_over(model, remote.moves(model))
-    return HandedOver(
-        tag, remote.address, objects, names.count(True), len(moves), registry.champion(model) or "", tuple(remarks)
-    )
+    certificates = [_pull_certificate(remote, tag, name, remarks, home) for name in remote.certificates(model, ident)]
+    before, by_id = registry.champion(model), bool(ref) and ident.startswith(str(ref).removeprefix(f"{model}:"))
+    moves = [] if by_id else registry.take_over(model, remote.moves(model))
+    champion, basis = _find_champion(registry, model)
+    if champion != before:
+        remarks += [f"champion was {before}"] if before else []
+        remarks += [f"{champion} is champion without a certificate: {basis}"] if basis.startswith("override: ") else []
+    counts = {"objects": objects, "certificates": certificates.count(True), "moves": len(moves)}
+    return HandedOver(tag, remote.address, **counts, champion=champion or "", remarks=tuple(remarks))
+
+
+def _find_champion(registry: Registry, model: str) -> tuple[str | None, str]:
+    """Give the champion and what allows it."""
+    last = newest_moves(registry.history(model)).get("champion", {})
+    return registry.champion(model), " ".join(str(last.get("basis", "")).split()) if last.get("to") else ""
 
 
 def _pull_files(remote: Remote, registry: Registry, tag: str) -> int:
@@ -157,13 +170,14 @@ def _pull_files(remote: Remote, registry: Registry, tag: str) -> int:
         folder = Path(place, ident)
         write_synced(folder / MANIFEST, remote.objects.read(remote.versions(model)[ident]))
         manifest = read_manifest(folder)
+        if (manifest["model"], manifest["content_id"][:32]) != (model, ident):
+            message = f"{tag} at {remote.address}: the manifest is of another version; push it again"
+            raise VersionError(message, code="version.wrong_tag")
         for file, digest in manifest["files"].items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             with (folder / file).open("wb") as target:
                 _copy_named(remote, f"{model}/files/{digest}", target, f"{file} of {tag[: len(model) + 13]}")
-        if registry.add(folder, model, manifest["content_id"]) != tag:
-            message = f"{tag} at {remote.address}: the manifest is of another version; push it again"
-            raise VersionError(message, code="version.wrong_tag")
+        registry.add(folder, model, manifest["content_id"])
     return len(manifest["files"])
 
 
@@ -189,28 +203,35 @@ def _key_remarks(folder: Path, tag: str, home: Home) -> list[str]:
 # %% ../../../nbs/scoring/registry/10_hand_over.ipynb #fa63b889
 def _pull_certificate(remote: Remote, tag: str, name: str, remarks: list[str], home: Home) -> bool:
     """Bring a certificate and its page into the home, and note its line; give whether it was new."""
-    content, kept = remote.objects.read(name), Registry(home).certificates
+    content, certificates = remote.objects.read(name), Registry(home).certificates
     fields, status = read_signed(content, home=home)
     if status == "altered" or not _is_of(fields, tag):
         message = f"{name} at {remote.address}: a certificate of {tag}; got something else; remove it"
         raise VersionError(message, code="remote.malformed")
-    if key := keep_pulled_key(fields, home=home):
-        known = "which is not this home's; it is known here from now on"
-        remarks.append(f"certificate {fields['name']} is signed by key {key}, {known}")
     model = tag.partition(":")[0]
     with home.lock(f"certificates/{model}"):
-        if fields["name"] in {record.name for record in kept.of(tag)}:
-            return False
-        page = remote.objects.read(f"{model}/files/{fields['page']}")
-        kept.add(read_record(_place_certificate(fields, content, page, home), home=home))
-    return True
+        kept = {record.name: record.digest for record in certificates.of(tag)}
+        if new := fields["name"] not in kept:
+            page = remote.objects.read(f"{model}/files/{fields['page']}")
+            certificates.add(read_record(_place_certificate(fields, content, page, home), home=home))
+    taken = new or kept[fields["name"]] == digest_of(content)
+    if taken and (key := keep_pulled_key(fields, home=home)):
+        known = "which is not this home's; it is known here from now on"
+        remarks.append(f"certificate {fields['name']} is signed by key {key}, {known}")
+    return new
 
 
 def _is_of(fields: Mapping[str, Any], tag: str) -> bool:
     """Say whether signed fields are a certificate of a version, whose name can be that of a folder."""
     named = re.fullmatch(r"[0-9A-Za-z_-]{1,80}", str(fields.get("name")))
     paged = re.fullmatch(r"[0-9a-f]{64}", str(fields.get("page")))
-    return bool(named and paged) and fields.get("version") == tag
+    counts = [fields.get("rows"), *(fields.get(name, 0) for name in ("rejected", "available"))]
+    try:
+        texts = [fields["verdict"], *(way[name] for way in fields["deployments"] for name in ("deployment", "verdict"))]
+    except (LookupError, TypeError):
+        return False
+    typed = all(type(count) is int for count in counts) and all(isinstance(text, str) for text in texts)
+    return bool(named and paged) and typed and is_plausible_time(fields.get("issued_at")) and fields["version"] == tag
 
 
 def _place_certificate(fields: Mapping[str, Any], content: bytes, page: bytes, home: Home) -> Path:
@@ -224,4 +245,8 @@ def _place_certificate(fields: Mapping[str, Any], content: bytes, page: bytes, h
         write_synced(part / "certificate.json", content)
         part.rename(target)
         sync_folder(place)
-    return target / "certificate.json"
+    file = target / "certificate.json"
+    if file.read_bytes() != content:
+        rule = f"certificate {fields['name']} of {fields['version']}: a name that is new here; got one that is taken"
+        raise VersionError(f"{rule}; remove it there", code="remote.malformed")
+    return file

@@ -12,6 +12,7 @@ from typing import Any
 from ...core.home import Home
 from ...core.settings import load_settings
 from ...errors import RefusedError, VersionError, suggest
+from ..artifacts.digests import check_parts, read_declared
 from ..artifacts.manifest import read_document, read_manifest, verify_files
 from .evidence import find_basis
 from .holdings import Holdings
@@ -49,7 +50,7 @@ class Registry:
         Raises
         ------
         VersionError
-            If the folder is not that version, or altered.
+            If the folder is not that version, or altered, or another than its content id says.
         """
         tag = f"{model}:{content_id[:32]}"
         manifest = read_manifest(built)
@@ -58,6 +59,8 @@ class Registry:
             message = f"cannot add {tag}: the folder holds {got}; build it again"
             raise VersionError(message, code="version.wrong_tag")
         verify_files(built, manifest)
+        read_declared(built, manifest)
+        check_parts(built, manifest, sealed=False)
         written = self.holdings.put(built, tag)
         self.seals.note(tag, read_manifest(self.folder(model, tag)), again=written)
         return tag
@@ -205,9 +208,6 @@ class Registry:
         if not alias.isidentifier() or len(alias) > 40:
             message = f"alias: a word such as champion or challenger; got {alias!r}; rename it"
             raise VersionError(message, code="registry.alias")
-        if alias == "champion" and manifest["verdict"] == "fail":
-            message = f"cannot promote {tag}: it failed its gates; train a better one or change the gates"
-            raise RefusedError(message, code="refused.gates_failed")
         basis = self._basis(tag, manifest, override=override) if alias == "champion" else ""
         self.aliases.move(model, alias, tag, who=who, why=why, basis=basis)
         return tag
@@ -225,7 +225,10 @@ class Registry:
         return manifest
 
     def _basis(self, tag: str, manifest: dict[str, Any], *, override: str, ever: bool = False) -> str:
-        """Say what allows a version to be champion; refuse it where nothing does."""
+        """Say what allows a version to be champion; refuse it where nothing does, or it failed its gates."""
+        if manifest["verdict"] == "fail":
+            message = f"cannot promote {tag}: it failed its gates; train a better one or change the gates"
+            raise RefusedError(message, code="refused.gates_failed")
         declared = self._declared(tag).get("deployments") or ()
         basis, got = find_basis(self.certificates.of(tag), manifest, declared, home=self.home, ever=ever)
         basis = basis or (override.strip() and f"override: {override.strip()}")
@@ -255,13 +258,14 @@ class Registry:
         Raises
         ------
         RefusedError
-            If the new champion has neither; then nothing is taken over.
+            If the new champion has neither, or failed its gates; then nothing is taken over.
         """
         known = self.holdings.tags(model)
         newest = newest_moves([*self.history(model), *lines]).get("champion", {})
         tag, basis = newest.get("to"), str(newest.get("basis", ""))
-        if tag in known and tag != self.champion(model) and not basis.startswith("override: "):
-            self._basis(str(tag), self.verified(str(tag)), override="", ever=True)
+        if tag in known and tag != self.champion(model):
+            override = basis.removeprefix("override: ") if basis.startswith("override: ") else ""
+            self._basis(str(tag), self.verified(str(tag)), override=override, ever=True)
         return self.aliases.merge(model, lines, known=known)
 
     def history(self, model: str) -> list[dict[str, Any]]:

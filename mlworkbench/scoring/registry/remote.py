@@ -5,8 +5,10 @@
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #241c03b5
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
+import math
 import re
 import secrets
 import shutil
@@ -25,9 +27,10 @@ from ...errors import VersionError, suggest
 from .tables import newest_moves
 
 # %% auto #0
-__all__ = ['digest_of', 'RemoteObjects', 'Remote']
+__all__ = ['LARGEST_PAGE', 'digest_of', 'RemoteObjects', 'is_plausible_time', 'Remote']
 
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #fe957b08
+LARGEST_PAGE = 64 << 20  # bytes of a manifest, certificate, page or move
 _NAMED = re.compile(r"(?:([0-9A-Za-z.]+)-)?([0-9a-f]{64})(?:\.json)?")
 
 
@@ -75,17 +78,21 @@ class RemoteObjects:
                     shutil.copyfileobj(source, target, BUFFER)
         return True
 
-    def copy(self, name: str, target: IO[bytes]) -> None:
+    def copy(self, name: str, target: IO[bytes], *, most: float = math.inf) -> None:
         """Copy an object's bytes, and hold them against its name.
 
         Raises
         ------
         VersionError
-            If they are others.
+            If they are others, or more than `most`.
         """
-        digest = hashlib.sha256()
+        digest, size = hashlib.sha256(), 0
         with explain_failure(f"copy {name} to the disk", VersionError):
             for block in self._blocks(name):
+                size += len(block)
+                if size > most:
+                    rule = f"{name} at {self.address}: at most {most:,} bytes; got more"
+                    raise VersionError(f"{rule}; remove it", code="remote.malformed")
                 digest.update(block)
                 target.write(block)
         if digest.hexdigest() != _parse_name(name)[1]:
@@ -93,9 +100,9 @@ class RemoteObjects:
             raise VersionError(f"{rule}; push the version again from where it is whole", code="version.altered")
 
     def read(self, name: str) -> bytes:
-        """Give an object's bytes, held against its name."""
+        """Give the bytes of an object of at most `LARGEST_PAGE` bytes, held against its name."""
         target = io.BytesIO()
-        self.copy(name, target)
+        self.copy(name, target, most=LARGEST_PAGE)
         return target.getvalue()
 
     def _path(self, name: str) -> str:
@@ -107,7 +114,11 @@ class RemoteObjects:
         return isinstance(self._files, LocalFileSystem)
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        """Read an object to its end."""
+        """Read an object to its end; a pipe or a device, which has none, is no object."""
+        path = Path(self._path(name))
+        if self._is_folder and path.exists() and not path.is_file():
+            message = f"{name} at {self.address}: a file; got something else; remove it"
+            raise VersionError(message, code="remote.malformed")
         with (
             translate_storage_errors(f"{self.address}/{name}"),
             self._files.open_input_stream(self._path(name), compression=None, buffer_size=BUFFER) as source,
@@ -147,9 +158,28 @@ def _parse_name(name: str) -> tuple[str, str]:
     found = _NAMED.fullmatch(name.rpartition("/")[2])
     return (found[1] or "", found[2]) if found else ("", "")
 
+# %% ../../../nbs/scoring/registry/09_remote.ipynb #5d41c0a7
+_TIME = re.compile(r"[0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2}(?:\.[0-9]{6})?\+00:00")
+
+
+def is_plausible_time(text: object) -> bool:
+    """Say whether a text is a time of UTC that is at most a day ahead of the clock here.
+
+    Examples
+    --------
+    >>> [is_plausible_time(text) for text in ("2013-10-01T12:00:00+00:00", "2999-10-01T12:00:00+00:00", "2013")]
+    [True, False, False]
+    """
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        return False
+    latest = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    try:
+        return datetime.datetime.fromisoformat(text) <= latest
+    except ValueError:
+        return False
+
 # %% ../../../nbs/scoring/registry/09_remote.ipynb #6d43e376
 _TEXTS = ("at", "alias", "verb", "who", "why", "basis")
-_TIME = re.compile(r"[12]\d{3}[0-9T:.+-]{0,36}")
 _ALIAS = re.compile(r"[A-Za-z_]\w{0,39}")
 
 
@@ -169,7 +199,7 @@ class Remote:
     def models(self) -> list[str]:
         """Give the names of the models of which a version is there, sorted."""
         found = (name for name in self.objects.list("", FileType.Directory) if MODEL_NAME.fullmatch(name))
-        return [name for name in found if self.versions(name)]
+        return [name for name in found if any(len(ident) == 32 for ident, _ in self._named(f"{name}/versions"))]
 
     def choose(self, model: str) -> str:
         """Settle on a model: the one asked for, else the only one.
@@ -189,8 +219,19 @@ class Remote:
         raise VersionError(f"{self.address}: {rule}; {way}", code="remote.model_unknown")
 
     def versions(self, model: str) -> dict[str, str]:
-        """Give the ids of a model's versions, 32 hex digits each, and the objects that hold their manifests."""
-        return {ident: name for ident, name in reversed(self._named(f"{model}/versions")) if len(ident) == 32}
+        """Give the ids of a model's versions, 32 hex digits each, and the objects that hold their manifests.
+
+        Raises
+        ------
+        VersionError
+            If an id has two: nothing says which one is honest.
+        """
+        found = dict[str, str]()
+        for ident, name in self._named(f"{model}/versions"):
+            if len(ident) == 32 and found.setdefault(ident, name) != name:
+                rule = f"{self.address}: one manifest for {model}:{ident}; got {found[ident]} and {name}"
+                raise VersionError(f"{rule}; remove the wrong one", code="remote.two_manifests")
+        return found
 
     def certificates(self, model: str, ident: str) -> list[str]:
         """Give the objects that hold the certificates of a version."""
@@ -221,6 +262,8 @@ class Remote:
             If there is none such, or more than one.
         """
         known, moves = self.versions(model), newest_moves(self.moves(model))
+        if (exact := (ref or "").removeprefix(f"{model}:")) in known:
+            return exact
         aliases = {alias: str(line["to"]).partition(":")[2] for alias, line in moves.items() if line["to"]}
         wanted = aliases.get(ref or "champion", (ref or "").removeprefix(f"{model}:"))
         found = [one for one in known if one.startswith(wanted)] if len(wanted) >= 4 or not wanted else []
@@ -242,7 +285,7 @@ class Remote:
             line = parse_json(self.objects.read(name))
             tags = [line["from"], line["to"]]
             good = all(isinstance(line[text], str) for text in _TEXTS) and len(line) == len(_TEXTS) + 2
-            good = good and _TIME.fullmatch(line["at"]) is not None and _ALIAS.fullmatch(line["alias"]) is not None
+            good = good and is_plausible_time(line["at"]) and _ALIAS.fullmatch(line["alias"]) is not None
             good = good and all(tag is None or re.fullmatch(rf"{model}:[0-9a-f]{{32}}", tag) for tag in tags)
         except (JsonTextError, LookupError, TypeError):
             good = False

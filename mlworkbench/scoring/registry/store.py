@@ -46,9 +46,12 @@ def _stage(built: Path, tag: str, staging: Path) -> Path:
         from bentoml._internal.models import ModelStore
 
         store = ModelStore(staging)
-        with bentoml.models.create(tag, labels={"made_by": "mlworkbench"}, _model_store=store) as model:
-            shutil.copytree(built, model.path, dirs_exist_ok=True)
-        return Path(store.get(tag).path)
+        # BentoML opens a pickle of custom objects that lies in a model it writes: there are none, and no file yet
+        with bentoml.models.create(tag, labels={"made_by": "mlworkbench"}, custom_objects={}, _model_store=store):
+            pass
+        staged = Path(store.get(tag).path)
+        shutil.copytree(built, staged, dirs_exist_ok=True)
+        return staged
     except (ImportError, TypeError, AttributeError) as error:
         rule = f"cannot stage it in the model store of BentoML {bentoml.__version__}: {error}"
         message = f"{tag}: {rule}; nothing was added; install 'bentoml>=1.4.20,<1.5'"

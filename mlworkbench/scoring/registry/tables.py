@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,12 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...core.home import Home
+from ...core.home import MODEL_NAME, Home
 from ...core.sqlite import SqliteFile
 from ...errors import VersionError
 
 # %% auto #0
-__all__ = ['Place', 'NamedVersions', 'newest_moves', 'Aliases', 'CertificateRecord', 'read_record', 'Certificates']
+__all__ = ['Place', 'VERSION_TAG', 'NamedVersions', 'newest_moves', 'Aliases', 'CertificateRecord', 'read_record', 'Certificates']
 
 # %% ../../../nbs/scoring/registry/02_tables.ipynb #d4a08962
 _NAMED = (
@@ -34,6 +35,7 @@ _NAMED = (
 )
 _BEGIN = "INSERT OR IGNORE INTO versions_place (one, id, home, store) VALUES (1, ?, '', '')"
 Place = tuple[str, str]  # folder of the home, folder of the store
+VERSION_TAG = re.compile(rf"{MODEL_NAME.pattern}:[0-9a-f]{{32}}")
 
 
 class NamedVersions:
@@ -48,9 +50,9 @@ class NamedVersions:
         return (found[0][0], found[0][1]) if found else None
 
     def tags(self, model: str | None = None) -> list[str]:
-        """Give the tags that the home names, sorted; of one model, or all."""
+        """Give the tags that the home names, sorted; of one model, or all; what is no tag, and no path, is left out."""
         query = "SELECT tag FROM versions WHERE ? IS NULL OR model = ? ORDER BY tag"
-        return [tag for (tag,) in self._file.rows(query, (model, model))]
+        return [tag for (tag,) in self._file.rows(query, (model, model)) if VERSION_TAG.fullmatch(str(tag))]
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:

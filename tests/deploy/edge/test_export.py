@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from mlworkbench.cli.serve.edge import _check_signed
 from mlworkbench.cli.serve.edge import score as edge_score
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
@@ -27,6 +28,7 @@ from mlworkbench.deploy.edge.export import export_edge, export_status
 from mlworkbench.errors import DeploymentError
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame, frame_from_columns
+from mlworkbench.scoring.registry.signature import keep_pulled_key
 from mlworkbench.scoring.version.build import build_version
 from mlworkbench.scoring.version.version import Version, open_version
 
@@ -438,3 +440,15 @@ def test_an_export_is_signed_and_one_that_agrees_with_itself_alone_is_refused(ve
     told["files"]["model/golden.jsonl"] = hashlib.sha256(golden.read_bytes()).hexdigest()
     (folder / "edge.json").write_text(json.dumps(told))
     assert export_status(folder, home=home) == "altered"
+
+
+def test_an_export_signed_by_a_pulled_key_is_told(
+    version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, other = Home.open(tmp_path / "home"), Home.open(tmp_path / "other")
+    folder = export_edge(version, tmp_path / "device", home=home).folder
+    keep_pulled_key(json.loads((folder / "edge.json").read_text()), home=other)
+    for place, said in ((home, False), (other, True)):
+        monkeypatch.setenv("MLWORKBENCH_HOME", str(place.path))
+        _check_signed(folder)
+        assert ("signed with a key that came with a pulled version" in capsys.readouterr().err) is said

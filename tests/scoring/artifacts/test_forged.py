@@ -32,7 +32,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.errors import VersionError
 from mlworkbench.operate.training.register import register
 from mlworkbench.scoring.artifacts.inspection import check_archive, check_sound
-from mlworkbench.scoring.artifacts.manifest import MANIFEST, content_id, json_digest, json_text
+from mlworkbench.scoring.artifacts.manifest import MANIFEST, MEASURED, content_id, json_digest, json_text
 from mlworkbench.scoring.artifacts.skops_file import dump_pipeline, load_pipeline
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.version.version import open_version
@@ -281,6 +281,18 @@ def test_declaration_contract_code_and_pipeline_are_held_against_the_content_id(
     other = sio.dumps(LogisticRegression(C=0.01).fit(pd.DataFrame(ROWS, columns=list("abc")), SIDES))
     forge(folder, "pipeline.skops", other)
     with pytest.raises(VersionError, match="pipeline was altered: it is not the one of its content id"):
+        open_version(folder)
+
+
+def test_a_row_function_outside_of_the_code_is_refused(place: Any) -> None:
+    _, _, folder = place
+    declared = json.loads((folder / "declaration.json").read_text())
+    manifest = json.loads((folder / MANIFEST).read_text())
+    declared["row_functions"] = [{"file": "usual.json", "module": "evil", "name": "run", "pandas": False}]
+    kept = {name: value for name, value in declared.items() if name not in (*MEASURED, "scorer")}
+    parts = {**manifest["parts"], "declaration": json_digest(kept)}
+    forge(folder, "declaration.json", json_text(declared).encode(), parts=parts, content_id=content_id(parts))
+    with pytest.raises(VersionError, match=r"declaration\.json: .*row functions outside of code: usual\.json"):
         open_version(folder)
 
 

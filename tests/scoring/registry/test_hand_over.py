@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from mlworkbench.scoring.registry.hand_over import HandedOver, pull, push
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.registry.remote import Remote, digest_of
 from mlworkbench.scoring.registry.signature import key_name, read_known_keys, signed, signing_key
+from mlworkbench.scoring.registry.store import put_version
 from mlworkbench.scoring.registry.tables import read_record
 from mlworkbench.scoring.version.build import build_version
 
@@ -62,7 +65,8 @@ def add(registry: Registry, slope: float, **more: Any) -> str:
     line = LinearRegression().fit(table, slope * table["distance"])
     golden = (few.columns, {}, few)
     options = {"pipeline": line, "golden": golden, "training": ROWS, "deployments": WAYS}
-    return registry.add(folder, "price", build_version(folder, verdict={"verdict": "pass"}, **{**options, **parts}))
+    options["verdict"] = {"verdict": "pass"}
+    return registry.add(folder, "price", build_version(folder, **{**options, **parts}))
 
 
 def folder_of(registry: Registry, tag: str) -> Path:
@@ -245,8 +249,8 @@ def test_a_later_move_of_ones_own_outlives_a_pull(person: Person, shared: Remote
 def test_a_move_follows_the_moves_that_are_known_whatever_the_clock_says(person: Person, shared: Remote) -> None:
     ada = person("ada")
     first, second = add(ada, 2.0), add(ada, 3.0)
-    told = {"alias": "champion", "verb": "moved", "from": None, "to": first, "who": "Eve", "why": "her clock is ahead"}
-    ada.take_over("price", [{"at": "2999-01-01T00:00:00.000000+00:00", **told, "basis": "override: a test"}])
+    ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="microseconds")
+    ada.take_over("price", [told(first, at=ahead, why="her clock is ahead")])
     ada.promote("price", second, who="Ada", why="better", override="a test")
     assert [line["to"] for line in ada.history("price")] == [first, second]
     assert push(shared, "price", home=ada.home).champion == second
@@ -288,6 +292,43 @@ def test_a_champion_by_override_comes_with_its_reason(person: Person, shared: Re
     assert grace.history("price")[0]["basis"] == "override: shown to nobody yet"
 
 
+def told(tag: str, **fields: object) -> dict[str, Any]:
+    line = {"at": "2013-11-01T00:00:00.000000+00:00", "alias": "champion", "verb": "moved", "from": None, "to": tag}
+    return {**line, "who": "Eve", "why": "she can write there", "basis": "override: x", **fields}
+
+
+def test_a_version_that_failed_its_gates_is_no_champion_here_by_whatever_reason(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0, verdict={"verdict": "fail"})
+    push(shared, "price", tag, home=ada.home)
+    shared.write_move("price", told(tag))
+    grace = person("grace")
+    with pytest.raises(RefusedError) as raised:
+        pull(shared, home=grace.home)
+    assert raised.value.code == "refused.gates_failed"
+    assert grace.aliases.get("price") == {} and grace.history("price") == []
+
+
+def test_a_version_asked_for_by_its_id_moves_no_alias(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    first = certified(ada)
+    push(shared, "price", home=ada.home)
+    grace = person("grace")
+    assert pull(shared, home=grace.home).champion == first
+    ada = person("ada")
+    second = add(ada, 3.0)
+    ada.promote("price", second, who="Ada", why="steeper", override="a test")
+    push(shared, "price", home=ada.home)
+    grace = person("grace")
+    for ref in (second, second.partition(":")[2], second[6:18]):
+        got = pull(shared, "price", ref, home=grace.home)
+        assert (got.version, got.champion, got.moves, got.remarks) == (second, first, 0, ())
+    got = pull(shared, home=grace.home)
+    assert (got.champion, got.moves) == (second, 1)
+    assert got.remarks == (f"champion was {first}", f"{second} is champion without a certificate: override: a test")
+    assert pull(shared, home=grace.home).remarks == ()
+
+
 def test_the_same_version_built_by_two_stays_as_the_first_pushed_it(person: Person, shared: Remote) -> None:
     ada = person("ada")
     tag = add(ada, 2.0)
@@ -316,6 +357,52 @@ def test_a_certificate_whose_name_is_no_folder_is_refused(person: Person, shared
     assert read_known_keys(grace.home) == set()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deployments": None},
+        {"deployments": [{"deployment": "batch"}]},
+        {"deployments": ["batch"]},
+        {"rows": "5000"},
+        {"available": "5000"},
+        {"verdict": None},
+        {"issued_at": "9999"},
+        {"page": "0" * 64},
+    ],
+)
+def test_the_key_of_what_is_no_certificate_is_not_known(
+    person: Person, shared: Remote, fields: dict[str, object]
+) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    path = certify(ada, tag)
+    push(shared, "price", tag, home=ada.home)
+    (there,) = (Path(shared.address) / "price" / "certificates").iterdir()
+    there.unlink()
+    content = json.dumps(signed({**json.loads(path.read_text()), **fields}, signing_key(ada.home))).encode()
+    shared.objects.write(f"price/certificates/{tag.partition(':')[2]}-{digest_of(content)}.json", content)
+    grace = person("grace")
+    with pytest.raises((VersionError, IngestError)) as raised:
+        pull(shared, home=grace.home)
+    assert raised.value.code in ("remote.malformed", "source.unreachable")
+    assert read_known_keys(grace.home) == set() and grace.certificates.of(tag) == []
+
+
+def test_a_certificate_takes_the_place_of_no_other_and_its_key_is_not_known(person: Person, shared: Remote) -> None:
+    ada, grace = person("ada"), person("grace")
+    other = add(grace, 3.0)
+    certify(grace, other)
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    certify(ada, tag)
+    push(shared, "price", tag, home=ada.home)
+    known = read_known_keys(grace.home)
+    grace = person("grace")
+    with pytest.raises(VersionError, match="a name that is new here; got one that is taken"):
+        pull(shared, home=grace.home)
+    assert read_known_keys(grace.home) == known and grace.certificates.of(tag) == []
+
+
 def test_a_forged_manifest_brings_no_file_out_of_its_folder(person: Person, shared: Remote, tmp_path: Path) -> None:
     ada = person("ada")
     tag = add(ada, 2.0)
@@ -328,6 +415,99 @@ def test_a_forged_manifest_brings_no_file_out_of_its_folder(person: Person, shar
     with pytest.raises(VersionError, match=r"manifest\.json: files is a digest for each file"):
         pull(shared, home=person("grace").home)
     assert not list(tmp_path.rglob("evil.txt"))
+
+
+def forge(shared: Remote, files: dict[str, bytes], **fields: Any) -> None:
+    """Put another manifest in the place of the one that was pushed, under its id, as whoever writes there may."""
+    (path,) = (Path(shared.address) / "price" / "versions").iterdir()
+    manifest = json.loads(path.read_bytes()) | fields
+    for name, data in files.items():
+        shared.objects.write(f"price/files/{digest_of(data)}", data)
+        manifest["files"][name] = digest_of(data)
+    content = json.dumps(manifest).encode()
+    path.unlink()
+    shared.objects.write(f"price/versions/{path.name[:32]}-{digest_of(content)}.json", content)
+
+
+class Opened:
+    """What makes a file when it comes out of a pickle."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.mark), "w")
+
+
+def test_no_pickle_that_lies_there_is_opened(person: Person, shared: Remote, tmp_path: Path) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    push(shared, "price", tag, home=ada.home)
+    data = pickle.dumps(Opened(tmp_path / "opened"))
+    forge(shared, {"custom_objects.pkl": data})
+    with pytest.raises(VersionError) as raised:
+        pull(shared, home=person("grace").home)
+    assert raised.value.code == "version.malformed"
+    built = tmp_path / "built"
+    built.mkdir()
+    (built / "custom_objects.pkl").write_bytes(data)
+    put_version(built, "price:0123abcd", tmp_path / "bentoml" / "models")
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b.json", MANIFEST, "model.yaml", "evil.py", "code/a/b.py", "code/../a.py"])
+def test_a_name_that_no_version_has_is_refused(person: Person, shared: Remote, name: str) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    forge(shared, {name: b"more"})
+    with pytest.raises(VersionError, match=r"^manifest\.json: files is "):
+        pull(shared, home=person("grace").home)
+
+
+def test_half_a_character_in_a_manifest_is_one_line(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    forge(shared, {}, origin={"who": "\ud800"})
+    with pytest.raises(VersionError, match=r"^manifest\.json: not as it was written") as raised:
+        pull(shared, home=person("grace").home)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("modules", [{"evil": "evil.json"}, {"evil": "code/own/evil.py"}, {"json": "card.md"}])
+def test_modules_are_files_of_the_code_that_the_id_is_made_of(
+    person: Person, shared: Remote, modules: dict[str, str]
+) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    forge(shared, {"evil.json": b"raise SystemExit"}, modules=modules)
+    with pytest.raises(VersionError, match=r"^manifest\.json: modules is "):
+        pull(shared, home=person("grace").home)
+
+
+@pytest.mark.parametrize("name", ["pipeline.skops", "code/own/evil.py", "declaration.json"])
+def test_what_is_not_of_the_id_does_not_come_in(person: Person, shared: Remote, tmp_path: Path, name: str) -> None:
+    ada = person("ada")
+    tag = add(ada, 2.0)
+    push(shared, "price", tag, home=ada.home)
+    other = folder_of(ada, add(ada, 3.0)) / "pipeline.skops"
+    declared = json.loads((folder_of(ada, tag) / "declaration.json").read_bytes()) | {"entity": "evil"}
+    files = {"pipeline.skops": other.read_bytes(), "declaration.json": json.dumps(declared).encode()}
+    forge(shared, {name: files.get(name, b"raise SystemExit")})
+    grace = person("grace")
+    with pytest.raises(VersionError, match="it is not the one of its content id"):
+        pull(shared, home=grace.home)
+    assert grace.holdings.tags("price") == []
+
+
+def test_a_manifest_of_another_version_leaves_nothing_here(person: Person, shared: Remote) -> None:
+    ada = person("ada")
+    push(shared, "price", add(ada, 2.0), home=ada.home)
+    (path,) = (Path(shared.address) / "price" / "versions").iterdir()
+    path.rename(path.with_name("0" * 32 + path.name[32:]))
+    grace = person("grace")
+    with pytest.raises(VersionError) as raised:
+        pull(shared, home=grace.home)
+    assert raised.value.code == "version.wrong_tag" and grace.holdings.tags("price") == []
 
 
 def test_a_file_that_is_missing_there_is_one_line(person: Person, shared: Remote) -> None:

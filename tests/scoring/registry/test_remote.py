@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mlworkbench.errors import IngestError, VersionError
+from mlworkbench.scoring.registry import remote
 from mlworkbench.scoring.registry.remote import Remote, RemoteObjects, digest_of
 
 A, B, C = ("late:" + letter * 32 for letter in "abc")
@@ -69,6 +70,19 @@ def test_other_bytes_under_a_name_are_refused_by_it_and_healed_by_the_next_push(
     assert objects.read(named(content)) == content
 
 
+def test_what_never_ends_or_is_too_large_is_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = RemoteObjects(tmp_path)
+    objects.write(named(b"a page"), b"a page")
+    os.mkfifo(tmp_path / named(b"a pipe"))
+    (tmp_path / named(b"a device")).symlink_to("/dev/zero")
+    for content in (b"a pipe", b"a device"):
+        with pytest.raises(VersionError, match="a file; got something else; remove it"):
+            objects.read(named(content))
+    monkeypatch.setattr(remote, "LARGEST_PAGE", 5)
+    with pytest.raises(VersionError, match="at most 5 bytes; got more"):
+        objects.read(named(b"a page"))
+
+
 def test_models_and_versions_are_found_by_their_manifests_alone(place: str) -> None:
     remote = Remote(place)
     assert remote.models() == []
@@ -100,6 +114,14 @@ def test_a_version_is_found_by_alias_id_and_default(place: str) -> None:
         assert raised.value.code == "remote.unknown"
 
 
+def test_an_id_is_itself_whatever_alias_has_its_name(tmp_path: Path) -> None:
+    remote = Remote(tmp_path)
+    for tag in (A, B):
+        add_version(remote, tag)
+    remote.write_move("late", move(1, B, alias="a" * 32))
+    assert [remote.find("late", ref) for ref in ("a" * 32, A)] == ["a" * 32] * 2
+
+
 def test_a_champion_that_is_not_there_is_no_version(place: str) -> None:
     remote = Remote(place)
     add_version(remote, A)
@@ -110,12 +132,13 @@ def test_a_champion_that_is_not_there_is_no_version(place: str) -> None:
     assert remote.find("late") == "a" * 32
 
 
-def test_of_two_versions_of_one_id_all_take_the_same(place: str) -> None:
+def test_of_two_manifests_of_one_id_none_is_taken(place: str) -> None:
     remote = Remote(place)
     for content in (b"{}", b"[]"):
         add_version(remote, A, content)
-    names = [f"late/versions/{'a' * 32}-{digest_of(content)}.json" for content in (b"{}", b"[]")]
-    assert remote.versions("late") == {"a" * 32: min(names)}
+    with pytest.raises(VersionError, match=f"one manifest for {A}; got .* and .*; remove the wrong one") as raised:
+        remote.find("late")
+    assert raised.value.code == "remote.two_manifests"
 
 
 def test_two_who_move_an_alias_at_once_lose_no_move(place: str) -> None:
@@ -146,6 +169,11 @@ def test_two_who_move_an_alias_at_once_lose_no_move(place: str) -> None:
         {**move(1, A), "alias": "../../keys"},
         {**move(1, A), "to": "other:" + "a" * 32},
         {**move(1, A), "at": "soon"},
+        {**move(1, A), "at": "2999"},
+        {**move(1, A), "at": "2999-01-01T12:00:00.000000+00:00"},
+        {**move(1, A), "at": "2013-02-30T12:00:00.000000+00:00"},
+        {**move(1, A), "at": "2013-10-01T12:00:00.000000+02:00"},
+        {**move(1, A), "at": "20131001T120000+0000"},
         {**move(1, A), "who": None},
     ],
 )

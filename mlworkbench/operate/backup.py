@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import stat
@@ -30,6 +29,7 @@ from ..errors import SettingsError
 from ..scoring.artifacts.manifest import MANIFEST as VERSION_MANIFEST
 from ..scoring.artifacts.manifest import json_digest, json_text, read_manifest
 from ..scoring.registry.registry import Registry
+from ..scoring.registry.remote import digest_of
 from ..scoring.registry.store import bentoml_home
 from ..scoring.registry.tables import VERSION_TAG
 
@@ -230,15 +230,10 @@ def _clear(staging: Path) -> None:
 def _write_list(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the list of a backup's files."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _digest(path)] for path in paths}
+    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, digest_of(path)] for path in paths}
     made = {"format": FORMAT, "made_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}", **facts, "files": files}
     whole = {**made, "mlworkbench": package_version("mlworkbench")}
     write_synced(folder / MANIFEST, json_text({**whole, "sha256": json_digest(whole)}).encode())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_list(folder: Path) -> dict[str, Any]:
@@ -341,7 +336,7 @@ def _copy_checked(source: Path, target: Path, digest: str) -> None:
         shutil.copyfile(source, target)
     except FileNotFoundError:
         raise SettingsError(f"{source} is missing; take another backup", code="backup.altered") from None
-    if (got := _digest(target)) != digest:
+    if (got := digest_of(target)) != digest:
         digests = f"its SHA-256 is {got[:12]}..., not {digest[:12]}..."
         raise SettingsError(f"{source} was altered: {digests}; take another backup", code="backup.altered")
 

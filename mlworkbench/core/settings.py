@@ -43,6 +43,8 @@ class Settings:
         Share of refused rows above which a command ends with exit code 1.
     future_after : timedelta
         How far ahead of the clock the future begins.
+    false_alarms : float
+        False alarms a month that the monitor of a model may raise, all columns and deployments together.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -56,6 +58,7 @@ class Settings:
     max_refused: float = 0.01
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
+    false_alarms: float = 1.0
     port: int = 3000
 
     @property

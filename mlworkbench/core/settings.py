@@ -43,6 +43,8 @@ class Settings:
         Share of refused rows above which a command ends with exit code 1.
     future_after : timedelta
         How far ahead of the clock the future begins.
+    false_alarms : float
+        False alarms a month that the monitor of a model may raise, all columns and deployments together.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -60,6 +62,7 @@ class Settings:
     alertmanager: str = ""
     alerts_file: str = ""
     alerts_command: str = field(default="", repr=False)
+    false_alarms: float = 1.0
     port: int = 3000
 
     @property

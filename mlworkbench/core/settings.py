@@ -58,6 +58,10 @@ class Settings:
     max_refused: float = 0.01
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
+    alerts_to: tuple[str, ...] = ()
+    alertmanager: str = ""
+    alerts_file: str = ""
+    alerts_command: str = field(default="", repr=False)
     false_alarms: float = 1.0
     port: int = 3000
 

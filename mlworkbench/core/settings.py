@@ -43,6 +43,10 @@ class Settings:
         Share of refused rows above which a command ends with exit code 1.
     future_after : timedelta
         How far ahead of the clock the future begins.
+    log_to : str
+        Where closed hours of the prediction log go: ``"home"``, or an address.
+    log_keep : timedelta
+        How long the prediction log keeps an answer.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -56,6 +60,8 @@ class Settings:
     max_refused: float = 0.01
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
+    log_to: str = "home"
+    log_keep: timedelta = timedelta(days=400)
     port: int = 3000
 
     @property

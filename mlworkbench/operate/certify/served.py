@@ -22,7 +22,8 @@ from ...core.jsontext import encode_rows, holds_half
 from ...core.settings import load_settings
 from ...data.lake.lake import Lake
 from ...errors import DeploymentError, WorkbenchError
-from ...evaluation.log.reader import decode_texts, read_log, stack_scores
+from ...evaluation.log.parts import decode_texts
+from ...evaluation.log.reader import read_log, stack_scores
 from ...evaluation.log.rows import personal_columns
 from ...features.offline.as_known import arrivals
 from .answers import DeploymentAnswers

@@ -112,7 +112,7 @@ def replay_many(
     log = read_log(home.log(model)) if ids is None else find_predictions(home.log(model), ids)
     for name in ids or ():
         if not log["prediction_id"].str.starts_with(name).any():
-            message = f"no prediction {name!r} in the log of {model}; see <home>/{model}/log.sqlite"
+            message = f"no prediction {name!r} in the log of {model}; see what was scored"
             raise LogError(message, code="log.prediction_unknown")
     if since is not None:
         log = log.filter(pl.col("logged_at").cast(pl.Int64) >= parse_time(since))

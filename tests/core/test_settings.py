@@ -151,6 +151,8 @@ VALUES = {
     "contract.max_refused": ("2.5 %", 0.025),
     "ingest.future": ("take", "take"),
     "ingest.future_after": ("2 hours", timedelta(hours=2)),
+    "log.to": ("s3://company/logs/", "s3://company/logs"),
+    "log.keep": ("30 days", timedelta(days=30)),
     "serve.port": ("3001", 3001),
 }
 

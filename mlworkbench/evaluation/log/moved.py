@@ -16,6 +16,7 @@ import deltalake
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.dataset import Dataset
 
 from ...core.settings_file import read_setting
 from ...core.types import Facts
@@ -92,6 +93,11 @@ class LogTable:
         """Open the newest version."""
         return self.lake.open(self.name)
 
+    def snapshot(self) -> Dataset:
+        """Open the newest version to read it; it stays as it is, whatever is moved meanwhile."""
+        with translate_storage_errors(f"log {self.place}"):
+            return self.open().to_pyarrow_dataset(filesystem=open_subtree(self.place))
+
 
 def list_log_tables(path: Path | str) -> list[LogTable]:
     """List the places in which moved rows of a log may lie; the last is where they go from now on.
@@ -127,17 +133,18 @@ def _expression(rule: Rule) -> pc.Expression:
     return _COMPARISONS[sign](pc.field(name), pa.scalar(value, kind))
 
 
-def scan_moved(table: LogTable, rules: Sequence[Rule], fields: Sequence[str], *, rows: int) -> Iterator[pl.DataFrame]:
+def scan_moved(dataset: Dataset, rules: Sequence[Rule], fields: Sequence[str], *, rows: int) -> Iterator[pl.DataFrame]:
     """Read fields of the moved rows that meet all rules, in parts.
 
     Parameters
     ----------
+    dataset : pyarrow.dataset.Dataset
+        One version of a table.
     rows : int
         Largest number of rows in a part.
     """
     chosen = reduce(operator.and_, map(_expression, rules)) if rules else None
-    with translate_storage_errors(f"log {table.place}"):
-        dataset = table.open().to_pyarrow_dataset(filesystem=open_subtree(table.place))
+    with translate_storage_errors("prediction log"):
         read = {"batch_size": rows, "batch_readahead": 1, "fragment_readahead": 1}
         for batch in dataset.to_batches(columns=list(fields), filter=chosen, **read):
             if batch.num_rows:

@@ -192,7 +192,7 @@ def open_sources(path: Path | str, *, moved: bool = True) -> Iterator[LogSources
     """
     with ExitStack() as stack:
         opened = [stack.enter_context(open_snapshot(file)) for file in list_log_files(path)]
-        tables = [table for table in (list_log_tables(path) if moved else ()) if table.exists()]
+        tables = [table.snapshot() for table in (list_log_tables(path) if moved else ()) if table.exists()]
         if not opened and not tables:
             line = f"cannot read the prediction log {path}: no such file"
             raise LogError(f"{line}; score something first, or check home and model", code="log.not_found")

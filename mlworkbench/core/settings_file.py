@@ -164,10 +164,10 @@ def _read_log_place(text: str, where: str) -> str:
 
 
 def _read_keep(text: str, where: str) -> timedelta:
-    """Read a duration of at least a day."""
+    """Read a duration from a day to a century."""
     found = _read_duration(text, where)
-    if found < timedelta(days=1):
-        raise _wrong_value(where, "at least 1 day", text, "write it like 400 days")
+    if not timedelta(days=1) <= found <= timedelta(days=36_500):
+        raise _wrong_value(where, "from 1 day to 36500 days", text, "write it like 400 days")
     return found
 
 # %% ../../nbs/core/05_settings_file.ipynb #151a2d0e
@@ -246,7 +246,7 @@ KEYS = (
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
     _key("log.to", "log_to", _read_log_place, "home", "where closed hours of the log go: home, or s3://BUCKET/FOLDER"),
-    _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, at least 1 day"),
+    _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it

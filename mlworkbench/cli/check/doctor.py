@@ -214,7 +214,8 @@ def examine() -> Iterator[Finding]:
         lambda: check_port(settings.port),
     )
     yield from (check() for check in checks)
-    yield from (check_log(path) for path in sorted(home.glob("*/log.sqlite")))
+    logs = {file.with_name("log.sqlite") for file in home.glob("*/log*.sqlite")}
+    yield from (check_log(path) for path in sorted(logs))
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #efe3ec7d
 def examine_file(data: str, label: str, file: Path | None = None) -> FirstDay:

@@ -113,11 +113,11 @@ SMALL: Final = 64 << 20  # bytes that a file may keep and still be written anew
 
 
 def _shrink(connection: sqlite3.Connection) -> None:
-    """Give free space back to the disk where little stays in the file; not while others hold it."""
+    """Give free space back to the disk where most of a file is free and little stays; not while others hold it."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    if free and (pages - free) * size <= SMALL:
+    if free > pages - free and (pages - free) * size <= SMALL:
         with suppress(sqlite3.OperationalError):
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

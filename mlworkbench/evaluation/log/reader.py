@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ...contract.times import parse_time
-from ...core.home import MODEL_NAME, Home
+from ...core.home import MODEL_NAME, RESERVED, Home
 from ...core.jsontext import holds_half, to_json
 from ...errors import LogError
 from .moved import TIMES, Rule, list_log_tables
@@ -38,8 +38,8 @@ def log_exists(path: Path | str) -> bool:
 
 def list_logs(home: Home) -> dict[str, Path]:
     """Give the logs of a home: the model's name to the log's own file, which need not be there."""
-    names = [folder.name for folder in home.path.iterdir() if MODEL_NAME.fullmatch(folder.name)]
-    paths = {name: home.path / name / "log.sqlite" for name in sorted(names)}
+    names = {folder.name for folder in home.path.iterdir() if MODEL_NAME.fullmatch(folder.name)} - RESERVED
+    paths = {name: home.log(name) for name in sorted(names)}
     return {name: path for name, path in paths.items() if log_exists(path)}
 
 

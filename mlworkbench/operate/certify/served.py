@@ -65,8 +65,8 @@ def read_served_rows(model: str, *, home: Home, since: str, until: str = "") -> 
     found = gather_rows(home.log(model), [served, ("logged_at", ">=", parse_time(since)), *ends])
     if found.is_empty():
         with open_sources(home.log(model)) as sources:
-            times = [part["logged_at"].max() for part in sources.scan([served], ["logged_at"])]
-        last = max((time for time in times if time is not None), default="never")
+            times = [part["logged_at"].drop_nulls() for part in sources.scan([served], ["logged_at"])]
+        last = max((str(part.max()) for part in times if len(part)), default="never")
         message = f"{model}: no answer was served since {since}; the last was at {last}"
         raise DeploymentError(message, code="log.no_rows")
     return found

@@ -22,6 +22,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.core.sqlite import open_sqlite
 from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.errors import LogError, VersionError
+from mlworkbench.evaluation.log import parts as parts_module
+from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.rows import input_identities, log_rows
 from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
 from mlworkbench.operate.loop import monitor as module
@@ -62,7 +64,8 @@ def make_models(home: Home) -> None:
 
 
 @pytest.fixture
-def made(home: Home, made_once: Callable[..., None]) -> Home:
+def made(home: Home, made_once: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")  # what was served here is of long ago
     made_once("monitored", home, lambda: make_models(home))
     return home
 
@@ -133,7 +136,7 @@ def test_a_day_that_the_history_has_is_not_read_again_and_a_week_is_the_sum_of_i
     def refuse(*words: object, **more: object) -> None:
         raise AssertionError("a row was read twice")
 
-    monkeypatch.setattr(window_module, "read_log", refuse)
+    monkeypatch.setattr(window_module, "read_log_parts", refuse)
     whole = look(made, 0, 4).parts[0]
     assert whole["rows"] == 2080 and whole["counts"]["rows"] == 2080
     assert whole["counts"]["labels"]["n"] == sum(one["labels"]["n"] for one in parts) == 2080
@@ -295,9 +298,21 @@ def test_a_busy_day_is_read_in_parts_that_add_up(made: Home, monkeypatch: pytest
     for hour in range(8):
         served.day(hour / 24, draw_rows(50, seed=hour))
     whole = look(made, 0, 1).parts[0]
-    monkeypatch.setattr(window_module, "PART", 40)
-    parts = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
-    assert parts[0]["counts"] == whole["counts"] and parts[0]["rows"] == 400
+    monkeypatch.setattr(parts_module, "PART", 40)
+    (part,) = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
+    assert part["rows"] == 400
+    for name in ("rows", "columns", "scores", "decisions"):
+        assert part["counts"][name] == whole["counts"][name]
+
+
+def test_a_window_whose_rows_were_moved_is_the_same_window(made: Home) -> None:
+    served = Served(made)
+    served.label(served.day(0, rows := draw_rows(60)), true_labels(rows), known=0.9)
+    before = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
+    assert move_log("late", home=made).rows == 60
+    after = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
+    assert [{**line, "measured_at": ""} for line in before] == [{**line, "measured_at": ""} for line in after]
+    assert after[0]["counts"]["log"]["labelled"] == 60 and after[0]["seen"] == [60, 60, 0]
 
 
 def test_few_rows_are_judged_with_those_of_the_days_before(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:

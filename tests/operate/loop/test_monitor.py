@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -20,12 +23,14 @@ from sklearn.preprocessing import OneHotEncoder
 from mlworkbench.contract.times import format_time, parse_time
 from mlworkbench.core.home import Home
 from mlworkbench.core.sqlite import open_sqlite
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.errors import LogError, VersionError
 from mlworkbench.evaluation.log import parts as parts_module
 from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.rows import input_identities, log_rows
 from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
+from mlworkbench.evaluation.monitoring.window_verdict import find_broken_rules
 from mlworkbench.operate.loop import monitor as module
 from mlworkbench.operate.loop import window as window_module
 from mlworkbench.operate.loop.alerts import list_alerts
@@ -41,7 +46,7 @@ FIRST = parse_time("2024-03-04T00:00:00Z")
 def draw_rows(count: int, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     wind = random.normal(10, 3, count)
-    wind[:: 50] = np.nan
+    wind[::50] = np.nan
     gate = random.choice(["A", "B", "C"], count)
     return pd.DataFrame({"wind": wind, "gate": gate, "same": 1.0})
 
@@ -313,6 +318,30 @@ def test_a_window_whose_rows_were_moved_is_the_same_window(made: Home) -> None:
     after = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
     assert [{**line, "measured_at": ""} for line in before] == [{**line, "measured_at": ""} for line in after]
     assert after[0]["counts"]["log"]["labelled"] == 60 and after[0]["seen"] == [60, 60, 0]
+
+
+def test_tables_that_lie_behind_are_a_warning_as_of_the_end_of_the_window(home: Home) -> None:
+    lake = Lake(home.lake)
+    hours = [FIRST + 3_600_000_000 * hour for hour in range(12)]
+    at = pl.Series("available_at", hours).cast(pl.Datetime("us", "UTC"))
+    table = pl.DataFrame([pl.Series("gate", ["A"] * 12), at, at.alias("ingested_at")])
+    lake.append("weather", table.to_arrow(), transaction=None)
+    views = [
+        SimpleNamespace(name="strict", table="weather", max_lag=timedelta(hours=2)),
+        SimpleNamespace(name="open", table="weather", max_lag=None),
+        SimpleNamespace(name="gone", table="nowhere", max_lag=None),
+    ]
+    watched = window_module.Watched(tag="m:1", opened=SimpleNamespace(views=views))  # type: ignore[arg-type]
+    found = window_module.measure_freshness(watched, FIRST + DAY_US // 2, home=home)
+    assert found["strict"]["behind"] == found["open"]["behind"] == 3600 and found["gone"]["behind"] is None
+    assert found["strict"]["newest"] == found["strict"]["ingested"] == format_time(hours[-1])
+    early = window_module.measure_freshness(watched, hours[3] + 60_000_000, home=home)
+    assert early["strict"]["behind"] == 60, "what came later was not there"
+    late = window_module.measure_freshness(watched, FIRST + DAY_US, home=home)
+    line = {"rows": 5, "counts": {}, "reason": "", "served": {}, "freshness": late}
+    told = {reason.what: reason.state for reason in find_broken_rules(line, {}, most=0.01)}
+    assert sorted(told.values()) == ["warn", "warn"], "one beyond what its view allows, one without a row"
+    assert any("13.0 h behind" in what and "allows 2.0 h" in what for what in told)
 
 
 def test_few_rows_are_judged_with_those_of_the_days_before(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:

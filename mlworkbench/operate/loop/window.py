@@ -34,7 +34,7 @@ from ...scoring.registry.registry import Registry
 from ...scoring.version.version import Version, with_reference
 
 # %% auto #0
-__all__ = ['SAMPLE', 'Watched', 'watch_version', 'size_window', 'measure_freshness', 'compute_again', 'measure_window',
+__all__ = ['RECOMPUTED', 'Watched', 'watch_version', 'size_window', 'measure_freshness', 'compute_again', 'measure_window',
            'keep_watched', 'merge_lines']
 
 # %% ../../../nbs/operate/loop/07_window.ipynb #e9afac5d
@@ -104,8 +104,8 @@ def size_window(model: str, window: _Window, *, home: Home) -> list[int]:
     refused = count_refusals(home.model(model), *window)
     return [*count_window(home.log(model), *window), sum(sum(reasons.values()) for reasons in refused.values())]
 
-# %% ../../../nbs/operate/loop/07_window.ipynb #77c9c26e
-SAMPLE = 200
+# %% ../../../nbs/operate/loop/07_window.ipynb #20a990c2
+RECOMPUTED = 200
 _Who = tuple[str, str]  # version, deployment
 
 
@@ -120,7 +120,7 @@ class _Served:
 
 def _thin(rows: pl.DataFrame) -> pl.DataFrame:
     """Keep a sample of rows, evenly."""
-    return rows.gather_every(max(1, rows.height // SAMPLE)).head(SAMPLE)
+    return rows.gather_every(max(1, rows.height // RECOMPUTED)).head(RECOMPUTED)
 
 
 def _add_rows(served: _Served, rows: pl.DataFrame, watched: Watched) -> None:

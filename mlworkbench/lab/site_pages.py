@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, TypeVar
 
-from ..core.home import Home
+from ..core.home import MODEL_NAME, Home
 from ..core.html import render_html
 from ..core.settings import read_settings
 from ..core.types import FactDict, Facts
@@ -102,9 +102,10 @@ def gather_model(name: str, *, home: Home) -> ModelFacts:
 
 
 def list_site_models(*, home: Home) -> list[str]:
-    """Name the models of settings.ini, of the registry, and of the alerts."""
-    alerted = {alert.finding.model for alert in list_alerts(closed=True, home=home)} - {""}
-    return sorted({*read_settings().models, *Registry(home).models(), *alerted})
+    """Name the models that have a page: those of settings.ini, of the registry, and of alerts with a proper name."""
+    alerted = {alert.finding.model for alert in list_alerts(closed=True, home=home)}
+    names = {*read_settings().models, *Registry(home).models(), *alerted}
+    return sorted(name for name in names if MODEL_NAME.fullmatch(name))
 
 # %% ../../nbs/lab/08_site_pages.ipynb #ebdaf333
 _HEAD = """\
@@ -137,17 +138,20 @@ _INDEX = """\
 RECENT, RUNS = 14, 20  # windows of a strip on the first page, runs on the page of a model
 
 
-def render_index(models: Sequence[ModelFacts], **frame: str) -> Markup:
+def render_index(models: Sequence[ModelFacts], others: Sequence[Alert] = (), **frame: str) -> Markup:
     """Render the first page: each model in a box, and all that is open.
 
     Parameters
     ----------
+    others : sequence of Alert
+        Open ones of no model, such as those of a line of the schedule.
     **frame : str
         ``title``, ``made`` and ``package``.
     """
     strips = [draw_verdicts(_join_windows(one.history)[-RECENT:]) if one.history else "" for one in models]
     boxes = [(one.name, one.verdict, _sum_up(one), strip) for one, strip in zip(models, strips, strict=True)]
-    alerts = [describe for one in models for describe in _list_alerts(one.open, model=one.name)]
+    found = [alert for one in models for alert in one.open]
+    alerts = _list_alerts([*found, *others], whose=True)
     summary = f"Models: {len(models)}. Open alerts: {len(alerts)}."
     values = {"models": boxes, "alerts": alerts, "badge": render_badge, "table": render_site_table, "summary": summary}
     return render_html(_HEAD + _INDEX + _FOOT, style=read_style(), **values, **frame)
@@ -171,16 +175,16 @@ def _shorten(tag: str) -> str:
     return f"{model}:{identity[:12]}" if identity else tag
 
 
-def _list_alerts(alerts: Sequence[Alert], *, model: str = "") -> list[FactDict]:
-    """Lay out alerts as rows; who acknowledged is left out."""
+def _list_alerts(alerts: Sequence[Alert], *, whose: bool = False) -> list[FactDict]:
+    """Lay out alerts as rows, with their models or with their times; who acknowledged is left out."""
     rows = []
     for alert in alerts:
         found = alert.finding
         subject = f"{found.subject}, {found.deployment}" if found.deployment else found.subject
         texts = {"subject": subject, "what": found.what, "since": found.since}
         texts |= {"likely cause": found.cause, "to do": found.action}
-        named = {"model": model} if model else {}
-        times = {} if model else {"opened": alert.opened, "closed": alert.closed}
+        named = {"model": found.model, "found by": found.source} if whose else {}
+        times = {} if whose else {"opened": alert.opened, "closed": alert.closed}
         rows.append({"no": alert.number, **named, "level": found.state, "state": alert.state, **texts, **times})
     return rows
 

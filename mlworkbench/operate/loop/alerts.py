@@ -20,7 +20,7 @@ from ...core.jsontext import parse_json, to_json
 from ...core.settings import read_settings
 from ...core.sqlite import SqliteFile
 from ...core.types import FactDict
-from ...data.sinks.webhook import NotDeliveredError, exponential_backoff
+from ...data.sinks.webhook import exponential_backoff
 from ...errors import RunError, SettingsError, WorkbenchError, suggest
 from .alert_rules import format_alert_metrics
 from .alert_sinks import AlertSink, open_alert_sinks
@@ -393,7 +393,7 @@ def _send_all(table: AlertTable, sink: AlertSink) -> None:
             exponential_backoff(attempts=3, longest=2.0)(sink.send, message)
         except Exception as error:  # a library that sends may raise anything, and its text may hold an address
             other = f"{sink.name} failed: {type(error).__name__}"
-            table.note(number, sink.name, error=str(error) if isinstance(error, NotDeliveredError) else other)
+            table.note(number, sink.name, error=str(error) if isinstance(error, WorkbenchError) else other)
             return
         table.note(number, sink.name)
 

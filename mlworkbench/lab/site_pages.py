@@ -83,7 +83,7 @@ class ModelFacts:
             return str(self.history[-1].get("verdict") or "undecided")
         return "undecided" if self.measurement is None else self.measurement.verdict
 
-# %% ../../nbs/lab/08_site_pages.ipynb #0e6d8a2f
+# %% ../../nbs/lab/08_site_pages.ipynb #b3850375
 def gather_model(name: str, *, home: Home) -> ModelFacts:
     """Read what a site says about one model."""
     registry, found = Registry(home), ModelFacts(name)
@@ -107,7 +107,7 @@ def list_site_models(*, home: Home) -> list[str]:
     names = {*read_settings().models, *Registry(home).models(), *alerted}
     return sorted(name for name in names if MODEL_NAME.fullmatch(name))
 
-# %% ../../nbs/lab/08_site_pages.ipynb #ebdaf333
+# %% ../../nbs/lab/08_site_pages.ipynb #5b28b8d2
 _HEAD = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -116,12 +116,12 @@ _HEAD = """\
 """
 _FOOT = "<footer>Made {{ made }} by mlworkbench {{ package }}.</footer></body></html>\n"
 
-# %% ../../nbs/lab/08_site_pages.ipynb #5b28b8d2
+# %% ../../nbs/lab/08_site_pages.ipynb #53f79efc
 def read_style() -> Markup:
     """Read the style sheet, a constant of the package."""
     return render_html(resources.files("mlworkbench.templates").joinpath("site/style.css").read_text(encoding="utf-8"))
 
-# %% ../../nbs/lab/08_site_pages.ipynb #410aaa1c
+# %% ../../nbs/lab/08_site_pages.ipynb #a50ffc6b
 _INDEX = """\
 <h1>{{ title }}</h1>
 <p class="soft">{{ summary }}</p>
@@ -168,7 +168,7 @@ def _sum_up(one: ModelFacts) -> dict[str, str]:
         "open alerts": str(len(one.open)),
     }
 
-# %% ../../nbs/lab/08_site_pages.ipynb #31486cbe
+# %% ../../nbs/lab/08_site_pages.ipynb #14848796
 def _shorten(tag: str) -> str:
     """Give a version by the first digits of its id."""
     model, _, identity = tag.partition(":")
@@ -199,7 +199,7 @@ def _join_windows(history: Sequence[Facts]) -> list[FactDict]:
         windows[place] = worst
     return [{"start": start, "end": end, "verdict": verdict} for (start, end), verdict in windows.items()]
 
-# %% ../../nbs/lab/08_site_pages.ipynb #14848796
+# %% ../../nbs/lab/08_site_pages.ipynb #474fe654
 _MODEL = """\
 <nav><a href="index.html">All models</a>
 {% for part in parts %}<a href="#{{ part | replace(" ", "-") }}">{{ part }}</a>{% endfor %}
@@ -262,7 +262,7 @@ def _render_certificate(found: Measurement) -> Markup:
     values = {"badge": render_badge(found.verdict), "table": render_site_table(found.deployments)}
     return render_html("<p>{{ badge }} Of {{ version }}, {{ at }} UTC.</p>{{ table }}", **words, **values)
 
-# %% ../../nbs/lab/08_site_pages.ipynb #e9a91300
+# %% ../../nbs/lab/08_site_pages.ipynb #bfc1ff4a
 def _describe_row(row: Facts) -> FactDict:
     """Lay out a version as a row."""
     aliases = ", ".join(row["aliases"])

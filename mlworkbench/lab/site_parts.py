@@ -119,7 +119,7 @@ def draw_over_time(title: str, series: Mapping[str, Points]) -> Markup:
     places = {"wide": WIDE, "tall": TALL, "left": LEFT, "top": TOP, "base": BASE, "right": WIDE - 6}
     return render_html(_CHART, title=title, lines=lines, days=days, **words, **places)
 
-# %% ../../nbs/lab/07_site_parts.ipynb #fdab0681
+# %% ../../nbs/lab/07_site_parts.ipynb #e7184114
 class _Scale(NamedTuple):
     """What the ends of both axes mean."""
 
@@ -170,7 +170,7 @@ def _trace(points: Points, scale: _Scale) -> tuple[list[str], list[tuple[str, st
     marked = dots if len(dots) <= SEVERAL else []
     return [" ".join(piece) for piece in pieces if len(piece) > 1], marked
 
-# %% ../../nbs/lab/07_site_parts.ipynb #1d34018a
+# %% ../../nbs/lab/07_site_parts.ipynb #5d0ba24e
 _STRIP = """\
 <p class="strip">
 {% for verdict, text in windows %}
@@ -193,7 +193,7 @@ def draw_verdicts(windows: Iterable[Facts]) -> Markup:
     told = [(verdict, f"{one['start'][:10]} to {one['end'][:10]}: {verdict}") for verdict, one in listed]
     return render_html(_STRIP, windows=told, letters=_LETTERS)
 
-# %% ../../nbs/lab/07_site_parts.ipynb #526655ff
+# %% ../../nbs/lab/07_site_parts.ipynb #17c75a7c
 def render_card(text: str) -> Markup:
     r"""Render the card of a version; its headings go one down, its title is left to the page.
 

@@ -288,12 +288,15 @@ _TITLES |= {"decided": "share decided", "behind": "hours behind"}
 
 
 def _render_monitor(history: Sequence[Facts]) -> Markup:
-    """Draw verdicts, rows and measures over time, one line a deployment."""
+    """Draw verdicts, rows and measures over time, one line a deployment; the numbers of one window are a table."""
     names = sorted({str(line["deployment"]) for line in history if line.get("deployment")})
-    measures = _list_measures(history)
-    shown = ["rows", *(name for name in measures if name != "rows")][: CHARTS + 1]
-    drawn = [draw_over_time(_name(one), {name: _series(history, name, one) for name in names}) for one in shown]
-    values = {"names": names, "charts": drawn, "left": len(measures[CHARTS:])}
+    shown = ["rows", *(name for name in _list_measures(history) if name != "rows")]
+    series = {one: {name: _series(history, name, one) for name in names} for one in shown[: CHARTS + 1]}
+    told = any(len(points) > 1 for points in series["rows"].values())
+    charts = [draw_over_time(_name(one), lines) for one, lines in series.items()] if told else []
+    last = [{"measure": _name(one), **{n: p[-1][1] for n, p in lines.items()}} for one, lines in series.items()]
+    table = "" if told or not names else render_site_table(last)
+    values = {"names": names, "charts": charts, "table": table, "left": len(shown[CHARTS + 1 :])}
     return render_html(_MONITOR, strip=draw_verdicts(_join_windows(history)), **values)
 
 
@@ -304,18 +307,15 @@ def _name(measure: str) -> str:
 
 
 def _list_measures(history: Sequence[Facts]) -> list[str]:
-    """Name the measures with a value, those of the model before those of columns; a share of 0 says nothing."""
-    found: dict[str, bool] = {}
-    for line in history:
-        for name, value in (line.get("measures") or {}).items():
-            found[name] = found.get(name, False) or bool(value)
-    known = [name for name, value in found.items() if value or ":" not in name]
-    return sorted(known, key=lambda name: (":" in name, name))
+    """Name the measures that were ever another number than 0, those of the model before those of columns."""
+    pairs = [pair for line in history for pair in (line.get("measures") or {}).items()]
+    return sorted({name for name, value in pairs if value}, key=lambda name: (":" in name, name))
 
 
 _MONITOR = """\
 {{ strip }}
-{% if names | length > 1 %}<p class="soft">
+{{ table }}
+{% if charts and names | length > 1 %}<p class="soft">
 {% for name in names %}
 <span class="key"><svg viewBox="0 0 32 8"><path class="line s{{ loop.index0 % 6 }}" d="M0 4H32"/></svg>{{ name }}</span>
 {% endfor %}

@@ -5,6 +5,7 @@
 # %% ../../nbs/lab/07_site_parts.ipynb #dcb53365
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,7 @@ _TABLE = """\
 {% endfor %}
 </tbody></table>
 """
+_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d)\S*")  # told to the minute
 _KINDS = {name: "verdict" for name in ("verdict", "state", "gates", "level")}
 _KINDS |= {name: "time" for name in ("opened", "closed", "made", "started", "ended", "at")}
 _KINDS |= {name: "id" for name in ("version", "run", "from", "to")}
@@ -70,12 +72,7 @@ def _write_cell(name: str, value: Any) -> tuple[str, object]:  # noqa: ANN401, R
         return kind, render_badge(str(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "number", f"{value:,}" if isinstance(value, int) else show(value)
-    return kind, _to_minute(str(value)) if kind == "time" else show(value)
-
-
-def _to_minute(time: str) -> str:
-    """Write a time for a person, to the minute."""
-    return time[:16].replace("T", " ")
+    return kind, _TIME.sub(r"\1 \2", show(value))
 
 # %% ../../nbs/lab/07_site_parts.ipynb #1af78102
 WIDE, TALL, LEFT, TOP, BASE = 340, 130, 46, 10, 104  # of a chart, in its own units: as wide as a phone
@@ -139,15 +136,15 @@ class _Scale(NamedTuple):
 def _widen(low: float, high: float) -> tuple[float, float]:
     """Give ends of an axis that differ: from 0 where that is near, else around what there is."""
     low = 0.0 if 0 < low < high / 2 else low
-    room = abs(high) * 0.1 or 1.0
-    return (low, high) if high > low else (low - room, high + room)
+    room = abs(high) * 0.1
+    return (low, high) if high > low else (low - room, high + room) if room else (0.0, 1.0)
 
 
 def _short(value: float) -> str:
     """Write a number of an axis."""
     if abs(value) >= 1e6:
         return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2g}"
 
 
 def _read_time(time: str) -> datetime:

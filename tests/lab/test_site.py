@@ -266,6 +266,13 @@ def test_a_killed_writer_leaves_whole_pages_and_a_folder_that_is_still_a_site(ho
     ]
 
 
+def test_the_numbers_of_a_single_window_are_a_table(home):
+    fill(home, windows=1)
+    shown = str(render_model(gather_model("cars", home=home), title="t", made="m", package="p"))
+    assert "<figure>" not in shown and '<td class="number" data-title="batch">900</td>' in shown
+    assert "share missing" not in shown and not Reader(shown).open
+
+
 def test_a_chart_breaks_where_nothing_was_measured_and_is_none_without_a_value():
     times = [f"2013-10-{k:02d}T00:00:00+00:00" for k in range(1, 8)]
     chart = str(

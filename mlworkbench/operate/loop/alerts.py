@@ -213,7 +213,7 @@ def is_worse(finding: Finding, *, told: str, measure: float, acknowledged: str =
 
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #ec6b28c8
 _LINES = {"what": "What", "since": "Since", "sure": "How sure", "cause": "Likely cause", "action": "What to do"}
-_LINES |= {"link": "Page", "deployment": "Deployment", "version": "Version", "source": "Found by"}
+_LINES |= {"link": "See", "deployment": "Deployment", "version": "Version", "source": "Found by"}
 _WORDS = {"opened": "", "worse": "worse, ", "closed": "over, was "}
 
 

@@ -191,7 +191,7 @@ def test_a_message_says_what_since_when_how_sure_the_cause_what_to_do_and_where(
     (message,) = read(told)
     assert message["title"] == "flights batch: warn: scores"
     lines = ["What: lower than in training", "Since: 2013-10-01", "How sure: 1 a month", "Likely cause: distance in km"]
-    lines += ["What to do: ask the source", "Page: file:///page.html", "Deployment: batch", "Version: flights:1f3a"]
+    lines += ["What to do: ask the source", "See: file:///page.html", "Deployment: batch", "Version: flights:1f3a"]
     assert message["text"].splitlines()[:8] == lines and "mlworkbench alerts ack 1" in message["text"]
 
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
-from .operate import evaluate, home, runs
+from .operate import alerts, evaluate, home, runs, site
 from .serve import edge, score, ship, stream
 from .console import print_line
 from ..core.jsontext import all_readable, is_readable
@@ -84,6 +84,9 @@ COMMANDS: tuple[Command, ...] = (
     ("runs show", runs.show, "evaluate-20131101T000000-1f2e"),
     ("runs start", runs.start, "evaluate --model flights --last 7d"),
     ("runs remove", runs.remove, "evaluate-20131101T000000-1f2e"),
+    ("alerts list", alerts.list_, "--model flights"),
+    ("alerts ack", alerts.ack, "3 --why 'the source is told'"),
+    ("site", site.site, "public"),
     ("home backup", home.backup, "/backups/2013-11-01"),
     ("home restore", home.restore, "/backups/2013-11-01"),
 )
@@ -96,6 +99,7 @@ GROUPS = {
     "ship": "Versions as containers, for where this workbench is not.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
+    "alerts": "What is wrong, and who knows of it.",
     "home": "The workbench's own folder: copies of it.",
 }
 SHOWN = {
@@ -184,7 +188,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'home']
+    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'alerts', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

@@ -64,11 +64,9 @@ def _count_numbers(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
         raise ProfileError(line, code="profile.not_numeric")
     finite, beyond = int(np.count_nonzero(np.isfinite(numbers))), int(np.count_nonzero(numbers == np.inf))
     reach = [finite, *(int(np.count_nonzero(numbers >= edge)) - beyond for edge in column["edges"]), 0]
-    unseen = finite
-    if column["lower"] is not None:
-        low, high = np.count_nonzero(numbers < column["lower"]), np.count_nonzero(numbers > column["upper"])
-        unseen = low + high - beyond - np.count_nonzero(numbers == -np.inf)
-    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - finite, "unseen": int(unseen)}
+    within = (numbers >= column["lower"]) & (numbers <= column["upper"]) if column["lower"] is not None else []
+    unseen = finite - int(np.count_nonzero(within))
+    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - finite, "unseen": unseen}
 
 
 def _count_categories(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:

@@ -278,7 +278,9 @@ def _judge_performance(counts: Counts, thresholds: Thresholds) -> dict[str, Any]
         return _answer("performance", "undecided", why)
     found = {name: float(values[0]) for name, values in tabulate_performance([counts]).items()}
     if not np.isfinite([found.get(name, np.nan) for name in thresholds.metrics]).all():
-        return _answer("performance", "undecided", "all labelled rows are of one class")
+        decided = "wrong decisions" in found or "wrong decisions" not in thresholds.metrics
+        why = "all labelled rows are of one class" if decided else "the labelled rows were not decided"
+        return _answer("performance", "undecided", why)
     usual = np.maximum(list(thresholds.metrics.values()), _SMALLEST)
     parts = np.array([[found[name] for name in thresholds.metrics]]) / usual
     worse = [name for name, part in zip(thresholds.metrics, parts[0], strict=True) if part > 1 + WORSE]

@@ -156,6 +156,8 @@ VALUES = {
     "alerts.alertmanager": ("http://alertmanager:9093", "http://alertmanager:9093"),
     "alerts.file": ("told.jsonl", "told.jsonl"),
     "alerts.command": ("page 'the team'", "page 'the team'"),
+    "log.to": ("s3://company/logs/", "s3://company/logs"),
+    "log.keep": ("30 days", timedelta(days=30)),
     "serve.port": ("3001", 3001),
 }
 

@@ -24,7 +24,8 @@ from ..card import Markdown, show, write_table
 from ..judgement import FEWEST, judge_drift, show_share, describe_verdict
 from ..log.label_writer import CLOCK_TOLERANCE, split_usable_labels
 from ..log.labels import evaluate_log, join_labels, to_arrays, rebuild_frame
-from ..log.reader import to_microseconds, read_labels, read_log, split_readable
+from ..log.mover import tend_log
+from ..log.reader import make_rules, to_microseconds, read_labels, read_log, split_readable
 from .drift import compare_profile
 from .report import read_drift, write_reports, make_report_sides
 from ..plots import Picture, draw_calibration, draw_scores
@@ -293,6 +294,7 @@ def evaluate(
     verdict = next(word for word in ("fail", "undecided", "pass") if word in verdicts)
     lines = describe_verdict(subject.tag, verdict, gates, live["drift"])
     lines += _describe_left_out(path.name, labels, unreadable)
+    lines += tend_log(model, home=home, rules=make_rules(start=start or None, end=end or None, version=subject.tag))
     values = {"counts": counts, "metrics": metrics, "gates": gates, "labels": labels, "names": subject.names, **live}
     return Evaluation(tag=subject.tag, verdict=verdict, lines=lines, **values)
 

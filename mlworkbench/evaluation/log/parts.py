@@ -31,7 +31,7 @@ __all__ = ['TIME', 'PART', 'Source', 'LARGEST', 'open_snapshot', 'fetch_parts', 
 
 # %% ../../../nbs/evaluation/log/04_parts.ipynb #2e8837d9
 TIME = pl.Datetime("us", "UTC")
-PART: Final = 50_000
+PART: Final = 10_000
 _INTEGERS = (*TIMES, "latency_us", "schema_version")
 
 

@@ -93,7 +93,7 @@ def read_log_parts(
     version: str | None = None,
     fields: Sequence[str] = FIELDS,
 ) -> Iterator[pl.DataFrame]:
-    """Read predictions as `read_log` does, in parts of at most 50,000 rows, and only some fields; in no order."""
+    """Read predictions as `read_log` does, in parts of at most 10,000 rows, and only some fields; in no order."""
     rules = make_rules(start=start, end=end, version=version)
     with open_sources(path) as sources:
         yield from scan_once(sources, rules, fields)

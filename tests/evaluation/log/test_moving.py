@@ -452,7 +452,7 @@ def test_a_mover_that_is_killed_loses_no_row_and_moves_none_twice(home, kills):
     with PredictionLog(home.log("m"), own=True) as worker:
         for turn in range(kills):
             for log in (worker, None):
-                rows = make_rows(1_500, source=f"{turn}-{log is None}")
+                rows = make_rows(600, source=f"{turn}-{log is None}")
                 written += log.write(rows) if log else write(home, rows)
             killed = start_mover(home)
             killed.stdout.readline()
@@ -466,15 +466,15 @@ def test_a_mover_that_is_killed_loses_no_row_and_moves_none_twice(home, kills):
 
 
 def test_readers_and_writers_work_on_while_rows_are_moved(home):
-    write(home, make_rows(6_000))
+    write(home, make_rows(3_000))
     running, written = start_mover(home), 0
     running.stdout.readline()
     with PredictionLog(home.log("m")) as log:
         while running.poll() is None:
             written += log.write(make_rows(1, source=f"w{written}", at=FRESH))
-            assert read_log(home.log("m")).height == 6_000 + written
+            assert read_log(home.log("m")).height == 3_000 + written
     assert running.wait() == 0 and written
-    assert (in_table(home), in_files(home)) == (6_000, written)
+    assert (in_table(home), in_files(home)) == (3_000, written)
 
 
 def test_a_worker_takes_a_file_of_its_own_and_the_next_takes_what_a_killed_one_left(tmp_path):

@@ -83,7 +83,7 @@ def _begin(connection: sqlite3.Connection, before: int) -> _Move | None:
         connection.execute("INSERT INTO moves VALUES (?, ?, ?)", [move.name, move.last, move.before])
     return move
 
-
+# %% ../../../nbs/evaluation/log/08_mover.ipynb #368b5f78
 def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int:
     """Append the rows of a move to the table, unless a commit has them; count the new ones."""
 
@@ -96,7 +96,7 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
         os.sync()  # the disk has the table before the file lets go
     return count
 
-
+# %% ../../../nbs/evaluation/log/08_mover.ipynb #638089ac
 def _delete(connection: sqlite3.Connection, move: _Move) -> None:
     """Delete the rows of a move in portions, the last one together with the note."""
     low = connection.execute("SELECT min(rowid) FROM predictions").fetchone()[0]

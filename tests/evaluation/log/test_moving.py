@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
@@ -373,7 +374,8 @@ def test_services_with_homes_of_their_own_share_one_table(tmp_path, s3, monkeypa
     write(one, make_rows(3, source="one"))
     write(other, [*make_rows(4, source="other"), *make_rows(1, source="one")], own=True)
     write(one, make_rows(2, source="fresh", at=FRESH))
-    assert [move(home).rows for home in (one, other)] == [3, 5]
+    with ThreadPoolExecutor(2) as pool:
+        assert [done.rows for done in pool.map(move, (one, other))] == [3, 5], "each makes the table, or finds it"
     assert move(one).place == s3.url("logs/m")
     assert read_log(one.log("m")).height == 3 + 4 + 2 and read_log(other.log("m")).height == 3 + 4
     assert read_log(one.log("m"), start=OLD, end=OLD + 1).height == 7

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Context', 'open_context', 'open_registry', 'find_user', 'list_models', 'choose_model', 'resolve_model',
-           'split_version', 'require_version', 'find_definition', 'resolve_interval', 'open_rows', 'refuse_too_many']
+           'split_version', 'require_version', 'find_definition', 'parse_span', 'resolve_interval', 'open_rows',
+           'refuse_too_many']
 
 # %% ../../nbs/cli/02_context.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -160,6 +161,20 @@ _SPAN = re.compile(r"([1-9]\d{0,4})?\s*(hour|day|week|[hdw])s?")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7}
 
 
+def parse_span(text: str, *, option: str = "--last") -> timedelta:
+    """Read a span of time of an option.
+
+    Examples
+    --------
+    >>> parse_span("7d"), parse_span("hour")
+    (datetime.timedelta(days=7), datetime.timedelta(seconds=3600))
+    """
+    span = _SPAN.fullmatch(text.strip())
+    if span is None:
+        raise WorkbenchError(f"{option}: {text!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
+    return timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])
+
+
 def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = None) -> tuple[str, str]:
     """Settle the half-open interval [start, end) of a command, each a time with offset, or empty where it is open.
 
@@ -180,11 +195,9 @@ def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = 
             typer.echo(said, err=True)
         return str(to_midnight(start)), str(to_midnight(end))
     refuse_conflict("--last", {"--start": start, "--end": end})
-    span = _SPAN.fullmatch(last.strip())
-    if span is None:
-        raise WorkbenchError(f"--last: {last!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
+    span = parse_span(last)
     until = now or datetime.now(UTC)  # to the microsecond: what was logged a moment ago lies inside
-    return (until - timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])).isoformat(), until.isoformat()
+    return (until - span).isoformat(), until.isoformat()
 
 # %% ../../nbs/cli/02_context.ipynb #4a8f8c33
 def open_rows(given: str, query: str) -> str | SqlSource:

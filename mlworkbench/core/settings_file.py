@@ -208,6 +208,7 @@ _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _MINUTES = timedelta(minutes=10)
+_WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -232,6 +233,8 @@ KEYS = (
     _key(
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
+    _key("policy.promote", "promote", _read_word("propose"), "propose", "a retrained version that passes: propose"),
+    _key("reports.workspace", "reports_workspace", _read_folder, "", _WORKSPACE_MEANING),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it

@@ -62,6 +62,10 @@ class Settings:
     future_after: timedelta = timedelta(minutes=10)
     promote: str = "propose"
     reports_workspace: str = ""
+    alerts_to: tuple[str, ...] = ()
+    alertmanager: str = ""
+    alerts_file: str = ""
+    alerts_command: str = field(default="", repr=False)
     port: int = 3000
 
     @property

@@ -150,8 +150,30 @@ def _read_list(text: str, where: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in re.split(r"[,\n]", text) if name.strip())
 
 
+def _read_variables(text: str, where: str) -> tuple[str, ...]:
+    """Read names of environment variables; what is none may be the secret itself, and is not shown."""
+    names = _read_list(text, where)
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        rule = "names of environment variables that hold the addresses; got something else"
+        line = f"{where}: {rule}; put the address into a variable, its name here"
+        raise SettingsError(line, code="settings.wrong_value")
+    return names
+
+
 def _read_online(text: str, where: str) -> str:
     return check_online(text, where=where, secret=_is_environment(where)) if text else ""
+
+
+def _read_manager(text: str, where: str) -> str:
+    """Read the address of an Alertmanager; one with a password is not shown."""
+    if text and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?", text):
+        rule = "http://HOST:PORT or https://, without user, password or options; got something else; correct it"
+        raise SettingsError(f"{where}: {rule}", code="settings.wrong_value")
+    return text
+
+
+def _read_plain(text: str, where: str) -> str:
+    return text
 
 
 def _read_lake(text: str, where: str) -> str:
@@ -235,6 +257,10 @@ KEYS = (
     ),
     _key("policy.promote", "promote", _read_word("propose"), "propose", "a retrained version that passes: propose"),
     _key("reports.workspace", "reports_workspace", _read_folder, "", _WORKSPACE_MEANING),
+    _key("alerts.to", "alerts_to", _read_variables, (), "variables with addresses of apprise: mail, chat, pager"),
+    _key("alerts.alertmanager", "alertmanager", _read_manager, "", "http://HOST:PORT of an Alertmanager; empty: none"),
+    _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),
+    _key("alerts.command", "alerts_command", _read_plain, "", "program that gets each message as JSON; empty: none"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it

@@ -38,7 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     ("new", new.new, "cars"),
     ("register", train.register, "cars.joblib --data cars.csv --label price --trust-pickle"),
     ("train", train.train, "--model flights --promote"),
-    ("retrain", train.retrain, "--model flights --start 2013-09-01"),
+    ("retrain", train.retrain, "--model flights --if-older 30d --on-alarm"),
     ("ingest", ingest.ingest, "--model flights"),
     ("score", score.score, "october.csv --model flights --out scored.csv"),
     ("batch", score.batch, "--start 2013-10-01 --end 2013-11-01"),

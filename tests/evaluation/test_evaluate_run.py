@@ -65,6 +65,7 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
         output["data"]
         for cell in json.loads(Path(ran.output).read_text(encoding="utf-8"))["cells"]
         for output in cell.get("outputs", ())
+        if "data" in output
     ]
     first, pictures, *tables = shown[:6]
     assert "".join(first["text/markdown"]).startswith("**verdict: undecided - "), "the page begins with the verdict"

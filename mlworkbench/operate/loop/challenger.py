@@ -31,7 +31,8 @@ from ...scoring.definition import ModelDefinition
 from ...scoring.registry.registry import Registry
 
 # %% auto #0
-__all__ = ['SOURCE', 'Proposal', 'shorten_tag', 'find_proposal', 'report_proposal', 'Retraining', 'hold_retraining', 'retrain']
+__all__ = ['SOURCE', 'Proposal', 'shorten_tag', 'find_proposal', 'was_champion', 'report_proposal', 'Retraining',
+           'hold_retraining', 'retrain']
 
 # %% ../../../nbs/operate/loop/10_challenger.ipynb #0ef502d6
 SOURCE = "retrain"
@@ -103,14 +104,19 @@ def _proposal_file(tag: str, home: Home) -> Path:
 
 def find_proposal(model: str, *, home: Home) -> Proposal | None:
     """Give what waits for a person; None where nothing does."""
-    aliases = Registry(home).aliases.get(model)
-    challenger = aliases.get("challenger")
-    if challenger is None or challenger == aliases.get("champion"):
+    challenger = Registry(home).aliases.get(model).get("challenger")
+    if challenger is None or was_champion(challenger, home=home):
         return None
     try:
         return Proposal(**json.loads(_proposal_file(challenger, home).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def was_champion(tag: str, *, home: Home) -> bool:
+    """Say whether a version is champion or was once: a person has decided about it."""
+    moves = Registry(home).history(tag.partition(":")[0])
+    return any(one["alias"] == "champion" and one["to"] == tag for one in moves)
 
 # %% ../../../nbs/operate/loop/10_challenger.ipynb #6ae0dc35
 def report_proposal(model: str, *, home: Home) -> Proposal | None:
@@ -288,11 +294,9 @@ def _examine(
     tag, moment = beside.trained.tag, format_time(find_moment())
     comparison, remarks = _compare_sides(definition, (beside.before, tag), home=home)
     known: dict[str, Any] = {"beside": beside, "moment": moment, "comparison": comparison, "remarks": remarks}
-    name, waits = shorten_tag(tag), find_proposal(definition.name, home=home)
-    known_as = {serving: "serves; nothing to propose"}
-    known_as |= {waits.tag: f"waits for a person since {waits.since}"} if waits else {}
-    if tag in known_as:
-        return Retraining(**known, verdict="pass", line=f"{name}: training gave the version that {known_as[tag]}")
+    name = shorten_tag(tag)
+    if state := _know_already(tag, serving, home=home):
+        return Retraining(**known, verdict="pass", line=f"{name}: training gave the version that {state}")
     verdict, reason = _judge_gates(beside)
     if reason:
         return Retraining(**known, verdict=verdict, line=f"{name}: not proposed, {reason}")
@@ -306,6 +310,16 @@ def _examine(
     _propose(proposal, home=home)
     line = f"{name}: proposed ({why}); to promote it: {proposal.command}"
     return Retraining(**known, verdict="pass", line=line, certificate=certificate)
+
+
+def _know_already(tag: str, serving: str | None, *, home: Home) -> str:
+    """Say what is known of a version that training gave again; empty where it is news."""
+    if tag == serving:
+        return "serves; nothing to propose"
+    if was_champion(tag, home=home):
+        return "was champion already; nothing to propose"
+    waits = find_proposal(tag.partition(":")[0], home=home)
+    return f"waits for a person since {waits.since}" if waits and waits.tag == tag else ""
 
 
 def _propose(proposal: Proposal, *, home: Home) -> None:

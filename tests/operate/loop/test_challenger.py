@@ -84,6 +84,16 @@ def test_the_command_of_the_message_promotes_it_and_then_nothing_waits(home, ser
     assert report_proposal("late", home=home) is None and told(home) == []
 
 
+def test_what_was_promoted_and_rolled_back_is_not_proposed_again(home, served) -> None:
+    tag = retrain(MORE, home=home).trained.tag
+    kept = Registry(home)
+    kept.promote("late", tag, who="Ada", why="better")
+    kept.rollback("late", who="Ada", why="worse in the evening")
+    assert report_proposal("late", home=home) is None and kept.champion("late") == served
+    again = retrain(MORE, home=home)
+    assert "was champion already; nothing to propose" in again.line and told(home) == []
+
+
 def test_the_same_rows_again_propose_nothing_and_tell_nobody_twice(home, served) -> None:
     first = retrain(MORE, home=home)
     (alert,) = list_alerts(model="late", home=home)

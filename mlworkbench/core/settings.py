@@ -47,6 +47,8 @@ class Settings:
         What becomes of a retrained version that passes: ``propose``.
     reports_workspace : str
         Folder of an Evidently workspace, relative to `folder`; empty for none.
+    false_alarms : float
+        False alarms a month that the monitor of a model may raise, all columns and deployments together.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -66,6 +68,7 @@ class Settings:
     alertmanager: str = ""
     alerts_file: str = ""
     alerts_command: str = field(default="", repr=False)
+    false_alarms: float = 1.0
     port: int = 3000
 
     @property

@@ -229,6 +229,7 @@ _FLAG = _read_word(*FLAGS)
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
+_ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
 _WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
@@ -261,6 +262,7 @@ KEYS = (
     _key("alerts.alertmanager", "alertmanager", _read_manager, "", "http://HOST:PORT of an Alertmanager; empty: none"),
     _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),
     _key("alerts.command", "alerts_command", _read_plain, "", "program that gets each message as JSON; empty: none"),
+    _key("monitor.false_alarms", "false_alarms", _ALARMS, 1.0, "false alarms a month that a model's monitor may raise"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it

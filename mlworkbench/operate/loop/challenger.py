@@ -191,8 +191,10 @@ def _list_differences(found: ModelComparison) -> list[list[Any]]:
     facts, sizes = found.facts, found.facts["scores"] or {}
     turned = sum(one["rows"] for one in facts["turned"])
     rows = [["rows", f"{facts['rows']:,}"], ["decisions turned", f"{turned:,}"]]
-    rows += [[f"scores, {name}", f"{size:,}" if isinstance(size, int) else show(size)] for name, size in sizes.items()]
-    return [*rows, ["page", found.page.name]]
+    rows += [["scores that differ", f"{sizes['differing']:,}"]] if sizes else []
+    apart = {name: size for name, size in sizes.items() if name not in ("rows", "differing")}
+    rows += [[f"difference of scores, {name}", show(size)] for name, size in apart.items()]
+    return [*rows, ["page", str(found.page)]]
 
 # %% ../../../nbs/operate/loop/13_challenger.ipynb #89f081d5
 def _judge_gates(beside: RetrainResult) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
-from .operate import evaluate, home, runs
+from .operate import evaluate, home, runs, schedule
 from .serve import edge, score, ship, stream
 from .console import print_line
 from ..core.jsontext import all_readable, is_readable
@@ -82,6 +82,9 @@ COMMANDS: tuple[Command, ...] = (
     ("runs show", runs.show, "evaluate-20131101T000000-1f2e"),
     ("runs start", runs.start, "evaluate --model flights --last 7d"),
     ("runs remove", runs.remove, "evaluate-20131101T000000-1f2e"),
+    ("schedule list", schedule.list_, ""),
+    ("schedule start", schedule.start, "nightly"),
+    ("schedule export", schedule.export, "systemd --out units"),
     ("home backup", home.backup, "/backups/2013-11-01"),
     ("home restore", home.restore, "/backups/2013-11-01"),
 )
@@ -94,6 +97,7 @@ GROUPS = {
     "ship": "Versions as containers, for where this workbench is not.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
+    "schedule": "Lines of commands that run at their times.",
     "home": "The workbench's own folder: copies of it.",
 }
 SHOWN = {
@@ -182,7 +186,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'home']
+    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'schedule', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

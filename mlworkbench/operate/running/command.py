@@ -168,7 +168,7 @@ def run_command(command: Command, *, log: Path, stop: threading.Event) -> Comman
         process.wait()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # what it left behind keeps its output open
-        reader.join(timeout=10)
+        reader.join(timeout=3)
         process.stdin.close()
     if ended == "stop":
         return None

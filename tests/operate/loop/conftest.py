@@ -49,6 +49,8 @@ for word in words[1:]:
         print("error: it ended badly", file=sys.stderr)
         sys.exit(int(value))
 note("end")
+if "child" in globals():
+    child.kill()
 """
 
 

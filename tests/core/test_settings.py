@@ -151,6 +151,10 @@ VALUES = {
     "contract.max_refused": ("2.5 %", 0.025),
     "ingest.future": ("take", "take"),
     "ingest.future_after": ("2 hours", timedelta(hours=2)),
+    "alerts.to": ("TEAM_CHAT, MAIL", ("TEAM_CHAT", "MAIL")),
+    "alerts.alertmanager": ("http://alertmanager:9093", "http://alertmanager:9093"),
+    "alerts.file": ("told.jsonl", "told.jsonl"),
+    "alerts.command": ("page 'the team'", "page 'the team'"),
     "serve.port": ("3001", 3001),
 }
 
@@ -165,7 +169,7 @@ def test_every_key_comes_from_the_file_and_each_of_its_variables(tmp_path: Path,
     assert key.variables[0] == f"MLWORKBENCH_{key.section}_{key.name}".upper()
     for variable in key.variables:
         monkeypatch.setenv(variable, text)
-        found = value if key.name != "home" else str(Path.cwd() / text)
+        found = str(Path.cwd() / text) if key.place in ("workbench.home", "alerts.file") else value
         assert getattr(read_settings(tmp_path), key.field) == found
         assert read_setting(key.place, tmp_path).origin == f"environment {variable}"
         monkeypatch.delenv(variable)

@@ -40,7 +40,7 @@ from mlworkbench.operate.certify.deployments import (
     refresh_online_store,
 )
 from mlworkbench.operate.certify.examine import examine_deployment
-from mlworkbench.operate.certify.fault_finder import Finding, ReferenceSteps, find_fault, trace_reference
+from mlworkbench.operate.certify.fault_finder import FoundFault, ReferenceSteps, find_fault, trace_reference
 from mlworkbench.operate.certify.reference import Reference, predict_reference
 from mlworkbench.operate.certify.requests import draw_requests
 from mlworkbench.operate.certify.verdict import DeploymentVerdict
@@ -409,7 +409,7 @@ class Outcome:
     @property
     def found(self) -> bool:
         """Whether the finder named step and column."""
-        return self.place in {Finding(self.fault.step, column).place for column in self.fault.columns}
+        return self.place in {FoundFault(self.fault.step, column).place for column in self.fault.columns}
 
     def line(self) -> str:
         caught = self.fault.caught if self.caught else "NOT CAUGHT"

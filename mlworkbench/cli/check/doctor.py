@@ -9,11 +9,11 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['OLDEST', 'EXTRAS', 'ENOUGH_BYTES', 'WIDEST', 'Finding', 'check_python', 'check_extra', 'check_settings',
            'check_definition', 'check_copies', 'locate_model_store', 'check_folder', 'check_disk', 'check_port',
-           'check_home', 'examine', 'examine_file', 'list_typable', 'tell_first_day', 'doctor']
+           'check_home', 'check_alerts', 'examine', 'examine_file', 'list_typable', 'tell_first_day', 'doctor']
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #b17ce1e6
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ OLDEST = (3, 11)
 EXTRAS = {
     "runs": ("papermill", "ipykernel", "nbformat"),
     "reports": ("evidently",),
+    "loop": ("apprise",),
     "compile": ("onnx", "onnxruntime"),
     "boosters": ("lightgbm", "xgboost", "catboost"),
     "lab": ("jupyterlab", "ipywidgets", "matplotlib"),
@@ -168,6 +169,32 @@ def check_home(path: Path) -> Finding:
         return Finding("home", "fail", str(error), "install a newer mlworkbench, or use another home")
     return Finding("home", "ok", f"{path}, format {(path / 'format').read_text(encoding='ascii').strip()}")
 
+# %% ../../../nbs/cli/check/03_doctor.ipynb #a1e77002
+def check_alerts(settings: Settings) -> list[Finding]:
+    """Check that people can be told: a warning for each way that messages wait for, or whose address is not there."""
+    from mlworkbench.core.home import Home
+    from mlworkbench.operate.loop.alert_sinks import open_alert_sinks
+    from mlworkbench.operate.loop.alerts import list_undelivered
+
+    sinks, home = open_alert_sinks(settings), settings.home_folder
+    try:
+        there = sinks and (home / "format").exists()
+        waiting = {one["sink"]: one for one in list_undelivered(home=Home.open(home, create=False))} if there else {}
+    except WorkbenchError as error:
+        return [Finding("alerts", "warn", str(error), "correct the home first")]
+    return [_check_way(sink.name, waiting.get(sink.name)) for sink in sinks]
+
+
+def _check_way(name: str, waiting: Mapping[str, Any] | None) -> Finding:
+    """Check one way to tell people."""
+    variable = name.removeprefix("to ") if name.startswith("to ") else ""
+    if waiting:
+        found = f"{waiting['messages']} messages wait, {waiting['tries']} tries: {waiting['error'] or 'not tried yet'}"
+        return Finding(f"alerts {name}", "warn", found, "correct it; the next report sends them")
+    if variable and not (os.environ.get(variable) or os.environ.get(f"{variable}_FILE")):
+        return Finding(f"alerts {name}", "warn", "the variable is not set here", "set it where reports run")
+    return Finding(f"alerts {name}", "ok", "nothing waits")
+
 # %% ../../../nbs/cli/check/03_doctor.ipynb #328dfac9
 def examine() -> Iterator[Finding]:
     """Make every check, in the order in which a person would."""
@@ -192,6 +219,7 @@ def examine() -> Iterator[Finding]:
         lambda: check_port(settings.port),
     )
     yield from (check() for check in checks)
+    yield from check_alerts(settings)
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #efe3ec7d
 def examine_file(data: str, label: str, file: Path | None = None) -> FirstDay:

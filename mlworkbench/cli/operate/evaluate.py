@@ -16,7 +16,7 @@ from ..context import resolve_model, open_context, resolve_interval
 from .runs import conclude, run_by_name
 
 # %% auto #0
-__all__ = ['label', 'evaluate']
+__all__ = ['label', 'evaluate', 'monitor']
 
 # %% ../../../nbs/cli/operate/02_evaluate.ipynb #97d449a6
 def label(
@@ -52,3 +52,18 @@ def evaluate(
     start, end = resolve_interval(start, end, last)
     values = {"model": resolve_model(here, model), "version": version, "start": start, "end": end, "known_at": known_at}
     conclude(here, run_by_name(here, "evaluate", values), as_json=json)
+
+# %% ../../../nbs/cli/operate/02_evaluate.ipynb #5d761b25
+def monitor(
+    model: Model = "",
+    version: Version = "",
+    start: Start = "",
+    end: End = "",
+    last: Last = "",
+    json: Json = False,
+) -> None:
+    """Watch what was served, the last day by default: drift, performance, refusals, latency; tell what is wrong."""
+    here = open_context()
+    start, end = resolve_interval(start, end, last if start or end else last or "day")
+    values = {"model": resolve_model(here, model), "version": version, "start": start, "end": end}
+    conclude(here, run_by_name(here, "monitor", values), as_json=json)

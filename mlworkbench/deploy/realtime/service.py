@@ -23,6 +23,7 @@ from ..request import answers, now_us, prediction_times, request_columns
 from ..request import require_deployment, time_views
 from ..selection import ServedVersion, open_served
 from ...errors import DeploymentError, LogError, WorkbenchError
+from ...evaluation.log.refusals import RefusalLog, name_refusals
 from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, store_exists
@@ -159,6 +160,7 @@ class Realtime:
                 code="deployment.store_missing",
             )
         self.version, self.log, self.store, self.clock = version, log, store, clock
+        self.refused = RefusalLog.beside(log)
 
     @classmethod
     def open(cls, choice: ServedVersion) -> Realtime:
@@ -177,8 +179,9 @@ class Realtime:
         return cls(version, PredictionLog(home.log(choice.model)), store=store)
 
     def close(self) -> None:
-        """Close log and store."""
+        """Close logs and store."""
         self.log.close()
+        self.refused.close()
         if self.store is not None:
             self.store.close()
 
@@ -271,6 +274,8 @@ class Realtime:
             request = replace(request, faults=(*request.faults, *sent))
         rows, watermark = self._completed(accept_rows(request, self.version))
         rows = predict_rows(rows, self.version)
+        if rows.refused:
+            self._log_refusals(rows, request_id, len(records))
         if rows.refused and whole:
             raise RowsRefusedError(rows.refused)
         if rows.predictions is None:
@@ -294,6 +299,12 @@ class Realtime:
             watermark=watermark,
             latency_us=microseconds,
         )
+
+    def _log_refusals(self, rows: RequestRows, request_id: str, count: int) -> None:
+        """Log which records were refused."""
+        reasons, now = rows.reasons(input_identities(request_id, count)), self.clock()
+        asked = self.version.model, self.version.version, "realtime"
+        self.refused.write(name_refusals(asked, reasons, dict.fromkeys(reasons, now)))
 
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""

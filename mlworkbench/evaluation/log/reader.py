@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from ...contract.times import parse_time
 from ...core.jsontext import holds_half, to_json
-from ...core.sqlite import open_sqlite, sqlite_error
+from ...core.sqlite import SqliteFile, open_sqlite, sqlite_error
 from ...errors import LogError
 from .rows import FIELDS
 
 # %% auto #0
 __all__ = ['TIME', 'to_microseconds', 'read_log', 'list_watermarks', 'find_predictions', 'read_call', 'decode_texts',
-           'stack_scores', 'read_labels', 'count_unpredicted', 'split_readable']
+           'stack_scores', 'read_labels', 'count_unpredicted', 'split_readable', 'count_window', 'read_labelled']
 
 # %% ../../../nbs/evaluation/log/03_reader.ipynb #d6d8e0e7
 TIME = pl.Datetime("us", "UTC")
@@ -299,3 +299,65 @@ def _is_whole(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return not holds_half(text)
+
+# %% ../../../nbs/evaluation/log/03_reader.ipynb #2909eb15
+def count_window(path: Path | str, start: int, end: int) -> tuple[int, int]:
+    """Count what lies in a half-open interval: predictions by their time, and labels by when they were known.
+
+    Parameters
+    ----------
+    start, end : int
+        Microseconds since 1970 UTC.
+
+    Returns
+    -------
+    predictions, labels : int
+
+    Raises
+    ------
+    LogError
+        If the log cannot be read.
+    """
+    log = SqliteFile(Path(path), "prediction log", LogError)
+    query = "SELECT count(*) FROM {} WHERE {} >= ? AND {} < ?"
+    pairs = (("predictions", "prediction_time"), ("labels", "available_at"))
+    counts = [log.rows(query.format(table, time, time), (start, end)) for table, time in pairs]
+    return (int(counts[0][0][0]) if counts[0] else 0), (int(counts[1][0][0]) if counts[1] else 0)
+
+# %% ../../../nbs/evaluation/log/03_reader.ipynb #5e97c2b6
+_SERVED = ("prediction_id", "model", "version", "deployment", "role", "entity", "key", "prediction_time")
+_ANSWERS = ("scores", "decision")
+
+
+def read_labelled(path: Path | str, start: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the labels that became known in a half-open interval, and the predictions that they name.
+
+    Parameters
+    ----------
+    start, end : int
+        Microseconds since 1970 UTC.
+
+    Returns
+    -------
+    predictions : polars.DataFrame
+        As `read_log` gives them, without features and what else no metric needs; each once.
+    labels : polars.DataFrame
+        As `read_labels` gives them.
+
+    Raises
+    ------
+    LogError
+        If there is no log or it cannot be read.
+    """
+    labels = _read(path, "labels WHERE available_at >= ? AND available_at < ?", [start, end], _LABEL_FIELDS)
+    named = {"prediction_id": labels["prediction_id"], "key": labels["key"]}
+    named["prediction_time"] = labels.filter(pl.col("entity") != "")["prediction_time"].cast(pl.Int64)
+    found = []
+    for field, names in named.items():
+        wanted = names.filter(names != "") if names.dtype == pl.String else names.drop_nulls()
+        if len(wanted):
+            where = f"predictions WHERE {field} IN (SELECT value FROM json_each(?))"
+            found.append(_read(path, where, [json.dumps(wanted.unique().to_list())], (*_SERVED, *_ANSWERS)))
+    rows = pl.concat(found).unique("prediction_id", keep="first", maintain_order=True) if found else None
+    empty = _make_table([], (*_SERVED, *_ANSWERS))
+    return _decode_scores(empty if rows is None else rows), labels

@@ -260,7 +260,7 @@ def find_sole_model(settings: Settings, *, home: Home) -> str:
     return known[0]
 
 # %% ../../../nbs/operate/running/04_cells.ipynb #adc33ef2
-VERDICTS = ("pass", "fail", "undecided", "equal", "refused", "erased", "not_declared")
+VERDICTS = ("pass", "warn", "fail", "undecided", "equal", "refused", "erased", "not_declared")
 
 
 def finish_run(run: Run, result: Mapping[str, Any]) -> Path:

@@ -53,6 +53,7 @@ COMMANDS: tuple[Command, ...] = (
     ("replay log", replay.log, "--model flights --last 7d"),
     ("label", evaluate.label, "arrived.csv --model flights"),
     ("evaluate", evaluate.evaluate, "--model flights --last 7d"),
+    ("monitor", evaluate.monitor, "--model flights --last day"),
     ("doctor", doctor.doctor, "--first-day orders.csv --label late"),
     ("features build", features.build, "--to delta:features"),
     ("features materialize", features.materialize, "--model flights"),

@@ -45,6 +45,8 @@ class Settings:
         Share of refused rows above which a command ends with exit code 1.
     future_after : timedelta
         How far ahead of the clock the future begins.
+    false_alarms : float
+        False alarms a month that the monitor of a model may raise, all columns and deployments together.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -59,6 +61,11 @@ class Settings:
     max_refused: float = 0.01
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
+    alerts_to: tuple[str, ...] = ()
+    alertmanager: str = ""
+    alerts_file: str = ""
+    alerts_command: str = field(default="", repr=False)
+    false_alarms: float = 1.0
     port: int = 3000
 
     @property

@@ -150,8 +150,30 @@ def _read_list(text: str, where: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in re.split(r"[,\n]", text) if name.strip())
 
 
+def _read_variables(text: str, where: str) -> tuple[str, ...]:
+    """Read names of environment variables; what is none may be the secret itself, and is not shown."""
+    names = _read_list(text, where)
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        rule = "names of environment variables that hold the addresses; got something else"
+        line = f"{where}: {rule}; put the address into a variable, its name here"
+        raise SettingsError(line, code="settings.wrong_value")
+    return names
+
+
 def _read_online(text: str, where: str) -> str:
     return check_online(text, where=where, secret=_is_environment(where)) if text else ""
+
+
+def _read_manager(text: str, where: str) -> str:
+    """Read the address of an Alertmanager; one with a password is not shown."""
+    if text and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?", text):
+        rule = "http://HOST:PORT or https://, without user, password or options; got something else; correct it"
+        raise SettingsError(f"{where}: {rule}", code="settings.wrong_value")
+    return text
+
+
+def _read_plain(text: str, where: str) -> str:
+    return text
 
 
 def _read_lake(text: str, where: str) -> str:
@@ -207,6 +229,7 @@ _FLAG = _read_word(*FLAGS)
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
+_ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
@@ -232,6 +255,11 @@ KEYS = (
     _key(
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
+    _key("alerts.to", "alerts_to", _read_variables, (), "variables with addresses of apprise: mail, chat, pager"),
+    _key("alerts.alertmanager", "alertmanager", _read_manager, "", "http://HOST:PORT of an Alertmanager; empty: none"),
+    _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),
+    _key("alerts.command", "alerts_command", _read_plain, "", "program that gets each message as JSON; empty: none"),
+    _key("monitor.false_alarms", "false_alarms", _ALARMS, 1.0, "false alarms a month that a model's monitor may raise"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +39,7 @@ def test_a_span_by_hand_runs_each_night_and_list_shows_last_and_next(schedule, t
     (line,) = facts("schedule", "list")["lines"]
     assert (line["last"], line["state"], line["zone"]) == ("2013-10-27T02:30+02:00", "done", "Europe/Berlin")
     assert datetime.fromisoformat(line["next"]) > datetime.now(UTC)
-    assert "no tables yet" in Path(line["log"]).read_text() or Path(line["log"]).read_text()
+    assert Path(line["log"]).stat().st_size > 0
 
 
 def test_a_bad_turn_is_exit_1_in_one_line(schedule, tell) -> None:
@@ -57,22 +55,22 @@ def test_a_bad_turn_is_exit_1_in_one_line(schedule, tell) -> None:
 
 
 def test_due_runs_what_another_scheduler_woke_it_for(schedule, tell) -> None:
-    schedule(often="* * * * * UTC: lake list")
+    schedule(often="*/5 * * * * UTC: lake list")
     code, out, _ = tell("schedule", "start", "often", "--due")
     assert code == 0
-    assert 9 <= len(out.splitlines()) <= 12  # the minutes of the last ten
+    assert 2 <= len(out.splitlines()) <= 3  # of the last ten minutes
     again = tell("schedule", "start", "often", "--due")[1]
     assert len(again.splitlines()) <= 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_exit_code_0_and_its_command_with_it(schedule, clean, number) -> None:
-    schedule(often="* * * * * UTC skip: stream fifo --out out.jsonl --model none, lake list")
-    os.mkfifo(clean / "fifo")
-    process = subprocess.Popen(START, cwd=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(3.0)
+def test_a_signal_ends_it_with_exit_code_0(schedule, clean, number) -> None:
+    schedule(often="* * * * * UTC skip: lake list")
+    process = subprocess.Popen(START, cwd=clean, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().endswith("often: done\n")
     process.send_signal(number)
     assert process.wait(timeout=20) == 0
+    process.stdout.close()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_last_counts_back_from_the_time_of_the_schedule(monkeypatch, at, zone, l
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
 def test_no_hour_of_a_year_falls_between_two_nights(monkeypatch, zone) -> None:
-    from mlworkbench.operate.loop.schedule import find_span, read_line
+    from mlworkbench.operate.schedule.line import find_span, read_line
 
     line = read_line("nightly", f"30 2 * * * {zone}: batch")
     reached = None

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from mlworkbench.errors import WorkbenchError
-from mlworkbench.operate.loop.schedule import iterate_times, read_schedule
-from mlworkbench.operate.loop.schedule_export import Workplace, export_schedule, list_calendars
+from mlworkbench.operate.schedule.export import Workplace, export_schedule, list_calendars
+from mlworkbench.operate.schedule.line import iterate_times, read_schedule
 
 LINES = {
     "nightly": "30 2 * * * Europe/Berlin: ingest, batch --last day, label 'my 5 % file.csv'",

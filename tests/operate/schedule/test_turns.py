@@ -19,8 +19,8 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.errors import RunError
 from mlworkbench.operate.loop.alerts import list_alerts
-from mlworkbench.operate.loop.schedule import ScheduleLine, read_line
-from mlworkbench.operate.loop.schedule_runner import (
+from mlworkbench.operate.schedule.line import ScheduleLine, read_line
+from mlworkbench.operate.schedule.runner import (
     Scheduler,
     ScheduleTable,
     Turn,
@@ -37,8 +37,8 @@ import sys, threading, time
 from datetime import datetime
 from pathlib import Path
 from mlworkbench.core.home import Home
-from mlworkbench.operate.loop.schedule import read_line
-from mlworkbench.operate.loop.schedule_runner import Scheduler, ScheduleTable, keep_schedule
+from mlworkbench.operate.schedule.line import read_line
+from mlworkbench.operate.schedule.runner import Scheduler, ScheduleTable, keep_schedule
 from mlworkbench.operate.running import command
 command._PROGRAM = Path(sys.argv[1]).read_text()
 now = datetime.fromisoformat(sys.argv[4])
@@ -258,7 +258,7 @@ def test_kill_9_of_the_scheduler_at_any_moment_loses_nothing_and_starts_nothing_
 
 
 def test_a_table_that_cannot_be_written_is_told_and_the_schedule_goes_on(home, small, capsys, monkeypatch) -> None:
-    from mlworkbench.operate.loop import schedule_runner
+    from mlworkbench.operate.schedule import runner as schedule_runner
 
     real, failures = ScheduleTable.write, [2]
 

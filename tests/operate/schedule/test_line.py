@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from mlworkbench.errors import SettingsError
-from mlworkbench.operate.loop.schedule import MOST, find_due, find_span, iterate_times, list_values, read_line
+from mlworkbench.operate.schedule.line import MOST, find_due, find_span, iterate_times, list_values, read_line
 
 NIGHTS = {  # day before the clock goes forward, day before it goes back, in 2013
     "Europe/Berlin": ("2013-03-30", "2013-10-26"),

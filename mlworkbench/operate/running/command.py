@@ -182,8 +182,10 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own."""
     words = [sys.executable, "-c", _PROGRAM, str(command.lock), *command.words]
     environment = {**os.environ, **command.environment}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(words, cwd=command.folder, env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        words, cwd=command.folder, env=environment, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float, stop: threading.Event) -> str:

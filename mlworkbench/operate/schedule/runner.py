@@ -19,6 +19,7 @@ from pathlib import Path
 from ...core.files import hold_lock, is_locked
 from ...core.home import Home
 from ...core.sqlite import SqliteFile
+from ...core.types import FactDict
 from ...errors import TRY_AGAIN, RunError, WorkbenchError
 from ..loop.alerts import Finding, report_findings
 from .line import GRACE, MOST, ScheduleLine, find_due, find_span, iterate_times
@@ -233,7 +234,7 @@ def _open_log(line: ScheduleLine, at: datetime, home: Home) -> Path:
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #7d416b8d
 def list_findings(line: ScheduleLine, turn: Turn) -> list[Finding]:
     """List what is to be told of a turn; nothing where it is done."""
-    shared = {"model": find_line_model(line), "source": f"schedule:{line.name}", "since": line.show(turn.at)}
+    shared: FactDict = {"model": find_line_model(line), "source": f"schedule:{line.name}", "since": line.show(turn.at)}
     again = f"mlworkbench schedule start {line.name} --from {turn.at:%Y-%m-%dT%H:%MZ}"
     return [
         Finding(
@@ -365,7 +366,7 @@ def _tell_trouble(line: ScheduleLine, error: Exception, scheduler: Scheduler) ->
     what = f"{line.name} cannot be run: {error}"
     print(what, file=sys.stderr, flush=True)
     since = line.show(scheduler.clock())
-    shared = {"model": find_line_model(line), "source": f"schedule:{line.name}", "since": since, "state": "fail"}
+    shared: FactDict = {"model": find_line_model(line), "source": f"schedule:{line.name}", "since": since, "state": "fail"}
     _report(line, [Finding(**shared, subject="the schedule", what=what, action="see the disk and the home")], scheduler)
 
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #f302f987

@@ -151,6 +151,7 @@ VALUES = {
     "contract.max_refused": ("2.5 %", 0.025),
     "ingest.future": ("take", "take"),
     "ingest.future_after": ("2 hours", timedelta(hours=2)),
+    "monitor.false_alarms": ("0.5", 0.5),
     "alerts.to": ("TEAM_CHAT, MAIL", ("TEAM_CHAT", "MAIL")),
     "alerts.alertmanager": ("http://alertmanager:9093", "http://alertmanager:9093"),
     "alerts.file": ("told.jsonl", "told.jsonl"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from ...metrics.catalogue import Sample, make_sample
 from ...scoring.frame import FeatureFrame, Json
 
 # %% auto #0
-__all__ = ['Counts', 'FINENESS', 'count_column', 'count_rows', 'count_labels', 'order_classes', 'merge_counts']
+__all__ = ['Counts', 'FINENESS', 'BLOCKS', 'ROW_BLOCKS', 'LEAST_ROWS', 'count_column', 'count_rows', 'count_labels',
+           'order_classes', 'merge_counts', 'Answered', 'count_answered', 'count_blocks']
 
 # %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #362169fd
 Counts = dict[str, Any]
@@ -190,7 +192,7 @@ def order_classes(declaration: Mapping[str, Any]) -> list[Any]:
 
 def _find_errors(sample: Sample) -> NDArray[np.float64]:
     """Give the error of each score as shape (n, scores); rows with one that is not finite are left out."""
-    scores = sample.scores.reshape(len(sample), -1)
+    scores = sample.scores if sample.scores.ndim == 2 else sample.scores[:, None]
     hit = sample.labels[:, None] == np.arange(len(sample.classes))
     wanted = sample.labels[:, None] if not sample.classes else hit[:, 1:] if scores.shape[1] == 1 else hit
     errors = scores - wanted
@@ -256,3 +258,75 @@ def _merge(name: str, first: Json, second: Json) -> Json:
         line = f"cannot add counts of {name} in two profiles; count both against the profile of one version"
         raise ProfileError(line, code="profile.other_bins")
     return [_merge(name, one, other) for one, other in zip(first, second, strict=True)]
+
+# %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #0ca9145f
+BLOCKS = 400  # at most, the newest
+ROW_BLOCKS, LEAST_ROWS = 40, 25
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answered:
+    """Rows, what was answered and what came true.
+
+    Attributes
+    ----------
+    frame : FeatureFrame of n rows
+    scores : ndarray of shape (n,) or (n, classes)
+    decisions : ndarray of shape (n,) or None
+    labels : ndarray of shape (n,) or None
+        None or NaN in it where a label is not known.
+    """
+
+    frame: FeatureFrame
+    scores: NDArray[np.float64]
+    decisions: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+
+    def take(self, rows: NDArray[np.intp]) -> Answered:
+        """Give the rows at some positions."""
+        decisions, labels = (part if part is None else part[rows] for part in (self.decisions, self.labels))
+        return Answered(frame=self.frame.take(rows), scores=self.scores[rows], decisions=decisions, labels=labels)
+
+
+def count_answered(profile: Mapping[str, Any], answered: Answered, *, declaration: Mapping[str, Any]) -> Counts:
+    """Count rows, and their labels under ``labels`` where there are any; see `count_rows` and `count_labels`."""
+    scores, decisions, labels = answered.scores, answered.decisions, answered.labels
+    counts = count_rows(profile, answered.frame, scores, None if decisions is None else decisions.tolist())
+    if labels is None:
+        return counts
+    return counts | {"labels": count_labels(profile, scores, labels, decisions, declaration=declaration)}
+
+
+def count_blocks(
+    profile: Mapping[str, Any],
+    answered: Answered,
+    *,
+    declaration: Mapping[str, Any],
+    days: NDArray[np.int64] | None = None,
+    judged: NDArray[np.bool_] | None = None,
+) -> list[dict[str, Any]]:
+    """Count rows block by block: by day, or in stretches of rows where there is no time.
+
+    Parameters
+    ----------
+    answered : Answered of n rows
+    days : ndarray of int, shape (n,), optional
+        Day of each row since 1970, UTC.
+    judged : ndarray of bool, shape (n,), optional
+        Whether the model had not learned from the row; a block judges where all of its rows do.
+
+    Returns
+    -------
+    list of dict
+        In order, `day` (None without time), `judged` and `counts`; at most 400, the newest.
+    """
+    count = len(answered.frame)
+    stretches = min(ROW_BLOCKS, max(1, count // LEAST_ROWS))
+    keys = np.arange(count) * stretches // max(count, 1) if days is None else days
+    blocks = []
+    for key in np.unique(keys)[-BLOCKS:]:
+        rows = np.flatnonzero(keys == key)
+        counts = count_answered(profile, answered.take(rows), declaration=declaration)
+        held = judged is not None and bool(judged[rows].all())
+        blocks.append({"day": None if days is None else int(key), "judged": held, "counts": counts})
+    return blocks

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cronsim import CronSim
 
 # %% auto #0
-__all__ = ['GRACE', 'MOST', 'ScheduleLine', 'iterate_times', 'read_line', 'DueTimes', 'find_due', 'find_span', 'list_values',
-           'read_schedule']
+__all__ = ['GRACE', 'MOST_MISSED', 'ScheduleLine', 'iterate_times', 'read_line', 'DueTimes', 'find_due', 'find_span',
+           'list_values', 'read_schedule']
 
 # %% ../../../nbs/operate/schedule/01_line.ipynb #8bbc3a18
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +160,9 @@ def _check_times(line: ScheduleLine) -> None:
     except StopIteration:
         raise _refuse(line.name, "fields whose time comes", line.fields, code="fields") from None
 
-# %% ../../../nbs/operate/schedule/01_line.ipynb #a7782cc1
+# %% ../../../nbs/operate/schedule/01_line.ipynb #2da96341
 GRACE = timedelta(minutes=10)
-MOST = 31
+MOST_MISSED = 31
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def find_due(line: ScheduleLine, *, after: datetime, now: datetime) -> DueTimes:
         if moment > now:
             break
         kept.append(moment)
-        if len(kept) > (1 if line.skip else MOST):
+        if len(kept) > (1 if line.skip else MOST_MISSED):
             missed, last = missed + 1, kept.popleft()
     if line.skip and kept and now - kept[0] > GRACE:
         missed, last = missed + 1, kept.popleft()

@@ -22,7 +22,7 @@ from ...core.sqlite import SqliteFile
 from ...core.types import FactDict
 from ...errors import TRY_AGAIN, RunError, WorkbenchError
 from ..loop.alerts import Finding, report_findings
-from .line import GRACE, MOST, ScheduleLine, find_due, find_span, iterate_times
+from .line import GRACE, MOST_MISSED, ScheduleLine, find_due, find_span, iterate_times
 from ..running.command import Command, run_command
 
 # %% auto #0
@@ -281,7 +281,7 @@ def _find_turns(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
     turns = table.turns(line.name)
     due = find_due(line, after=max([since, *(turn.at for turn in turns)]), now=now)
     if due.last_missed is not None:
-        why = "as the line says" if line.skip else f"at most {MOST} are caught up"
+        why = "as the line says" if line.skip else f"at most {MOST_MISSED} are caught up"
         reason = f"{due.missed:,} missed until then: skipped, {why}"
         table.write(Turn(line=line.name, at=due.last_missed, state="skipped", reason=reason))
     return [turn for turn in turns if turn.state == "running"] + [Turn(line=line.name, at=at) for at in due.run]

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from mlworkbench.errors import SettingsError
-from mlworkbench.operate.schedule.line import MOST, find_due, find_span, iterate_times, list_values, read_line
+from mlworkbench.operate.schedule.line import MOST_MISSED, find_due, find_span, iterate_times, list_values, read_line
 
 NIGHTS = {  # day before the clock goes forward, day before it goes back, in 2013
     "Europe/Berlin": ("2013-03-30", "2013-10-26"),
@@ -120,8 +120,8 @@ def test_missed_times_are_caught_up_in_order_up_to_a_limit() -> None:
     assert [one.day for one in due.run] == [2, 3, 4]
     assert (due.missed, due.last_missed) == (0, None)
     year = find_due(line_of(), after=at("2013-01-01T02:30Z"), now=at("2014-01-01T02:29Z"))
-    assert len(year.run) == MOST
-    assert year.missed == 364 - MOST
+    assert len(year.run) == MOST_MISSED
+    assert year.missed == 364 - MOST_MISSED
     assert year.last_missed == year.run[0] - timedelta(days=1)
     assert year.run[-1] == at("2013-12-31T02:30Z")
 

@@ -62,14 +62,13 @@ def _count_numbers(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
     if numbers is None:
         line = "cannot count text in a column that was numeric in training; check the request"
         raise ProfileError(line, code="profile.not_numeric")
-    finite = np.count_nonzero(np.isfinite(numbers))
-    beyond = np.count_nonzero(numbers == np.inf)
+    finite, beyond = int(np.count_nonzero(np.isfinite(numbers))), int(np.count_nonzero(numbers == np.inf))
     reach = [finite, *(int(np.count_nonzero(numbers >= edge)) - beyond for edge in column["edges"]), 0]
     unseen = finite
     if column["lower"] is not None:
         low, high = np.count_nonzero(numbers < column["lower"]), np.count_nonzero(numbers > column["upper"])
         unseen = low + high - beyond - np.count_nonzero(numbers == -np.inf)
-    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - int(finite), "unseen": int(unseen)}
+    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - finite, "unseen": int(unseen)}
 
 
 def _count_categories(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
@@ -320,13 +319,18 @@ def count_blocks(
     list of dict
         In order, `day` (None without time), `judged` and `counts`; at most 400, the newest.
     """
-    count = len(answered.frame)
-    stretches = min(ROW_BLOCKS, max(1, count // LEAST_ROWS))
-    keys = np.arange(count) * stretches // max(count, 1) if days is None else days
-    blocks = []
+    keys, blocks = _cut_rows(len(answered.frame), judged) if days is None else days, []
     for key in np.unique(keys)[-BLOCKS:]:
         rows = np.flatnonzero(keys == key)
         counts = count_answered(profile, answered.take(rows), declaration=declaration)
         held = judged is not None and bool(judged[rows].all())
         blocks.append({"day": None if days is None else int(key), "judged": held, "counts": counts})
     return blocks
+
+
+def _cut_rows(count: int, judged: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Give each row the number of its stretch, those that taught before those that judged."""
+    order = np.arange(count) if judged is None else np.argsort(judged, kind="stable")
+    keys = np.empty(count, dtype=np.int64)
+    keys[order] = np.arange(count) * min(ROW_BLOCKS, max(1, count // LEAST_ROWS)) // max(count, 1)
+    return keys

@@ -306,7 +306,7 @@ def _judged(fitted: Fitted, assembled: Assembled, labels: NDArray[Any], present:
     """Profile all rows, and measure those with a label; each metric says that the rows are as given."""
     rows = np.flatnonzero(present)
     metrics = judge(fitted, assembled.frame.take(rows), labels[rows]) if len(rows) else {}
-    answered = fitted.answer(assembled.frame, np.where(present, labels, None))
+    answered = fitted.answer(assembled.frame, np.where(present, labels, np.array(None, dtype=object)))
     profile = profile_frame(assembled.frame, answered.scores, labels if present.all() else None)
     profile["blocks"] = count_blocks(profile, answered, declaration=fitted.rule)
     marked = {name: {**value, "rows": "as given"} for name, value in metrics.items()}

@@ -29,7 +29,7 @@ from .window import Watched, keep_watched, measure_window, merge_lines, size_win
 from ...scoring.registry.registry import Registry
 
 # %% auto #0
-__all__ = ['SHOWN_DAYS', 'choose_interval', 'Limits', 'judge_line', 'Monitoring', 'monitor']
+__all__ = ['ADVISED', 'SHOWN_DAYS', 'choose_interval', 'Limits', 'judge_line', 'Monitoring', 'monitor']
 
 # %% ../../../nbs/operate/loop/08_monitor.ipynb #0121e3d2
 def choose_interval(start: str, end: str, now: int) -> tuple[int, int]:
@@ -76,23 +76,27 @@ def _measure_days(
         found.append([{**line, "start": format_time(day[0]), "end": format_time(day[1])} for line in lines])
     return found
 
-# %% ../../../nbs/operate/loop/08_monitor.ipynb #00b0e977
+# %% ../../../nbs/operate/loop/08_monitor.ipynb #caed4e21
 def _widen(line: FactDict, before: Sequence[FactDict]) -> FactDict:
     """Add the days before to a line of too few rows: as few as make enough, at most 28; `days` says how many."""
     mine = [one for one in before if _same(one, line) and one["end"] <= line["start"]]
-    wide, days = line, 1
+    wide = line
     for length in LENGTHS:
         first = format_time(parse_time(line["end"]) - length * DAY_US)
         lines = [*(one for one in mine if one["start"] >= first), line]
-        wide, days = merge_lines(lines), max(1, round((parse_time(line["end"]) - parse_time(lines[0]["start"])) / DAY_US))
+        wide = merge_lines(lines) | {"start": lines[0]["start"]}
         if wide["rows"] >= WINDOW_ROWS:
             break
-    return wide | {"days": days}
+    span = parse_time(wide["end"]) - parse_time(wide["start"])
+    return wide | {"days": max(1, round(span / DAY_US))}
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Say whether two lines are of one version and deployment."""
     return (one["version"], one["deployment"]) == (other["version"], other["deployment"])
+
+
+ADVISED = 2.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ def _judge_counts(wide: FactDict, watched: Watched, limits: Limits) -> tuple[str
     middle = (parse_time(wide["start"]) + parse_time(wide["end"])) // 2
     thresholds = watched.thresholds(wide["counts"]["rows"], wide["days"], limits.false_alarms, limits.deployments)
     answers = judge_counts(wide["counts"], watched.profile, thresholds, day=middle // DAY_US)
+    least = ADVISED if thresholds.advisory else 0.0
+    answers = [one | {"state": "pass"} if one["state"] == "warn" and one["measure"] < least else one for one in answers]
     states = [one["state"] for one in answers if one["subject"] == "scores" or one["state"] != "undecided"]
     names = ("subject", "state", "what", "sure", "cause", "measure")
     told = [{name: one[name] for name in names} for one in answers if one["state"] != "pass"]

@@ -38,7 +38,7 @@ from ...scoring.version.version import Version, with_reference
 __all__ = ['PART', 'SAMPLE', 'Watched', 'watch_version', 'size_window', 'measure_freshness', 'compute_again', 'measure_window',
            'keep_watched', 'merge_lines']
 
-# %% ../../../nbs/operate/loop/07_window.ipynb #381c1455
+# %% ../../../nbs/operate/loop/07_window.ipynb #e9afac5d
 @dataclass(frozen=True, eq=False)
 class Watched:
     """A version as the monitor knows it; `opened` is None where it cannot be asked, and `reason` says why."""
@@ -60,8 +60,10 @@ class Watched:
         near = max(round(rows / step) * step, 1) if rows >= step else rows
         key = (near, days, false_alarms, deployments)
         if key not in self._made:
-            given = {"false_alarms": false_alarms / days, "deployments": deployments}
-            self._made[key] = make_thresholds(self.profile, rows=near, days=days, **given)
+            budget = false_alarms / days
+            self._made[key] = make_thresholds(
+                self.profile, rows=near, days=days, false_alarms=budget, deployments=deployments
+            )
         return self._made[key]
 
 

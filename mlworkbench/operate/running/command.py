@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from ...core.files import hold_lock, make_private
-from ...errors import RunError
+from ...errors import RunError, WorkbenchError
 from .worker import end_with_runner, kill_family
 
 # %% auto #0
@@ -84,7 +84,7 @@ def begin_command() -> None:
     busy = RunError(f"the command before this one did not end in {_WAIT:g} s; see {lock.name}", code="run.busy").again()
     try:
         _HELD.enter_context(hold_lock(lock, seconds=_WAIT, busy=busy))
-    except RunError as error:
+    except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 

@@ -124,8 +124,23 @@ class ScheduleTable:
 
     def turns(self, line: str) -> list[Turn]:
         """List the turns of a line, by time."""
-        query = "SELECT line, at, state, answers, reason, log FROM turns WHERE line = ? ORDER BY at"
-        return [_read_turn(*values) for values in self._file.rows(query, (line,))]
+        return self._select("line = ? ORDER BY at", line)
+
+    def open_turns(self, line: str) -> list[Turn]:
+        """List the turns of a line that were begun and not closed, by time."""
+        return self._select("line = ? AND state = 'running' ORDER BY at", line)
+
+    def last(self, line: str) -> Turn | None:
+        """Give the turn of a line with the latest time."""
+        return next(iter(self._select("line = ? ORDER BY at DESC LIMIT 1", line)), None)
+
+    def at(self, line: str, at: datetime) -> Turn | None:
+        """Give the turn of a line at one of its times."""
+        return next(iter(self._select("line = ? AND at = ?", line, at.isoformat())), None)
+
+    def _select(self, where: str, *values: str) -> list[Turn]:
+        query = f"SELECT line, at, state, answers, reason, log FROM turns WHERE {where}"
+        return [_read_turn(*found) for found in self._file.rows(query, values)]
 
 
 def _read_turn(line: str, at: str, state: str, answers: str, reason: str, log: str) -> Turn:
@@ -234,7 +249,7 @@ def _open_log(line: ScheduleLine, at: datetime, home: Home) -> Path:
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #7d416b8d
 def list_findings(line: ScheduleLine, turn: Turn) -> list[Finding]:
     """List what is to be told of a turn; nothing where it is done."""
-    shared: FactDict = {"model": find_line_model(line), "source": f"schedule:{line.name}", "since": line.show(turn.at)}
+    shared: FactDict = {**_name_source(line), "since": line.show(turn.at)}
     again = f"mlworkbench schedule start {line.name} --from {turn.at:%Y-%m-%dT%H:%MZ}"
     return [
         Finding(
@@ -256,10 +271,14 @@ def find_line_model(line: ScheduleLine) -> str:
     return named.pop() if len(named) == 1 else ""
 
 
+def _name_source(line: ScheduleLine) -> FactDict:
+    return {"model": find_line_model(line), "source": f"schedule:{line.name}"}
+
+
 def _report(line: ScheduleLine, findings: Sequence[Finding], scheduler: Scheduler) -> None:
     """Tell people what is wrong with a line, and close what is well again."""
     try:
-        report_findings(findings, model=find_line_model(line), source=f"schedule:{line.name}", home=scheduler.home)
+        report_findings(findings, **_name_source(line), home=scheduler.home)
     except (WorkbenchError, OSError) as error:
         print(f"cannot tell of {line.name}: {error}", file=sys.stderr, flush=True)
 
@@ -278,13 +297,21 @@ def _find_turns(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
     """Find the turns to be run now: those broken off, then those that are due; keep what is passed over."""
     table, now = ScheduleTable(scheduler.home), scheduler.clock()
     since = table.begin_line(line.name, now)
-    turns = table.turns(line.name)
-    due = find_due(line, after=max([since, *(turn.at for turn in turns)]), now=now)
+    last = table.last(line.name)
+    due = find_due(line, after=max(since, last.at) if last else since, now=now)
     if due.last_missed is not None:
         why = "as the line says" if line.skip else f"at most {MOST_MISSED} are caught up"
         reason = f"{due.missed:,} missed until then: skipped, {why}"
-        table.write(Turn(line=line.name, at=due.last_missed, state="skipped", reason=reason))
-    return [turn for turn in turns if turn.state == "running"] + [Turn(line=line.name, at=at) for at in due.run]
+        passed = table.write(Turn(line=line.name, at=due.last_missed, state="skipped", reason=reason))
+        if not line.skip:
+            _report(line, [_find_missed(line, passed)], scheduler)
+    return table.open_turns(line.name) + [Turn(line=line.name, at=at) for at in due.run]
+
+
+def _find_missed(line: ScheduleLine, passed: Turn) -> Finding:
+    way = f"to run them, too: mlworkbench schedule start {line.name} --from TIME"
+    more = {"subject": "missed times", "state": "warn", "action": way}
+    return Finding(**_name_source(line), **more, what=f"{line.name}: {passed.reason}", since=line.show(passed.at))
 
 
 def run_due(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
@@ -322,8 +349,7 @@ def run_span(lines: Sequence[ScheduleLine], scheduler: Scheduler, *, start: date
     for at, place in sorted(times):
         line = lines[place]
         with _hold_line(line, scheduler.home):
-            known = {turn.at: turn for turn in ScheduleTable(scheduler.home).turns(line.name)}
-            turn = known.get(at, Turn(line=line.name, at=at))
+            turn = ScheduleTable(scheduler.home).at(line.name, at) or Turn(line=line.name, at=at)
             ended += [] if turn.state in ("done", "refused") else _run_turns(line, [turn], scheduler)
         if scheduler.stop.is_set():
             break
@@ -366,14 +392,13 @@ def _tell_trouble(line: ScheduleLine, error: Exception, scheduler: Scheduler) ->
     what = f"{line.name} cannot be run: {error}"
     print(what, file=sys.stderr, flush=True)
     since = line.show(scheduler.clock())
-    shared: FactDict = {"model": find_line_model(line), "source": f"schedule:{line.name}", "since": since, "state": "fail"}
-    _report(line, [Finding(**shared, subject="the schedule", what=what, action="see the disk and the home")], scheduler)
+    more = {"subject": "the schedule", "state": "fail", "action": "see the disk and the home"}
+    _report(line, [Finding(**_name_source(line), **more, what=what, since=since)], scheduler)
 
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #f302f987
 def describe_line(line: ScheduleLine, now: datetime, *, home: Home) -> dict[str, str]:
     """Say when a line ran last and what came of it, and when it runs next; ``broken off`` waits for a scheduler."""
-    turns = ScheduleTable(home).turns(line.name)
-    last = turns[-1] if turns else None
+    last = ScheduleTable(home).last(line.name)
     state = last.state if last else "not yet"
     if state == "running" and not is_locked(_lock_path(line, home)):
         state = "broken off"

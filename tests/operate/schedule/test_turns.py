@@ -131,6 +131,19 @@ def test_a_line_that_skips_keeps_what_it_left_out(home, small) -> None:
     assert told["reason"].startswith("3 missed until then: skipped, as the line says")
 
 
+def test_times_beyond_the_limit_are_told(home, small, monkeypatch) -> None:
+    monkeypatch.setattr("mlworkbench.operate.schedule.line.MOST_MISSED", 1)
+    run_due(line("ingest"), make(home))
+    (turn,) = run_due(line("ingest exit=1"), make(home, FIRST + 5 * DAY))
+    assert turn.at == FIRST + 5 * DAY
+    skipped = ScheduleTable(home).at("nightly", FIRST + 4 * DAY)
+    assert skipped.state == "skipped"
+    assert skipped.reason.startswith("4 missed until then: skipped, at most")
+    told = {alert.finding.subject: alert for alert in list_alerts(home=home, closed=True)}
+    assert [*sorted(told)] == ["ingest exit=1", "missed times"]
+    assert told["missed times"].finding.what == f"nightly: {skipped.reason}"
+
+
 def test_a_line_counts_from_when_it_was_first_seen_ten_minutes_back(home, small) -> None:
     assert run_due(line("ingest"), make(home, FIRST + timedelta(minutes=11))) == []
     (turn,) = run_due(line("ingest", name="other"), make(home, FIRST + timedelta(minutes=9)))

@@ -310,7 +310,7 @@ def _find_turns(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
 
 def _find_missed(line: ScheduleLine, passed: Turn) -> Finding:
     way = f"to run them, too: mlworkbench schedule start {line.name} --from TIME"
-    more = {"subject": "missed times", "state": "warn", "action": way}
+    more: FactDict = {"subject": "missed times", "state": "warn", "action": way}
     return Finding(**_name_source(line), **more, what=f"{line.name}: {passed.reason}", since=line.show(passed.at))
 
 
@@ -392,7 +392,7 @@ def _tell_trouble(line: ScheduleLine, error: Exception, scheduler: Scheduler) ->
     what = f"{line.name} cannot be run: {error}"
     print(what, file=sys.stderr, flush=True)
     since = line.show(scheduler.clock())
-    more = {"subject": "the schedule", "state": "fail", "action": "see the disk and the home"}
+    more: FactDict = {"subject": "the schedule", "state": "fail", "action": "see the disk and the home"}
     _report(line, [Finding(**_name_source(line), **more, what=what, since=since)], scheduler)
 
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #f302f987

@@ -180,7 +180,7 @@ def run_command(command: Command, *, log: Path, stop: threading.Event) -> Comman
 
 def _start(command: Command) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own."""
-    words = [sys.executable, "-c", _PROGRAM, str(command.lock), *command.words]
+    words = [sys.executable, "-P", "-c", _PROGRAM, str(command.lock), *command.words]
     environment = {**os.environ, **command.environment}
     return subprocess.Popen(
         words, cwd=command.folder, env=environment, start_new_session=True,

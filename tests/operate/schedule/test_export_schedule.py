@@ -91,17 +91,6 @@ def test_a_cronjob_forbids_two_at_once_and_names_its_zone() -> None:
         assert len(job["metadata"]["name"]) <= 52
 
 
-@pytest.mark.long
-def test_kubernetes_knows_each_field(install, tmp_path: Path) -> None:
-    file = tmp_path / "jobs.yaml"
-    text = export_schedule(lines(), "kubernetes", PLACE)["mlworkbench-cronjobs.yaml"]
-    tool = install("kubernetes-validate", "setuptools<81") / "kubernetes-validate"
-    for content, accepted in ((text, True), (text.replace("timeZone", "timezone"), False)):
-        file.write_text(content)
-        run = subprocess.run([tool, "--strict", file], capture_output=True, text=True)
-        assert (run.returncode == 0) is accepted, run.stdout + run.stderr
-
-
 def test_another_format_is_one_line() -> None:
     with pytest.raises(WorkbenchError, match="FORMAT: one of cron, systemd, kubernetes; got 'crno'; did you mean"):
         export_schedule(lines(), "crno", PLACE)

@@ -194,7 +194,7 @@ def test_any_text_is_a_line_or_one_sentence() -> None:
     signs = st.text(st.sampled_from(list("0123459*,/- :UTCMONskip'\"\\\n\t%é")), max_size=40)
 
     @given(st.one_of(st.text(max_size=40), signs, signs.map(lambda text: f"{text} UTC: ingest")))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     def read(text: str) -> None:
         try:
             assert read_line("nightly", text).commands

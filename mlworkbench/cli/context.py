@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['SCHEDULED_AT', 'SCHEDULED_ZONE', 'Context', 'open_context', 'open_registry', 'find_user', 'list_models',
            'choose_model', 'resolve_model', 'split_version', 'require_version', 'find_definition', 'find_moment',
-           'resolve_interval', 'open_rows', 'refuse_too_many']
+           'parse_span', 'resolve_interval', 'open_rows', 'refuse_too_many']
 
 # %% ../../nbs/cli/02_context.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -187,9 +187,22 @@ _SPAN = re.compile(r"([1-9]\d{0,4})?\s*(hour|day|week|[hdw])s?")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7}
 
 
-def _go_back(moment: datetime, days: float) -> datetime:
+def parse_span(text: str, *, option: str = "--last") -> timedelta:
+    """Read a span of time of an option.
+
+    Examples
+    --------
+    >>> parse_span("7d"), parse_span("hour")
+    (datetime.timedelta(days=7), datetime.timedelta(seconds=3600))
+    """
+    span = _SPAN.fullmatch(text.strip())
+    if span is None:
+        raise WorkbenchError(f"{option}: {text!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
+    return timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])
+
+
+def _go_back(moment: datetime, span: timedelta) -> datetime:
     """Go back by days of 24 hours, or to the same time on the clock of the zone where that is longer."""
-    span = timedelta(days=days)
     by_clock = (moment - span).astimezone(UTC) if span >= timedelta(days=1) else moment
     return min(moment.astimezone(UTC) - span, by_clock)
 
@@ -214,12 +227,8 @@ def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = 
             typer.echo(said, err=True)
         return str(to_midnight(start)), str(to_midnight(end))
     refuse_conflict("--last", {"--start": start, "--end": end})
-    span = _SPAN.fullmatch(last.strip())
-    if span is None:
-        raise WorkbenchError(f"--last: {last!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
     until = now or find_moment()
-    since = _go_back(until, int(span[1] or 1) * _DAYS[span[2][0]])
-    return since.isoformat(), until.astimezone(UTC).isoformat()
+    return _go_back(until, parse_span(last)).isoformat(), until.astimezone(UTC).isoformat()
 
 # %% ../../nbs/cli/02_context.ipynb #4a8f8c33
 def open_rows(given: str, query: str) -> str | SqlSource:

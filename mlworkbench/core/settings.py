@@ -45,6 +45,10 @@ class Settings:
         Share of refused rows above which a command ends with exit code 1.
     future_after : timedelta
         How far ahead of the clock the future begins.
+    promote : str
+        What becomes of a retrained version that passes: ``propose``.
+    reports_workspace : str
+        Folder of an Evidently workspace, relative to `folder`; empty for none.
     false_alarms : float
         False alarms a month that the monitor of a model may raise, all columns and deployments together.
     """
@@ -61,6 +65,8 @@ class Settings:
     max_refused: float = 0.01
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
+    promote: str = "propose"
+    reports_workspace: str = ""
     alerts_to: tuple[str, ...] = ()
     alertmanager: str = ""
     alerts_file: str = ""

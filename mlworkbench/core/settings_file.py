@@ -231,6 +231,7 @@ _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
+_WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -255,6 +256,8 @@ KEYS = (
     _key(
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
+    _key("policy.promote", "promote", _read_word("propose"), "propose", "a retrained version that passes: propose"),
+    _key("reports.workspace", "reports_workspace", _read_folder, "", _WORKSPACE_MEANING),
     _key("alerts.to", "alerts_to", _read_variables, (), "variables with addresses of apprise: mail, chat, pager"),
     _key("alerts.alertmanager", "alertmanager", _read_manager, "", "http://HOST:PORT of an Alertmanager; empty: none"),
     _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),

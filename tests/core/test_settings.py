@@ -156,8 +156,11 @@ VALUES = {
     "alerts.alertmanager": ("http://alertmanager:9093", "http://alertmanager:9093"),
     "alerts.file": ("told.jsonl", "told.jsonl"),
     "alerts.command": ("page 'the team'", "page 'the team'"),
+    "policy.promote": ("propose", "propose"),
+    "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
 }
+FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.place)
@@ -170,7 +173,7 @@ def test_every_key_comes_from_the_file_and_each_of_its_variables(tmp_path: Path,
     assert key.variables[0] == f"MLWORKBENCH_{key.section}_{key.name}".upper()
     for variable in key.variables:
         monkeypatch.setenv(variable, text)
-        found = str(Path.cwd() / text) if key.place in ("workbench.home", "alerts.file") else value
+        found = str(Path.cwd() / text) if key.place in FOLDERS else value
         assert getattr(read_settings(tmp_path), key.field) == found
         assert read_setting(key.place, tmp_path).origin == f"environment {variable}"
         monkeypatch.delenv(variable)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
 import sqlite3
@@ -272,21 +271,34 @@ def test_of_four_processes_that_report_the_same_one_tells(home, told) -> None:
     assert sorted(events(told)) == [("opened", "accuracy"), ("opened", "scores")]
 
 
+KILLER = """
+import os, random, signal, time
+from pathlib import Path
+
+def count():
+    return len(Path("{told}").read_bytes().splitlines()) if Path("{told}").exists() else 0
+
+draws = random.Random({kills})
+for _ in range({kills}):
+    before, child = count(), os.fork()
+    while not child:
+        report("scores", "accuracy")
+        report()
+    while count() < before + 3:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        time.sleep(0.02)
+    time.sleep(draws.uniform(0, 0.2))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
 def test_kills_lose_nothing_repeat_nothing_in_a_file_and_at_most_one_message_of_a_command(
     home, told, kills, monkeypatch, tmp_path
 ) -> None:
     got = tmp_path / "got.jsonl"
     monkeypatch.setenv("MLWORKBENCH_ALERTS_COMMAND", f"tee -a {got}")
-    draws = random.Random(kills)
-    for _ in range(kills):
-        before = len(read(told))
-        process = start("for _ in range(10_000):\n    report('scores', 'accuracy')\n    report()")
-        while len(read(told)) < before + 3:
-            assert process.poll() is None
-            time.sleep(0.02)
-        time.sleep(draws.uniform(0, 0.2))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    assert start(KILLER.format(kills=kills, told=str(told))).wait(timeout=300) == 0
     report(home=home)
     with sqlite3.connect(home.alerts) as base:
         wanted = [json.loads(body)["message"] for (body,) in base.execute("SELECT body FROM messages ORDER BY number")]

@@ -76,19 +76,19 @@ def _measure_days(
         found.append([{**line, "start": format_time(day[0]), "end": format_time(day[1])} for line in lines])
     return found
 
-# %% ../../../nbs/operate/loop/08_monitor.ipynb #caed4e21
-def _widen(line: FactDict, before: Sequence[FactDict]) -> FactDict:
-    """Add the days before to a line of too few rows: as few as make enough, at most 28; `days` says how many."""
-    mine = [one for one in before if _same(one, line) and one["end"] <= line["start"]]
-    wide = line
+# %% ../../../nbs/operate/loop/08_monitor.ipynb #ae27ae27
+def _widen(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
+    """Add the days before to a line of too few rows: as few as make enough, at most 28; then shorter windows."""
+    mine, found = [one for one in before if _same(one, line) and one["end"] <= line["start"]], list[FactDict]()
     for length in LENGTHS:
         first = format_time(parse_time(line["end"]) - length * DAY_US)
         lines = [*(one for one in mine if one["start"] >= first), line]
         wide = merge_lines(lines) | {"start": lines[0]["start"]}
+        span = parse_time(wide["end"]) - parse_time(wide["start"])
+        found.insert(0, wide | {"days": max(1, round(span / DAY_US))})
         if wide["rows"] >= WINDOW_ROWS:
             break
-    span = parse_time(wide["end"]) - parse_time(wide["start"])
-    return wide | {"days": max(1, round(span / DAY_US))}
+    return found
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -106,6 +106,11 @@ class Limits:
     refused: float
     false_alarms: float
     deployments: int = 1
+
+    @property
+    def budget(self) -> tuple[float, int]:
+        """False alarms a month, and how many deployments share them."""
+        return self.false_alarms, self.deployments
 
 
 def judge_line(line: FactDict, before: Sequence[FactDict], watched: Watched, limits: Limits) -> FactDict:
@@ -127,15 +132,20 @@ def judge_line(line: FactDict, before: Sequence[FactDict], watched: Watched, lim
     return {**line, "measures": measures, **settle_verdict([*reasons, *more], moved)}
 
 
-def _judge_counts(wide: FactDict, watched: Watched, limits: Limits) -> tuple[str, list[Reason]]:
-    """Judge scores, performance and columns against chance; what labels cannot say yet leaves the verdict to scores."""
-    if not watched.profile or not wide["counts"].get("rows"):
+def _judge_counts(windows: Sequence[FactDict], watched: Watched, limits: Limits) -> tuple[str, list[Reason]]:
+    """Judge scores, performance and columns against chance, in the first window for which training tells enough.
+
+    What labels cannot say yet leaves the verdict to the scores.
+    """
+    if not watched.profile or not windows[-1]["counts"].get("rows"):
         return "undecided", []
+    pairs = [(watched.thresholds(one["counts"]["rows"], one["days"], *limits.budget), one) for one in windows]
+    thresholds, wide = next((pair for pair in pairs if pair[0].gauges), pairs[0])
     middle = (parse_time(wide["start"]) + parse_time(wide["end"])) // 2
-    thresholds = watched.thresholds(wide["counts"]["rows"], wide["days"], limits.false_alarms, limits.deployments)
     answers = judge_counts(wide["counts"], watched.profile, thresholds, day=middle // DAY_US)
     least = ADVISED if thresholds.advisory else 0.0
     answers = [one | {"state": "pass"} if one["state"] == "warn" and one["measure"] < least else one for one in answers]
+    answers = answers if thresholds.gauges else answers[:1]
     states = [one["state"] for one in answers if one["subject"] == "scores" or one["state"] != "undecided"]
     names = ("subject", "state", "what", "sure", "cause", "measure")
     told = [{name: one[name] for name in names} for one in answers if one["state"] != "pass"]
@@ -307,7 +317,7 @@ def _make_finding(model: str, part: FactDict, one: FactDict, history: Sequence[F
         link=f"mlworkbench monitor --model {model} --start {part['start']} --end {part['end']}", **one,
     )  # fmt: skip
 
-# %% ../../../nbs/operate/loop/08_monitor.ipynb #3648c7fb
+# %% ../../../nbs/operate/loop/08_monitor.ipynb #534fa733
 SHOWN_DAYS = 90
 
 
@@ -347,13 +357,14 @@ def monitor(
         judged = _judge_lines(lines, before, watch, limits)
         write_window(model, day, judged, home=home)
         before += judged
-    parts = _judge_whole(measured, before, watch, limits)
-    parts = [part for part in parts if not tag or part["version"] == tag]
+    whole = _judge_whole(measured, before, watch, limits)
+    parts = [_add_days(part, before) for part in whole if not tag or part["version"] == tag]
     shown = read_history(model, home=home, start=format_time(interval[1] - SHOWN_DAYS * DAY_US))
     newest = all(line["end"] <= format_time(interval[1]) for line in shown)
     ends = {"start": format_time(interval[0]), "end": format_time(interval[1])}
     earlier = [line for line in shown if line["end"] <= ends["start"]]
-    told = _report(model, parts, earlier, home=home) if newest and not tag else -1
+    last = [line for line in before if line["end"] == ends["end"]]
+    told = _report(model, [*whole, *last], earlier, home=home) if newest and not tag else -1
     verdict = combine_states([part["verdict"] for part in parts])
     shown = [line for line in shown if line["end"] <= ends["end"] and (not tag or line["version"] in (tag, ""))]
     return Monitoring(model=model, verdict=verdict, parts=parts, history=shown, told=told, **ends)
@@ -371,7 +382,24 @@ def _judge_whole(
         by_who.setdefault((line["version"], line["deployment"]), []).append(line)
     served = {who: lines for who, lines in by_who.items() if who[0]} or by_who
     ends = {"start": measured[0][0]["start"], "end": measured[-1][0]["end"]}
-    return _judge_lines([merge_lines(lines) | ends for _, lines in sorted(served.items())], before, watch, limits)
+    whole = [merge_lines(lines) | ends for _, lines in sorted(served.items())]
+    return _judge_lines(whole, [one for one in before if one["end"] <= ends["start"]], watch, limits)
+
+
+def _add_days(part: FactDict, judged: Sequence[FactDict]) -> FactDict:
+    """Say of an interval of several days which of them were a warning or failed; the worst one counts for all."""
+    days = [one for one in judged if _same(one, part) and one["start"] >= part["start"]]
+    bad = [one for one in days if one["verdict"] in ("fail", "warn")]
+    if len(days) < 2 or not bad:
+        return part
+    worst = combine_states([one["verdict"] for one in bad])
+    first = next(one for one in bad if one["verdict"] == worst)
+    told = f"days: {len(bad)} of {len(days)} are no pass, the first {worst} is {first['start'][:10]}: "
+    return part | {
+        "verdict": combine_states([part["verdict"], worst]),
+        "reasons": [told + "; ".join(first["reasons"]), *part["reasons"]],
+        "findings": part["findings"] or first["findings"],
+    }
 
 
 def _judge_lines(

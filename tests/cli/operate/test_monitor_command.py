@@ -4,17 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_iris
 
 NOTEBOOK = Path(__file__).parents[3] / "nbs" / "runs" / "monitor.ipynb"
 
 
 @pytest.mark.system
 def test_the_last_day_is_watched_shown_and_kept(workbench, facts):
-    trained, batch = facts("train"), facts("batch")
+    trained = facts("train")
+    rows = load_iris(as_frame=True).data
+    rows.columns = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+    rows.to_csv("flowers.csv", index=False)
+    facts("score", "flowers.csv")
     found = facts("monitor")
     (window,) = found["windows"]
-    assert (window["deployment"], window["version"]) == ("batch", trained["version"])
-    assert window["rows"] == found["metrics"]["rows"] == batch["scored"] > 0
+    assert (window["deployment"], window["version"]) == ("one_off", trained["version"])
+    assert window["rows"] == found["metrics"]["rows"] == 150
     assert found["said"][0].startswith(f"verdict: {found['verdict']} (cars, ")
     page = json.loads(Path(found["output"]).read_text(encoding="utf-8"))
     shown = [name for cell in page["cells"] for out in cell.get("outputs", ()) for name in out.get("data", ())]

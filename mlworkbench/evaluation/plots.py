@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 # %% auto #0
-__all__ = ['WIDTH', 'HEIGHT', 'LEFT', 'TOP', 'LINE', 'COLOURS', 'DASHES', 'Picture', 'shorten_count', 'embed_picture',
+__all__ = ['WIDTH', 'HEIGHT', 'LEFT', 'TOP', 'LINE', 'COLOURS', 'STROKES', 'Picture', 'shorten_count', 'embed_picture',
            'draw_bins', 'center_names', 'place_numbers', 'has_room', 'compute_shares', 'draw_scores', 'draw_histograms',
            'bin_calibration', 'draw_calibration', 'Pictures']
 
 # %% ../../nbs/evaluation/03_plots.ipynb #a5150a76
 WIDTH, HEIGHT, LEFT, TOP, LINE = 760, 230, 84, 62, 15
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
-DASHES = ("none", "7 4", "2 3", "10 3 2 3", "1 4")
+STROKES = ("none", "7 4", "2 3", "10 3 2 3", "1 4")
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ tall }}" width="{{ width }}" font-size="12"
  font-family="sans-serif" fill="#222" role="img" style="max-width:100%;height:auto;background:#fff">
@@ -107,7 +107,7 @@ class _Plot:
         """Draw the plot."""
         wide, places = WIDTH - LEFT - 20, np.arange(len(self.legend)) * (WIDTH - 20) // max(len(self.legend), 2) + 10
         steps = _choose_steps(self.top)
-        sides = zip(self.legend, COLOURS, DASHES, places.tolist(), strict=False)
+        sides = zip(self.legend, COLOURS, STROKES, places.tolist(), strict=False)
         values: dict[str, object] = {"title": self.title, "name": self.across, "up": self.up, "legend": list(sides)}
         values |= {"width": WIDTH, "left": LEFT, "top": TOP, "across": wide, "height": HEIGHT}
         values["tall"] = TOP + HEIGHT + 44 + LINE * len(self.counts)
@@ -122,7 +122,7 @@ class _Plot:
         x, y, side, filled = curve
         pairs = zip(x.tolist(), y.tolist(), strict=True)
         points = " ".join(f"{wide * a:.1f},{HEIGHT * (1 - b / top):.1f}" for a, b in pairs)
-        return (points, "#888", "4 4", False) if side is None else (points, COLOURS[side], DASHES[side], filled)
+        return (points, "#888", "4 4", False) if side is None else (points, COLOURS[side], STROKES[side], filled)
 
     def _count(self, row: int, side: int, wide: int) -> tuple[int, str, list[tuple[float, str]]]:
         """Give the rows of each bin of a side."""

@@ -80,7 +80,7 @@ class Proposal:
             version=self.tag,
             sure=self.sure,
             cause=self.why,
-            action=f"compare, then {self.command}",
+            action=f"look at the page, then {self.command}" if self.link else self.command,
             link=self.link,
         )
 

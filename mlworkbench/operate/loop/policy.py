@@ -27,9 +27,9 @@ SCHEDULED_AT = "MLWORKBENCH_SCHEDULED_AT"  # environment: the moment of a schedu
 
 
 def find_moment() -> int:
-    """Give the moment of the schedule, else the present one, in microseconds since 1970 UTC."""
+    """Give the moment of the schedule, else the present one to the second, in microseconds since 1970 UTC."""
     given = os.environ.get(SCHEDULED_AT)
-    return parse_time(given) if given else time.time_ns() // 1000
+    return parse_time(given) if given else time.time_ns() // 1_000_000_000 * 1_000_000
 
 # %% ../../../nbs/operate/loop/12_policy.ipynb #6e1f8653
 def list_retrainings(model: str, *, home: Home) -> list[RunRow]:
@@ -115,7 +115,7 @@ def _judge_age(model: str, home: Home, longest: timedelta, moment: int) -> Due:
     if last is None:
         return Due(True, "it was never trained")
     old = timedelta(microseconds=moment - last) > longest
-    span = f"{longest.days} days" if longest >= timedelta(days=1) else str(longest)
+    span = f"{longest.days} day{'s' * (longest.days != 1)}" if longest >= timedelta(days=1) else str(longest)
     return Due(old, f"last trained {format_time(last)[:10]}, {'longer ago than' if old else 'within'} {span}")
 
 

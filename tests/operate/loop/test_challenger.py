@@ -69,7 +69,7 @@ def test_what_passes_is_a_challenger_with_a_certificate_a_comparison_and_one_mes
     found = alert.finding
     assert (found.source, found.state, found.version) == ("retrain", "warn", new)
     assert found.cause == "last trained 2013-09-01, longer ago than 30 days"
-    assert found.action.startswith(f"compare, then mlworkbench models promote {new[:17]} --why ")
+    assert found.action.startswith(f"look at the page, then mlworkbench models promote {new[:17]} --why ")
     assert "accuracy" in found.sure and "by the one that serves" in found.sure
     assert found.link == str(made.comparison.page) and made.comparison.page.is_file()
     (line,) = [one for one in kept.history("late") if one["alias"] == "challenger" and one["to"] == new]

@@ -269,7 +269,7 @@ MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 
 # %% ../../nbs/core/05_settings_file.ipynb #1a49935d
 _SECTIONS = {section: {key.name for key in KEYS if key.section == section} for section in (k.section for k in KEYS)}
-_FREE = "models"  # its keys are names of models
+_FREE = ("models", "schedule")  # their keys are names of models, and of lines
 
 
 def _read_text(file: Path) -> str:
@@ -296,7 +296,7 @@ def find_settings(start: Path | None = None) -> Path | None:
         with contextlib.suppress(PermissionError):
             if file.is_file():
                 text = _read_text(file)
-                ours = {f"[{section}]" for section in (*_SECTIONS, _FREE)} & set(text.split())
+                ours = {f"[{section}]" for section in (*_SECTIONS, *_FREE)} & set(text.split())
                 first = text.partition("\n")[0].strip()
                 if ours or (first[:1] in ("#", ";") and "workbench" in first):
                     return file
@@ -317,12 +317,12 @@ def read_sections(file: Path) -> Sections:
         raise SettingsError(message, code="settings.syntax") from None
     found: dict[str, dict[str, str]] = {}
     for section in parser.sections():
-        if section not in (*_SECTIONS, _FREE):
-            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, _FREE))}"
+        if section not in (*_SECTIONS, *_FREE):
+            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, *_FREE))}"
             raise SettingsError(message, code="settings.unknown_section")
         for key, text in parser[section].items():
             place, name = MOVED.get((section, key), (section, key))
-            if place != _FREE and name not in _SECTIONS[place]:
+            if place not in _FREE and name not in _SECTIONS[place]:
                 message = f"{file}, [{section}]: unknown key {key!r}; it sets nothing; {suggest(key, _SECTIONS[place])}"
                 raise SettingsError(message, code="settings.unknown_key")
             found.setdefault(place, {})[name] = text

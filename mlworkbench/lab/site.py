@@ -17,6 +17,7 @@ from ..core.home import Home
 from ..core.settings import read_settings
 from ..errors import WorkbenchError
 from .site_pages import gather_model, list_site_models, render_index, render_model
+from ..operate.loop.alerts import list_alerts
 
 # %% auto #0
 __all__ = ['MANIFEST', 'MAKER', 'write_site']
@@ -72,7 +73,9 @@ def write_site(folder: Path | str, *, home: Home) -> list[Path]:
         before = _read_manifest(place)
         models = [gather_model(name, home=home) for name in list_site_models(home=home)]
         pages = {f"model-{one.name}.html": render_model(one, **frame) for one in models}
-        pages["index.html"] = render_index(models, **frame)
+        named = {one.name for one in models}
+        others = [alert for alert in list_alerts(home=home) if alert.finding.model not in named]
+        pages["index.html"] = render_index(models, others, **frame)
         _write_manifest(place, {*before, *pages} - {MANIFEST})
         for name, page in pages.items():
             write_file(place / name, page.encode(), mode=0o644, error=WorkbenchError)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, TypeVar
 
-from ..core.home import Home
+from ..core.home import MODEL_NAME, Home
 from ..core.html import render_html
 from ..core.settings import read_settings
 from ..core.types import FactDict, Facts
@@ -83,7 +83,7 @@ class ModelFacts:
             return str(self.history[-1].get("verdict") or "undecided")
         return "undecided" if self.measurement is None else self.measurement.verdict
 
-# %% ../../nbs/lab/08_site_pages.ipynb #0e6d8a2f
+# %% ../../nbs/lab/08_site_pages.ipynb #b3850375
 def gather_model(name: str, *, home: Home) -> ModelFacts:
     """Read what a site says about one model."""
     registry, found = Registry(home), ModelFacts(name)
@@ -102,11 +102,12 @@ def gather_model(name: str, *, home: Home) -> ModelFacts:
 
 
 def list_site_models(*, home: Home) -> list[str]:
-    """Name the models of settings.ini, of the registry, and of the alerts."""
-    alerted = {alert.finding.model for alert in list_alerts(closed=True, home=home)} - {""}
-    return sorted({*read_settings().models, *Registry(home).models(), *alerted})
+    """Name the models that have a page: those of settings.ini, of the registry, and of alerts with a proper name."""
+    alerted = {alert.finding.model for alert in list_alerts(closed=True, home=home)}
+    names = {*read_settings().models, *Registry(home).models(), *alerted}
+    return sorted(name for name in names if MODEL_NAME.fullmatch(name))
 
-# %% ../../nbs/lab/08_site_pages.ipynb #ebdaf333
+# %% ../../nbs/lab/08_site_pages.ipynb #5b28b8d2
 _HEAD = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -115,12 +116,12 @@ _HEAD = """\
 """
 _FOOT = "<footer>Made {{ made }} by mlworkbench {{ package }}.</footer></body></html>\n"
 
-# %% ../../nbs/lab/08_site_pages.ipynb #5b28b8d2
+# %% ../../nbs/lab/08_site_pages.ipynb #53f79efc
 def read_style() -> Markup:
     """Read the style sheet, a constant of the package."""
     return render_html(resources.files("mlworkbench.templates").joinpath("site/style.css").read_text(encoding="utf-8"))
 
-# %% ../../nbs/lab/08_site_pages.ipynb #410aaa1c
+# %% ../../nbs/lab/08_site_pages.ipynb #a50ffc6b
 _INDEX = """\
 <h1>{{ title }}</h1>
 <p class="soft">{{ summary }}</p>
@@ -137,17 +138,20 @@ _INDEX = """\
 RECENT, RUNS = 14, 20  # windows of a strip on the first page, runs on the page of a model
 
 
-def render_index(models: Sequence[ModelFacts], **frame: str) -> Markup:
+def render_index(models: Sequence[ModelFacts], others: Sequence[Alert] = (), **frame: str) -> Markup:
     """Render the first page: each model in a box, and all that is open.
 
     Parameters
     ----------
+    others : sequence of Alert
+        Open ones of no model, such as those of a line of the schedule.
     **frame : str
         ``title``, ``made`` and ``package``.
     """
     strips = [draw_verdicts(_join_windows(one.history)[-RECENT:]) if one.history else "" for one in models]
     boxes = [(one.name, one.verdict, _sum_up(one), strip) for one, strip in zip(models, strips, strict=True)]
-    alerts = [describe for one in models for describe in _list_alerts(one.open, model=one.name)]
+    found = [alert for one in models for alert in one.open]
+    alerts = _list_alerts([*found, *others], whose=True)
     summary = f"Models: {len(models)}. Open alerts: {len(alerts)}."
     values = {"models": boxes, "alerts": alerts, "badge": render_badge, "table": render_site_table, "summary": summary}
     return render_html(_HEAD + _INDEX + _FOOT, style=read_style(), **values, **frame)
@@ -164,23 +168,23 @@ def _sum_up(one: ModelFacts) -> dict[str, str]:
         "open alerts": str(len(one.open)),
     }
 
-# %% ../../nbs/lab/08_site_pages.ipynb #31486cbe
+# %% ../../nbs/lab/08_site_pages.ipynb #14848796
 def _shorten(tag: str) -> str:
     """Give a version by the first digits of its id."""
     model, _, identity = tag.partition(":")
     return f"{model}:{identity[:12]}" if identity else tag
 
 
-def _list_alerts(alerts: Sequence[Alert], *, model: str = "") -> list[FactDict]:
-    """Lay out alerts as rows; who acknowledged is left out."""
+def _list_alerts(alerts: Sequence[Alert], *, whose: bool = False) -> list[FactDict]:
+    """Lay out alerts as rows, with their models or with their times; who acknowledged is left out."""
     rows = []
     for alert in alerts:
         found = alert.finding
         subject = f"{found.subject}, {found.deployment}" if found.deployment else found.subject
         texts = {"subject": subject, "what": found.what, "since": found.since}
         texts |= {"likely cause": found.cause, "to do": found.action}
-        named = {"model": model} if model else {}
-        times = {} if model else {"opened": alert.opened, "closed": alert.closed}
+        named = {"model": found.model, "found by": found.source} if whose else {}
+        times = {} if whose else {"opened": alert.opened, "closed": alert.closed}
         rows.append({"no": alert.number, **named, "level": found.state, "state": alert.state, **texts, **times})
     return rows
 
@@ -195,7 +199,7 @@ def _join_windows(history: Sequence[Facts]) -> list[FactDict]:
         windows[place] = worst
     return [{"start": start, "end": end, "verdict": verdict} for (start, end), verdict in windows.items()]
 
-# %% ../../nbs/lab/08_site_pages.ipynb #14848796
+# %% ../../nbs/lab/08_site_pages.ipynb #474fe654
 _MODEL = """\
 <nav><a href="index.html">All models</a>
 {% for part in parts %}<a href="#{{ part | replace(" ", "-") }}">{{ part }}</a>{% endfor %}
@@ -258,7 +262,7 @@ def _render_certificate(found: Measurement) -> Markup:
     values = {"badge": render_badge(found.verdict), "table": render_site_table(found.deployments)}
     return render_html("<p>{{ badge }} Of {{ version }}, {{ at }} UTC.</p>{{ table }}", **words, **values)
 
-# %% ../../nbs/lab/08_site_pages.ipynb #e9a91300
+# %% ../../nbs/lab/08_site_pages.ipynb #bfc1ff4a
 def _describe_row(row: Facts) -> FactDict:
     """Lay out a version as a row."""
     aliases = ", ".join(row["aliases"])
@@ -284,12 +288,15 @@ _TITLES |= {"decided": "share decided", "behind": "hours behind"}
 
 
 def _render_monitor(history: Sequence[Facts]) -> Markup:
-    """Draw verdicts, rows and measures over time, one line a deployment."""
+    """Draw verdicts, rows and measures over time, one line a deployment; the numbers of one window are a table."""
     names = sorted({str(line["deployment"]) for line in history if line.get("deployment")})
-    measures = _list_measures(history)
-    shown = ["rows", *(name for name in measures if name != "rows")][: CHARTS + 1]
-    drawn = [draw_over_time(_name(one), {name: _series(history, name, one) for name in names}) for one in shown]
-    values = {"names": names, "charts": drawn, "left": len(measures[CHARTS:])}
+    shown = ["rows", *(name for name in _list_measures(history) if name != "rows")]
+    series = {one: {name: _series(history, name, one) for name in names} for one in shown[: CHARTS + 1]}
+    told = any(len(points) > 1 for points in series["rows"].values())
+    charts = [draw_over_time(_name(one), lines) for one, lines in series.items()] if told else []
+    last = [{"measure": _name(one), **{n: p[-1][1] for n, p in lines.items()}} for one, lines in series.items()]
+    table = "" if told or not names else render_site_table(last)
+    values = {"names": names, "charts": charts, "table": table, "left": len(shown[CHARTS + 1 :])}
     return render_html(_MONITOR, strip=draw_verdicts(_join_windows(history)), **values)
 
 
@@ -300,18 +307,15 @@ def _name(measure: str) -> str:
 
 
 def _list_measures(history: Sequence[Facts]) -> list[str]:
-    """Name the measures with a value, those of the model before those of columns; a share of 0 says nothing."""
-    found: dict[str, bool] = {}
-    for line in history:
-        for name, value in (line.get("measures") or {}).items():
-            found[name] = found.get(name, False) or bool(value)
-    known = [name for name, value in found.items() if value or ":" not in name]
-    return sorted(known, key=lambda name: (":" in name, name))
+    """Name the measures that were ever another number than 0, those of the model before those of columns."""
+    pairs = [pair for line in history for pair in (line.get("measures") or {}).items()]
+    return sorted({name for name, value in pairs if value}, key=lambda name: (":" in name, name))
 
 
 _MONITOR = """\
 {{ strip }}
-{% if names | length > 1 %}<p class="soft">
+{{ table }}
+{% if charts and names | length > 1 %}<p class="soft">
 {% for name in names %}
 <span class="key"><svg viewBox="0 0 32 8"><path class="line s{{ loop.index0 % 6 }}" d="M0 4H32"/></svg>{{ name }}</span>
 {% endfor %}

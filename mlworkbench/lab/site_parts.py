@@ -5,6 +5,7 @@
 # %% ../../nbs/lab/07_site_parts.ipynb #dcb53365
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,7 @@ _TABLE = """\
 {% endfor %}
 </tbody></table>
 """
+_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d)\S*")  # told to the minute
 _KINDS = {name: "verdict" for name in ("verdict", "state", "gates", "level")}
 _KINDS |= {name: "time" for name in ("opened", "closed", "made", "started", "ended", "at")}
 _KINDS |= {name: "id" for name in ("version", "run", "from", "to")}
@@ -70,12 +72,7 @@ def _write_cell(name: str, value: Any) -> tuple[str, object]:  # noqa: ANN401, R
         return kind, render_badge(str(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "number", f"{value:,}" if isinstance(value, int) else show(value)
-    return kind, _to_minute(str(value)) if kind == "time" else show(value)
-
-
-def _to_minute(time: str) -> str:
-    """Write a time for a person, to the minute."""
-    return time[:16].replace("T", " ")
+    return kind, _TIME.sub(r"\1 \2", show(value))
 
 # %% ../../nbs/lab/07_site_parts.ipynb #1af78102
 WIDE, TALL, LEFT, TOP, BASE = 340, 130, 46, 10, 104  # of a chart, in its own units: as wide as a phone
@@ -119,7 +116,7 @@ def draw_over_time(title: str, series: Mapping[str, Points]) -> Markup:
     places = {"wide": WIDE, "tall": TALL, "left": LEFT, "top": TOP, "base": BASE, "right": WIDE - 6}
     return render_html(_CHART, title=title, lines=lines, days=days, **words, **places)
 
-# %% ../../nbs/lab/07_site_parts.ipynb #fdab0681
+# %% ../../nbs/lab/07_site_parts.ipynb #e7184114
 class _Scale(NamedTuple):
     """What the ends of both axes mean."""
 
@@ -139,15 +136,15 @@ class _Scale(NamedTuple):
 def _widen(low: float, high: float) -> tuple[float, float]:
     """Give ends of an axis that differ: from 0 where that is near, else around what there is."""
     low = 0.0 if 0 < low < high / 2 else low
-    room = abs(high) * 0.1 or 1.0
-    return (low, high) if high > low else (low - room, high + room)
+    room = abs(high) * 0.1
+    return (low, high) if high > low else (low - room, high + room) if room else (0.0, 1.0)
 
 
 def _short(value: float) -> str:
     """Write a number of an axis."""
     if abs(value) >= 1e6:
         return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2g}"
 
 
 def _read_time(time: str) -> datetime:
@@ -170,7 +167,7 @@ def _trace(points: Points, scale: _Scale) -> tuple[list[str], list[tuple[str, st
     marked = dots if len(dots) <= SEVERAL else []
     return [" ".join(piece) for piece in pieces if len(piece) > 1], marked
 
-# %% ../../nbs/lab/07_site_parts.ipynb #1d34018a
+# %% ../../nbs/lab/07_site_parts.ipynb #5d0ba24e
 _STRIP = """\
 <p class="strip">
 {% for verdict, text in windows %}
@@ -193,7 +190,7 @@ def draw_verdicts(windows: Iterable[Facts]) -> Markup:
     told = [(verdict, f"{one['start'][:10]} to {one['end'][:10]}: {verdict}") for verdict, one in listed]
     return render_html(_STRIP, windows=told, letters=_LETTERS)
 
-# %% ../../nbs/lab/07_site_parts.ipynb #526655ff
+# %% ../../nbs/lab/07_site_parts.ipynb #17c75a7c
 def render_card(text: str) -> Markup:
     r"""Render the card of a version; its headings go one down, its title is left to the page.
 

@@ -160,6 +160,16 @@ def test_a_home_without_anything_has_a_site_too(home, tmp_path):
     assert "Nothing is open." in page.read_text(encoding="utf-8")
 
 
+def test_an_alert_of_no_model_stands_on_the_first_page_and_its_name_leads_nowhere(home, tmp_path):
+    for model in ("", "../../evil", "index"):
+        found = Finding(model=model, source="schedule:a", subject="ingest", state="fail", what="it broke", since="s")
+        report_findings([found], model=model, source=found.source, home=home)
+    pages = write_site(tmp_path / "a/b/public", home=home)
+    assert [page.name for page in pages] == ["index.html", "model-index.html"]
+    assert pages[0].read_text(encoding="utf-8").count("it broke") == 3
+    assert sorted(path.name for path in tmp_path.rglob("*.html")) == ["index.html", "model-index.html"]
+
+
 def test_a_part_that_cannot_be_read_is_told_and_the_others_stand(home, tmp_path):
     fill(home)
     broken = home.model("cars") / "certificates" / "20131020T000000"
@@ -254,6 +264,13 @@ def test_a_killed_writer_leaves_whole_pages_and_a_folder_that_is_still_a_site(ho
         "model-cars.html",
         MANIFEST,
     ]
+
+
+def test_the_numbers_of_a_single_window_are_a_table(home):
+    fill(home, windows=1)
+    shown = str(render_model(gather_model("cars", home=home), title="t", made="m", package="p"))
+    assert "<figure>" not in shown and '<td class="number" data-title="batch">900</td>' in shown
+    assert "share missing" not in shown and not Reader(shown).open
 
 
 def test_a_chart_breaks_where_nothing_was_measured_and_is_none_without_a_value():

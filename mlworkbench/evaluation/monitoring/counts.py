@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from ...metrics.catalogue import Sample, make_sample
 from ...scoring.frame import FeatureFrame, Json
 
 # %% auto #0
-__all__ = ['Counts', 'FINENESS', 'count_column', 'count_rows', 'count_labels', 'order_classes', 'merge_counts']
+__all__ = ['Counts', 'FINENESS', 'BLOCKS', 'ROW_BLOCKS', 'LEAST_ROWS', 'count_column', 'count_rows', 'count_labels',
+           'order_classes', 'merge_counts', 'Answered', 'count_answered', 'count_blocks']
 
 # %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #362169fd
 Counts = dict[str, Any]
@@ -60,14 +62,13 @@ def _count_numbers(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
     if numbers is None:
         line = "cannot count text in a column that was numeric in training; check the request"
         raise ProfileError(line, code="profile.not_numeric")
-    finite = np.count_nonzero(np.isfinite(numbers))
-    beyond = np.count_nonzero(numbers == np.inf)
+    finite, beyond = int(np.count_nonzero(np.isfinite(numbers))), int(np.count_nonzero(numbers == np.inf))
     reach = [finite, *(int(np.count_nonzero(numbers >= edge)) - beyond for edge in column["edges"]), 0]
     unseen = finite
     if column["lower"] is not None:
         low, high = np.count_nonzero(numbers < column["lower"]), np.count_nonzero(numbers > column["upper"])
         unseen = low + high - beyond - np.count_nonzero(numbers == -np.inf)
-    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - int(finite), "unseen": int(unseen)}
+    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - finite, "unseen": int(unseen)}
 
 
 def _count_categories(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
@@ -190,7 +191,7 @@ def order_classes(declaration: Mapping[str, Any]) -> list[Any]:
 
 def _find_errors(sample: Sample) -> NDArray[np.float64]:
     """Give the error of each score as shape (n, scores); rows with one that is not finite are left out."""
-    scores = sample.scores.reshape(len(sample), -1)
+    scores = sample.scores if sample.scores.ndim == 2 else sample.scores[:, None]
     hit = sample.labels[:, None] == np.arange(len(sample.classes))
     wanted = sample.labels[:, None] if not sample.classes else hit[:, 1:] if scores.shape[1] == 1 else hit
     errors = scores - wanted
@@ -256,3 +257,80 @@ def _merge(name: str, first: Json, second: Json) -> Json:
         line = f"cannot add counts of {name} in two profiles; count both against the profile of one version"
         raise ProfileError(line, code="profile.other_bins")
     return [_merge(name, one, other) for one, other in zip(first, second, strict=True)]
+
+# %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #0ca9145f
+BLOCKS = 400  # at most, the newest
+ROW_BLOCKS, LEAST_ROWS = 40, 25
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answered:
+    """Rows, what was answered and what came true.
+
+    Attributes
+    ----------
+    frame : FeatureFrame of n rows
+    scores : ndarray of shape (n,) or (n, classes)
+    decisions : ndarray of shape (n,) or None
+    labels : ndarray of shape (n,) or None
+        None or NaN in it where a label is not known.
+    """
+
+    frame: FeatureFrame
+    scores: NDArray[np.float64]
+    decisions: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+
+    def take(self, rows: NDArray[np.intp]) -> Answered:
+        """Give the rows at some positions."""
+        decisions, labels = (part if part is None else part[rows] for part in (self.decisions, self.labels))
+        return Answered(frame=self.frame.take(rows), scores=self.scores[rows], decisions=decisions, labels=labels)
+
+
+def count_answered(profile: Mapping[str, Any], answered: Answered, *, declaration: Mapping[str, Any]) -> Counts:
+    """Count rows, and their labels under ``labels`` where there are any; see `count_rows` and `count_labels`."""
+    scores, decisions, labels = answered.scores, answered.decisions, answered.labels
+    counts = count_rows(profile, answered.frame, scores, None if decisions is None else decisions.tolist())
+    if labels is None:
+        return counts
+    return counts | {"labels": count_labels(profile, scores, labels, decisions, declaration=declaration)}
+
+
+def count_blocks(
+    profile: Mapping[str, Any],
+    answered: Answered,
+    *,
+    declaration: Mapping[str, Any],
+    days: NDArray[np.int64] | None = None,
+    judged: NDArray[np.bool_] | None = None,
+) -> list[dict[str, Any]]:
+    """Count rows block by block: by day, or in stretches of rows where there is no time.
+
+    Parameters
+    ----------
+    answered : Answered of n rows
+    days : ndarray of int, shape (n,), optional
+        Day of each row since 1970, UTC.
+    judged : ndarray of bool, shape (n,), optional
+        Whether the model had not learned from the row; a block judges where all of its rows do.
+
+    Returns
+    -------
+    list of dict
+        In order, `day` (None without time), `judged` and `counts`; at most 400, the newest.
+    """
+    keys, blocks = _cut_rows(len(answered.frame), judged) if days is None else days, []
+    for key in np.unique(keys)[-BLOCKS:]:
+        rows = np.flatnonzero(keys == key)
+        counts = count_answered(profile, answered.take(rows), declaration=declaration)
+        held = judged is not None and bool(judged[rows].all())
+        blocks.append({"day": None if days is None else int(key), "judged": held, "counts": counts})
+    return blocks
+
+
+def _cut_rows(count: int, judged: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Give each row the number of its stretch, those that taught before those that judged."""
+    order = np.arange(count) if judged is None else np.argsort(judged, kind="stable")
+    keys = np.empty(count, dtype=np.int64)
+    keys[order] = np.arange(count) * min(ROW_BLOCKS, max(1, count // LEAST_ROWS)) // max(count, 1)
+    return keys

@@ -93,7 +93,7 @@ def _rule(name: str, expression: str, wait: str, severity: str, texts: tuple[str
     notes = dict(zip(("summary", "description"), texts, strict=True))
     return {"alert": name, "expr": expression, "for": wait, "labels": {"severity": severity}, "annotations": notes}
 
-# %% ../../../nbs/operate/loop/10_alert_rules.ipynb #735e6b53
+# %% ../../../nbs/operate/loop/10_alert_rules.ipynb #e85ae154
 def _found_rules(hours: float) -> list[dict[str, Any]]:
     """Make the rules about what the workbench found, and about its silence."""
     about = "{{ $labels.model }}{{ if $labels.deployment }} {{ $labels.deployment }}{{ end }}"

@@ -56,13 +56,13 @@ class AlertSink(Protocol):
             If it did not arrive; one line without address and secret.
         """
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #88deed54
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #6a1ad89d
 def _not_told(name: str, reason: str, *, again: bool = True) -> NotDeliveredError:
     """Make the error of a message that waits; `again` where the next moment may help."""
     way = "it waits, and goes with the next report; see mlworkbench doctor"
     return NotDeliveredError(f"cannot tell {name}: {reason}; {way}", 0.0 if again else None)
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #d2e072aa
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #38072b61
 @dataclass(frozen=True)
 class AppriseSink:
     """An address of Apprise that an environment variable holds.
@@ -100,7 +100,7 @@ class AppriseSink:
         if not room.notify(**words):
             raise _not_told(self.name, "its service did not take it")
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #b20769e7
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #85909a4f
 LIFE = timedelta(days=35)
 ROUTE = "/api/v2/alerts"
 _ANNOTATIONS = {"summary": "title", "description": "text", "since": "since", "sure": "sure", "cause": "cause"}
@@ -137,7 +137,7 @@ def _severity(state: str) -> str:
     """Give the word that routes of Alertmanager are written with."""
     return "warning" if state == "warn" else "critical"
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #64c451b7
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #15b6d1a5
 @dataclass(frozen=True)
 class AlertmanagerSink:
     """An Alertmanager, by its address without the route.
@@ -170,7 +170,7 @@ class AlertmanagerSink:
         if not response.is_success:
             raise _not_told(self.name, f"status {response.status_code}", again=response.is_server_error)
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #e2744246
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #926b9b86
 @dataclass(frozen=True)
 class FileSink:
     """A file of JSON lines, mode 0600 where it is made here.
@@ -197,7 +197,7 @@ class FileSink:
         except WorkbenchError as error:
             raise _not_told(self.name, str(error)) from None
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #5d12074e
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #8b069866
 COMMAND_SECONDS = 30.0
 
 
@@ -245,7 +245,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
-# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #e93676d3
+# %% ../../../nbs/operate/loop/09_alert_sinks.ipynb #7ff5c80d
 def open_alert_sinks(settings: Settings) -> list[AlertSink]:
     """Give the ways to tell people that the settings name; none where they name none.
 

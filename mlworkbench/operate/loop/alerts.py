@@ -20,7 +20,7 @@ from ...core.jsontext import parse_json, to_json
 from ...core.settings import read_settings
 from ...core.sqlite import SqliteFile
 from ...core.types import FactDict
-from ...data.sinks.webhook import NotDeliveredError, exponential_backoff
+from ...data.sinks.webhook import exponential_backoff
 from ...errors import RunError, SettingsError, WorkbenchError, suggest
 from .alert_rules import format_alert_metrics
 from .alert_sinks import AlertSink, open_alert_sinks
@@ -138,7 +138,7 @@ class Alert:
         found = asdict(self.finding)
         return {"number": own.pop("number"), "level": found.pop("state"), **found, **own}
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #cbe8a044
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #7e829779
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS alerts (
     number INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, source TEXT NOT NULL, deployment TEXT NOT NULL,
@@ -166,7 +166,7 @@ _WAITING = """SELECT m.number, m.body FROM messages m JOIN deliveries d ON d.mes
 _UNDELIVERED = """SELECT d.sink, count(*) AS messages, max(d.tries) AS tries, max(d.error) AS error
     FROM deliveries d WHERE d.sent = '' GROUP BY d.sink ORDER BY d.sink"""
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #7e829779
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #462ce142
 class _Kept(NamedTuple):
     """An alert, and what the rules ask about it: the worst that was told, and the state that was acknowledged."""
 
@@ -185,7 +185,7 @@ def _read_alert(row: Sequence[Any]) -> _Kept:
         Alert(number=number, finding=made, state=state, who=who, why=why, **times), told, measure, acknowledged
     )
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #462ce142
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #93816653
 WORSE = 1.5  # times the measure that was told
 
 
@@ -203,17 +203,17 @@ def is_worse(finding: Finding, *, told: str, measure: float, acknowledged: str =
 
     Examples
     --------
-    >>> finding = Finding(model="m", source="s", subject="x", state="warn", what="", since="", measure=0.3)
-    >>> [is_worse(finding, told="warn", measure=largest) for largest in (0.2, 0.21)]
+    >>> finding = Finding(model="m", source="s", subject="x", state="warn", what="", since="", measure=3)
+    >>> [is_worse(finding, told="warn", measure=largest) for largest in (2.0, 2.1)]
     [True, False]
     """
     if STATES.index(finding.state) > STATES.index(told):
         return True
     return not acknowledged and finding.measure > measure and finding.measure >= WORSE * measure
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #fb16a18d
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #ec6b28c8
 _LINES = {"what": "What", "since": "Since", "sure": "How sure", "cause": "Likely cause", "action": "What to do"}
-_LINES |= {"link": "Page", "deployment": "Deployment", "version": "Version", "source": "Found by"}
+_LINES |= {"link": "See", "deployment": "Deployment", "version": "Version", "source": "Found by"}
 _WORDS = {"opened": "", "worse": "worse, ", "closed": "over, was "}
 
 
@@ -242,7 +242,7 @@ def write_message(alert: Alert, event: str, *, was: str = "") -> FactDict:
     head = {"message": secrets.token_hex(8), "event": event, "alert": alert.number, "title": title}
     return {**head, "text": "\n".join(lines), "opened": alert.opened, "made": alert.changed, "was": was, **found}
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #a2a4c2ca
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #57287f5f
 class AlertTable:
     """The alerts of a home, their messages, and who has them.
 
@@ -338,7 +338,7 @@ class AlertTable:
         names = ("sink", "messages", "tries", "error")
         return [dict(zip(names, row, strict=True)) for row in self._file.rows(_UNDELIVERED)]
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #05cf2818
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #7c6a9baa
 def report_findings(findings: Iterable[Finding], *, model: str, source: str, home: Home) -> list[Alert]:
     """Say all that is wrong now: what is new is told, what got worse is told again, what is not among it is over.
 
@@ -393,11 +393,11 @@ def _send_all(table: AlertTable, sink: AlertSink) -> None:
             exponential_backoff(attempts=3, longest=2.0)(sink.send, message)
         except Exception as error:  # a library that sends may raise anything, and its text may hold an address
             other = f"{sink.name} failed: {type(error).__name__}"
-            table.note(number, sink.name, error=str(error) if isinstance(error, NotDeliveredError) else other)
+            table.note(number, sink.name, error=str(error) if isinstance(error, WorkbenchError) else other)
             return
         table.note(number, sink.name)
 
-# %% ../../../nbs/operate/loop/11_alerts.ipynb #f3a91558
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #a75d7a98
 def list_alerts(*, model: str = "", closed: bool = False, home: Home) -> list[Alert]:
     """List the alerts of a home, what is open first, then the newest.
 
@@ -420,7 +420,6 @@ def acknowledge_alert(number: int, *, who: str, why: str, home: Home) -> Alert:
         If there is no such alert, or it is over.
     """
     table = AlertTable(home)
-    table.acknowledge(number, who=who, why=why)
     found = {alert.number: alert for alert in table.alerts()}
     if number not in found:
         known = suggest(str(number), [str(n) for n, one in found.items() if not one.closed])
@@ -429,7 +428,8 @@ def acknowledge_alert(number: int, *, who: str, why: str, home: Home) -> Alert:
     if found[number].closed:
         line = f"alert {number} is over since {found[number].closed}; nothing is left to acknowledge"
         raise RunError(line, code="alerts.closed")
-    return found[number]
+    table.acknowledge(number, who=who, why=why)
+    return table.alerts("number = ?", (number,))[0]
 
 
 def list_undelivered(*, home: Home) -> list[FactDict]:

@@ -148,7 +148,10 @@ def test_many_callers_are_all_answered_and_all_logged(service: Service, workshop
     assert {status for status, _, _ in told} == {200}
     assert read_log(workshop.home.log("birds"), deployment="realtime").height == before + 300
     metrics = ask(service, "/metrics")[2].decode()
-    assert "bentoml_service_request_total" in metrics
+    for name in ("request_total", "request_duration_seconds_bucket"):  # what services/monitoring/rules.yml asks for
+        line = next(line for line in metrics.splitlines() if line.startswith(f"bentoml_service_{name}{{"))
+        assert 'endpoint="/score"' in metrics and "http_response_code=" in line
+    assert 'le="0.25"' in metrics
 
 
 def test_a_worker_that_is_killed_is_started_again(service: Service) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mlworkbench.core.home import Home
@@ -31,6 +33,7 @@ from mlworkbench.operate.loop.alerts import (
 )
 
 TOKEN = "xoxb-hunter2"
+EVIL = "a\x1b[2J\r\nb\u202e \ud800\x00 <script>'; DROP TABLE alerts;--" + "x" * 5000
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ def test_an_acknowledged_alert_is_silent_until_it_fails_or_is_over(home, told) -
 
 
 def test_an_alert_that_is_not_there_or_is_over_cannot_be_acknowledged(home, told) -> None:
-    for number, code in ((1, "alerts.unknown"), (-5, "alerts.unknown")):
+    for number, code in ((1, "alerts.unknown"), (-5, "alerts.unknown"), (10**30, "alerts.unknown")):
         with pytest.raises(RunError) as caught:
             acknowledge_alert(number, who="Ada", why="", home=home)
         assert caught.value.code == code
@@ -174,12 +177,11 @@ def test_a_finding_of_somebody_else_or_of_no_state_is_refused_and_nothing_change
 
 
 def test_hostile_texts_become_one_printable_line_everywhere(home, told) -> None:
-    evil = "a\x1b[2J\r\nb\u202e \ud800\x00 <script>'; DROP TABLE alerts;--" + "x" * 5000
-    (alert,) = report(finding(evil, what=evil, cause=evil, link=evil), home=home)
+    (alert,) = report(finding(EVIL, what=EVIL, cause=EVIL, link=EVIL), home=home)
     for text in (alert.finding.subject, read(told)[0]["title"], *read(told)[0]["text"].splitlines()):
         assert text.isprintable() and len(text) < 1200
     assert alert.finding.subject.startswith("a [2J b <script>'; DROP TABLE")
-    assert report(finding(evil, what=evil), home=home)[0].number == alert.number
+    assert report(finding(EVIL, what=EVIL), home=home)[0].number == alert.number
     assert len(read(told)) == 1
 
 
@@ -189,7 +191,7 @@ def test_a_message_says_what_since_when_how_sure_the_cause_what_to_do_and_where(
     (message,) = read(told)
     assert message["title"] == "flights batch: warn: scores"
     lines = ["What: lower than in training", "Since: 2013-10-01", "How sure: 1 a month", "Likely cause: distance in km"]
-    lines += ["What to do: ask the source", "Page: file:///page.html", "Deployment: batch", "Version: flights:1f3a"]
+    lines += ["What to do: ask the source", "See: file:///page.html", "Deployment: batch", "Version: flights:1f3a"]
     assert message["text"].splitlines()[:8] == lines and "mlworkbench alerts ack 1" in message["text"]
 
 
@@ -362,6 +364,40 @@ def test_an_alertmanager_that_is_down_is_retried_and_hears_it_at_the_next_report
     assert "no answer (ConnectError)" in list_undelivered(home=home)[0]["error"]
 
 
+def test_a_real_alertmanager_shows_what_is_open_and_ends_what_is_over(home, monkeypatch, tmp_path) -> None:
+    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if program is None:
+        pytest.skip("there is no Alertmanager here: apt-get install prometheus-alertmanager")
+    (tmp_path / "am.yml").write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = [program, "--config.file=am.yml", f"--web.listen-address={address}", "--cluster.listen-address="]
+    server = subprocess.Popen([*words, f"--storage.path={tmp_path / 'am'}"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+
+    def ask(name: str) -> object:
+        for _ in range(100):
+            try:
+                return httpx.get(f"http://{address}/{name}", trust_env=False).raise_for_status().json()
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError("Alertmanager does not answer")
+
+    try:
+        ask("api/v2/status")
+        monkeypatch.setenv("MLWORKBENCH_ALERTS_ALERTMANAGER", f"http://{address}")
+        report(finding(EVIL), finding("accuracy"), home=home)
+        report(finding(EVIL, state="fail"), home=home)
+        (alert,) = ask("api/v2/alerts")  # type: ignore[misc]
+        assert alert["labels"]["severity"] == "critical" and alert["labels"]["subject"].startswith("a [2J b <script>")
+        assert alert["annotations"]["since"] == "2013-10-01" and not list_undelivered(home=home)
+        report(home=home)
+        assert ask("api/v2/alerts") == []
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_apprise_takes_the_message_to_a_webhook_and_its_address_stays_secret(home, monkeypatch, capfd) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed: pip install 'mlworkbench[loop]'")
     monkeypatch.setenv("MLWORKBENCH_ALERTS_TO", "TEAM_CHAT")
@@ -440,6 +476,9 @@ def test_a_secret_may_be_mounted_as_a_file_and_one_that_is_missing_waits(home, m
         monkeypatch.setenv("TEAM_CHAT_FILE", str(tmp_path / "secret"))
         report(finding(), home=home)
     assert len(got) == 1 and not list_undelivered(home=home)
+    (tmp_path / "secret").unlink()
+    report(home=home)
+    assert "cannot read the file with the secret" in list_undelivered(home=home)[0]["error"]
     monkeypatch.setenv("TEAM_CHAT", f"nosuchscheme://{TOKEN}")
     report(home=home)
     error = list_undelivered(home=home)[0]["error"]

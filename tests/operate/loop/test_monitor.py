@@ -222,7 +222,7 @@ def test_answers_that_were_altered_fail_and_people_are_told_until_it_is_over(mad
     served = Served(made)
     served.day(0, draw_rows(60))
     base = open_sqlite(made.log("late"))
-    base.execute("UPDATE predictions SET scores = '[0.123]'")
+    base.execute("UPDATE predictions SET scores = json_array(json_extract(scores, '$[0]') * 0.9999)")
     base.close()
     found = look(made, 0, 1)
     assert found.verdict == "fail" and found.told == 1 and "answers computed again differ" in " ".join(found.lines)
@@ -300,13 +300,41 @@ def test_a_busy_day_is_read_in_parts_that_add_up(made: Home, monkeypatch: pytest
     assert parts[0]["counts"] == whole["counts"] and parts[0]["rows"] == 400
 
 
-def test_few_rows_are_judged_with_those_of_the_days_before(made: Home) -> None:
+def test_few_rows_are_judged_with_those_of_the_days_before(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+
+    def note(counts: Any, profile: Any, thresholds: Any, *, day: int) -> list[dict[str, Any]]:
+        judged.append((counts["rows"], thresholds.days, day))
+        return []
+
+    monkeypatch.setattr(module, "judge_counts", note)
     served = Served(made)
-    for number in range(7):
-        served.day(number, draw_rows(100, seed=number))
-        found = look(made, number, number + 1)
-        assert (found.verdict == "undecided") == (number < 4), found.lines
-    assert found.parts[0]["rows"] == 100 and found.parts[0]["measures"]["rows"] == 100
+    for number, rows in enumerate((100, 80, 70, 90, 60, 120, 30, 600)):
+        served.day(number, draw_rows(rows, seed=number))
+        judged.clear()
+        part = look(made, number, number + 1).parts[0]
+        assert part["rows"] == part["measures"]["rows"] == rows
+        first = FIRST // DAY_US
+        if number == 2:
+            assert judged[0] == (250, 3, first + 1), "all that there is"
+        if number == 6:
+            assert judged[0] == (550, 7, first + 3), "the shortest that has 500 rows"
+    assert judged[0] == (600, 1, first + 7)
+
+
+def test_a_drift_is_told_with_its_cause_and_closed_when_it_is_over(made: Home) -> None:
+    served = Served(made)
+    for number in range(4):
+        rows = draw_rows(600, seed=number)
+        served.day(number, rows.assign(wind=rows["wind"] * 1.6) if number in (1, 2) else rows)
+    assert [look(made, number, number + 1).verdict for number in range(3)] == ["pass", "warn", "warn"], "advisory"
+    found = {alert.finding.subject: alert.finding for alert in list_alerts(home=made)}
+    assert sorted(found) == ["columns", "scores"]
+    assert found["scores"].since == format_time(FIRST + DAY_US), "since the first of the windows in a row"
+    assert "wind" in found["scores"].cause and found["scores"].action and found["scores"].link
+    assert look(made, 3, 4).told == 0
+    assert [line["verdict"] for line in read_history("late", home=made)] == ["pass", "warn", "warn", "pass"]
+    assert 'fill="#fff" stroke="#222"' in look(made, 3, 4).rows_picture, "a warning has its mark"
 
 
 @pytest.mark.parametrize(("start", "end"), [("2024-01-02", "2024-01-01"), ("1990-01-01", "2024-01-01")])

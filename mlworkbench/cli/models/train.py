@@ -250,7 +250,7 @@ def tell_retraining(run: RunResult, why: str, *, as_json: bool) -> None:
     said = [str(line) for line in run.result.get("said") or ()]
     facts = {"model": run.model, "run_id": run.run_id, "verdict": run.verdict, "due": True, "why": why, "said": said}
     reports = [f"{name}: {path}" for name, path in (result["reports"] or {}).items()]
-    lines = [*said, f"run {run.run_id}: {run.verdict}", *describe_comparison(result), *reports]
+    lines = [*said, f"asked because: {why}", f"run {run.run_id}: {run.verdict}", *describe_comparison(result), *reports]
     answer({**facts, **result, "output": run.output}, [*lines, f"notebook: {run.output}"], as_json=as_json)
     if run.verdict == "fail" or (run.verdict != "pass" and not run.result.get("sample")):
         raise RefusedError(f"{said[0]}; the version is kept and nobody is promoted", code="retrain.refused")

@@ -215,8 +215,8 @@ def _compare_sides(
     definition: ModelDefinition, tags: tuple[str | None, str], *, home: Home
 ) -> tuple[ModelComparison | None, tuple[str, ...]]:
     """Compare the version that serves with the new one on rows of the definition; say why where that cannot be."""
-    if tags[0] is None:
-        return None, ("nothing served before, there is nothing to compare with",)
+    if tags[0] is None or tags[0] == tags[1]:
+        return None, () if tags[0] else ("nothing served before, there is nothing to compare with",)
     trusted = load_settings().trusted_types
     try:
         first, second = (Registry(home).open(definition.name, tag, trusted=trusted) for tag in tags if tag)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from mlworkbench.operate.certify.certificate import certify
     from mlworkbench.operate.replay.passport import replay
     from mlworkbench.operate.training.register import register
+    from mlworkbench.operate.loop.challenger import retrain
     from mlworkbench.operate.loop.monitor import monitor
-    from mlworkbench.operate.loop.retrain import retrain
     from mlworkbench.operate.running.cells import begin_run, finish_run
     from mlworkbench.operate.running.runner import run_notebook
     from mlworkbench.operate.training.train import find_definition, train
@@ -80,7 +80,7 @@ _WHERE = {
     "realtime_service": "deploy.realtime.app",
     "register": "operate.training.register",
     "replay": "operate.replay.passport",
-    "retrain": "operate.loop.retrain",
+    "retrain": "operate.loop.challenger",
     "run_notebook": "operate.running.runner",
     "score_batch": "deploy.batch.batch",
     "score_file": "deploy.batch.one_off",

@@ -128,7 +128,7 @@ def test_without_a_file_every_field_has_its_default(tmp_path: Path) -> None:
     settings = read_settings(tmp_path)
     assert settings == Settings(folder=tmp_path.resolve())
     assert {key.field: getattr(settings, key.field) for key in KEYS} == {key.field: key.default for key in KEYS}
-    assert {key.field for key in KEYS} == {field.name for field in fields(Settings)} - {"folder", "models"}
+    assert {key.field for key in KEYS} == {field.name for field in fields(Settings)} - {"folder", "models", "schedule"}
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +158,11 @@ VALUES = {
     "alerts.command": ("page 'the team'", "page 'the team'"),
     "log.to": ("s3://company/logs/", "s3://company/logs"),
     "log.keep": ("30 days", timedelta(days=30)),
+    "policy.promote": ("propose", "propose"),
+    "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
 }
+FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.place)
@@ -172,7 +175,7 @@ def test_every_key_comes_from_the_file_and_each_of_its_variables(tmp_path: Path,
     assert key.variables[0] == f"MLWORKBENCH_{key.section}_{key.name}".upper()
     for variable in key.variables:
         monkeypatch.setenv(variable, text)
-        found = str(Path.cwd() / text) if key.place in ("workbench.home", "alerts.file") else value
+        found = str(Path.cwd() / text) if key.place in FOLDERS else value
         assert getattr(read_settings(tmp_path), key.field) == found
         assert read_setting(key.place, tmp_path).origin == f"environment {variable}"
         monkeypatch.delenv(variable)
@@ -475,3 +478,18 @@ def test_the_home_needs_no_heavy_library() -> None:
     code = f"import sys, mlworkbench.core.settings; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_lines_of_the_schedule_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "30 2 * * * Europe/Berlin: ingest,\n  batch --last day"
+    file = str(write(tmp_path, f"[schedule]\nnightly = {line}\n"))
+    monkeypatch.setenv("MLWORKBENCH_SCHEDULE_HOURLY", "0 * * * * UTC: batch --last hour")
+    monkeypatch.setenv("MLWORKBENCH_SCHEDULED_AT", "2013-10-02T02:30+02:00")
+    read = read_settings(tmp_path).schedule
+    assert {name: text.split() for name, text in read.items()} == {
+        "nightly": line.split(),
+        "hourly": ["0", "*", "*", "*", "*", "UTC:", "batch", "--last", "hour"],
+    }
+    listed = {key: origin for key, _, origin in list_settings(tmp_path)}
+    assert listed["schedule.nightly"] == file
+    assert listed["schedule.hourly"] == "environment MLWORKBENCH_SCHEDULE_HOURLY"

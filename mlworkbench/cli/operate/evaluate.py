@@ -44,6 +44,7 @@ def evaluate(
     known_at: Annotated[
         str, typer.Option("--known-at", help="Only labels and predictions that were there at this time; default: now.")
     ] = "",
+    html: Annotated[bool, typer.Option("--html", help="Write Evidently's reports as pages, too: 4 MB each.")] = False,
     json: Json = False,
 ) -> None:
     """Compare predictions with labels: metrics, drift, quality."""
@@ -51,7 +52,7 @@ def evaluate(
     require_package("evidently", extra="reports")
     start, end = resolve_interval(start, end, last)
     values = {"model": resolve_model(here, model), "version": version, "start": start, "end": end, "known_at": known_at}
-    conclude(here, run_by_name(here, "evaluate", values), as_json=json)
+    conclude(here, run_by_name(here, "evaluate", {**values, "html": html}), as_json=json)
 
 # %% ../../../nbs/cli/operate/02_evaluate.ipynb #5d761b25
 def monitor(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlworkbench.operate.schedule.runner import Scheduler, Turn
 
 # %% auto #0
-__all__ = ['Lines', 'Due', 'From', 'Until', 'Format', 'Folder', 'find_mistake', 'choose_lines', 'list_', 'start', 'run_all_due',
+__all__ = ['Lines', 'Due', 'From', 'Until', 'Format', 'Target', 'find_mistake', 'choose_lines', 'list_', 'start', 'run_all_due',
            'describe_turn', 'gather_turn', 'refuse_bad', 'read_span', 'stop_by_signal', 'export']
 
 # %% ../../../nbs/cli/operate/06_schedule.ipynb #7306a1d0
@@ -203,10 +203,10 @@ def stop_by_signal(stop: threading.Event) -> Iterator[None]:
 
 # %% ../../../nbs/cli/operate/06_schedule.ipynb #2e218937
 Format = Annotated[str, typer.Argument(help="cron, systemd or kubernetes.", metavar="FORMAT")]
-Folder = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the files; default: print them.")]
+Target = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the files; default: print them.")]
 
 
-def export(context: typer.Context, format: Format, folder: Folder = None, json: Json = False) -> None:
+def export(context: typer.Context, format: Format, target: Target = None, json: Json = False) -> None:
     """Write the schedule for cron, systemd or Kubernetes."""
     from mlworkbench.core.files import write_file
     from mlworkbench.operate.schedule.export import export_schedule, find_workplace
@@ -216,7 +216,7 @@ def export(context: typer.Context, format: Format, folder: Folder = None, json: 
     _refuse_none(chosen)
     written = export_schedule(chosen, format, find_workplace(here.settings.folder))
     for name, text in written.items():
-        if folder is not None:
-            write_file(folder / name, text.encode())
-    lines = [str(folder / name) for name in written] if folder else [text.rstrip() for text in written.values()]
-    answer({"files": written if folder is None else [str(folder / name) for name in written]}, lines, as_json=json)
+        if target is not None:
+            write_file(target / name, text.encode())
+    lines = [str(target / name) for name in written] if target else [text.rstrip() for text in written.values()]
+    answer({"files": written if target is None else [str(target / name) for name in written]}, lines, as_json=json)

@@ -118,7 +118,7 @@ def fit_tail(distances: NDArray[np.float64]) -> Tail:
     --------
     >>> tail = fit_tail(np.arange(1.0, 101.0))
     >>> round(tail.start, 1), round(tail.limit(0.01))
-    (80.2, 114)
+    (80.2, 124)
     """
     start = max(float(np.quantile(distances, 1 - TAIL_SHARE)), 1e-12)
     beyond = distances[distances > start]

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
-from .operate import alerts, evaluate, home, runs, site
+from .operate import alerts, evaluate, home, runs, schedule, site
 from .serve import edge, score, ship, stream
 from .console import print_line
 from ..core.jsontext import all_readable, is_readable
@@ -38,7 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     ("new", new.new, "cars"),
     ("register", train.register, "cars.joblib --data cars.csv --label price --trust-pickle"),
     ("train", train.train, "--model flights --promote"),
-    ("retrain", train.retrain, "--model flights --start 2013-09-01"),
+    ("retrain", train.retrain, "--model flights --if-older 30d --on-alarm"),
     ("ingest", ingest.ingest, "--model flights"),
     ("score", score.score, "october.csv --model flights --out scored.csv"),
     ("batch", score.batch, "--start 2013-10-01 --end 2013-11-01"),
@@ -84,6 +84,9 @@ COMMANDS: tuple[Command, ...] = (
     ("runs show", runs.show, "evaluate-20131101T000000-1f2e"),
     ("runs start", runs.start, "evaluate --model flights --last 7d"),
     ("runs remove", runs.remove, "evaluate-20131101T000000-1f2e"),
+    ("schedule list", schedule.list_, ""),
+    ("schedule start", schedule.start, "nightly"),
+    ("schedule export", schedule.export, "systemd --out units"),
     ("alerts list", alerts.list_, "--model flights"),
     ("alerts ack", alerts.ack, "3 --why 'the source is told'"),
     ("site", site.site, "public"),
@@ -99,6 +102,7 @@ GROUPS = {
     "ship": "Versions as containers, for where this workbench is not.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
+    "schedule": "Lines of commands that run at their times.",
     "alerts": "What is wrong, and who knows of it.",
     "home": "The workbench's own folder: copies of it.",
 }
@@ -188,7 +192,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'alerts', 'home']
+    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'schedule', 'alerts', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

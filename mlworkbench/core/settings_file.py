@@ -244,6 +244,7 @@ _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
+_WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -268,6 +269,8 @@ KEYS = (
     _key(
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
+    _key("policy.promote", "promote", _read_word("propose"), "propose", "a retrained version that passes: propose"),
+    _key("reports.workspace", "reports_workspace", _read_folder, "", _WORKSPACE_MEANING),
     _key("alerts.to", "alerts_to", _read_variables, (), "variables with addresses of apprise: mail, chat, pager"),
     _key("alerts.alertmanager", "alertmanager", _read_manager, "", "http://HOST:PORT of an Alertmanager; empty: none"),
     _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),
@@ -281,7 +284,7 @@ MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 
 # %% ../../nbs/core/05_settings_file.ipynb #1a49935d
 _SECTIONS = {section: {key.name for key in KEYS if key.section == section} for section in (k.section for k in KEYS)}
-_FREE = "models"  # its keys are names of models
+_FREE = ("models", "schedule")  # their keys are names of models, and of lines
 
 
 def _read_text(file: Path) -> str:
@@ -308,7 +311,7 @@ def find_settings(start: Path | None = None) -> Path | None:
         with contextlib.suppress(PermissionError):
             if file.is_file():
                 text = _read_text(file)
-                ours = {f"[{section}]" for section in (*_SECTIONS, _FREE)} & set(text.split())
+                ours = {f"[{section}]" for section in (*_SECTIONS, *_FREE)} & set(text.split())
                 first = text.partition("\n")[0].strip()
                 if ours or (first[:1] in ("#", ";") and "workbench" in first):
                     return file
@@ -329,12 +332,12 @@ def read_sections(file: Path) -> Sections:
         raise SettingsError(message, code="settings.syntax") from None
     found: dict[str, dict[str, str]] = {}
     for section in parser.sections():
-        if section not in (*_SECTIONS, _FREE):
-            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, _FREE))}"
+        if section not in (*_SECTIONS, *_FREE):
+            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, *_FREE))}"
             raise SettingsError(message, code="settings.unknown_section")
         for key, text in parser[section].items():
             place, name = MOVED.get((section, key), (section, key))
-            if place != _FREE and name not in _SECTIONS[place]:
+            if place not in _FREE and name not in _SECTIONS[place]:
                 message = f"{file}, [{section}]: unknown key {key!r}; it sets nothing; {suggest(key, _SECTIONS[place])}"
                 raise SettingsError(message, code="settings.unknown_key")
             found.setdefault(place, {})[name] = text

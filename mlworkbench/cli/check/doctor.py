@@ -59,7 +59,7 @@ OLDEST = (3, 11)
 EXTRAS = {
     "runs": ("papermill", "ipykernel", "nbformat"),
     "reports": ("evidently",),
-    "loop": ("apprise",),
+    "loop": ("apprise", "cronsim"),
     "compile": ("onnx", "onnxruntime"),
     "boosters": ("lightgbm", "xgboost", "catboost"),
     "lab": ("jupyterlab", "ipywidgets", "matplotlib"),

@@ -20,6 +20,7 @@ from pyarrow.dataset import Dataset
 
 from ...core.settings_file import read_setting
 from ...core.types import Facts
+from ...data.lake.commit import writer_properties
 from ...data.lake.lake import TABLE_NAME, Lake
 from ...data.sources.storage import open_subtree, translate_storage_errors
 
@@ -29,6 +30,7 @@ __all__ = ['DAY_COLUMN', 'AT_HOME', 'Rule', 'TIMES', 'LogLake', 'add_day', 'LogT
 # %% ../../../nbs/evaluation/log/03_moved.ipynb #67a8362b
 DAY_COLUMN: Final = "day"
 _BOUNDED = "prediction_time,logged_at"
+_GROUP = 65_536  # rows that a reader holds at once
 
 
 class LogLake(Lake):
@@ -38,9 +40,10 @@ class LogLake(Lake):
         self, table: deltalake.DeltaTable | None, schema: pa.Schema, personal: Collection[str], properties: Facts
     ) -> dict[str, Any]:
         """Give Delta's options; a new table says how it is cut, and of what the bounds are kept."""
-        bounds = {"delta.dataSkippingStatsColumns": _BOUNDED}
+        bounds, written = {"delta.dataSkippingStatsColumns": _BOUNDED}, writer_properties(schema)
+        written.max_row_group_size = _GROUP
         new = {"partition_by": [DAY_COLUMN], "configuration": bounds} if table is None else {}
-        return {**super()._options(table, schema, personal, properties), **new}
+        return {**super()._options(table, schema, personal, properties), "writer_properties": written, **new}
 
 
 def add_day(rows: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +83,7 @@ def _begin(connection: sqlite3.Connection, before: int) -> _Move | None:
         connection.execute("INSERT INTO moves VALUES (?, ?, ?)", [move.name, move.last, move.before])
     return move
 
-
+# %% ../../../nbs/evaluation/log/08_mover.ipynb #368b5f78
 def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int:
     """Append the rows of a move to the table, unless a commit has them; count the new ones."""
 
@@ -95,7 +96,7 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
         os.sync()  # the disk has the table before the file lets go
     return count
 
-
+# %% ../../../nbs/evaluation/log/08_mover.ipynb #638089ac
 def _delete(connection: sqlite3.Connection, move: _Move) -> None:
     """Delete the rows of a move in portions, the last one together with the note."""
     low = connection.execute("SELECT min(rowid) FROM predictions").fetchone()[0]
@@ -137,11 +138,12 @@ def _move_file(file: Path, table: LogTable, before: int) -> int:
     return count
 
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #605d884a
-def _drop_days(table: LogTable, first: str) -> list[str]:
-    """Drop the days before the first that is kept, and the files that nobody reads any more; name the days."""
+def _drop_days(table: LogTable, keep: timedelta) -> list[str]:
+    """Drop the days that are too old, and the files that nobody reads any more; name the days."""
     opened = table.open()
-    days = sorted(part[DAY_COLUMN] for part in opened.partitions() if part[DAY_COLUMN] and part[DAY_COLUMN] < first)
-    if days:
+    found = sorted(part[DAY_COLUMN] for part in opened.partitions() if part[DAY_COLUMN])
+    first = f"{date.fromisoformat(found[-1]) - keep}" if found else ""
+    if days := [day for day in found if day < first]:
         try:
             with translate_storage_errors(f"log {table.place}"):
                 opened.delete(f"{DAY_COLUMN} < '{first}'", post_commithook_properties=keep_log())
@@ -212,12 +214,11 @@ def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
         If a file or the place of the table cannot be used; what is not moved stays where it is.
     """
     path, clock = home.log(model), time.time_ns() // 1000 if now is None else now
-    places = list_log_tables(path)
-    first = datetime.fromtimestamp(clock // 1_000_000, UTC) - read_setting("log.keep").value
+    places, keep = list_log_tables(path), read_setting("log.keep").value
     with home.lock(f"log/{model}", seconds=0):
         rows = sum(_move_file(file, places[-1], closed_before(clock)) for file in list_log_files(path))
         old = [table for table in places if table.exists()]
-        dropped = [day for table in old for day in retry_moved(lambda: _drop_days(table, f"{first:%Y-%m-%d}"))]  # noqa: B023
+        dropped = [day for table in old for day in retry_moved(partial(_drop_days, table, keep))]
     sizes = [size for size, _ in map(_describe_file, list_log_files(path))]
     return MoveReport(model=model, place=places[-1].place, rows=rows, dropped=tuple(dropped), bytes=sum(sizes))
 

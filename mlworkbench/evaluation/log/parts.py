@@ -31,7 +31,7 @@ __all__ = ['TIME', 'PART', 'Source', 'LARGEST', 'open_snapshot', 'fetch_parts', 
 
 # %% ../../../nbs/evaluation/log/04_parts.ipynb #2e8837d9
 TIME = pl.Datetime("us", "UTC")
-PART: Final = 50_000
+PART: Final = 10_000
 _INTEGERS = (*TIMES, "latency_us", "schema_version")
 
 
@@ -46,7 +46,7 @@ def open_snapshot(file: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         raise sqlite_error("read the prediction log", file, error, LogError) from error
 
-
+# %% ../../../nbs/evaluation/log/04_parts.ipynb #91ee1682
 def fetch_parts(
     connection: sqlite3.Connection, source: str, values: Sequence[Any], fields: Sequence[str]
 ) -> Iterator[pl.DataFrame]:
@@ -88,7 +88,7 @@ def _decode_text(data: bytes) -> str:
     except UnicodeDecodeError:
         return "\ufffd"
 
-
+# %% ../../../nbs/evaluation/log/04_parts.ipynb #d6c21bd9
 def make_table(rows: list[Any], fields: Sequence[str]) -> pl.DataFrame:
     """Make a table with typed columns; a value of another type becomes a missing one.
 
@@ -173,7 +173,7 @@ class LogSources:
         for source in (*self.tables, *self.files):
             yield from source(rules, fields)
 
-
+# %% ../../../nbs/evaluation/log/04_parts.ipynb #b9505b71
 @contextmanager
 def open_sources(path: Path | str, *, moved: bool = True) -> Iterator[LogSources]:
     """Open what a log consists of.

@@ -564,10 +564,10 @@ def test_an_event_that_another_worker_logged_is_published_as_it_was_logged(versi
     store = OnlineStore(workshop.home.online, read_only=True)
     logs = [PredictionLog(tmp_path / "log.sqlite", own=True) for _ in range(2)]
     one, other = (Streaming(version, log, store=store) for log in logs)
-    told = [outcome.line for outcome in one.outcomes(events[:4], "trips")]
+    told = [outcome.body for outcome in one.outcomes(events[:4], "trips")]
     with sqlite3.connect(logs[0].file) as connection:
         connection.execute("UPDATE predictions SET scores = '[0.125]', decision = 'false' WHERE rowid = 1")
-    again = [outcome.line for outcome in other.outcomes(events, "trips")]
+    again = [outcome.body for outcome in other.outcomes(events, "trips")]
     assert again[1:4] == told[1:] and (again[0]["score"], again[0]["decision"]) == (0.125, False)
     assert read_log(tmp_path / "log.sqlite").height == 6 and logs[0].find([again[5]["prediction_id"]])
     one.close()

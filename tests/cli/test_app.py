@@ -66,7 +66,7 @@ def test_there_are_at_most_70_commands_and_ten_in_the_top_help(tell):
 
 def test_the_list_of_groups_is_that_of_the_application_and_a_bare_group_shows_its_help(tell):
     bare = {group.name for group in make_app().registered_groups}
-    assert bare == set(GROUPS) == {"features", "models", "edge", "ship", "lake", "runs", "home"}
+    assert bare == set(GROUPS) == {"features", "models", "edge", "ship", "lake", "runs", "alerts", "home"}
     for group in GROUPS:
         verbs = [words[1] for words in EVERY if words[0] == group]
         code, out, err = tell(group)

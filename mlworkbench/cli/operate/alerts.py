@@ -48,7 +48,7 @@ def list_(model: Model = "", closed: Closed = False, json: Json = False) -> None
 
 # %% ../../../nbs/cli/operate/04_alerts.ipynb #4b57bd7f
 def ack(number: Number, why: Why = "", json: Json = False) -> None:
-    """Say that you know of an alert: it stays silent until it fails where it warned, or is over."""
+    """Say that you know of an alert, so that its growth is not told."""
     from mlworkbench.operate.loop.alerts import acknowledge_alert
 
     home = open_context().home

@@ -84,7 +84,7 @@ def read_log(
     """
     return gather_rows(path, make_rules(start=start, end=end, deployment=deployment, version=version))
 
-
+# %% ../../../nbs/evaluation/log/05_reader.ipynb #620ccbca
 def read_log_parts(
     path: Path | str,
     *,
@@ -93,17 +93,17 @@ def read_log_parts(
     version: str | None = None,
     fields: Sequence[str] = FIELDS,
 ) -> Iterator[pl.DataFrame]:
-    """Read predictions as `read_log` does, in parts of at most 50,000 rows, and only some fields; in no order."""
+    """Read predictions as `read_log` does, in parts of at most 10,000 rows, and only some fields; in no order."""
     rules = make_rules(start=start, end=end, version=version)
     with open_sources(path) as sources:
         yield from scan_once(sources, rules, fields)
 
-
+# %% ../../../nbs/evaluation/log/05_reader.ipynb #3d1c8c65
 def read_unmoved(path: Path | str, *, deployment: str | None = None, version: str | None = None) -> pl.DataFrame:
     """Read the predictions that still lie in the log's files, as `read_log` gives them."""
     return gather_rows(path, make_rules(deployment=deployment, version=version), moved=False)
 
-
+# %% ../../../nbs/evaluation/log/05_reader.ipynb #809ae8f2
 def make_rules(
     *,
     start: str | int | None = None,
@@ -126,7 +126,7 @@ def make_rules(
     ]
     return [rule for rule in asked if rule[2] is not None]
 
-
+# %% ../../../nbs/evaluation/log/05_reader.ipynb #3a917b99
 def list_watermarks(path: Path | str) -> list[str]:
     """Give each watermark that stands in a log, once, as JSON text."""
     with open_sources(path) as sources:

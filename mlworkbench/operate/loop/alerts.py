@@ -420,7 +420,6 @@ def acknowledge_alert(number: int, *, who: str, why: str, home: Home) -> Alert:
         If there is no such alert, or it is over.
     """
     table = AlertTable(home)
-    table.acknowledge(number, who=who, why=why)
     found = {alert.number: alert for alert in table.alerts()}
     if number not in found:
         known = suggest(str(number), [str(n) for n, one in found.items() if not one.closed])
@@ -429,7 +428,8 @@ def acknowledge_alert(number: int, *, who: str, why: str, home: Home) -> Alert:
     if found[number].closed:
         line = f"alert {number} is over since {found[number].closed}; nothing is left to acknowledge"
         raise RunError(line, code="alerts.closed")
-    return found[number]
+    table.acknowledge(number, who=who, why=why)
+    return table.alerts("number = ?", (number,))[0]
 
 
 def list_undelivered(*, home: Home) -> list[FactDict]:

@@ -131,7 +131,7 @@ def test_an_acknowledged_alert_is_silent_until_it_fails_or_is_over(home, told) -
 
 
 def test_an_alert_that_is_not_there_or_is_over_cannot_be_acknowledged(home, told) -> None:
-    for number, code in ((1, "alerts.unknown"), (-5, "alerts.unknown")):
+    for number, code in ((1, "alerts.unknown"), (-5, "alerts.unknown"), (10**30, "alerts.unknown")):
         with pytest.raises(RunError) as caught:
             acknowledge_alert(number, who="Ada", why="", home=home)
         assert caught.value.code == code

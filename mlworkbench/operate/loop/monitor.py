@@ -351,8 +351,12 @@ def monitor(
     ------
     LogError
         If the interval is none, or log or history cannot be read or written.
+    VersionError
+        If there is no such model, or it has no such version.
     """
     interval, settings = choose_interval(start, end, clock() // 1000), load_settings()
+    if not log_exists(home.log(model)):
+        Registry(home).find(model)  # one that is trained has served nothing yet; another is refused
     limits = Limits(settings.max_refused, settings.false_alarms)
     tag = Registry(home).find(model, version) if version else ""
     days, watch = split_days(*interval), keep_watched(model, home=home)

@@ -205,6 +205,12 @@ def test_a_model_that_never_served_is_undecided(made: Home) -> None:
     assert [line["rows"] for line in read_history("late", home=made)] == [5]
 
 
+def test_a_model_that_nobody_trained_is_refused_and_leaves_nothing(made: Home) -> None:
+    with pytest.raises(VersionError):
+        monitor("lat", home=made)
+    assert not made.model("lat").exists()
+
+
 def test_each_version_and_deployment_is_judged_by_itself_and_one_can_be_asked_for(made: Home) -> None:
     served = Served(made)
     served.day(0, draw_rows(20), "batch")

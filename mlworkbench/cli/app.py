@@ -78,6 +78,7 @@ COMMANDS: tuple[Command, ...] = (
     ("lake history", lake.history, "flights"),
     ("lake compact", lake.compact, "--table flights"),
     ("lake vacuum", lake.vacuum, "--dry-run"),
+    ("lake move", lake.move, "--model flights"),
     ("lake lineage", lake.lineage, "--model flights --rows 5"),
     ("runs list", runs.list_, "--model flights"),
     ("runs show", runs.show, "evaluate-20131101T000000-1f2e"),

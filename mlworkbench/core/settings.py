@@ -51,6 +51,10 @@ class Settings:
         Folder of an Evidently workspace, relative to `folder`; empty for none.
     false_alarms : float
         False alarms a month that the monitor of a model may raise, all columns and deployments together.
+    log_to : str
+        Where closed hours of the prediction log go: ``"home"``, or an address.
+    log_keep : timedelta
+        How long the prediction log keeps an answer.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -72,6 +76,8 @@ class Settings:
     alerts_file: str = ""
     alerts_command: str = field(default="", repr=False)
     false_alarms: float = 1.0
+    log_to: str = "home"
+    log_keep: timedelta = timedelta(days=400)
     port: int = 3000
 
     @property

@@ -179,6 +179,19 @@ def _read_plain(text: str, where: str) -> str:
 def _read_lake(text: str, where: str) -> str:
     return check_lake(text, where=where) if text else ""
 
+
+def _read_log_place(text: str, where: str) -> str:
+    """Read where moved rows of the log lie: in the home, or at an address."""
+    return text if text == "home" else check_lake(text, where=where)
+
+
+def _read_keep(text: str, where: str) -> timedelta:
+    """Read a duration from a day to a century."""
+    found = _read_duration(text, where)
+    if not timedelta(days=1) <= found <= timedelta(days=36_500):
+        raise _wrong_value(where, "from 1 day to 36500 days", text, "write it like 400 days")
+    return found
+
 # %% ../../nbs/core/05_settings_file.ipynb #151a2d0e
 @dataclass(frozen=True)
 class Key:
@@ -263,6 +276,8 @@ KEYS = (
     _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),
     _key("alerts.command", "alerts_command", _read_plain, "", "program that gets each message as JSON; empty: none"),
     _key("monitor.false_alarms", "false_alarms", _ALARMS, 1.0, "false alarms a month that a model's monitor may raise"),
+    _key("log.to", "log_to", _read_log_place, "home", "where closed hours of the log go: home, or s3://BUCKET/FOLDER"),
+    _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it

@@ -28,6 +28,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.writer import list_log_files
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Total, View, WindowView
@@ -439,8 +440,8 @@ def examined(world: World, fault: Fault) -> Outcome:
 
 def forget(home: Home) -> None:
     """Empty the log, so that each fault is held against its own lines."""
-    if home.log("late").exists():
-        with sqlite3.connect(home.log("late"), timeout=30) as connection:
+    for file in list_log_files(home.log("late")):
+        with sqlite3.connect(file, timeout=30) as connection:
             connection.execute("DELETE FROM predictions")
         connection.close()
 

@@ -9,11 +9,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ...contract.faults import Fault, merge_faults
-from ...core.sqlite import SqliteFile
 from ..flags import with_flags
 from .http import PROBLEM, HttpError, Json, problem, read_invocation, read_json
 from .http import read_records, request_name
@@ -22,7 +20,7 @@ from ..refusals import flag_unused_values, predict_rows
 from ..request import answers, now_us, prediction_times, request_columns
 from ..request import require_deployment, time_views
 from ..selection import ServedVersion, open_served
-from ...errors import DeploymentError, LogError, WorkbenchError
+from ...errors import DeploymentError, WorkbenchError
 from ...evaluation.log.refusals import RefusalLog, name_refusals
 from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
@@ -34,19 +32,16 @@ from ...scoring.version.version import Version
 __all__ = ['is_logged_otherwise', 'Reply', 'RowsRefusedError', 'read_partial', 'Realtime']
 
 # %% ../../../nbs/deploy/realtime/04_service.ipynb #48a861ee
-_ASKED = """
-SELECT p.prediction_id, p.entity, p.key, p.features FROM predictions p
-JOIN json_each(?) AS wanted ON p.prediction_id = wanted.value
-"""
+_ASKED = ("entity", "key", "features")
 
 
-def is_logged_otherwise(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+def is_logged_otherwise(found: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Say whether the log holds one of these predictions for another entity, key or other features.
 
     Parameters
     ----------
-    path : Path
-        The prediction log, a SQLite file that exists.
+    found : mapping of str to mapping
+        What the log has of them, as `PredictionLog.find` gives it.
     rows : sequence of mapping
         As `log_rows` makes them.
 
@@ -54,15 +49,9 @@ def is_logged_otherwise(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
     -------
     bool
         False when none is there, or all that are there are the same.
-
-    Raises
-    ------
-    LogError
-        If the log cannot be read.
     """
-    wanted = {row["prediction_id"]: (row["entity"], row["key"], row["features"]) for row in rows}
-    found = SqliteFile(path, "prediction log", LogError).rows(_ASKED, [json.dumps(list(wanted))])
-    return any(tuple(asked) != wanted[name] for name, *asked in found)
+    known = [(found[row["prediction_id"]], row) for row in rows if row["prediction_id"] in found]
+    return any(logged[name] != row[name] for logged, row in known for name in _ASKED)
 
 # %% ../../../nbs/deploy/realtime/04_service.ipynb #08a356de
 @dataclass(frozen=True)
@@ -176,7 +165,7 @@ class Realtime:
                     code="deployment.store_missing",
                 )
             store = OnlineStore(home.online_place, read_only=True)
-        return cls(version, PredictionLog(home.log(choice.model)), store=store)
+        return cls(version, PredictionLog(home.log(choice.model), own=True), store=store)
 
     def close(self) -> None:
         """Close logs and store."""
@@ -322,7 +311,8 @@ class Realtime:
 
     def _write(self, rows: Sequence[Mapping[str, Any]], request_id: str, repeated: bool) -> None:
         """Log the rows; refuse a name that was used for another request."""
-        if repeated and is_logged_otherwise(self.log.path, rows):
+        found = self.log.find([row["prediction_id"] for row in rows]) if repeated else {}
+        if is_logged_otherwise(found, rows):
             rule = f"request id {request_id!r} was used before for another record"
             raise HttpError(f"{rule}; nothing was scored; name each request once", 409, code="request.request_id")
-        self.log.write(rows)
+        self.log.write([row for row in rows if row["prediction_id"] not in found])

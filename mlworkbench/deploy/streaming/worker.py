@@ -58,7 +58,8 @@ def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]
         If the log cannot be written or read.
     """
     found = _logged(log, rows, same)
-    if log.write(rows) + len(found) != len(rows):  # another worker wrote in between
+    new = [row for row in rows if row["prediction_id"] not in found]
+    if log.write(new) != len(new):  # another worker wrote in between
         found = _logged(log, rows, same)
     if not found:
         return rows
@@ -165,7 +166,7 @@ class Streaming:
         require_deployment(version, "streaming")
         needed = bool(time_views(version)) and store_exists(choice.home.online_place)
         store = OnlineStore(choice.home.online_place, read_only=True) if needed else None
-        return cls(version, PredictionLog(choice.home.log(choice.model)), store=store)
+        return cls(version, PredictionLog(choice.home.log(choice.model), own=True), store=store)
 
     def close(self) -> None:
         """Close logs and store."""

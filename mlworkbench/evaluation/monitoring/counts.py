@@ -19,8 +19,8 @@ from ...metrics.catalogue import Sample, make_sample
 from ...scoring.frame import FeatureFrame, Json
 
 # %% auto #0
-__all__ = ['Counts', 'FINENESS', 'BLOCKS', 'ROW_BLOCKS', 'LEAST_ROWS', 'count_column', 'count_rows', 'count_labels',
-           'order_classes', 'merge_counts', 'Answered', 'count_answered', 'count_blocks']
+__all__ = ['Counts', 'FINENESS', 'BLOCKS', 'ROW_BLOCKS', 'LEAST_ROWS', 'count_column', 'count_rows', 'order_classes',
+           'count_labels', 'merge_counts', 'Answered', 'count_answered', 'count_blocks']
 
 # %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #362169fd
 Counts = dict[str, Any]
@@ -64,11 +64,9 @@ def _count_numbers(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
         raise ProfileError(line, code="profile.not_numeric")
     finite, beyond = int(np.count_nonzero(np.isfinite(numbers))), int(np.count_nonzero(numbers == np.inf))
     reach = [finite, *(int(np.count_nonzero(numbers >= edge)) - beyond for edge in column["edges"]), 0]
-    unseen = finite
-    if column["lower"] is not None:
-        low, high = np.count_nonzero(numbers < column["lower"]), np.count_nonzero(numbers > column["upper"])
-        unseen = low + high - beyond - np.count_nonzero(numbers == -np.inf)
-    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - finite, "unseen": int(unseen)}
+    within = (numbers >= column["lower"]) & (numbers <= column["upper"]) if column["lower"] is not None else []
+    unseen = finite - int(np.count_nonzero(within))
+    return {"bins": (-np.diff(reach)).tolist(), "missing": len(numbers) - finite, "unseen": unseen}
 
 
 def _count_categories(values: NDArray[Any], column: Mapping[str, Any]) -> Counts:
@@ -129,6 +127,15 @@ def _by_class(scores: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """List the scores of each class; a binary model and a regression have one."""
     return [scores] if scores.ndim == 1 else list(scores.T)
 
+# %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #e2e6c14c
+def order_classes(declaration: Mapping[str, Any]) -> list[Any]:
+    """List the classes in declared order, the positive one of two last; a regression has none."""
+    classes = list(declaration.get("classes") or ())
+    if declaration["task"] == "binary":
+        positive = declaration.get("positive")
+        classes.sort(key=lambda item: positive is not None and bool(item == positive))
+    return classes
+
 # %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #ff220e39
 FINENESS = 2**32
 
@@ -179,16 +186,7 @@ def count_labels(
     known = profile.get("labels")
     return counts | {"bins": count_column(sample.labels, known)["bins"] if known else []}
 
-
-def order_classes(declaration: Mapping[str, Any]) -> list[Any]:
-    """List the classes in declared order, the positive one of two last; a regression has none."""
-    classes = list(declaration.get("classes") or ())
-    if declaration["task"] == "binary":
-        positive = declaration.get("positive")
-        classes.sort(key=lambda item: positive is not None and bool(item == positive))
-    return classes
-
-
+# %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #0bc4295d
 def _find_errors(sample: Sample) -> NDArray[np.float64]:
     """Give the error of each score as shape (n, scores); rows with one that is not finite are left out."""
     scores = sample.scores if sample.scores.ndim == 2 else sample.scores[:, None]
@@ -295,7 +293,7 @@ def count_answered(profile: Mapping[str, Any], answered: Answered, *, declaratio
         return counts
     return counts | {"labels": count_labels(profile, scores, labels, decisions, declaration=declaration)}
 
-
+# %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #46f74f35
 def count_blocks(
     profile: Mapping[str, Any],
     answered: Answered,

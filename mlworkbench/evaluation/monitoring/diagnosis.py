@@ -72,7 +72,7 @@ def explain_scores(counts: Counts, profile: Mapping[str, Any]) -> dict[str, floa
         found[name] = max(0.0, 1 - _apart(live, bins, weights) / moved) if weights.any() else 0.0
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
-
+# %% ../../../nbs/evaluation/monitoring/07_diagnosis.ipynb #180f3c7b
 def _places(values: Sequence[Any], known: Mapping[str, Any]) -> NDArray[np.intp]:
     """Give the bin of each value of the sample; missing ones are the last."""
     if known["kind"] == "number":

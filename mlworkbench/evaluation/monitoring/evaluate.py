@@ -25,7 +25,8 @@ from ..card import Markdown, escape_markdown, show, write_table
 from ..judgement import FEWEST, describe_verdict, judge_drift, merge_alike, show_share
 from ..log.label_writer import CLOCK_TOLERANCE, split_usable_labels
 from ..log.labels import evaluate_log, join_labels, to_arrays, rebuild_frame
-from ..log.reader import to_microseconds, read_labels, read_log, split_readable
+from ..log.mover import tend_log
+from ..log.reader import make_rules, to_microseconds, read_labels, read_log, split_readable
 from .drift import compare_profile
 from .report import ReportPlace, make_report_sides, read_drift, write_reports
 from ..pictures import draw_honesty, draw_moved_columns, draw_score_pictures
@@ -330,6 +331,7 @@ def evaluate(
     verdict = next(word for word in ("fail", "undecided", "pass") if word in verdicts)
     judged = f"{subject.tag[: subject.tag.find(':') + 13]}, {_describe_rows(parts[largest])}"
     lines = describe_verdict(judged, verdict, gates, live["drift"]) + _describe_left_out(path.name, labels, unreadable)
+    lines += tend_log(model, home=home, rules=make_rules(start=start or None, end=end or None, version=subject.tag))
     values = {"counts": counts, "metrics": metrics, "gates": gates, "labels": labels, "names": subject.names, **live}
     return Evaluation(tag=subject.tag, verdict=verdict, lines=lines, **values)
 

@@ -90,7 +90,7 @@ class Thresholds:
     metrics: dict[str, float] = field(default_factory=dict)
     labelled: int = 0
 
-
+# %% ../../../nbs/evaluation/monitoring/08_thresholds.ipynb #391d7695
 def make_thresholds(
     profile: Mapping[str, Any], *, rows: int, days: int = 1, false_alarms: float = 1.0, deployments: int = 1
 ) -> Thresholds:
@@ -143,7 +143,7 @@ def _advise(blocks: Sequence[Mapping[str, Any]], windows: Sequence[Counts]) -> s
     few = min(len(blocks), len(windows))
     return f"training has {few} windows of this length; a rate needs {FEWEST_BLOCKS}" if few < FEWEST_BLOCKS else ""
 
-
+# %% ../../../nbs/evaluation/monitoring/08_thresholds.ipynb #bef88a77
 def _slide(blocks: Sequence[Mapping[str, Any]], days: int, rows: int) -> tuple[list[Counts], NDArray[np.bool_]]:
     """Add up every stretch of training of the window's length, those that taught and those that judged apart."""
     windows, judged = [], []
@@ -156,7 +156,7 @@ def _slide(blocks: Sequence[Mapping[str, Any]], days: int, rows: int) -> tuple[l
             judged.append(held)
     return windows, np.array(judged, dtype=np.bool_)
 
-
+# %% ../../../nbs/evaluation/monitoring/08_thresholds.ipynb #bbc3bd32
 def _gauge_scores(windows: Sequence[Counts], decisions: Sequence[str], rows: int) -> Gauge:
     """Gauge scores and decisions."""
     widths = [len(one["bins"]) + 1 for one in windows[0]["scores"]]
@@ -237,7 +237,7 @@ def _answer(subject: str, state: str, what: str, *, measure: float = 0.0, sure: 
     texts = {"subject": subject, "state": state, "what": what, "sure": sure, "cause": ""}
     return {**texts, "measure": measure, "columns": []}
 
-
+# %% ../../../nbs/evaluation/monitoring/08_thresholds.ipynb #1b4936ee
 def _hold(subject: str, distance: float, thresholds: Thresholds, what: str) -> dict[str, Any]:
     """Hold a distance against its limit; what moved is said where it is beyond."""
     tail = thresholds.tails[subject]
@@ -256,7 +256,7 @@ def _tell_chance(chance: float, thresholds: Thresholds) -> str:
     often = f"{months:.0f} months" if months < 120 else "more than ten years"
     return f"without a change once in {often}"
 
-
+# %% ../../../nbs/evaluation/monitoring/08_thresholds.ipynb #dcfda2f8
 def _judge_scores(counts: Counts, thresholds: Thresholds) -> dict[str, Any]:
     """Judge scores and decisions."""
     table, gauge = tabulate_answers([counts], thresholds.decisions), thresholds.gauges["scores"]
@@ -267,18 +267,23 @@ def _judge_scores(counts: Counts, thresholds: Thresholds) -> dict[str, Any]:
     return _hold("scores", float(gauge.measure(table)[0]), thresholds, told)
 
 
+_NOT_JUDGED = "no stretch of training of this length judged the version on rows that it had not seen"
+
+
 def _judge_performance(counts: Counts, thresholds: Thresholds) -> dict[str, Any]:
     """Judge what labels say, where enough of them are there."""
     labelled = (counts.get("labels") or {"n": 0})["n"]
     least = max(FEWEST_ROWS, thresholds.labelled // 2)
     if "performance" not in thresholds.gauges:
-        return _answer("performance", "undecided", "no training day judged the version on rows that it had not seen")
+        return _answer("performance", "undecided", _NOT_JUDGED)
     if labelled < least:
         why = f"{labelled:,} of {counts['rows']:,} rows labelled; {least:,} needed"
         return _answer("performance", "undecided", why)
     found = {name: float(values[0]) for name, values in tabulate_performance([counts]).items()}
     if not np.isfinite([found.get(name, np.nan) for name in thresholds.metrics]).all():
-        return _answer("performance", "undecided", "all labelled rows are of one class")
+        decided = "wrong decisions" in found or "wrong decisions" not in thresholds.metrics
+        why = "all labelled rows are of one class" if decided else "the labelled rows were not decided"
+        return _answer("performance", "undecided", why)
     usual = np.maximum(list(thresholds.metrics.values()), _SMALLEST)
     parts = np.array([[found[name] for name in thresholds.metrics]]) / usual
     worse = [name for name, part in zip(thresholds.metrics, parts[0], strict=True) if part > 1 + WORSE]
@@ -286,7 +291,7 @@ def _judge_performance(counts: Counts, thresholds: Thresholds) -> dict[str, Any]
     answer = _hold("performance", float(thresholds.gauges["performance"].measure(parts)[0]), thresholds, told)
     return answer if worse else _answer("performance", "pass", "as on the days that judged")
 
-
+# %% ../../../nbs/evaluation/monitoring/08_thresholds.ipynb #030218dd
 def _find_moved(counts: Counts, thresholds: Thresholds) -> dict[str, float]:
     """Give the columns beyond the limit, each with its distance as a part of its span, the farthest first."""
     found = {

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -20,10 +23,14 @@ from sklearn.preprocessing import OneHotEncoder
 from mlworkbench.contract.times import format_time, parse_time
 from mlworkbench.core.home import Home
 from mlworkbench.core.sqlite import open_sqlite
+from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.errors import LogError, VersionError
+from mlworkbench.evaluation.log import parts as parts_module
+from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.rows import input_identities, log_rows
 from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
+from mlworkbench.evaluation.monitoring.window_verdict import find_broken_rules
 from mlworkbench.operate.loop import monitor as module
 from mlworkbench.operate.loop import window as window_module
 from mlworkbench.operate.loop.alerts import list_alerts
@@ -39,7 +46,7 @@ FIRST = parse_time("2024-03-04T00:00:00Z")
 def draw_rows(count: int, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     wind = random.normal(10, 3, count)
-    wind[:: 50] = np.nan
+    wind[::50] = np.nan
     gate = random.choice(["A", "B", "C"], count)
     return pd.DataFrame({"wind": wind, "gate": gate, "same": 1.0})
 
@@ -62,7 +69,8 @@ def make_models(home: Home) -> None:
 
 
 @pytest.fixture
-def made(home: Home, made_once: Callable[..., None]) -> Home:
+def made(home: Home, made_once: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")  # what was served here is of long ago
     made_once("monitored", home, lambda: make_models(home))
     return home
 
@@ -133,7 +141,7 @@ def test_a_day_that_the_history_has_is_not_read_again_and_a_week_is_the_sum_of_i
     def refuse(*words: object, **more: object) -> None:
         raise AssertionError("a row was read twice")
 
-    monkeypatch.setattr(window_module, "read_log", refuse)
+    monkeypatch.setattr(window_module, "read_log_parts", refuse)
     whole = look(made, 0, 4).parts[0]
     assert whole["rows"] == 2080 and whole["counts"]["rows"] == 2080
     assert whole["counts"]["labels"]["n"] == sum(one["labels"]["n"] for one in parts) == 2080
@@ -195,6 +203,12 @@ def test_a_model_that_never_served_is_undecided(made: Home) -> None:
     Served(made).day(0, draw_rows(5))
     assert [part["rows"] for part in look(made, 0, 1).parts] == [5]
     assert [line["rows"] for line in read_history("late", home=made)] == [5]
+
+
+def test_a_model_that_nobody_trained_is_refused_and_leaves_nothing(made: Home) -> None:
+    with pytest.raises(VersionError):
+        monitor("lat", home=made)
+    assert not made.model("lat").exists()
 
 
 def test_each_version_and_deployment_is_judged_by_itself_and_one_can_be_asked_for(made: Home) -> None:
@@ -295,9 +309,45 @@ def test_a_busy_day_is_read_in_parts_that_add_up(made: Home, monkeypatch: pytest
     for hour in range(8):
         served.day(hour / 24, draw_rows(50, seed=hour))
     whole = look(made, 0, 1).parts[0]
-    monkeypatch.setattr(window_module, "PART", 40)
-    parts = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
-    assert parts[0]["counts"] == whole["counts"] and parts[0]["rows"] == 400
+    monkeypatch.setattr(parts_module, "PART", 40)
+    (part,) = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
+    assert part["rows"] == 400
+    for name in ("rows", "columns", "scores", "decisions"):
+        assert part["counts"][name] == whole["counts"][name]
+
+
+def test_a_window_whose_rows_were_moved_is_the_same_window(made: Home) -> None:
+    served = Served(made)
+    served.label(served.day(0, rows := draw_rows(60)), true_labels(rows), known=0.9)
+    before = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
+    assert move_log("late", home=made).rows == 60
+    after = window_module.measure_window("late", (FIRST, FIRST + DAY_US), home=made)
+    assert [{**line, "measured_at": ""} for line in before] == [{**line, "measured_at": ""} for line in after]
+    assert after[0]["counts"]["log"]["labelled"] == 60 and after[0]["seen"] == [60, 60, 0]
+
+
+def test_tables_that_lie_behind_are_a_warning_as_of_the_end_of_the_window(home: Home) -> None:
+    lake = Lake(home.lake)
+    hours = [FIRST + 3_600_000_000 * hour for hour in range(12)]
+    at = pl.Series("available_at", hours).cast(pl.Datetime("us", "UTC"))
+    table = pl.DataFrame([pl.Series("gate", ["A"] * 12), at, at.alias("ingested_at")])
+    lake.append("weather", table.to_arrow(), transaction=None)
+    views = [
+        SimpleNamespace(name="strict", table="weather", max_lag=timedelta(hours=2)),
+        SimpleNamespace(name="open", table="weather", max_lag=None),
+        SimpleNamespace(name="gone", table="nowhere", max_lag=None),
+    ]
+    watched = window_module.Watched(tag="m:1", opened=SimpleNamespace(views=views))  # type: ignore[arg-type]
+    found = window_module.measure_freshness(watched, FIRST + DAY_US // 2, home=home)
+    assert found["strict"]["behind"] == found["open"]["behind"] == 3600 and found["gone"]["behind"] is None
+    assert found["strict"]["newest"] == found["strict"]["ingested"] == format_time(hours[-1])
+    early = window_module.measure_freshness(watched, hours[3] + 60_000_000, home=home)
+    assert early["strict"]["behind"] == 60, "what came later was not there"
+    late = window_module.measure_freshness(watched, FIRST + DAY_US, home=home)
+    line = {"rows": 5, "counts": {}, "reason": "", "served": {}, "freshness": late}
+    told = {reason.what: reason.state for reason in find_broken_rules(line, {}, most=0.01)}
+    assert sorted(told.values()) == ["warn", "warn"], "one beyond what its view allows, one without a row"
+    assert any("13.0 h behind" in what and "allows 2.0 h" in what for what in told)
 
 
 def test_few_rows_are_judged_with_those_of_the_days_before(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:

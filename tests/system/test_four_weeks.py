@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.system, pytest.mark.long]
 MAIN = [sys.executable, "-c", "from mlworkbench.cli.app import main; main()"]
 DEFINITION = '''
 """Flights of which the airlines' system sends placeholders from a day on: the planted drift."""
+import os
 from dataclasses import replace
 from datetime import datetime
 
@@ -41,7 +42,8 @@ def planted_rows(lake):
     )
 
 
-flights = replace(example.flights, data=planted_rows, deployments=("one_off", "batch"))
+until = os.environ.get("TRAINED_UNTIL", example.flights.until)
+flights = replace(example.flights, data=planted_rows, until=until, deployments=("one_off", "batch"))
 '''
 SETTINGS = """# the workbench of four weeks
 [workbench]
@@ -120,7 +122,7 @@ def run(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> str:
 
 
 def span(start: datetime, end: datetime) -> list[str]:
-    return ["schedule", "start", "--from", start.isoformat(), "--until", end.isoformat()]
+    return ["schedule", "start", "nightly", "--from", start.isoformat(), "--until", end.isoformat()]
 
 
 def turns(folder: Path) -> dict[datetime, tuple[str, list[str]]]:
@@ -152,7 +154,7 @@ def test_four_weeks_under_the_schedule(place: Path, manager) -> None:
     nights = turns(place)
     assert MISSED not in nights
     assert nights[KILLED] == ("running", ["ingest --model flights"])
-    run(place, *span(FIRST, NIGHTS[-1] + timedelta(hours=2)), codes=(0, 1))
+    run(place, *span(FIRST, NIGHTS[-1] + timedelta(hours=1)), codes=(0, 1))
 
     nights = turns(place)
     assert [*nights] == NIGHTS
@@ -175,8 +177,11 @@ def test_four_weeks_under_the_schedule(place: Path, manager) -> None:
     assert [one for one in manager.told if one["labels"]["source"] == "schedule:nightly"]
 
 
-def test_the_retraining_is_proposed_or_refused_with_its_reason(place: Path) -> None:
-    with sqlite3.connect(place / "home" / "schedule.sqlite") as table:
-        ((state, log),) = table.execute("SELECT state, log FROM turns WHERE line = 'monthly'").fetchall()
-    assert state in ("done", "refused")
-    assert "propose" in Path(log).read_text()
+def test_a_retraining_with_two_more_weeks_is_proposed_or_refused_with_its_reason(place: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TRAINED_UNTIL", PLANTED.isoformat())
+    words = ["schedule", "start", "monthly", "--from", "2013-10-28T00:00Z", "--until", "2013-10-29T00:00Z", "--json"]
+    turn = json.loads(run(place, *words, codes=(0, 1)))
+    assert turn["state"] in ("done", "refused")
+    said = next((place / "home" / "logs" / "schedule" / "monthly").glob("*.log")).read_text()
+    assert "propose" in said
+    assert "nothing to propose" not in said

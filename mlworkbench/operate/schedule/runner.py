@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from pathlib import Path
 
-from ...core.files import hold_lock, is_locked
+from ...core.files import hold_lock, is_locked, make_private
 from ...core.home import Home
 from ...core.sqlite import SqliteFile
 from ...core.types import FactDict
@@ -244,7 +244,7 @@ def _open_log(line: ScheduleLine, at: datetime, home: Home) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in sorted(folder.glob("*.log"))[:-_LOGS]:
             old.unlink(missing_ok=True)
-    return folder / f"{at:%Y%m%dT%H%MZ}.log"
+    return make_private(folder / f"{at:%Y%m%dT%H%MZ}.log")
 
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #7d416b8d
 def list_findings(line: ScheduleLine, turn: Turn) -> list[Finding]:

@@ -160,10 +160,6 @@ VALUES = {
     "log.keep": ("30 days", timedelta(days=30)),
     "policy.promote": ("propose", "propose"),
     "reports.workspace": ("shown", "shown"),
-    "policy.promote": ("propose", "propose"),
-    "reports.workspace": ("shown", "shown"),
-    "log.to": ("s3://company/logs/", "s3://company/logs"),
-    "log.keep": ("30 days", timedelta(days=30)),
     "serve.port": ("3001", 3001),
 }
 FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")

@@ -157,7 +157,7 @@ def _read_variables(text: str, where: str) -> tuple[str, ...]:
         rule = "names of environment variables that hold the addresses; got something else"
         line = f"{where}: {rule}; put the address into a variable, its name here"
         raise SettingsError(line, code="settings.wrong_value")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def _read_online(text: str, where: str) -> str:

@@ -15,6 +15,8 @@ from ..core.home import MODEL_NAME, Home
 from ..core.html import render_html
 from ..core.settings import read_settings
 from ..core.types import FactDict, Facts
+from ..evaluation.monitoring.timeline import find_measures
+from ..evaluation.monitoring.window_verdict import combine_states
 from ..errors import WorkbenchError
 from .deployments import Measurement, read_last_measurement
 from .site_parts import draw_over_time, draw_verdicts, render_badge, render_card, render_site_table
@@ -80,7 +82,7 @@ class ModelFacts:
         if levels:
             return "fail" if "fail" in levels else "warn"
         if self.history:
-            return str(self.history[-1].get("verdict") or "undecided")
+            return str(_join_windows(self.history)[-1]["verdict"])
         return "undecided" if self.measurement is None else self.measurement.verdict
 
 # %% ../../nbs/lab/08_site_pages.ipynb #b3850375
@@ -160,7 +162,7 @@ def render_index(models: Sequence[ModelFacts], others: Sequence[Alert] = (), **f
 def _sum_up(one: ModelFacts) -> dict[str, str]:
     """Say the four things that are looked for first."""
     certified = one.measurement and f"{one.measurement.verdict}, {one.measurement.measured_at[:10]}"
-    last = one.history[-1] if one.history else None
+    last = _join_windows(one.history)[-1] if one.history else None
     return {
         "serves": f"{_shorten(one.serving)}, {one.reason}" if one.serving else one.reason,
         "certificate": certified or "none",
@@ -183,6 +185,8 @@ def _list_alerts(alerts: Sequence[Alert], *, whose: bool = False) -> list[FactDi
         subject = f"{found.subject}, {found.deployment}" if found.deployment else found.subject
         texts = {"subject": subject, "what": found.what, "since": found.since}
         texts |= {"likely cause": found.cause, "to do": found.action}
+        if found.source.startswith("schedule:"):  # what a command printed may hold a value of a row, or a path
+            texts |= {"what": "said no" if found.state == "warn" else "failed", "to do": "see mlworkbench alerts list"}
         named = {"model": found.model, "found by": found.source} if whose else {}
         times = {} if whose else {"opened": alert.opened, "closed": alert.closed}
         rows.append({"no": alert.number, **named, "level": found.state, "state": alert.state, **texts, **times})
@@ -190,14 +194,12 @@ def _list_alerts(alerts: Sequence[Alert], *, whose: bool = False) -> list[FactDi
 
 
 def _join_windows(history: Sequence[Facts]) -> list[FactDict]:
-    """Join the lines of a window, one for each version and deployment, to its worst verdict."""
-    order = ("undecided", "pass", "warn", "fail")
-    windows: dict[tuple[str, str], str] = {}
+    """Join the lines of a window, one for each version and deployment, to the verdict that `monitor` gives it."""
+    windows: dict[tuple[str, str], list[str]] = {}
     for line in history:
-        place, verdict = (line["start"], line["end"]), str(line.get("verdict") or "undecided")
-        worst = max(windows.get(place, "undecided"), verdict, key=lambda v: order.index(v) if v in order else 0)
-        windows[place] = worst
-    return [{"start": start, "end": end, "verdict": verdict} for (start, end), verdict in windows.items()]
+        found, verdict = windows.setdefault((line["start"], line["end"]), []), str(line.get("verdict") or "undecided")
+        found += [verdict] if line.get("rows") or verdict != "undecided" else []
+    return [{"start": start, "end": end, "verdict": combine_states(found)} for (start, end), found in windows.items()]
 
 # %% ../../nbs/lab/08_site_pages.ipynb #474fe654
 _MODEL = """\
@@ -326,10 +328,8 @@ _MONITOR = """\
 
 
 def _series(history: Sequence[Facts], deployment: str, measure: str) -> list[tuple[str, float | None]]:
-    """Give the values of a measure of one deployment by the end of the window; the last version of a window counts."""
-    found: dict[str, float | None] = {}
-    for line in history:
-        if line.get("deployment") == deployment:
-            value = line.get("rows") if measure == "rows" else (line.get("measures") or {}).get(measure)
-            found[line["end"]] = value if isinstance(value, int | float) and math.isfinite(value) else None
-    return list(found.items())
+    """Give the values of a measure of one deployment by the end of the window, as `monitor` shows them."""
+    ends = {line["start"]: line["end"] for line in history if line.get("deployment") == deployment}
+    found = find_measures(history, [*ends], deployment, measure)
+    shown = [value if value is not None and math.isfinite(value) else None for value in found]
+    return list(zip(ends.values(), shown, strict=True))

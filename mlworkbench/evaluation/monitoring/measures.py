@@ -135,7 +135,7 @@ def measure_line(line: Mapping[str, Any], declaration: Mapping[str, Any], profil
     counts, found = line["counts"], dict(_measure_log(line["counts"]))
     if profile and counts.get("scores"):
         found |= _measure_rows(counts, profile, score_names(declaration))
-    if counts.get("labels"):
+    if declaration and counts.get("labels"):
         found |= _measure_labels(counts["labels"], classifier=declaration["task"] != "regression")
     for view, fact in (line.get("freshness") or {}).items():
         found[f"behind:{view}"] = None if fact["behind"] is None else fact["behind"] / HOUR_SECONDS

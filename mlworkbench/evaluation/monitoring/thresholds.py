@@ -219,10 +219,12 @@ def judge_counts(
         and `columns` (those that moved, the farthest first; of a pass none). All plain values.
     """
     rows = counts.get("rows", 0)
-    if rows < FEWEST_ROWS or not thresholds.gauges:
-        found = f"{rows:,} row{'s' * (rows != 1)}; at least {FEWEST_ROWS} are needed"
-        why = found if rows < FEWEST_ROWS else thresholds.advisory
-        return [_answer(name, "undecided", why) for name in ("scores", "performance", "columns")]
+    if not thresholds.gauges:
+        return [_answer(name, "undecided", thresholds.advisory) for name in ("scores", "performance", "columns")]
+    if rows < FEWEST_ROWS:  # labels that became known on a quiet day are judged all the same
+        why = f"{rows:,} row{'s' * (rows != 1)}; at least {FEWEST_ROWS} are needed"
+        scores, columns = (_answer(name, "undecided", why) for name in ("scores", "columns"))
+        return [scores, _judge_performance({"rows": rows, **counts}, thresholds), columns]
     moved = _find_moved(counts, thresholds)
     answers = [_judge_scores(counts, thresholds), _judge_performance(counts, thresholds)]
     answers.append(_judge_columns(moved, thresholds))
@@ -318,10 +320,11 @@ _NAMED = 3
 def _find_cause(counts: Counts, profile: Mapping[str, Any], moved: Sequence[str], *, day: int | None) -> dict[str, str]:
     """Say which column the scores' move goes with, and what the season explains."""
     parts = explain_scores(counts, profile)
-    name = next((one for one in (*moved, *parts)), "")
+    name = max(moved, key=lambda one: parts.get(one, 0.0), default=next(iter(parts), ""))
     said = [f"{parts[name]:.0%} of the scores' move goes with column {name!r}"] if parts.get(name, 0) > WORSE else []
     if not said and moved:
-        said = [f"column {moved[0]!r} moved most, and the scores not with it"]
+        name = moved[0]
+        said = [f"column {name!r} moved most, and the scores not with it"]
     season = explain_by_season(counts, profile, day=day) if day is not None and name else {}
     if season is None:
         said.append("training has no day of this season")

@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import cycle
 
 from ...core.html import render_html
-from ...core.types import FactDict
+from ...core.types import FactDict, Facts
 from ..plots import Picture
 
 # %% auto #0
-__all__ = ['INKS', 'DASHES', 'WIDE', 'TALL', 'EDGE', 'FOOT', 'choose_ticks', 'Mark', 'draw_timeline', 'draw_measures']
+__all__ = ['INKS', 'DASHES', 'WIDE', 'TALL', 'EDGE', 'FOOT', 'choose_ticks', 'Mark', 'draw_timeline', 'draw_measures',
+           'find_measures']
 
 # %% ../../../nbs/evaluation/monitoring/12_timeline.ipynb #ee616f92
 INKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -191,17 +192,20 @@ def draw_measures(history: Sequence[FactDict], title: str, names: Mapping[str, s
     chosen = [name for name, _ in sizes.most_common() if name][: len(INKS)]
     pairs = [(deployment, measure) for deployment in (chosen if len(names) == 1 else chosen[:1]) for measure in names]
     series = {
-        (deployment if len(names) == 1 else names[measure]): _find_measures(history, moments, deployment, measure)
+        (deployment if len(names) == 1 else names[measure]): find_measures(history, moments, deployment, measure)
         for deployment, measure in pairs
     }
     dates = [datetime.fromisoformat(moment) for moment in moments]
     return draw_timeline(title, dates, series, marks=list(_mark_windows(history)), whole=whole)
 
 
-def _find_measures(
-    history: Sequence[FactDict], moments: Sequence[str], deployment: str, measure: str
+def find_measures(
+    history: Sequence[Facts], moments: Sequence[str], deployment: str, measure: str
 ) -> list[float | None]:
-    """Give a measure of a deployment in each window; None where there is none."""
+    """Give a measure of a deployment in each window, by its start; None where there is none.
+
+    Of several versions in a window, rows are added, and of other measures that of the most rows counts.
+    """
     known: dict[str, list[tuple[int, float]]] = {}
     for line in history:
         value = (line.get("measures") or {}).get(measure)

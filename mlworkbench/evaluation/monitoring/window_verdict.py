@@ -149,10 +149,16 @@ def settle_verdict(reasons: Sequence[Reason], moved: str) -> FactDict:
     Returns
     -------
     dict
-        `verdict`, `reasons` (sentences), `findings` (what a person is told of: `Reason` fields); ready for JSON.
+        `verdict`, `reasons` (sentences), `findings` (what a person is told of: `Reason` fields), `undecided` (subjects
+        that cannot be judged); ready for JSON.
     """
     order = sorted(reasons, key=lambda reason: VERDICTS.index(reason.state))
     rules = [reason.state for reason in order if reason.state != "undecided" or reason.subject in ("rows", "counts")]
     verdict = combine_states([*rules, moved])
     told = [asdict(reason) for reason in order if reason.state in ("fail", "warn")]
-    return {"verdict": verdict, "reasons": [f"{one.subject}: {one.what}" for one in order], "findings": told}
+    return {
+        "verdict": verdict,
+        "reasons": [f"{one.subject}: {one.what}" for one in order],
+        "findings": told,
+        "undecided": [reason.subject for reason in order if reason.state == "undecided"],
+    }

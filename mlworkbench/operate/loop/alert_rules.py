@@ -97,7 +97,7 @@ def _rule(name: str, expression: str, wait: str, severity: str, texts: tuple[str
 def _found_rules(hours: float) -> list[dict[str, Any]]:
     """Make the rules about what the workbench found, and about its silence."""
     about = "{{ $labels.model }}{{ if $labels.deployment }} {{ $labels.deployment }}{{ end }}"
-    late = f"time() - mlworkbench_report_timestamp_seconds > {hours * 3600:g}"
+    late = f'time() - mlworkbench_report_timestamp_seconds{{source="monitor"}} > {hours * 3600:g}'
     differ = "The answers of {{ $labels.version }} served by {{ $labels.deployment }} are not those of training."
     return [
         _rule("ModelAlert", "mlworkbench_alert == 1", "0m", "{{ $labels.severity }}",

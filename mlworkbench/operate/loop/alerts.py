@@ -302,7 +302,7 @@ class AlertTable:
         kept = _read_alert(base.execute(f"{_ALERTS} WHERE number = ?", (number,)).fetchone())
         body = to_json(write_message(kept.alert, event, was=was))
         made = base.execute("INSERT INTO messages (alert, body) VALUES (?, ?)", (number, body)).lastrowid
-        base.executemany("INSERT INTO deliveries (message, sink) VALUES (?, ?)", [(made, sink) for sink in sinks])
+        base.executemany("INSERT INTO deliveries (message, sink) VALUES (?, ?)", [(made, sink) for sink in dict.fromkeys(sinks)])
 
     def alerts(self, where: str = "1", values: Sequence[Any] = ()) -> list[Alert]:
         """List alerts, what is open first, then the newest."""
@@ -386,15 +386,27 @@ def send_messages(sinks: Iterable[AlertSink], *, home: Home) -> None:
             raise
 
 
+_FAILURES = 3
+
+
 def _send_all(table: AlertTable, sink: AlertSink) -> None:
-    """Send one sink all that waits for it, in order, up to the first that fails."""
+    """Send one sink all that waits for it; of an alert with a message that fails the later ones wait on.
+
+    After `_FAILURES` that fail, nobody is there, and the rest is left to the next report.
+    """
+    held: set[int] = set()
     for number, message in table.waiting(sink.name, keeps=sink.keeps):
+        if message["alert"] in held:
+            continue
         try:
             exponential_backoff(attempts=3, longest=2.0)(sink.send, message)
         except Exception as error:  # a library that sends may raise anything, and its text may hold an address
             other = f"{sink.name} failed: {type(error).__name__}"
             table.note(number, sink.name, error=str(error) if isinstance(error, WorkbenchError) else other)
-            return
+            held.add(message["alert"])
+            if len(held) == _FAILURES:
+                return
+            continue
         table.note(number, sink.name)
 
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #a75d7a98

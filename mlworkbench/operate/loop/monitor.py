@@ -34,6 +34,9 @@ from ...scoring.registry.registry import Registry
 __all__ = ['ADVISED', 'SHOWN_DAYS', 'choose_interval', 'Limits', 'judge_line', 'Monitoring', 'monitor']
 
 # %% ../../../nbs/operate/loop/08_monitor.ipynb #0121e3d2
+_AHEAD = 60_000_000  # clocks of two machines differ
+
+
 def choose_interval(start: str, end: str, now: int) -> tuple[int, int]:
     """Choose the interval to monitor.
 
@@ -47,11 +50,11 @@ def choose_interval(start: str, end: str, now: int) -> tuple[int, int]:
     Raises
     ------
     LogError
-        If it ends before it begins, or is longer than ten years.
+        If it ends before it begins or after now, or is longer than ten years.
 
     Examples
     --------
-    >>> choose_interval("", "1970-01-02T00:00:00Z", 0)
+    >>> choose_interval("", "1970-01-02T00:00:00Z", 2 * DAY_US)
     (0, 86400000000)
     """
     last = parse_time(end) if end else now
@@ -59,6 +62,9 @@ def choose_interval(start: str, end: str, now: int) -> tuple[int, int]:
     if not 0 < last - first <= 3660 * DAY_US:
         got = f"got {format_time(first)} to {format_time(last)}"
         raise LogError(f"window: an end after its begin, at most ten years; {got}; correct it", code="monitor.window")
+    if end and last > now + _AHEAD:
+        got = f"got {format_time(last)}, now is {format_time(now)}"
+        raise LogError(f"window: an end that has come; {got}; leave --end out for now", code="monitor.window")
     return first, last
 
 
@@ -73,7 +79,8 @@ def _measure_days(
     found = []
     for day in days:
         lines = known.get((format_time(day[0]), format_time(day[1])), [])
-        if not lines or lines[0].get("seen") != size_window(model, day, home=home):
+        unread = any(line.get("reason") for line in lines)  # a package may be there now
+        if not lines or unread or lines[0].get("seen") != size_window(model, day, home=home):
             lines = measure_window(model, day, home=home, watch=watch)
         found.append([{**line, "start": format_time(day[0]), "end": format_time(day[1])} for line in lines])
     return found
@@ -81,7 +88,7 @@ def _measure_days(
 # %% ../../../nbs/operate/loop/08_monitor.ipynb #ae27ae27
 def _widen(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
     """Add the days before to a line of too few rows: as few as make enough, at most 28; then shorter windows."""
-    mine, found = [one for one in before if _same(one, line) and one["end"] <= line["start"]], list[FactDict]()
+    mine, found = _list_before(line, before), list[FactDict]()
     for length in LENGTHS:
         first = format_time(parse_time(line["end"]) - length * DAY_US)
         lines = [*(one for one in mine if one["start"] >= first), line]
@@ -91,6 +98,16 @@ def _widen(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
         if wide["rows"] >= WINDOW_ROWS:
             break
     return found
+
+
+def _list_before(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
+    """List the windows before a line, oldest first; of two that overlap the one that ends later."""
+    mine, edge = list[FactDict](), line["start"]
+    for one in sorted((one for one in before if _same(one, line)), key=lambda one: str(one["end"]), reverse=True):
+        if one["end"] <= edge:
+            mine.insert(0, one)
+            edge = one["start"]
+    return mine
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -139,9 +156,12 @@ def _judge_counts(windows: Sequence[FactDict], watched: Watched, limits: Limits)
 
     What labels cannot say yet leaves the verdict to the scores.
     """
-    if not watched.profile or not windows[-1]["counts"].get("rows"):
+    sizes = [_count_judged(one["counts"]) for one in windows]
+    if not watched.profile or not sizes[-1]:
         return "undecided", []
-    pairs = [(watched.thresholds(one["counts"]["rows"], one["days"], *limits.budget), one) for one in windows]
+    pairs = [
+        (watched.thresholds(size, one["days"], *limits.budget), one) for size, one in zip(sizes, windows, strict=True)
+    ]
     thresholds, wide = next((pair for pair in pairs if pair[0].gauges), pairs[0])
     middle = (parse_time(wide["start"]) + parse_time(wide["end"])) // 2
     answers = judge_counts(wide["counts"], watched.profile, thresholds, day=middle // DAY_US)
@@ -152,6 +172,11 @@ def _judge_counts(windows: Sequence[FactDict], watched: Watched, limits: Limits)
     names = ("subject", "state", "what", "sure", "cause", "measure")
     told = [{name: one[name] for name in names} for one in answers if one["state"] != "pass"]
     return combine_states(states), [Reason(action=_ACTIONS.get(one["subject"], ""), **one) for one in told]
+
+
+def _count_judged(counts: FactDict) -> int:
+    """Give the rows of a window, or its labels where more of them became known than rows were served."""
+    return max(int(counts.get("rows") or 0), int((counts.get("labels") or {"n": 0})["n"]))
 
 
 _ACTIONS = {
@@ -221,7 +246,8 @@ class Monitoring:
             found = part["measures"]
             names = [name.removeprefix("psi:") for name in found if name.startswith("psi:") and found[name] is not None]
             for name in sorted(names, key=lambda name: -found[f"psi:{name}"])[:12]:
-                shares = [show_share(found.get(f"{what}:{name}") or 0.0) for what in ("missing", "unseen")]
+                both = [found.get(f"{what}:{name}") for what in ("missing", "unseen")]
+                shares = [None if share is None else show_share(share) for share in both]
                 rows.append([part["deployment"], name, found[f"psi:{name}"], *shares])
         return write_table(["deployment", "column", "stability index (diagnostic)", "missing", "unseen"], rows)
 
@@ -294,13 +320,19 @@ _HEADS += ["p50 ms", "p95 ms", "p99 ms", "computed again"]
 # %% ../../../nbs/operate/loop/08_monitor.ipynb #5fff2bf1
 def _report(model: str, parts: Sequence[FactDict], history: Sequence[FactDict], *, home: Home) -> int:
     """Report what is wrong now; give how many alerts are open."""
-    found = [
-        _make_finding(model, part, one, history)
-        for part in [*parts, *_keep_silent(parts, history)]
-        for one in part["findings"]
-    ]
+    found = [_make_finding(model, part, one, history) for part, one in _list_found(parts, history)]
     alerts = report_findings(found, model=model, source="monitor", home=home)
     return sum(not alert.closed for alert in alerts)
+
+
+def _list_found(parts: Sequence[FactDict], history: Sequence[FactDict]) -> list[tuple[FactDict, FactDict]]:
+    """List what is wrong now, each with its window; what cannot be judged now stays as it was when it could."""
+    found = [(part, one) for part in [*parts, *_keep_silent(parts, history)] for one in part["findings"]]
+    for name, subject in ((part["deployment"], subject) for part in parts for subject in part.get("undecided", ())):
+        mine = [line for line in history if line["deployment"] == name and line["rows"]]
+        known = [line for line in mine if subject not in line.get("undecided", ())][-1:]
+        found += [(line, one) for line in known for one in line["findings"] if one["subject"] == subject]
+    return found
 
 
 def _keep_silent(parts: Sequence[FactDict], history: Sequence[FactDict]) -> list[FactDict]:
@@ -315,6 +347,8 @@ def _make_finding(model: str, part: FactDict, one: FactDict, history: Sequence[F
     since = part["start"]
     for line in sorted(history, key=lambda line: str(line["start"]), reverse=True):
         if line["deployment"] == part["deployment"] and line["start"] < since:
+            if one["subject"] in line.get("undecided", ()):
+                continue
             if one["subject"] not in [other["subject"] for other in line["findings"]]:
                 break
             since = line["start"]
@@ -370,12 +404,12 @@ def monitor(
     whole = _judge_whole(measured, before, watch, limits)
     parts = [_add_days(part, before) for part in whole if not tag or part["version"] == tag]
     shown = read_history(model, home=home, start=format_time(interval[1] - SHOWN_DAYS * DAY_US))
-    newest = all(line["end"] <= format_time(interval[1]) for line in shown)
+    newest = all(line["start"] < format_time(interval[1]) for line in shown)
     ends = {"start": format_time(interval[0]), "end": format_time(interval[1])}
     earlier = [line for line in shown if line["end"] <= ends["start"]]
     last = [line for line in before if line["end"] == ends["end"]]
     told = _report(model, [*whole, *last], earlier, home=home) if newest and not tag else -1
-    verdict = combine_states([part["verdict"] for part in parts])
+    verdict = combine_states([one["verdict"] for one in parts if one["rows"] or one["verdict"] != "undecided"])
     shown = [line for line in shown if line["end"] <= ends["end"] and (not tag or line["version"] in (tag, ""))]
     rules = make_rules(start=interval[0], end=interval[1])
     log = tend_log(model, home=home, rules=rules) if log_exists(home.log(model)) else []

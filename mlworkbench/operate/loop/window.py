@@ -314,6 +314,8 @@ def merge_lines(lines: list[FactDict]) -> FactDict:
 def _merge_served(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> FactDict:
     """Add two second computations: the worse verdict counts, and one that was not possible says nothing."""
     known = [one for one in (first, second) if one]
+    if not known:
+        return {}
     order = ("refused", "equal", "undecided")
     worst = min(known, key=lambda one: order.index(one["verdict"]), default={})
     sums = {name: sum(one[name] for one in known) for name in ("rows", "mismatches")}

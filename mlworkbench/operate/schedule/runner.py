@@ -230,6 +230,7 @@ def _run_turn(line: ScheduleLine, turn: Turn, scheduler: Scheduler) -> Turn | No
         turn = table.write(replace(turn, answers=(*turn.answers, answer)))
     turn = conclude_turn(turn, len(line.commands))
     _report(line, list_findings(line, turn), scheduler)
+    _report(line, [], scheduler, _TIMES)  # it runs
     scheduler.report(line, table.write(turn))
     return turn
 
@@ -256,13 +257,22 @@ def list_findings(line: ScheduleLine, turn: Turn) -> list[Finding]:
             **shared,
             subject=answer.command,
             state="warn" if answer.code == 1 else "fail",
-            what=f"{line.name}: {answer.command} {'said no' if answer.code == 1 else 'failed'}: {answer.said}",
+            what=f"{line.name}: {answer.command} {_word(answer)}: {_leave_out_value(answer.said)}",
             sure="its own answer" if answer.code == 1 else f"exit code {answer.code}, started {answer.tries} times",
             action=f"see {turn.log}" + ("" if answer.code == 1 else f"; then run it again: {again}"),
         )
         for answer in turn.answers
-        if answer.code
+        if answer.code and not (answer.code == 1 and shlex.split(answer.command)[0] == "monitor")  # it told itself
     ]
+
+
+def _leave_out_value(said: str) -> str:
+    """Give the last line of a command without the value it got, which may be one of a row."""
+    return said.partition("; got")[0]
+
+
+def _word(answer: Answered) -> str:
+    return "said no" if answer.code == 1 else "failed"
 
 
 def find_line_model(line: ScheduleLine) -> str:
@@ -271,14 +281,17 @@ def find_line_model(line: ScheduleLine) -> str:
     return named.pop() if len(named) == 1 else ""
 
 
-def _name_source(line: ScheduleLine) -> FactDict:
-    return {"model": find_line_model(line), "source": f"schedule:{line.name}"}
+_TIMES = ":times"  # what is wrong with a line itself, apart from its commands
 
 
-def _report(line: ScheduleLine, findings: Sequence[Finding], scheduler: Scheduler) -> None:
+def _name_source(line: ScheduleLine, about: str = "") -> FactDict:
+    return {"model": find_line_model(line), "source": f"schedule:{line.name}{about}"}
+
+
+def _report(line: ScheduleLine, findings: Sequence[Finding], scheduler: Scheduler, about: str = "") -> None:
     """Tell people what is wrong with a line, and close what is well again."""
     try:
-        report_findings(findings, **_name_source(line), home=scheduler.home)
+        report_findings(findings, **_name_source(line, about), home=scheduler.home)
     except (WorkbenchError, OSError) as error:
         print(f"cannot tell of {line.name}: {error}", file=sys.stderr, flush=True)
 
@@ -304,14 +317,15 @@ def _find_turns(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
         reason = f"{due.missed:,} missed until then: skipped, {why}"
         passed = table.write(Turn(line=line.name, at=due.last_missed, state="skipped", reason=reason))
         if not line.skip:
-            _report(line, [_find_missed(line, passed)], scheduler)
+            _report(line, [_find_missed(line, passed)], scheduler, _TIMES)
     return table.open_turns(line.name) + [Turn(line=line.name, at=at) for at in due.run]
 
 
 def _find_missed(line: ScheduleLine, passed: Turn) -> Finding:
     way = f"to run them, too: mlworkbench schedule start {line.name} --from TIME"
     more: FactDict = {"subject": "missed times", "state": "warn", "action": way}
-    return Finding(**_name_source(line), **more, what=f"{line.name}: {passed.reason}", since=line.show(passed.at))
+    what = f"{line.name}: {passed.reason}"
+    return Finding(**_name_source(line, _TIMES), **more, what=what, since=line.show(passed.at))
 
 
 def run_due(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
@@ -393,7 +407,7 @@ def _tell_trouble(line: ScheduleLine, error: Exception, scheduler: Scheduler) ->
     print(what, file=sys.stderr, flush=True)
     since = line.show(scheduler.clock())
     more: FactDict = {"subject": "the schedule", "state": "fail", "action": "see the disk and the home"}
-    _report(line, [Finding(**_name_source(line), **more, what=what, since=since)], scheduler)
+    _report(line, [Finding(**_name_source(line, _TIMES), **more, what=what, since=since)], scheduler, _TIMES)
 
 # %% ../../../nbs/operate/schedule/02_runner.ipynb #f302f987
 def describe_line(line: ScheduleLine, now: datetime, *, home: Home) -> dict[str, str]:

@@ -166,7 +166,8 @@ def test_an_alert_of_no_model_stands_on_the_first_page_and_its_name_leads_nowher
         report_findings([found], model=model, source=found.source, home=home)
     pages = write_site(tmp_path / "a/b/public", home=home)
     assert [page.name for page in pages] == ["index.html", "model-index.html"]
-    assert pages[0].read_text(encoding="utf-8").count("it broke") == 3
+    text = pages[0].read_text(encoding="utf-8")
+    assert text.count("mlworkbench alerts list") == 3 and "it broke" not in text  # a command may have printed a value
     assert sorted(path.name for path in tmp_path.rglob("*.html")) == ["index.html", "model-index.html"]
 
 

@@ -208,7 +208,7 @@ def find_measures(
     """
     known: dict[str, list[tuple[int, float]]] = {}
     for line in history:
-        value = (line.get("measures") or {}).get(measure)
+        value = line.get("rows") if measure == "rows" else (line.get("measures") or {}).get(measure)
         if line["deployment"] == deployment and value is not None:
             known.setdefault(line["start"], []).append((line["rows"] or 0, float(value)))
     if measure == "rows":

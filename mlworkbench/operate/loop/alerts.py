@@ -302,7 +302,8 @@ class AlertTable:
         kept = _read_alert(base.execute(f"{_ALERTS} WHERE number = ?", (number,)).fetchone())
         body = to_json(write_message(kept.alert, event, was=was))
         made = base.execute("INSERT INTO messages (alert, body) VALUES (?, ?)", (number, body)).lastrowid
-        base.executemany("INSERT INTO deliveries (message, sink) VALUES (?, ?)", [(made, sink) for sink in dict.fromkeys(sinks)])
+        pairs = [(made, sink) for sink in dict.fromkeys(sinks)]
+        base.executemany("INSERT INTO deliveries (message, sink) VALUES (?, ?)", pairs)
 
     def alerts(self, where: str = "1", values: Sequence[Any] = ()) -> list[Alert]:
         """List alerts, what is open first, then the newest."""

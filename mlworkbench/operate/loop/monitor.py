@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ...contract.times import format_time, parse_time
 from ...core.home import Home
@@ -20,14 +19,15 @@ from ...evaluation.judgement import show_share
 from ...evaluation.log.mover import tend_log
 from ...evaluation.log.reader import log_exists, make_rules
 from ...evaluation.monitoring.measures import measure_line
-from ...evaluation.monitoring.thresholds import LENGTHS, WINDOW_ROWS, judge_counts
+from ...evaluation.monitoring.thresholds import LENGTHS, judge_counts
 from ...evaluation.monitoring.timeline import draw_measures
 from ...evaluation.monitoring.window_verdict import Reason, combine_states, find_broken_rules, find_gaps
 from ...evaluation.monitoring.window_verdict import settle_verdict
 from ...evaluation.plots import Picture
 from .alerts import Finding, report_findings
 from .history import DAY_US, read_history, split_days, write_window
-from .window import Watched, keep_watched, measure_window, merge_lines, size_window
+from .window import Watched, is_same_who, keep_watched, measure_window, merge_lines, size_window
+from .window import widen_line
 from ...scoring.registry.registry import Registry
 
 # %% auto #0
@@ -86,35 +86,6 @@ def _measure_days(
     return found
 
 # %% ../../../nbs/operate/loop/08_monitor.ipynb #ae27ae27
-def _widen(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
-    """Add the days before to a line of too few rows: as few as make enough, at most 28; then shorter windows."""
-    mine, found = _list_before(line, before), list[FactDict]()
-    for length in LENGTHS:
-        first = format_time(parse_time(line["end"]) - length * DAY_US)
-        lines = [*(one for one in mine if one["start"] >= first), line]
-        wide = merge_lines(lines) | {"start": lines[0]["start"]}
-        span = parse_time(wide["end"]) - parse_time(wide["start"])
-        found.insert(0, wide | {"days": max(1, round(span / DAY_US))})
-        if wide["rows"] >= WINDOW_ROWS:
-            break
-    return found
-
-
-def _list_before(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
-    """List the windows before a line, oldest first; of two that overlap the one that ends later."""
-    mine, edge = list[FactDict](), line["start"]
-    for one in sorted((one for one in before if _same(one, line)), key=lambda one: str(one["end"]), reverse=True):
-        if one["end"] <= edge:
-            mine.insert(0, one)
-            edge = one["start"]
-    return mine
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Say whether two lines are of one version and deployment."""
-    return (one["version"], one["deployment"]) == (other["version"], other["deployment"])
-
-
 ADVISED = 2.0
 
 
@@ -147,7 +118,7 @@ def judge_line(line: FactDict, before: Sequence[FactDict], watched: Watched, lim
     """
     measures = measure_line(line, watched.declaration, watched.profile)
     reasons = [*find_broken_rules(line, measures, most=limits.refused), *find_gaps(line)]
-    moved, more = _judge_counts(_widen(line, before), watched, limits)
+    moved, more = _judge_counts(widen_line(line, before), watched, limits)
     return {**line, "measures": measures, **settle_verdict([*reasons, *more], moved)}
 
 
@@ -434,7 +405,7 @@ def _judge_whole(
 
 def _add_days(part: FactDict, judged: Sequence[FactDict]) -> FactDict:
     """Say of an interval of several days which of them were a warning or failed; the worst one counts for all."""
-    days = [one for one in judged if _same(one, part) and one["start"] >= part["start"]]
+    days = [one for one in judged if is_same_who(one, part) and one["start"] >= part["start"]]
     bad = [one for one in days if one["verdict"] in ("fail", "warn")]
     if len(days) < 2 or not bad:
         return part

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
 from ...contract.contract import Contract
-from ...contract.times import format_time
+from ...contract.times import format_time, parse_time
 from ...core.home import Home
 from ...core.settings import load_settings
 from ...core.types import FactDict
@@ -24,9 +24,10 @@ from ...evaluation.log.labels import join_labels, rebuild_frame, to_arrays
 from ...evaluation.log.reader import count_window, read_labelled, read_log_parts, split_readable
 from ...evaluation.log.refusals import count_refusals
 from ...evaluation.monitoring.counts import Counts, count_labels, count_rows, merge_counts
-from ...evaluation.monitoring.thresholds import Thresholds, make_thresholds
+from ...evaluation.monitoring.thresholds import LENGTHS, WINDOW_ROWS, Thresholds, make_thresholds
 from ...evaluation.monitoring.tally import SECOND, tally_labels, tally_rows
 from ..certify.served import compare_served
+from .history import DAY_US
 from ..replay.replay import open_logged_version
 from ..running.table import now_text
 from ...scoring.artifacts.manifest import read_document
@@ -35,7 +36,7 @@ from ...scoring.version.version import Version, with_reference
 
 # %% auto #0
 __all__ = ['RECOMPUTED', 'Watched', 'watch_version', 'size_window', 'measure_freshness', 'compute_again', 'measure_window',
-           'keep_watched', 'merge_lines']
+           'keep_watched', 'merge_lines', 'widen_line', 'is_same_who']
 
 # %% ../../../nbs/operate/loop/07_window.ipynb #e9afac5d
 @dataclass(frozen=True, eq=False)
@@ -320,3 +321,38 @@ def _merge_served(first: Mapping[str, Any] | None, second: Mapping[str, Any] | N
     worst = min(known, key=lambda one: order.index(one["verdict"]), default={})
     sums = {name: sum(one[name] for one in known) for name in ("rows", "mismatches")}
     return {**worst, **sums}
+
+# %% ../../../nbs/operate/loop/07_window.ipynb #wide0002
+def widen_line(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
+    """Add the days before to a line of too few rows: as few as make enough, at most 28; then shorter windows.
+
+    Returns
+    -------
+    list of dict
+        The longest first; each with its `days`.
+    """
+    mine, found = _list_before(line, before), list[FactDict]()
+    for length in LENGTHS:
+        first = format_time(parse_time(line["end"]) - length * DAY_US)
+        lines = [*(one for one in mine if one["start"] >= first), line]
+        wide = merge_lines(lines) | {"start": lines[0]["start"]}
+        span = parse_time(wide["end"]) - parse_time(wide["start"])
+        found.insert(0, wide | {"days": max(1, round(span / DAY_US))})
+        if wide["rows"] >= WINDOW_ROWS:
+            break
+    return found
+
+
+def _list_before(line: FactDict, before: Sequence[FactDict]) -> list[FactDict]:
+    """List the windows before a line, oldest first; of two that overlap the one that ends later."""
+    mine, edge = list[FactDict](), line["start"]
+    for one in sorted((one for one in before if is_same_who(one, line)), key=lambda one: str(one["end"]), reverse=True):
+        if one["end"] <= edge:
+            mine.insert(0, one)
+            edge = one["start"]
+    return mine
+
+
+def is_same_who(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether two lines are of one version and deployment."""
+    return (one["version"], one["deployment"]) == (other["version"], other["deployment"])

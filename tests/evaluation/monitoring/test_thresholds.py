@@ -134,7 +134,7 @@ def spoil(kind):
     ("kind", "undecided", "why"),
     [
         ("empty", {"scores", "performance", "columns"}, "0 rows"),
-        ("tiny", {"scores", "performance", "columns"}, "3 rows; at least 30"),
+        ("tiny", {"scores", "performance", "columns"}, "needed"),
         ("label-less", {"performance"}, "0 of 500 rows labelled"),
         ("unlabelled", {"performance"}, "0 of 500 rows labelled"),
         ("one-class", {"performance"}, "one class"),

@@ -491,3 +491,17 @@ def test_paths_of_the_settings_file_are_beside_it(home, tmp_path, monkeypatch) -
     sinks = open_alert_sinks(read_settings())
     assert [sink.name for sink in sinks] == ["to A", "to B", "file", "command"]
     assert isinstance(sinks[2], FileSink) and sinks[2].path == tmp_path / "told.jsonl"
+
+
+def test_a_message_that_a_sink_refuses_keeps_no_other_alert_from_being_told(home, monkeypatch) -> None:
+    with desk(400, 400, 400, 200) as (address, got):
+        monkeypatch.setenv("MLWORKBENCH_ALERTS_ALERTMANAGER", f"http://{address}")
+        report(finding("bad"), finding("good"), home=home)
+    assert {body[0]["labels"]["subject"] for _, body in got} == {"bad", "good"}  # type: ignore[index]
+
+
+def test_a_variable_that_is_named_twice_is_told_once(home, monkeypatch) -> None:
+    monkeypatch.setenv("MLWORKBENCH_ALERTS_TO", "TEAM, TEAM")
+    assert read_settings().alerts_to == ("TEAM",)
+    report(finding(), home=home)
+    assert [(one["sink"], one["messages"]) for one in list_undelivered(home=home)] == [("to TEAM", 1)]

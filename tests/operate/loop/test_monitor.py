@@ -401,3 +401,38 @@ def test_without_an_interval_it_is_the_day_up_to_now(made: Home) -> None:
     assert monitor("late", home=made, clock=lambda: (FIRST + DAY_US) * 1000).parts[0]["rows"] == 5
     assert monitor("late", home=made, clock=lambda: (FIRST + 2 * DAY_US) * 1000).parts[0]["rows"] == 0
     assert module.DAY_US == DAY_US
+
+
+def test_nights_without_a_prediction_are_undecided_however_many(made: Home) -> None:
+    Served(made).day(-1, draw_rows(600))
+    assert [look(made, night, night + 1).verdict for night in range(4)] == ["undecided"] * 4
+    assert look(made, 0, 4).verdict == "undecided"
+
+
+def test_an_end_that_has_not_come_is_refused_and_leaves_nothing(made: Home) -> None:
+    Served(made).day(0, draw_rows(600))
+    with pytest.raises(LogError, match="an end that has come") as refused:
+        look(made, 0, 2, clock=lambda: (FIRST + DAY_US) * 1000)
+    assert refused.value.code == "monitor.window" and not read_history("late", home=made)
+
+
+def test_an_interval_by_hand_doubles_no_row_and_silences_no_night(made: Home) -> None:
+    served = Served(made)
+    for night in range(4):
+        served.day(night, draw_rows(120, seed=night))
+    for night in range(3):
+        look(made, night, night + 1)
+    look(made, 0.5, 3.5)
+    found = look(made, 3, 4)
+    assert found.told >= 0
+    wide = window_module.widen_line(found.parts[0], read_history("late", home=made, end=found.start))
+    assert wide[0]["rows"] == 4 * 120 and found.verdict == "pass", wide
+
+
+def test_a_version_that_was_removed_is_looked_back_at(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Served(made)
+    rows = draw_rows(600)
+    served.label(served.day(0, rows), true_labels(rows), known=0.9)
+    look(made, 0, 1)
+    monkeypatch.setattr(module, "keep_watched", lambda *_, **__: lambda tag: window_module.Watched(tag))
+    assert look(made, 0, 2).parts

@@ -101,3 +101,15 @@ def test_days_of_few_rows_and_no_labels_are_judged_over_a_week(made: Home) -> No
     (part,) = found.parts
     assert found.verdict == "fail" and part["rows"] == 80
     assert any(reason.startswith("performance: 0 of") for reason in part["reasons"])
+
+
+def test_an_alarm_about_labels_stays_open_until_labels_say_otherwise(made: Home) -> None:
+    opened = []
+    for place, kind in enumerate(("turned", "unlabelled", "usual")):
+        rows = draw_days(DAYS + place, 1, 600)
+        if kind == "turned":
+            rows["late"] = np.where(rows["late"] == "late", "on time", "late")
+        serve(made, DAYS + place, rows, labels=kind != "unlabelled")
+        look(made, DAYS + place)
+        opened.append([(alert.number, alert.finding.subject) for alert in list_alerts(home=made)])
+    assert opened == [[(1, "performance")], [(1, "performance")], []]

@@ -40,6 +40,7 @@ __all__ = ['HOUR', 'OPEN_HOURS', 'COMMIT_ROWS', 'SMALL', 'closed_before', 'descr
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #b65a2d0b
 HOUR: Final = 3_600_000_000  # microseconds
 OPEN_HOURS: Final = 24
+_LATE = 7 * 24 * HOUR  # what was logged longer than that before its move counts as logged then
 
 
 def closed_before(now: int) -> int:
@@ -89,7 +90,7 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
 
     def batches() -> Iterator[pa.RecordBatch]:
         for part in fetch_parts(connection, _CLOSED, [move.last, move.before], FIELDS):
-            yield from add_day(decode_scores(part)).to_arrow().to_batches()
+            yield from add_day(decode_scores(part), since=move.before - _LATE).to_arrow().to_batches()
 
     count = retry_moved(lambda: table.lake.append(table.name, batches(), transaction=move.name))
     if isinstance(table.root, Path) and hasattr(os, "sync"):
@@ -138,15 +139,18 @@ def _move_file(file: Path, table: LogTable, before: int) -> int:
     return count
 
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #605d884a
+_AGREEING = 7  # days that must be as new, before one is too old: a single wrong clock is not believed
+
+
 def _drop_days(table: LogTable, keep: timedelta) -> list[str]:
     """Drop the days that are too old, and the files that nobody reads any more; name the days."""
     opened = table.open()
     found = sorted(part[DAY_COLUMN] for part in opened.partitions() if part[DAY_COLUMN])
-    first = f"{date.fromisoformat(found[-1]) - keep}" if found else ""
-    if days := [day for day in found if day < first]:
+    newest = date.fromisoformat(found[-_AGREEING]) if len(found) >= _AGREEING else date.min
+    if days := [day for day in found if newest - date.fromisoformat(day) > keep]:
         try:
             with translate_storage_errors(f"log {table.place}"):
-                opened.delete(f"{DAY_COLUMN} < '{first}'", post_commithook_properties=keep_log())
+                opened.delete(f"{DAY_COLUMN} <= '{days[-1]}'", post_commithook_properties=keep_log())
         except CommitFailedError as error:
             raise moved_error(table.name) from error
     if {*table.lake.place.files(table.name)} - {*version_files(table.open())}:

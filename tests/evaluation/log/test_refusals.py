@@ -106,3 +106,15 @@ def test_labels_find_their_predictions_by_id_by_key_and_by_entity_whenever_these
     assert sorted(score for (score,) in found["scores"].to_list()) == [0.0, 0.3, 0.5] and labels.height == 5
     none, labels = read_labelled(path, 5000, 6000)
     assert none.height == labels.height == 0 and none.columns == found.columns and none.schema == found.schema
+
+
+def test_an_id_that_stands_twice_counts_once_as_it_was_first_logged(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    rows = fill_log(path)
+    earlier = [{**row, "logged_at": 5, "scores": "[0.9]"} for row in rows[:2]]
+    with PredictionLog(path, own=True) as log:
+        log.write(earlier)
+    append_labels(path, [{"model": "m", "key": "500", "value": 1, "available_at": 250}])
+    assert count_window(path, 0, 600) == (6, 1)
+    found, _ = read_labelled(path, 0, 600)
+    assert found["scores"].to_list() == [[0.9]] and "logged_at" not in found.columns

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,7 @@ def name_refusals(asked: tuple[str, str, str], reasons: Mapping[str, str], momen
 
 # %% ../../../nbs/evaluation/log/09_refusals.ipynb #b3a2fe5b
 _NAME = "refusals.sqlite"
+_SECONDS = 5.0  # that a row waits for other writers: it is no answer
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS refusals (prediction_id TEXT PRIMARY KEY NOT NULL, version TEXT NOT NULL, "
     "deployment TEXT NOT NULL, moment INTEGER NOT NULL, reason TEXT NOT NULL)",
@@ -111,11 +113,18 @@ class RefusalLog:
         with self._turn:
             return insert_rows(self._opened(), self.path, _INSERT, [asdict(one) for one in refusals])
 
+    def note(self, refusals: Sequence[Refusal]) -> None:
+        """Append refusals, or say in one line on standard error why not: what was refused never stops what was not."""
+        try:
+            self.write(refusals)
+        except LogError as error:
+            print(f"refused rows are not counted: {error}", file=sys.stderr, flush=True)
+
     def _opened(self) -> sqlite3.Connection:
         """Give the connection of this process; a forked child makes its own."""
         if self._connection is None or self._process != os.getpid():
             try:
-                made = open_sqlite(self.path, wal=True)
+                made = open_sqlite(self.path, seconds=_SECONDS, wal=True)
                 for statement in _SCHEMA:
                     made.execute(statement)
             except sqlite3.Error as error:

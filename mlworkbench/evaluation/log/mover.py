@@ -100,12 +100,12 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #638089ac
 def _delete(connection: sqlite3.Connection, move: _Move) -> None:
     """Delete the rows of a move in portions, the last one together with the note."""
-    low = connection.execute("SELECT min(rowid) FROM predictions").fetchone()[0]
-    while low is not None and low < move.last:
+    first, low = f"SELECT rowid FROM {_CLOSED} AND rowid >= ? ORDER BY rowid LIMIT 1", 0
+    while (found := connection.execute(first, [move.last, move.before, low]).fetchone()) and found[0] < move.last:
+        low = min(found[0] + _DELETED, move.last)
         with transaction(connection):
             rows = "DELETE FROM predictions WHERE rowid >= ? AND rowid < ? AND logged_at < ?"
-            connection.execute(rows, [low, min(low + _DELETED, move.last), move.before])
-        low += _DELETED
+            connection.execute(rows, [found[0], low, move.before])
     with transaction(connection):
         connection.execute(f"DELETE FROM {_CLOSED}", [move.last, move.before])
         connection.execute("DELETE FROM moves WHERE name = ?", [move.name])
@@ -202,6 +202,17 @@ class MoveReport:
     bytes: int
 
 
+def _move_files(path: Path, table: LogTable, before: int) -> tuple[int, list[LogError]]:
+    """Move what is closed in all files of a log; count the rows, and give what failed: one file stops no other."""
+    count, failed = 0, list[LogError]()
+    for file in list_log_files(path):
+        try:
+            count += _move_file(file, table, before)
+        except LogError as error:
+            failed.append(error)
+    return count, failed
+
+
 def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
     """Move the closed hours of a model's log into Delta, and drop the days that are too old.
 
@@ -215,14 +226,17 @@ def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
     SettingsError
         ``settings.locked``, if another mover is at it.
     WorkbenchError
-        If a file or the place of the table cannot be used; what is not moved stays where it is.
+        If a file or the place of the table cannot be used; what is not moved stays where it is. Of files that cannot
+        be read it is the first, when the others have been moved.
     """
     path, clock = home.log(model), time.time_ns() // 1000 if now is None else now
     places, keep = list_log_tables(path), read_setting("log.keep").value
     with home.lock(f"log/{model}", seconds=0):
-        rows = sum(_move_file(file, places[-1], closed_before(clock)) for file in list_log_files(path))
+        rows, failed = _move_files(path, places[-1], closed_before(clock))
         old = [table for table in places if table.exists()]
         dropped = [day for table in old for day in retry_moved(partial(_drop_days, table, keep))]
+    if failed:
+        raise failed[0]
     sizes = [size for size, _ in map(_describe_file, list_log_files(path))]
     return MoveReport(model=model, place=places[-1].place, rows=rows, dropped=tuple(dropped), bytes=sum(sizes))
 

@@ -370,6 +370,39 @@ def test_a_table_with_days_of_the_year_1_loses_them_and_no_other(home):
     assert move(home).dropped == ("0001-01-01", "0001-01-02") and move(home).dropped == ()
 
 
+def test_a_row_of_the_future_makes_no_empty_transactions(home, monkeypatch):
+    write(home, make_rows(1, source="ahead", at=NOW + 800 * DAY))
+    monkeypatch.setattr(mover, "_DELETED", 5)
+    for turn in range(2):
+        write(home, [*make_rows(40, source=f"open {turn}", at=FRESH), *make_rows(12, source=str(turn))])
+    real, calls = mover.transaction, []
+    monkeypatch.setattr(mover, "transaction", lambda connection: calls.append(1) or real(connection))
+    assert move(home).rows == 24 and in_files(home) == 81
+    assert len(calls) <= 1 + 6 + 1, "the note, the portions that hold rows, the last with the note"
+
+
+def test_a_table_whose_first_commit_was_killed_is_none_yet(home):
+    write(home, make_rows(2))
+    (home.model("m") / "log" / "_delta_log").mkdir(parents=True)
+    assert read_log(home.log("m")).height == 2
+    home.log("m").rename(home.path / "away")
+    assert list_logs(home) == {}
+    (home.path / "away").rename(home.log("m"))
+    assert move(home).rows == 2 and read_log(home.log("m")).height == 2
+
+
+def test_a_damaged_file_of_a_worker_stops_no_other(home):
+    for source in "abc":
+        write(home, make_rows(2, source=source), own=True)
+    with PredictionLog(home.log("m"), own=True) as one, PredictionLog(home.log("m"), own=True) as other:
+        first, last = one.file, other.file
+        other.write(make_rows(4, source="d"))
+    first.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(LogError, match=first.name) as failed:
+        move(home)
+    assert "damaged" in str(failed.value) and (in_table(home), count(last)) == (4, 0)
+
+
 WRONG = [("KEEP", "0 days"), ("KEEP", "forever"), ("TO", "s3://key:secret@b/f"), ("TO", "x")]
 
 

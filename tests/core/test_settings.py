@@ -240,7 +240,13 @@ def test_a_mistake_in_the_environment_is_one_line_that_names_it(
 
 @pytest.mark.parametrize(
     ("lake", "log"),
-    [("lake", "lake/"), ("lake", "lake/logs"), ("all/lake", "all"), ("lake", "lake-quarantine"), ("lake", "lake-held/m")],
+    [
+        ("lake", "lake/"),
+        ("lake", "lake/logs"),
+        ("all/lake", "all"),
+        ("lake", "lake-quarantine"),
+        ("lake", "lake-held/m"),
+    ],
 )
 def test_a_log_in_the_lake_or_a_lake_in_the_log_is_refused(tmp_path: Path, monkeypatch, lake: str, log: str) -> None:
     write(tmp_path, f"[workbench]\nlake = s3://company/{lake}\n[log]\nto = s3://company/{log}\n")

@@ -30,6 +30,7 @@ from ...data.sources.storage import translate_storage_errors
 from ...errors import LogError, WorkbenchError
 from .moved import DAY_COLUMN, LogTable, Rule, add_day, list_log_tables
 from .parts import decode_scores, fetch_parts, find_conflicts, open_snapshot
+from .refusals import RefusalLog
 from .rows import FIELDS
 from .writer import list_log_files, open_log
 
@@ -213,6 +214,16 @@ def _move_files(path: Path, table: LogTable, before: int) -> tuple[int, list[Log
     return count, failed
 
 
+def _forget_refusals(folder: Path, keep: timedelta, now: int) -> list[LogError]:
+    """Delete refusals that are too old; give what failed."""
+    with closing(RefusalLog(folder)) as refused:
+        try:
+            refused.forget(keep, now=now)
+        except LogError as error:
+            return [error]
+    return []
+
+
 def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
     """Move the closed hours of a model's log into Delta, and drop the days that are too old.
 
@@ -235,6 +246,7 @@ def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
         rows, failed = _move_files(path, places[-1], closed_before(clock))
         old = [table for table in places if table.exists()]
         dropped = [day for table in old for day in retry_moved(partial(_drop_days, table, keep))]
+        failed += _forget_refusals(path.parent, keep, clock)
     if failed:
         raise failed[0]
     sizes = [size for size, _ in map(_describe_file, list_log_files(path))]

@@ -381,10 +381,22 @@ def resolve_setting(key: Key, file: Path | None, sections: Sections) -> Setting:
         given = read_secret(variable) if key.secret else plain and (plain, f"environment {variable}")
         if given:
             text, origin = given
-            return Setting(key, key.read(text, origin), origin)
+            return _apart(Setting(key, key.read(text, origin), origin), file, sections)
     if (written := sections.get(key.section, {}).get(key.name)) is not None:
-        return Setting(key, key.read(written, f"{file}, [{key.section}] {key.name}"), str(file))
+        value = key.read(written, f"{file}, [{key.section}] {key.name}")
+        return _apart(Setting(key, value, str(file)), file, sections)
     return Setting(key, key.default, "default")
+
+
+def _apart(found: Setting, file: Path | None, sections: Sections) -> Setting:
+    """Refuse a log in the lake, or a lake in the log: a model would be taken for a table; give any other setting."""
+    if found.key.place == "log.to" and found.value != found.key.default:
+        lake = resolve_setting(next(key for key in KEYS if key.place == "workbench.lake"), file, sections).value
+        taken = [f"{lake}{part}/" for part in ("", "-quarantine", "-held") if lake]
+        if any(place.startswith(f"{found.value}/") or f"{found.value}/".startswith(place) for place in taken):
+            rule = f"an address apart from the lake's, {lake}, and not in it or around it"
+            raise _wrong_value(f"{found.origin}, log.to", rule, found.value, "name a folder beside it")
+    return found
 
 
 def read_setting(place: str, start: Path | None = None) -> Setting:

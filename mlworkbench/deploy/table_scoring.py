@@ -218,7 +218,7 @@ def _log_refusals(
     place = {name: row for row, name in enumerate(origin.input_ids)}
     moments = {name: _moment_of(requests[timed][place[name]], now) if timed else now for name in reasons}
     refused = RefusalLog.beside(log)
-    refused.write(name_refusals((version.model, version.version, origin.deployment), reasons, moments))
+    refused.note(name_refusals((version.model, version.version, origin.deployment), reasons, moments))
     refused.close()
 
 

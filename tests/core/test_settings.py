@@ -238,6 +238,29 @@ def test_a_mistake_in_the_environment_is_one_line_that_names_it(
     assert str(caught.value).count(";") >= 2
 
 
+@pytest.mark.parametrize(
+    ("lake", "log"),
+    [
+        ("lake", "lake/"),
+        ("lake", "lake/logs"),
+        ("all/lake", "all"),
+        ("lake", "lake-quarantine"),
+        ("lake", "lake-held/m"),
+    ],
+)
+def test_a_log_in_the_lake_or_a_lake_in_the_log_is_refused(tmp_path: Path, monkeypatch, lake: str, log: str) -> None:
+    write(tmp_path, f"[workbench]\nlake = s3://company/{lake}\n[log]\nto = s3://company/{log}\n")
+    for read in (read_settings, list_settings, lambda start: read_setting("log.to", start)):
+        with pytest.raises(SettingsError, match="apart from the lake's, s3://company/") as caught:
+            read(tmp_path)
+        assert caught.value.code == "settings.wrong_value" and "\n" not in str(caught.value)
+    monkeypatch.setenv("MLWORKBENCH_LAKE", "s3://company/lakes")
+    assert read_settings(tmp_path).log_to == f"s3://company/{log}".rstrip("/")
+    monkeypatch.setenv("MLWORKBENCH_LOG_TO", "s3://company/lakes/x")
+    with pytest.raises(SettingsError, match="environment MLWORKBENCH_LOG_TO"):
+        read_settings(tmp_path)
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]

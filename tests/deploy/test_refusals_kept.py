@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import polars as pl
+import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch.batch import score_batch
@@ -14,6 +15,7 @@ from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.streaming.events import Event
 from mlworkbench.deploy.streaming.worker import Streaming
+from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.refusals import count_refusals
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.scoring.registry.registry import Registry
@@ -71,3 +73,24 @@ def workshop_home(elsewhere: Home, workshop: Workshop) -> Home:
     """Give a home of one's own that has the lake of the workshop."""
     (elsewhere.path / "lake").symlink_to(workshop.home.path / "lake")
     return elsewhere
+
+
+def test_where_the_log_of_refused_rows_cannot_be_written_good_rows_go_on_and_a_line_says_so(
+    elsewhere: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version, log = Registry(elsewhere).open("birds"), PredictionLog(elsewhere.log("birds"))
+    path = elsewhere.model("birds") / "refusals.sqlite"
+    path.write_bytes(b"no database" * 100)
+    service = Realtime(version, log, clock=lambda: 50)
+    assert service.respond(json.dumps([bird(), bird(bill=-1)]).encode()).refused == 1
+    service.close()
+    worker = Streaming(version, PredictionLog(elsewhere.log("birds")), clock=lambda: 50)
+    events = [Event(n, n, json.dumps(line).encode(), n + 1) for n, line in enumerate([bird(), bird(bill=500)])]
+    assert [outcome.good for outcome in worker.outcomes(events, "birds.jsonl")] == [True, False]
+    worker.close()
+    table = elsewhere.path / "birds.csv"
+    pl.DataFrame([bird(), bird(bill=500.0)]).write_csv(table)
+    score_file(version, table, home=elsewhere)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["refused rows are not counted"] * 3 and "damaged" in said[0]
+    assert sorted(read_log(elsewhere.log("birds"))["deployment"]) == ["one_off", "realtime", "streaming"]

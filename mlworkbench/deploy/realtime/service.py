@@ -293,7 +293,7 @@ class Realtime:
         """Log which records were refused."""
         reasons, now = rows.reasons(input_identities(request_id, count)), self.clock()
         asked = self.version.model, self.version.version, "realtime"
-        self.refused.write(name_refusals(asked, reasons, dict.fromkeys(reasons, now)))
+        self.refused.note(name_refusals(asked, reasons, dict.fromkeys(reasons, now)))
 
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""

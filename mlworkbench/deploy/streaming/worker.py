@@ -245,7 +245,7 @@ class Streaming:
         """Log which events were refused; what was got is no part of the reason."""
         reasons = {f"{source}:{one.event.offset}": one.body["reason"].partition("; got")[0] for one in letters}
         asked = self.version.model, self.version.version, "streaming"
-        self.refused.write(name_refusals(asked, reasons, dict.fromkeys(reasons, self.clock())))
+        self.refused.note(name_refusals(asked, reasons, dict.fromkeys(reasons, self.clock())))
 
     def _kept(self, outcome: Outcome) -> Outcome:
         """Leave persons out of a dead letter."""

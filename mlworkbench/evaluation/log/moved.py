@@ -46,8 +46,13 @@ class LogLake(Lake):
         return {**super()._options(table, schema, personal, properties), "writer_properties": written, **new}
 
 
-def add_day(rows: pl.DataFrame) -> pl.DataFrame:
+def add_day(rows: pl.DataFrame, *, since: int = 0) -> pl.DataFrame:
     """Add the UTC day of logging, as text, to rows of the log.
+
+    Parameters
+    ----------
+    since : int, default=0
+        Microseconds since 1970 UTC; what was logged before counts to that day.
 
     Examples
     --------
@@ -55,7 +60,8 @@ def add_day(rows: pl.DataFrame) -> pl.DataFrame:
     >>> add_day(pl.DataFrame([at]))["day"].to_list()
     ['2013-10-01']
     """
-    return rows.with_columns(pl.col("logged_at").dt.strftime("%Y-%m-%d").alias(DAY_COLUMN))
+    counted = pl.max_horizontal("logged_at", pl.lit(since, pl.Datetime("us", "UTC")))
+    return rows.with_columns(counted.dt.strftime("%Y-%m-%d").alias(DAY_COLUMN))
 
 # %% ../../../nbs/evaluation/log/03_moved.ipynb #7df1c5eb
 AT_HOME: Final = "home"
@@ -89,7 +95,7 @@ class LogTable:
     def exists(self) -> bool:
         """Say whether rows were moved here."""
         if isinstance(self.root, Path):
-            return (self.root / self.name / "_delta_log").is_dir()
+            return any((self.root / self.name / "_delta_log").glob("*.json"))  # none: killed in the first commit
         return self.lake.exists(self.name)
 
     def open(self) -> deltalake.DeltaTable:

@@ -30,6 +30,7 @@ from ...data.sources.storage import translate_storage_errors
 from ...errors import LogError, WorkbenchError
 from .moved import DAY_COLUMN, LogTable, Rule, add_day, list_log_tables
 from .parts import decode_scores, fetch_parts, find_conflicts, open_snapshot
+from .refusals import RefusalLog
 from .rows import FIELDS
 from .writer import list_log_files, open_log
 
@@ -40,6 +41,7 @@ __all__ = ['HOUR', 'OPEN_HOURS', 'COMMIT_ROWS', 'SMALL', 'closed_before', 'descr
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #b65a2d0b
 HOUR: Final = 3_600_000_000  # microseconds
 OPEN_HOURS: Final = 24
+_LATE = 7 * 24 * HOUR  # what was logged longer than that before its move counts as logged then
 
 
 def closed_before(now: int) -> int:
@@ -89,7 +91,7 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
 
     def batches() -> Iterator[pa.RecordBatch]:
         for part in fetch_parts(connection, _CLOSED, [move.last, move.before], FIELDS):
-            yield from add_day(decode_scores(part)).to_arrow().to_batches()
+            yield from add_day(decode_scores(part), since=move.before - _LATE).to_arrow().to_batches()
 
     count = retry_moved(lambda: table.lake.append(table.name, batches(), transaction=move.name))
     if isinstance(table.root, Path) and hasattr(os, "sync"):
@@ -99,12 +101,12 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #638089ac
 def _delete(connection: sqlite3.Connection, move: _Move) -> None:
     """Delete the rows of a move in portions, the last one together with the note."""
-    low = connection.execute("SELECT min(rowid) FROM predictions").fetchone()[0]
-    while low is not None and low < move.last:
+    first, low = f"SELECT rowid FROM {_CLOSED} AND rowid >= ? ORDER BY rowid LIMIT 1", 0
+    while (found := connection.execute(first, [move.last, move.before, low]).fetchone()) and found[0] < move.last:
+        low = min(found[0] + _DELETED, move.last)
         with transaction(connection):
             rows = "DELETE FROM predictions WHERE rowid >= ? AND rowid < ? AND logged_at < ?"
-            connection.execute(rows, [low, min(low + _DELETED, move.last), move.before])
-        low += _DELETED
+            connection.execute(rows, [found[0], low, move.before])
     with transaction(connection):
         connection.execute(f"DELETE FROM {_CLOSED}", [move.last, move.before])
         connection.execute("DELETE FROM moves WHERE name = ?", [move.name])
@@ -138,15 +140,18 @@ def _move_file(file: Path, table: LogTable, before: int) -> int:
     return count
 
 # %% ../../../nbs/evaluation/log/08_mover.ipynb #605d884a
+_AGREEING = 7  # days that must be as new, before one is too old: a single wrong clock is not believed
+
+
 def _drop_days(table: LogTable, keep: timedelta) -> list[str]:
     """Drop the days that are too old, and the files that nobody reads any more; name the days."""
     opened = table.open()
     found = sorted(part[DAY_COLUMN] for part in opened.partitions() if part[DAY_COLUMN])
-    first = f"{date.fromisoformat(found[-1]) - keep}" if found else ""
-    if days := [day for day in found if day < first]:
+    newest = date.fromisoformat(found[-_AGREEING]) if len(found) >= _AGREEING else date.min
+    if days := [day for day in found if newest - date.fromisoformat(day) > keep]:
         try:
             with translate_storage_errors(f"log {table.place}"):
-                opened.delete(f"{DAY_COLUMN} < '{first}'", post_commithook_properties=keep_log())
+                opened.delete(f"{DAY_COLUMN} <= '{days[-1]}'", post_commithook_properties=keep_log())
         except CommitFailedError as error:
             raise moved_error(table.name) from error
     if {*table.lake.place.files(table.name)} - {*version_files(table.open())}:
@@ -198,6 +203,27 @@ class MoveReport:
     bytes: int
 
 
+def _move_files(path: Path, table: LogTable, before: int) -> tuple[int, list[LogError]]:
+    """Move what is closed in all files of a log; count the rows, and give what failed: one file stops no other."""
+    count, failed = 0, list[LogError]()
+    for file in list_log_files(path):
+        try:
+            count += _move_file(file, table, before)
+        except LogError as error:
+            failed.append(error)
+    return count, failed
+
+
+def _forget_refusals(folder: Path, keep: timedelta, now: int) -> list[LogError]:
+    """Delete refusals that are too old; give what failed."""
+    with closing(RefusalLog(folder)) as refused:
+        try:
+            refused.forget(keep, now=now)
+        except LogError as error:
+            return [error]
+    return []
+
+
 def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
     """Move the closed hours of a model's log into Delta, and drop the days that are too old.
 
@@ -211,14 +237,18 @@ def move_log(model: str, *, home: Home, now: int | None = None) -> MoveReport:
     SettingsError
         ``settings.locked``, if another mover is at it.
     WorkbenchError
-        If a file or the place of the table cannot be used; what is not moved stays where it is.
+        If a file or the place of the table cannot be used; what is not moved stays where it is. Of files that cannot
+        be read it is the first, when the others have been moved.
     """
     path, clock = home.log(model), time.time_ns() // 1000 if now is None else now
     places, keep = list_log_tables(path), read_setting("log.keep").value
     with home.lock(f"log/{model}", seconds=0):
-        rows = sum(_move_file(file, places[-1], closed_before(clock)) for file in list_log_files(path))
+        rows, failed = _move_files(path, places[-1], closed_before(clock))
         old = [table for table in places if table.exists()]
         dropped = [day for table in old for day in retry_moved(partial(_drop_days, table, keep))]
+        failed += _forget_refusals(path.parent, keep, clock)
+    if failed:
+        raise failed[0]
     sizes = [size for size, _ in map(_describe_file, list_log_files(path))]
     return MoveReport(model=model, place=places[-1].place, rows=rows, dropped=tuple(dropped), bytes=sum(sizes))
 

@@ -294,7 +294,7 @@ def _is_whole(text: str) -> bool:
 
 # %% ../../../nbs/evaluation/log/05_reader.ipynb #2909eb15
 def count_window(path: Path | str, start: int, end: int) -> tuple[int, int]:
-    """Count what lies in a half-open interval: predictions by their time, and labels by when they were known.
+    """Count what lies in a half-open interval: predictions by their time, each id once, labels by when they were known.
 
     Parameters
     ----------
@@ -313,7 +313,7 @@ def count_window(path: Path | str, start: int, end: int) -> tuple[int, int]:
     if not log_exists(path):
         return 0, 0
     with open_sources(path) as sources:
-        found = sum(part.height for part in sources.scan(make_rules(start=start, end=end), ["prediction_id"]))
+        found = sum(part.height for part in scan_once(sources, make_rules(start=start, end=end), ["prediction_id"]))
     return found, _read_known_labels(path, start, end).height
 
 
@@ -342,7 +342,7 @@ def read_labelled(path: Path | str, start: int, end: int) -> tuple[pl.DataFrame,
     Returns
     -------
     predictions : polars.DataFrame
-        As `read_log` gives them, without features and what else no metric needs; each once.
+        As `read_log` gives them, without features and what else no metric needs; each once, as it was first logged.
     labels : polars.DataFrame
         As `read_labels` gives them.
 
@@ -351,7 +351,7 @@ def read_labelled(path: Path | str, start: int, end: int) -> tuple[pl.DataFrame,
     LogError
         If there is no log or it cannot be read.
     """
-    labels, fields = _read_known_labels(path, start, end), (*_SERVED, *_ANSWERS)
+    labels, fields = _read_known_labels(path, start, end), (*_SERVED, *_ANSWERS, "logged_at")
     named = {"prediction_id": labels["prediction_id"], "key": labels["key"]}
     named["prediction_time"] = labels.filter(pl.col("entity") != "")["prediction_time"].cast(pl.Int64)
     found = [decode_scores(make_table([], fields))]
@@ -360,4 +360,5 @@ def read_labelled(path: Path | str, start: int, end: int) -> tuple[pl.DataFrame,
             wanted = names.filter(names != "") if names.dtype == pl.String else names.drop_nulls()
             if len(wanted):
                 found += sources.scan([(field, "in", wanted.unique().to_list())], fields)
-    return pl.concat(found).unique("prediction_id", keep="first", maintain_order=True), labels
+    logged = pl.concat(found).sort("logged_at", maintain_order=True)
+    return logged.unique("prediction_id", keep="first", maintain_order=True).drop("logged_at"), labels

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from ...core.sqlite import SqliteFile, open_sqlite, sqlite_error
+from ...core.sqlite import SqliteFile, open_sqlite, sqlite_error, transaction
 from ...errors import LogError
 from .rows import prediction_ids
 from .writer import PredictionLog, insert_rows
@@ -67,15 +70,27 @@ def name_refusals(asked: tuple[str, str, str], reasons: Mapping[str, str], momen
 
 # %% ../../../nbs/evaluation/log/09_refusals.ipynb #b3a2fe5b
 _NAME = "refusals.sqlite"
+_SECONDS = 5.0  # that a row waits for other writers: it is no answer
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS refusals (prediction_id TEXT PRIMARY KEY NOT NULL, version TEXT NOT NULL, "
-    "deployment TEXT NOT NULL, moment INTEGER NOT NULL, reason TEXT NOT NULL)",
+    "deployment TEXT NOT NULL, moment INTEGER NOT NULL, reason TEXT NOT NULL, logged_at INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS refusals_by_time ON refusals (moment)",
 )
 _INSERT = (
-    "INSERT INTO refusals (prediction_id, version, deployment, moment, reason) "
-    "VALUES (:prediction_id, :version, :deployment, :moment, :reason) ON CONFLICT DO NOTHING"
+    "INSERT INTO refusals (prediction_id, version, deployment, moment, reason, logged_at) "
+    "VALUES (:prediction_id, :version, :deployment, :moment, :reason, :logged_at) ON CONFLICT DO NOTHING"
 )
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Make the table, or bring that of an older workbench up: what stands there counts as logged now."""
+    with transaction(connection):
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        if "logged_at" not in {row[1] for row in connection.execute("PRAGMA table_info(refusals)")}:
+            now = time.time_ns() // 1000
+            connection.execute(f"ALTER TABLE refusals ADD COLUMN logged_at INTEGER NOT NULL DEFAULT {now}")
+        connection.execute("CREATE INDEX IF NOT EXISTS refusals_by_logging ON refusals (logged_at)")
 
 
 class RefusalLog:
@@ -108,16 +123,48 @@ class RefusalLog:
         """
         if not refusals:
             return 0
+        now = time.time_ns() // 1000
         with self._turn:
-            return insert_rows(self._opened(), self.path, _INSERT, [asdict(one) for one in refusals])
+            rows = [{**asdict(one), "logged_at": now} for one in refusals]
+            return insert_rows(self._opened(), self.path, _INSERT, rows)
+
+    def forget(self, keep: timedelta, *, now: int) -> int:
+        """Delete what was logged longer ago than `keep`, and count it; without a file there is nothing.
+
+        Parameters
+        ----------
+        now : int
+            Microseconds since 1970 UTC; where the newest row is older, it counts from that.
+
+        Raises
+        ------
+        LogError
+            If the file cannot be written.
+        """
+        if not self.path.exists():
+            return 0
+        with self._turn:
+            made = self._opened()
+            try:
+                newest = made.execute("SELECT max(logged_at) FROM refusals").fetchone()[0] or 0
+                first = min(now, newest) - keep // timedelta(microseconds=1)
+                return made.execute("DELETE FROM refusals WHERE logged_at < ?", [first]).rowcount
+            except sqlite3.Error as error:
+                raise sqlite_error("write the log of refused rows", self.path, error, LogError) from error
+
+    def note(self, refusals: Sequence[Refusal]) -> None:
+        """Append refusals, or say in one line on standard error why not: what was refused never stops what was not."""
+        try:
+            self.write(refusals)
+        except LogError as error:
+            print(f"refused rows are not counted: {error}", file=sys.stderr, flush=True)
 
     def _opened(self) -> sqlite3.Connection:
         """Give the connection of this process; a forked child makes its own."""
         if self._connection is None or self._process != os.getpid():
             try:
-                made = open_sqlite(self.path, wal=True)
-                for statement in _SCHEMA:
-                    made.execute(statement)
+                made = open_sqlite(self.path, seconds=_SECONDS, wal=True)
+                _make_tables(made)
             except sqlite3.Error as error:
                 raise sqlite_error("write the log of refused rows", self.path, error, LogError) from error
             self._process, self._connection = os.getpid(), made

@@ -310,21 +310,97 @@ def test_a_score_that_a_batch_rounds_otherwise_is_the_same_prediction(home):
     assert find_conflicts(home.log("m")).is_empty() and tend_log("m", home=home) == []
 
 
+def write_on_days(home, ages):
+    """Write two rows on each day, and move them as a mover does that comes every day."""
+    moved = []
+    for age in ages:
+        write(home, make_rows(2, source=str(age), at=NOW - age * DAY))
+        moved.append(move(home, now=NOW - (age - 2) * DAY))
+    return moved
+
+
+def read_ages(home):
+    return sorted({(NOW - at) // DAY for at in read_log(home.log("m"))["logged_at"].cast(pl.Int64)})
+
+
 def test_days_that_are_too_old_are_dropped_whole_and_their_files_go(home, monkeypatch):
     monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "30 days")
-    for age in (2, 31, 32, 33, 47):
-        write(home, make_rows(2, source=str(age), at=NOW - age * DAY))
     append_labels(home.log("m"), [{"model": "m", "prediction_id": "x", "value": 1, "available_at": 1}])
-    done = move(home, now=NOW + 9_000 * DAY)
-    assert len(done.dropped) == 2 and done.rows == 10, "a clock that is wrong drops nothing more"
-    kept = read_log(home.log("m"))["logged_at"].cast(pl.Int64)
-    assert kept.to_list() == [NOW - age * DAY for age in (32, 32, 31, 31, 2, 2)]
+    moved = write_on_days(home, (47, 39, 38, 37, 8, 7, 6, 5, 4, 3, 2))
+    assert [len(done.dropped) for done in moved] == [0] * 10 + [2], "it counts back from the seventh newest day"
+    assert read_ages(home) == [2, 3, 4, 5, 6, 7, 8, 37, 38]
     assert read_labels(home.log("m")).height == 1
     table = list_log_tables(home.log("m"))[0]
-    assert len(table.lake.place.files("log")) == 5, "whoever reads them is not disturbed"
+    assert len(table.lake.place.files("log")) == 11, "whoever reads them is not disturbed"
     monkeypatch.setattr(mover, "vacuum", partial(vacuum, hours=0, force=True))
     assert move(home).dropped == ()
-    assert len(table.lake.place.files("log")) == 3
+    assert len(table.lake.place.files("log")) == 9
+
+
+@pytest.mark.parametrize("days", [3, 12], ids=["few days", "many days"])
+def test_a_clock_that_was_wrong_deletes_nothing(home, monkeypatch, days):
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "30 days")
+    ages = list(range(days + 1, 1, -1))
+    write_on_days(home, ages)
+    write(home, make_rows(1, source="ahead", at=NOW + 800 * DAY))
+    assert move(home).rows == 0, "what is of the future waits"
+    assert move(home, now=NOW + 802 * DAY).rows == 1
+    assert move(home, now=NOW + 9_000 * DAY).dropped == move(home).dropped == ()
+    assert read_ages(home) == [-800, *ages[::-1]]
+
+
+EARLY = {"1970": 0, "500 days": NOW - 500 * DAY, "year 1": -62_135_596_800_000_000}
+
+
+@pytest.mark.parametrize("at", EARLY.values(), ids=EARLY)
+def test_rows_that_say_they_were_logged_long_ago_are_kept_as_long_as_their_neighbours(home, monkeypatch, at):
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "30 days")
+    write_on_days(home, range(9, 1, -1))
+    write(home, make_rows(2, source="late", at=at))
+    done = move(home)
+    assert (done.rows, done.dropped) == (2, ())
+    log = read_log(home.log("m"))
+    assert log.height == 18 and log["logged_at"].cast(pl.Int64)[0] == at, "what they say stays as it was"
+
+
+def test_a_table_with_days_of_the_year_1_loses_them_and_no_other(home):
+    lake = list_log_tables(home.log("m"))[0].lake
+    for k, day in enumerate(["0001-01-01", "0001-01-02", *(f"2020-01-0{k}" for k in range(1, 8))]):
+        lake.append("log", pl.DataFrame({"prediction_id": [str(k)], "day": [day]}).to_arrow())
+    assert move(home).dropped == ("0001-01-01", "0001-01-02") and move(home).dropped == ()
+
+
+def test_a_row_of_the_future_makes_no_empty_transactions(home, monkeypatch):
+    write(home, make_rows(1, source="ahead", at=NOW + 800 * DAY))
+    monkeypatch.setattr(mover, "_DELETED", 5)
+    for turn in range(2):
+        write(home, [*make_rows(40, source=f"open {turn}", at=FRESH), *make_rows(12, source=str(turn))])
+    real, calls = mover.transaction, []
+    monkeypatch.setattr(mover, "transaction", lambda connection: calls.append(1) or real(connection))
+    assert move(home).rows == 24 and in_files(home) == 81
+    assert len(calls) <= 1 + 6 + 1, "the note, the portions that hold rows, the last with the note"
+
+
+def test_a_table_whose_first_commit_was_killed_is_none_yet(home):
+    write(home, make_rows(2))
+    (home.model("m") / "log" / "_delta_log").mkdir(parents=True)
+    assert read_log(home.log("m")).height == 2
+    home.log("m").rename(home.path / "away")
+    assert list_logs(home) == {}
+    (home.path / "away").rename(home.log("m"))
+    assert move(home).rows == 2 and read_log(home.log("m")).height == 2
+
+
+def test_a_damaged_file_of_a_worker_stops_no_other(home):
+    for source in "abc":
+        write(home, make_rows(2, source=source), own=True)
+    with PredictionLog(home.log("m"), own=True) as one, PredictionLog(home.log("m"), own=True) as other:
+        first, last = one.file, other.file
+        other.write(make_rows(4, source="d"))
+    first.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(LogError, match=first.name) as failed:
+        move(home)
+    assert "damaged" in str(failed.value) and (in_table(home), count(last)) == (4, 0)
 
 
 WRONG = [("KEEP", "0 days"), ("KEEP", "forever"), ("TO", "s3://key:secret@b/f"), ("TO", "x")]
@@ -396,7 +472,7 @@ def test_rows_moved_at_home_are_read_after_the_place_was_changed(home, s3, monke
 def test_a_year_of_days_is_read_by_the_files_of_the_days_asked_for(home, monkeypatch):
     for day in range(20):
         write(home, make_rows(3, source=str(day), at=OLD - day * DAY, prediction_times=np.full(3, OLD - day * DAY)))
-    move(home)
+        move(home, now=NOW - day * DAY)
     kept = read_log(home.log("m"), start=OLD - 5 * DAY, end=OLD - 3 * DAY)
     assert kept.height == 6
     table = list_log_tables(home.log("m"))[0]

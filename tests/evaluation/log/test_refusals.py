@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mlworkbench.core.home import Home
 from mlworkbench.errors import LogError
+from mlworkbench.evaluation.log.mover import describe_waiting, move_log
 from mlworkbench.evaluation.log.reader import count_window, read_labelled
 from mlworkbench.evaluation.log.refusals import LONGEST, RefusalLog, count_refusals, name_refusals
 from mlworkbench.evaluation.log.rows import log_rows, prediction_id
@@ -106,3 +112,65 @@ def test_labels_find_their_predictions_by_id_by_key_and_by_entity_whenever_these
     assert sorted(score for (score,) in found["scores"].to_list()) == [0.0, 0.3, 0.5] and labels.height == 5
     none, labels = read_labelled(path, 5000, 6000)
     assert none.height == labels.height == 0 and none.columns == found.columns and none.schema == found.schema
+
+
+def test_an_id_that_stands_twice_counts_once_as_it_was_first_logged(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    rows = fill_log(path)
+    earlier = [{**row, "logged_at": 5, "scores": "[0.9]"} for row in rows[:2]]
+    with PredictionLog(path, own=True) as log:
+        log.write(earlier)
+    append_labels(path, [{"model": "m", "key": "500", "value": 1, "available_at": 250}])
+    assert count_window(path, 0, 600) == (6, 1)
+    found, _ = read_labelled(path, 0, 600)
+    assert found["scores"].to_list() == [[0.9]] and "logged_at" not in found.columns
+
+
+DAY = 24 * 3_600_000_000
+
+
+def test_refusals_that_are_too_old_are_forgotten_by_when_they_were_logged(tmp_path: Path) -> None:
+    log = RefusalLog(tmp_path)
+    assert log.forget(timedelta(days=30), now=0) == 0 and not log.path.exists()
+    log.write(name_refusals(ASKED, {name: "r" for name in "abcd"}, dict.fromkeys("abcd", 1)))
+    now = time.time_ns() // 1000
+    with closing(sqlite3.connect(log.path)) as file, file:
+        file.execute("UPDATE refusals SET logged_at = ? WHERE rowid <= 2", [now - 40 * DAY])
+    assert log.forget(timedelta(days=50), now=now + 9_000 * DAY) == 0, "a clock that is ahead deletes nothing"
+    assert log.forget(timedelta(days=30), now=now) == 2
+    log.close()
+    assert count_refusals(tmp_path, 0, 10) == {("m:1", "batch"): {"r": 2}}
+
+
+def test_a_file_of_an_older_workbench_is_brought_up_and_counts_from_then(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "refusals.sqlite")) as file, file:
+        file.execute(
+            "CREATE TABLE refusals (prediction_id TEXT PRIMARY KEY NOT NULL, version TEXT NOT NULL, "
+            "deployment TEXT NOT NULL, moment INTEGER NOT NULL, reason TEXT NOT NULL)"
+        )
+        file.execute("INSERT INTO refusals VALUES ('x', 'm:1', 'batch', 3, 'r')")
+    assert count_refusals(tmp_path, 0, 10) == {("m:1", "batch"): {"r": 1}}, "a reader needs no new column"
+    for name in "ab":
+        log = RefusalLog(tmp_path)
+        assert log.write(name_refusals(ASKED, {name: "r"}, {name: 4})) == 1
+        assert log.forget(timedelta(days=1), now=time.time_ns() // 1000) == 0
+        log.close()
+    assert count_refusals(tmp_path, 0, 10) == {("m:1", "batch"): {"r": 3}}
+
+
+def test_the_mover_forgets_refusals_and_says_where_their_file_is_damaged(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    log = RefusalLog(home.model("m"))
+    log.write(name_refusals(ASKED, {"a": "r", "b": "r"}, {"a": 1, "b": 1}))
+    with closing(sqlite3.connect(log.path)) as file, file:
+        file.execute("UPDATE refusals SET logged_at = 5 WHERE rowid = 1")
+    move_log("m", home=home)
+    assert count_refusals(home.model("m"), 0, 10) == {("m:1", "batch"): {"r": 1}}
+    log.close()
+    fill_log(home.log("m"))
+    for left in log.path.parent.glob("refusals.sqlite*"):
+        left.unlink()
+    log.path.write_bytes(b"no database" * 100)
+    with pytest.raises(LogError, match="log of refused rows"):
+        move_log("m", home=home)
+    assert count_window(home.log("m"), 0, 600)[0] == 6 and describe_waiting(home.log("m"))["oldest"] is None

@@ -23,7 +23,8 @@ from ...errors import RefusedError, RunError, SettingsError, WorkbenchError, sug
 
 if TYPE_CHECKING:
     from mlworkbench.operate.schedule.line import ScheduleLine
-    from mlworkbench.operate.schedule.runner import Scheduler, Turn
+    from mlworkbench.operate.schedule.runner import Scheduler
+    from mlworkbench.operate.schedule.turns import Turn
 
 # %% auto #0
 __all__ = ['Lines', 'Due', 'From', 'Until', 'Format', 'Target', 'find_mistake', 'choose_lines', 'list_', 'start', 'run_all_due',

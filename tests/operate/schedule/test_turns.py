@@ -20,15 +20,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.errors import RunError
 from mlworkbench.operate.loop.alerts import list_alerts
 from mlworkbench.operate.schedule.line import ScheduleLine, read_line
-from mlworkbench.operate.schedule.runner import (
-    Scheduler,
-    ScheduleTable,
-    Turn,
-    describe_line,
-    keep_schedule,
-    run_due,
-    run_span,
-)
+from mlworkbench.operate.schedule.runner import Scheduler, describe_line, keep_schedule, run_due, run_span
+from mlworkbench.operate.schedule.turns import ScheduleTable, Turn
 
 FIRST = datetime(2013, 10, 2, 2, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -38,7 +31,8 @@ from datetime import datetime
 from pathlib import Path
 from mlworkbench.core.home import Home
 from mlworkbench.operate.schedule.line import read_line
-from mlworkbench.operate.schedule.runner import Scheduler, ScheduleTable, keep_schedule
+from mlworkbench.operate.schedule.runner import Scheduler, keep_schedule
+from mlworkbench.operate.schedule.turns import ScheduleTable
 from mlworkbench.operate.running import command
 command._PROGRAM = Path(sys.argv[1]).read_text()
 now = datetime.fromisoformat(sys.argv[4])
@@ -328,3 +322,39 @@ def test_the_table_of_another_home_is_not_touched(tmp_path, home, small) -> None
     assert [len(ScheduleTable(one).turns("nightly")) for one in (home, other)] == [1, 1]
     assert json.loads(json.dumps(small()))
     assert os.environ["MLWORKBENCH_HOME"] == str(home.path)
+
+
+def test_a_run_by_hand_makes_no_missed_night_forgotten_and_is_not_run_again(home, small) -> None:
+    nightly = line("ingest")
+    run_due(nightly, make(home))
+    later = make(home, FIRST + 3 * DAY + timedelta(hours=5))
+    by_hand = run_span([nightly], later, start=FIRST + 3 * DAY, end=FIRST + 4 * DAY)
+    assert [turn.at for turn in by_hand] == [FIRST + 3 * DAY]
+    assert [turn.at for turn in run_due(nightly, later)] == [FIRST + DAY, FIRST + 2 * DAY]
+    assert run_due(nightly, later) == []
+    assert [at[:10] for what, _, at, _ in small() if what == "begin"] == [f"2013-10-0{k}" for k in (2, 5, 3, 4)]
+
+
+def test_what_is_due_is_kept_with_the_mark_so_that_a_stop_between_two_nights_forgets_none(home, small) -> None:
+    nightly = line("ingest")
+    run_due(nightly, make(home))
+    scheduler = make(home, FIRST + 3 * DAY)
+    scheduler.stop.set()
+    assert run_due(nightly, scheduler) == []
+    assert [turn.at for turn in ScheduleTable(home).open_turns("nightly")] == [FIRST + k * DAY for k in (1, 2, 3)]
+    assert [turn.at for turn in run_due(nightly, make(home, FIRST + 3 * DAY))] == [FIRST + k * DAY for k in (1, 2, 3)]
+
+
+def test_a_clock_that_jumped_ahead_and_back_is_told_and_silences_no_line(home, small) -> None:
+    nightly = line("ingest")
+    run_due(nightly, make(home))
+    run_due(nightly, make(home, FIRST + 4000 * DAY))
+    ran = len(small())
+    assert run_due(nightly, make(home, FIRST + timedelta(hours=1))) == []
+    told = {alert.finding.subject: alert for alert in list_alerts(home=home)}
+    assert [*told] == ["the clock"]
+    assert "the clock was set back from 2024-09-14T02:30+00:00 to 2013-10-02T03:30" in told["the clock"].finding.what
+    assert len(small()) == ran
+    (turn,) = run_due(nightly, make(home, FIRST + DAY))
+    assert (turn.at, turn.state) == (FIRST + DAY, "done")
+    assert list_alerts(home=home) == []

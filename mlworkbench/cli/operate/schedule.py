@@ -124,7 +124,13 @@ def start(
         else:
             keep_schedule(chosen, scheduler)
             return
+    _refuse_stopped(scheduler.stop)
     refuse_bad(ended)
+
+
+def _refuse_stopped(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise RunError("stopped; what is left runs at the next start", code="schedule.stopped").again()
 
 # %% ../../../nbs/cli/operate/06_schedule.ipynb #c4275d76
 def run_all_due(lines: Sequence[ScheduleLine], scheduler: Scheduler) -> None:
@@ -132,6 +138,8 @@ def run_all_due(lines: Sequence[ScheduleLine], scheduler: Scheduler) -> None:
     from mlworkbench.operate.schedule.runner import run_due
 
     for line in lines:
+        if scheduler.stop.is_set():
+            break
         try:
             run_due(line, scheduler)
         except RunError as error:

@@ -98,7 +98,9 @@ def _run_turn(line: ScheduleLine, turn: Turn, scheduler: Scheduler) -> Turn | No
     """Run what is left of a turn, tell what went wrong, close it; None where the scheduler was stopped."""
     table = ScheduleTable(scheduler.home)
     begun = tuple(shlex.join(words) for words in line.commands)
-    kept = tuple(takewhile(lambda answer: answer.code in (0, 1), turn.answers))
+    kept = turn.answers
+    if turn.state != "running":  # begun again by hand: the command that failed is run again
+        kept = tuple(takewhile(lambda answer: answer.code in (0, 1), kept))
     kept = kept if tuple(answer.command for answer in kept) == begun[: len(kept)] else ()
     log = _open_log(line, turn.at, scheduler.home)
     turn = table.write(replace(turn, state="running", answers=kept, reason="", log=str(log)))
@@ -237,7 +239,7 @@ def run_due(line: ScheduleLine, scheduler: Scheduler) -> list[Turn]:
 def _run_turns(line: ScheduleLine, turns: Sequence[Turn], scheduler: Scheduler) -> list[Turn]:
     ended: list[Turn] = []
     for turn in turns:
-        done = _run_turn(line, turn, scheduler)
+        done = None if scheduler.stop.is_set() else _run_turn(line, turn, scheduler)
         if done is None:
             break
         ended.append(done)
@@ -255,12 +257,12 @@ def run_span(lines: Sequence[ScheduleLine], scheduler: Scheduler, *, start: date
     times = [(at, place) for place, line in enumerate(lines) for at in find_span(line, start=start, end=end)]
     ended: list[Turn] = []
     for at, place in sorted(times):
+        if scheduler.stop.is_set():
+            break
         line = lines[place]
         with _hold_line(line, scheduler.home):
             turn = ScheduleTable(scheduler.home).at(line.name, at) or Turn(line=line.name, at=at)
             ended += [] if turn.state in ("done", "refused") else _run_turns(line, [turn], scheduler)
-        if scheduler.stop.is_set():
-            break
     return ended
 
 # %% ../../../nbs/operate/schedule/03_runner.ipynb #edc537a3

@@ -358,3 +358,32 @@ def test_a_clock_that_jumped_ahead_and_back_is_told_and_silences_no_line(home, s
     (turn,) = run_due(nightly, make(home, FIRST + DAY))
     assert (turn.at, turn.state) == (FIRST + DAY, "done")
     assert list_alerts(home=home) == []
+
+
+def test_a_failed_command_is_not_started_again_where_the_scheduler_dies_while_people_are_told(
+    home, small, monkeypatch
+) -> None:
+    class Killed(BaseException):
+        """In place of kill -9."""
+
+    def die(*words, **more):
+        raise Killed
+
+    failing = line("ingest, batch exit=2, monitor")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("mlworkbench.operate.schedule.runner.report_findings", die)
+        run_due(failing, make(home))
+    assert ScheduleTable(home).turns("nightly")[0].state == "running"
+    (turn,) = run_due(failing, make(home))
+    assert (turn.state, [answer.code for answer in turn.answers]) == ("failed", [0, 2])
+    assert [name for what, name, *_ in small() if what == "begin"] == ["ingest", "batch"]
+    (alert,) = list_alerts(home=home)
+    assert alert.finding.subject == "batch exit=2"
+
+
+def test_a_stop_starts_no_other_turn_of_a_span_and_writes_nothing_of_it(home, small) -> None:
+    scheduler = make(home, FIRST + 5 * DAY, report=lambda line, turn: scheduler.stop.set())
+    lines = [line("ingest"), line("batch", name="other")]
+    (turn,) = run_span(lines, scheduler, start=FIRST, end=FIRST + 2 * DAY)
+    assert (turn.line, turn.at) == ("nightly", FIRST)
+    assert [len(ScheduleTable(home).turns(name)) for name in ("nightly", "other")] == [1, 0]

@@ -19,7 +19,9 @@ from ...core.files import hold_lock, is_locked, make_private
 from ...core.home import Home
 from ...core.types import FactDict
 from ...errors import TRY_AGAIN, RunError, WorkbenchError
-from ..loop.alerts import Finding, report_findings
+from ...core.settings import read_settings
+from ..loop.alert_sinks import open_alert_sinks
+from ..loop.alerts import Alert, Finding, report_findings, write_message
 from .line import GRACE, MOST_MISSED, ScheduleLine, find_due, find_span, iterate_times
 from ..running.command import Command, run_command
 from .turns import Answered, ScheduleTable, Turn, conclude_turn
@@ -58,6 +60,8 @@ class Scheduler:
         Is told of each turn that ended, with its line.
     stop : threading.Event
         Ends everything when it is set.
+    past : dict
+        Alerts that people were sent past the table of alerts, by source and subject, as it could not be written.
     """
 
     home: Home
@@ -67,6 +71,7 @@ class Scheduler:
     clock: Callable[[], datetime] = read_clock
     report: Callable[[ScheduleLine, Turn], None] = say_nothing
     stop: threading.Event = field(default_factory=threading.Event)
+    past: dict[str, dict[str, Alert]] = field(default_factory=dict)
 
 # %% ../../../nbs/operate/schedule/03_runner.ipynb #358e8100
 def _answer(words: tuple[str, ...], line: ScheduleLine, turn: Turn, scheduler: Scheduler) -> Answered | None:
@@ -108,14 +113,27 @@ def _run_turn(line: ScheduleLine, turn: Turn, scheduler: Scheduler) -> Turn | No
         if any(answer.code not in (0, 1) for answer in turn.answers):
             break
         answer = _answer(words, line, turn, scheduler)
-        if answer is None:
+        turn = turn if answer is None else replace(turn, answers=(*turn.answers, answer))
+        if answer is None or not _keep_answers(line, turn, scheduler):
             return None
-        turn = table.write(replace(turn, answers=(*turn.answers, answer)))
     turn = conclude_turn(turn, len(line.commands))
     _report(line, list_findings(line, turn), scheduler)
     _report(line, [], scheduler, _TIMES)  # it runs
     scheduler.report(line, table.write(turn))
     return turn
+
+
+def _keep_answers(line: ScheduleLine, turn: Turn, scheduler: Scheduler) -> bool:
+    """Write a turn, again until it is written, as on a full disk; False where the scheduler was stopped."""
+    while True:
+        try:
+            ScheduleTable(scheduler.home).write(turn)
+        except WorkbenchError as error:
+            _tell_trouble(line, error, scheduler)
+            if scheduler.stop.wait(_AFTER_TROUBLE):
+                return False
+        else:
+            return True
 
 
 _LOGS = 60
@@ -173,10 +191,33 @@ def _name_source(line: ScheduleLine, about: str = "") -> FactDict:
 
 def _report(line: ScheduleLine, findings: Sequence[Finding], scheduler: Scheduler, about: str = "") -> None:
     """Tell people what is wrong with a line, and close what is well again."""
+    named = _name_source(line, about)
+    past = scheduler.past.setdefault(named["source"], {})
     try:
-        report_findings(findings, **_name_source(line, about), home=scheduler.home)
+        report_findings(findings, **named, home=scheduler.home)
     except (WorkbenchError, OSError) as error:
-        print(f"cannot tell of {line.name}: {error}", file=sys.stderr, flush=True)
+        print(f"cannot keep what is to be told of {line.name}: {error}", file=sys.stderr, flush=True)
+        now = scheduler.clock().isoformat()
+        new = [finding for finding in findings if finding.subject not in past]
+        made = [Alert(number=0, finding=finding, state="open", opened=now, changed=now) for finding in new]
+        past.update({alert.finding.subject: alert for alert in made if _send(alert, "opened")})
+        return
+    for alert in past.values():
+        _send(replace(alert, changed=scheduler.clock().isoformat()), "closed")
+    past.clear()
+
+
+def _send(alert: Alert, event: str) -> bool:
+    """Send a message past the table of alerts, which cannot be written; say whether anyone took it."""
+    message = write_message(alert, event)
+    message["text"] = message["text"].rpartition("\n")[0]  # the number of an alert that no table has
+    taken = False
+    with suppress(WorkbenchError):
+        for sink in open_alert_sinks(read_settings()):
+            with suppress(Exception):  # a library that sends may raise anything
+                sink.send(message)
+                taken = True
+    return taken
 
 # %% ../../../nbs/operate/schedule/03_runner.ipynb #7ecf8009
 def _lock_path(line: ScheduleLine, home: Home) -> Path:
@@ -220,7 +261,7 @@ def _find_missed(line: ScheduleLine, passed: Turn) -> Finding:
 def _find_set_back(line: ScheduleLine, since: datetime, now: datetime) -> Finding:
     way = "see the clock of this machine; what ran ahead of its time is not run again"
     more: FactDict = {"subject": "the clock", "state": "warn", "action": way}
-    what = f"{line.name}: the clock was set back from {line.show(since)} to {line.show(now)}; the line counts from there"
+    what = f"{line.name}: the clock was set back from {line.show(since)} to {line.show(now)}; it counts from there"
     return Finding(**_name_source(line, _TIMES), **more, what=what, since=line.show(now))
 
 

@@ -19,6 +19,7 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.errors import RunError
 from mlworkbench.operate.loop.alerts import list_alerts
+from mlworkbench.operate.schedule import runner
 from mlworkbench.operate.schedule.line import ScheduleLine, read_line
 from mlworkbench.operate.schedule.runner import Scheduler, describe_line, keep_schedule, run_due, run_span
 from mlworkbench.operate.schedule.turns import ScheduleTable, Turn
@@ -265,8 +266,6 @@ def test_kill_9_of_the_scheduler_at_any_moment_loses_nothing_and_starts_nothing_
 
 
 def test_a_table_that_cannot_be_written_is_told_and_the_schedule_goes_on(home, small, capsys, monkeypatch) -> None:
-    from mlworkbench.operate.schedule import runner as schedule_runner
-
     real, failures = ScheduleTable.write, [2]
 
     def write(self, turn):
@@ -276,7 +275,7 @@ def test_a_table_that_cannot_be_written_is_told_and_the_schedule_goes_on(home, s
         return real(self, turn)
 
     monkeypatch.setattr(ScheduleTable, "write", write)
-    monkeypatch.setattr(schedule_runner, "_AFTER_TROUBLE", 0.05)
+    monkeypatch.setattr(runner, "_AFTER_TROUBLE", 0.05)
     scheduler = make(home, report=lambda line, turn: scheduler.stop.set())
     keep_schedule([line("ingest")], scheduler, look=0.05)
     assert capsys.readouterr().err.count("nightly cannot be run: cannot write the schedule's table") == 2
@@ -387,3 +386,49 @@ def test_a_stop_starts_no_other_turn_of_a_span_and_writes_nothing_of_it(home, sm
     (turn,) = run_span(lines, scheduler, start=FIRST, end=FIRST + 2 * DAY)
     assert (turn.line, turn.at) == ("nightly", FIRST)
     assert [len(ScheduleTable(home).turns(name)) for name in ("nightly", "other")] == [1, 0]
+
+
+def test_an_answer_that_a_full_disk_refuses_waits_and_people_are_sent_it_once_past_the_table(
+    home, small, monkeypatch, tmp_path
+) -> None:
+    full, real, tries = RunError("the disk is full", code="run.disk_full").again(), ScheduleTable.write, [0]
+
+    def write(self, turn):
+        tries[0] += 1
+        if 2 <= tries[0] <= 4:
+            raise full
+        return real(self, turn)
+
+    def report(findings, *, real=runner.report_findings, **more):
+        if 2 <= tries[0] <= 4:
+            raise full
+        return real(findings, **more)
+
+    monkeypatch.setattr(ScheduleTable, "write", write)
+    monkeypatch.setattr(runner, "report_findings", report)
+    monkeypatch.setattr(runner, "_AFTER_TROUBLE", 0.05)
+    (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[alerts]\nfile = told.jsonl\n")
+    (turn,) = run_due(line("ingest, batch"), make(home))
+    assert turn.state == "done"
+    assert [name for what, name, *_ in small() if what == "begin"] == ["ingest", "batch"]
+    told = [json.loads(row) for row in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [(one["event"], one["source"], one["subject"]) for one in told] == [
+        ("opened", "schedule:nightly:times", "the schedule"),
+        ("closed", "schedule:nightly:times", "the schedule"),
+    ]
+    assert "the disk is full" in told[0]["what"]
+    assert "Alert 0" not in told[0]["text"]
+
+
+def test_a_stop_ends_the_wait_for_a_disk(home, small, monkeypatch) -> None:
+    real, scheduler = ScheduleTable.write, make(home)
+
+    def write(self, turn):
+        if turn.answers:
+            threading.Timer(0.2, scheduler.stop.set).start()
+            raise RunError("the disk is full", code="run.disk_full").again()
+        return real(self, turn)
+
+    monkeypatch.setattr(ScheduleTable, "write", write)
+    assert run_due(line("ingest"), scheduler) == []
+    assert ScheduleTable(home).open_turns("nightly")

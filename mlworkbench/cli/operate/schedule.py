@@ -179,7 +179,7 @@ def read_span(start: str, until: str, *, due: bool) -> tuple[datetime, datetime]
     Raises
     ------
     WorkbenchError
-        If one is no time, the end lies in the future or before the start, or `due` is asked, too.
+        If one is no time, the start is before 1970, the end in the future or before the start, or `due` is asked, too.
     """
     from mlworkbench.operate.running.notebooks import check_ranges, describe_bare_dates
 
@@ -193,6 +193,8 @@ def read_span(start: str, until: str, *, due: bool) -> tuple[datetime, datetime]
     now = datetime.now(UTC)
     first, last = check_ranges({"start": start, "end": until or now.isoformat()})
     begin, end = (datetime.fromtimestamp((one or 0) / 1e6, UTC) for one in (first, last))
+    if begin.year < 1970:
+        raise WorkbenchError(f"--from: a time since 1970; got {start}; write a later one", code="schedule.past")
     if end > now:
         line = f"--until: a time that has come; got {until}; a schedule runs nothing ahead of its time"
         raise WorkbenchError(line, code="schedule.future")

@@ -49,7 +49,9 @@ def _show_commands(line: ScheduleLine) -> str:
 # %% ../../../nbs/operate/schedule/04_export.ipynb #15d7b876
 _CRON = """# Written by `mlworkbench schedule export cron`: write it again in place of editing it.
 # Where cron does not know CRON_TZ (Debian), the fields mean the machine's clock; what runs is what is due by the zone.
+# A line that skips what it missed is asked every five minutes for what is due.
 """
+_OFTEN = "*/5 * * * *"  # oftener than a time stays due, see GRACE
 
 
 def write_crontab(lines: Sequence[ScheduleLine], place: Workplace) -> dict[str, str]:
@@ -58,7 +60,8 @@ def write_crontab(lines: Sequence[ScheduleLine], place: Workplace) -> dict[str, 
     for line in lines:
         go = f"cd {shlex.quote(str(place.folder))} && {shlex.quote(place.program)} schedule start {line.name} --due"
         named = f"# {line.name}: {_show_commands(line)}"
-        entries += [named, f"CRON_TZ={line.zone}", f"{line.fields} {go}".replace("%", r"\%"), ""]
+        fields = _OFTEN if line.skip else line.fields
+        entries += [named, f"CRON_TZ={line.zone}", f"{fields} {go}".replace("%", r"\%"), ""]
     return {"mlworkbench.cron": _CRON + "\n".join(entries)}
 
 # %% ../../../nbs/operate/schedule/04_export.ipynb #9dd55f11
@@ -143,7 +146,7 @@ def _make_cronjob(line: ScheduleLine) -> dict[str, Any]:
     volume = {"name": "workbench", "persistentVolumeClaim": {"claimName": "workbench"}}
     pod = {"restartPolicy": "Never", "containers": [container], "volumes": [volume]}
     job = {"backoffLimit": 0, "template": {"spec": pod}}
-    times = {"schedule": line.fields, "timeZone": line.zone, "concurrencyPolicy": "Forbid"}
+    times = {"schedule": _show_fields(line), "timeZone": line.zone, "concurrencyPolicy": "Forbid"}
     name = f"mlworkbench-{line.name.replace('_', '-').rstrip('-')}"
     told = {"mlworkbench/commands": _show_commands(line)}
     return {
@@ -152,6 +155,14 @@ def _make_cronjob(line: ScheduleLine) -> dict[str, Any]:
         "metadata": {"name": name, "annotations": told},
         "spec": {**times, "jobTemplate": {"spec": job}},
     }
+
+
+def _show_fields(line: ScheduleLine) -> str:
+    """Write the five fields for a cluster, whose week has the days 0 to 6."""
+    *rest, weekdays = line.fields.split()
+    if not weekdays.startswith("*"):  # a star makes it *and* with the day of the month, days are *or*
+        weekdays = ",".join(map(str, list_values(line)["weekdays"])) or "0-6"
+    return " ".join([*rest, weekdays])
 
 # %% ../../../nbs/operate/schedule/04_export.ipynb #df39d6e1
 FORMATS: dict[str, Callable[[Sequence[ScheduleLine], Workplace], dict[str, str]]] = {

@@ -140,13 +140,14 @@ _LOGS = 60
 
 
 def _open_log(line: ScheduleLine, at: datetime, home: Home) -> Path:
-    """Give the log of a turn; the oldest of the line are removed."""
-    folder = home.path / "logs" / "schedule" / line.name
+    """Give the log of a turn; those of the line that were written longest ago are removed."""
+    log = home.path / "logs" / "schedule" / line.name / f"{at:%Y%m%dT%H%MZ}.log"
     with suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in sorted(folder.glob("*.log"))[:-_LOGS]:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.touch(mode=0o600)
+        for old in sorted(log.parent.glob("*.log"), key=lambda one: one.stat().st_mtime_ns)[:-_LOGS]:
             old.unlink(missing_ok=True)
-    return make_private(folder / f"{at:%Y%m%dT%H%MZ}.log")
+    return make_private(log)
 
 # %% ../../../nbs/operate/schedule/03_runner.ipynb #7d416b8d
 def list_findings(line: ScheduleLine, turn: Turn) -> list[Finding]:

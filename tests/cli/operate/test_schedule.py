@@ -101,6 +101,11 @@ def test_a_signal_before_the_end_of_a_bounded_run_is_exit_75_and_starts_no_other
         ("30 2 * * * UTC: ingest", ["start", "--from", "2013-10-01T00:00:00"], "with an offset"),
         ("30 2 * * * UTC: ingest", ["start", "--until", "2013-10-01"], "only with --from"),
         ("30 2 * * * UTC: ingest", ["start", "--from", "2013-10-01", "--until", "2913-10-01"], "a time that has come"),
+        (
+            "30 2 * * * UTC: ingest",
+            ["start", "--from", "0001-01-01T00:00Z"],
+            "a time since 1970; got 0001-01-01",
+        ),
         ("30 2 * * * UTC: ingest", ["start", "--due", "--from", "2013-10-01"], "--due"),
         ("30 2 * * * UTC: ingest", ["export", "crno"], "did you mean 'cron'?"),
     ],

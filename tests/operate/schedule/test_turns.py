@@ -305,7 +305,18 @@ def test_logs_of_old_turns_are_removed(home, small) -> None:
     for day in range(80):
         (folder / f"20120101T{day:04d}Z.log").write_text("old")
     run_due(line("ingest say=hello"), make(home))
-    assert len(list(folder.glob("*.log"))) <= 61
+    assert len(list(folder.glob("*.log"))) == 60
+
+
+def test_the_logs_of_old_nights_that_were_run_just_now_are_kept(home, small) -> None:
+    folder = home.path / "logs" / "schedule" / "nightly"
+    folder.mkdir(parents=True)
+    for day in range(80):
+        (folder / f"20190101T{day:04d}Z.log").write_text("newer by name")
+        os.utime(folder / f"20190101T{day:04d}Z.log", (1e9, 1e9))
+    turns = run_span([line("ingest say=hello")], make(home, FIRST + 9 * DAY), start=FIRST, end=FIRST + 2 * DAY)
+    assert [Path(turn.log).read_text() for turn in turns] == ["hello\n", "hello\n"]
+    assert len(list(folder.glob("*.log"))) == 60
 
 
 def test_what_is_told_names_the_model_where_it_is_one(home, small) -> None:

@@ -203,8 +203,8 @@ def _report(line: ScheduleLine, findings: Sequence[Finding], scheduler: Schedule
         made = [Alert(number=0, finding=finding, state="open", opened=now, changed=now) for finding in new]
         past.update({alert.finding.subject: alert for alert in made if _send(alert, "opened")})
         return
-    for alert in past.values():
-        _send(replace(alert, changed=scheduler.clock().isoformat()), "closed")
+    for subject in past.keys() - {finding.subject for finding in findings}:  # the table tells the others
+        _send(replace(past[subject], changed=scheduler.clock().isoformat()), "closed")
     past.clear()
 
 

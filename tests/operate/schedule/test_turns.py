@@ -443,3 +443,22 @@ def test_a_stop_ends_the_wait_for_a_disk(home, small, monkeypatch) -> None:
     monkeypatch.setattr(ScheduleTable, "write", write)
     assert run_due(line("ingest"), scheduler) == []
     assert ScheduleTable(home).open_turns("nightly")
+
+
+def test_what_is_still_wrong_when_the_table_can_be_written_again_is_not_called_over(
+    home, small, monkeypatch, tmp_path
+) -> None:
+    def refuse(findings, **more):
+        raise RunError("the disk is full", code="run.disk_full").again()
+
+    (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[alerts]\nfile = told.jsonl\n")
+    scheduler, failing = make(home), line("ingest exit=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "report_findings", refuse)
+        run_due(failing, scheduler)
+    run_span([failing], scheduler, start=FIRST, end=FIRST + DAY)
+    told = [json.loads(row) for row in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [(one["event"], one["subject"], one["alert"]) for one in told] == [
+        ("opened", "ingest exit=2", 0),
+        ("opened", "ingest exit=2", 1),
+    ]

@@ -23,7 +23,8 @@ from ...errors import RefusedError, RunError, SettingsError, WorkbenchError, sug
 
 if TYPE_CHECKING:
     from mlworkbench.operate.schedule.line import ScheduleLine
-    from mlworkbench.operate.schedule.runner import Scheduler, Turn
+    from mlworkbench.operate.schedule.runner import Scheduler
+    from mlworkbench.operate.schedule.turns import Turn
 
 # %% auto #0
 __all__ = ['Lines', 'Due', 'From', 'Until', 'Format', 'Target', 'find_mistake', 'choose_lines', 'list_', 'start', 'run_all_due',
@@ -123,7 +124,13 @@ def start(
         else:
             keep_schedule(chosen, scheduler)
             return
+    _refuse_stopped(scheduler.stop)
     refuse_bad(ended)
+
+
+def _refuse_stopped(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise RunError("stopped; what is left runs at the next start", code="schedule.stopped").again()
 
 # %% ../../../nbs/cli/operate/06_schedule.ipynb #c4275d76
 def run_all_due(lines: Sequence[ScheduleLine], scheduler: Scheduler) -> None:
@@ -131,6 +138,8 @@ def run_all_due(lines: Sequence[ScheduleLine], scheduler: Scheduler) -> None:
     from mlworkbench.operate.schedule.runner import run_due
 
     for line in lines:
+        if scheduler.stop.is_set():
+            break
         try:
             run_due(line, scheduler)
         except RunError as error:
@@ -170,7 +179,7 @@ def read_span(start: str, until: str, *, due: bool) -> tuple[datetime, datetime]
     Raises
     ------
     WorkbenchError
-        If one is no time, the end lies in the future or before the start, or `due` is asked, too.
+        If one is no time, the start is before 1970, the end in the future or before the start, or `due` is asked, too.
     """
     from mlworkbench.operate.running.notebooks import check_ranges, describe_bare_dates
 
@@ -184,6 +193,8 @@ def read_span(start: str, until: str, *, due: bool) -> tuple[datetime, datetime]
     now = datetime.now(UTC)
     first, last = check_ranges({"start": start, "end": until or now.isoformat()})
     begin, end = (datetime.fromtimestamp((one or 0) / 1e6, UTC) for one in (first, last))
+    if begin.year < 1970:
+        raise WorkbenchError(f"--from: a time since 1970; got {start}; write a later one", code="schedule.past")
     if end > now:
         line = f"--until: a time that has come; got {until}; a schedule runs nothing ahead of its time"
         raise WorkbenchError(line, code="schedule.future")

@@ -74,6 +74,21 @@ def test_a_signal_ends_it_with_exit_code_0(schedule, clean, number) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [["often", "other", "--due"], ["often", "other", "--from", "2013-10-01T00:00Z", "--until", "2013-10-01T12:00Z"]],
+)
+def test_a_signal_before_the_end_of_a_bounded_run_is_exit_75_and_starts_no_other_line(schedule, clean, words) -> None:
+    schedule(often="* * * * * UTC: lake list", other="* * * * * UTC: lake list")
+    process = subprocess.Popen([*START, *words], cwd=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().endswith("often: done\n")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert len(out.splitlines()) <= 2
+    assert err.splitlines()[-1] == "error: stopped; what is left runs at the next start"
+
+
+@pytest.mark.parametrize(
     ("line", "words", "said"),
     [
         ("30 2 * * *: ingest", ["list"], "five fields and a zone"),
@@ -86,6 +101,11 @@ def test_a_signal_ends_it_with_exit_code_0(schedule, clean, number) -> None:
         ("30 2 * * * UTC: ingest", ["start", "--from", "2013-10-01T00:00:00"], "with an offset"),
         ("30 2 * * * UTC: ingest", ["start", "--until", "2013-10-01"], "only with --from"),
         ("30 2 * * * UTC: ingest", ["start", "--from", "2013-10-01", "--until", "2913-10-01"], "a time that has come"),
+        (
+            "30 2 * * * UTC: ingest",
+            ["start", "--from", "0001-01-01T00:00Z"],
+            "a time since 1970; got 0001-01-01",
+        ),
         ("30 2 * * * UTC: ingest", ["start", "--due", "--from", "2013-10-01"], "--due"),
         ("30 2 * * * UTC: ingest", ["export", "crno"], "did you mean 'cron'?"),
     ],

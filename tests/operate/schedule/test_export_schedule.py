@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import yaml
 
 from mlworkbench.errors import WorkbenchError
 from mlworkbench.operate.schedule.export import Workplace, export_schedule, list_calendars
-from mlworkbench.operate.schedule.line import iterate_times, read_schedule
+from mlworkbench.operate.schedule.line import GRACE, find_due, iterate_times, read_schedule
 
 LINES = {
     "nightly": "30 2 * * * Europe/Berlin: ingest, batch --last day, label 'my 5 % file.csv'",
@@ -33,7 +33,21 @@ def test_a_crontab_has_each_line_with_its_zone_and_quoted_place() -> None:
     assert "CRON_TZ=Europe/Berlin\n30 2 * * * cd '/srv/my bench 50\\%' && " in text
     assert "schedule start nightly --due\n" in text
     entries = [row for row in text.splitlines() if row[:1] not in ("", "#") and "=" not in row.split(" ")[0]]
-    assert [row.split(" cd ")[0] for row in entries] == [line.fields for line in lines()]
+    assert [row.split(" cd ")[0] for row in entries] == [
+        "*/5 * * * *" if line.skip else line.fields for line in lines()
+    ]
+
+
+def test_a_line_that_skips_is_woken_often_enough_by_a_cron_that_does_not_know_its_zone() -> None:
+    (line,) = read_schedule({"nightly": "30 2 * * * Asia/Tokyo skip: ingest"})
+    text = export_schedule([line], "cron", PLACE)["mlworkbench.cron"]
+    entry = next(row for row in text.splitlines() if " cd " in row)
+    (by_machine,) = read_schedule({"woken": f"{entry.partition(' cd ')[0]} America/New_York: ingest"})
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    at = next(iterate_times(line, now))
+    woken = next(iterate_times(by_machine, at - timedelta(microseconds=1)))
+    assert timedelta(0) <= woken - at <= GRACE / 2
+    assert find_due(line, after=now, now=woken).run == (at,)
 
 
 @pytest.mark.skipif(shutil.which("crontab") is None, reason="no crontab here")
@@ -85,10 +99,33 @@ def test_a_cronjob_forbids_two_at_once_and_names_its_zone() -> None:
     assert [job["metadata"]["name"] for job in jobs] == [f"mlworkbench-{name.replace('_', '-')}" for name in LINES]
     for job, line in zip(jobs, lines(), strict=True):
         spec = job["spec"]
-        assert (spec["schedule"], spec["timeZone"], spec["concurrencyPolicy"]) == (line.fields, line.zone, "Forbid")
+        assert (spec["timeZone"], spec["concurrencyPolicy"]) == (line.zone, "Forbid")
+        assert spec["schedule"].split()[:4] == line.fields.split()[:4]
         (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         assert container["command"][-2:] == [line.name, "--due"]
         assert len(job["metadata"]["name"]) <= 52
+
+
+@pytest.mark.parametrize(
+    ("weekdays", "written"),
+    [
+        ("7", "0"),
+        ("5-7", "0,5,6"),
+        ("1,7", "0,1"),
+        ("0-7", "0-6"),
+        ("*", "*"),
+        ("*/2", "*/2"),
+        ("MON-FRI", "1,2,3,4,5"),
+    ],
+)
+def test_a_cluster_knows_the_weekdays_from_0_to_6(weekdays: str, written: str) -> None:
+    found = read_schedule({"a" * 40: f"0 3 1 * {weekdays} UTC: ingest"})
+    job = yaml.safe_load(export_schedule(found, "kubernetes", PLACE)["mlworkbench-cronjobs.yaml"])
+    assert job["spec"]["schedule"] == f"0 3 1 * {written}"
+    assert len(job["metadata"]["name"]) <= 52
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    times = [iterate_times(read_schedule({"a": f"0 3 1 * {one} UTC: ingest"})[0], now) for one in (weekdays, written)]
+    assert [next(times[0]) for _ in range(60)] == [next(times[1]) for _ in range(60)]
 
 
 def test_another_format_is_one_line() -> None:

@@ -19,16 +19,10 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.errors import RunError
 from mlworkbench.operate.loop.alerts import list_alerts
+from mlworkbench.operate.schedule import runner
 from mlworkbench.operate.schedule.line import ScheduleLine, read_line
-from mlworkbench.operate.schedule.runner import (
-    Scheduler,
-    ScheduleTable,
-    Turn,
-    describe_line,
-    keep_schedule,
-    run_due,
-    run_span,
-)
+from mlworkbench.operate.schedule.runner import Scheduler, describe_line, keep_schedule, run_due, run_span
+from mlworkbench.operate.schedule.turns import ScheduleTable, Turn
 
 FIRST = datetime(2013, 10, 2, 2, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -38,7 +32,8 @@ from datetime import datetime
 from pathlib import Path
 from mlworkbench.core.home import Home
 from mlworkbench.operate.schedule.line import read_line
-from mlworkbench.operate.schedule.runner import Scheduler, ScheduleTable, keep_schedule
+from mlworkbench.operate.schedule.runner import Scheduler, keep_schedule
+from mlworkbench.operate.schedule.turns import ScheduleTable
 from mlworkbench.operate.running import command
 command._PROGRAM = Path(sys.argv[1]).read_text()
 now = datetime.fromisoformat(sys.argv[4])
@@ -271,8 +266,6 @@ def test_kill_9_of_the_scheduler_at_any_moment_loses_nothing_and_starts_nothing_
 
 
 def test_a_table_that_cannot_be_written_is_told_and_the_schedule_goes_on(home, small, capsys, monkeypatch) -> None:
-    from mlworkbench.operate.schedule import runner as schedule_runner
-
     real, failures = ScheduleTable.write, [2]
 
     def write(self, turn):
@@ -282,7 +275,7 @@ def test_a_table_that_cannot_be_written_is_told_and_the_schedule_goes_on(home, s
         return real(self, turn)
 
     monkeypatch.setattr(ScheduleTable, "write", write)
-    monkeypatch.setattr(schedule_runner, "_AFTER_TROUBLE", 0.05)
+    monkeypatch.setattr(runner, "_AFTER_TROUBLE", 0.05)
     scheduler = make(home, report=lambda line, turn: scheduler.stop.set())
     keep_schedule([line("ingest")], scheduler, look=0.05)
     assert capsys.readouterr().err.count("nightly cannot be run: cannot write the schedule's table") == 2
@@ -312,7 +305,18 @@ def test_logs_of_old_turns_are_removed(home, small) -> None:
     for day in range(80):
         (folder / f"20120101T{day:04d}Z.log").write_text("old")
     run_due(line("ingest say=hello"), make(home))
-    assert len(list(folder.glob("*.log"))) <= 61
+    assert len(list(folder.glob("*.log"))) == 60
+
+
+def test_the_logs_of_old_nights_that_were_run_just_now_are_kept(home, small) -> None:
+    folder = home.path / "logs" / "schedule" / "nightly"
+    folder.mkdir(parents=True)
+    for day in range(80):
+        (folder / f"20190101T{day:04d}Z.log").write_text("newer by name")
+        os.utime(folder / f"20190101T{day:04d}Z.log", (1e9, 1e9))
+    turns = run_span([line("ingest say=hello")], make(home, FIRST + 9 * DAY), start=FIRST, end=FIRST + 2 * DAY)
+    assert [Path(turn.log).read_text() for turn in turns] == ["hello\n", "hello\n"]
+    assert len(list(folder.glob("*.log"))) == 60
 
 
 def test_what_is_told_names_the_model_where_it_is_one(home, small) -> None:
@@ -328,3 +332,133 @@ def test_the_table_of_another_home_is_not_touched(tmp_path, home, small) -> None
     assert [len(ScheduleTable(one).turns("nightly")) for one in (home, other)] == [1, 1]
     assert json.loads(json.dumps(small()))
     assert os.environ["MLWORKBENCH_HOME"] == str(home.path)
+
+
+def test_a_run_by_hand_makes_no_missed_night_forgotten_and_is_not_run_again(home, small) -> None:
+    nightly = line("ingest")
+    run_due(nightly, make(home))
+    later = make(home, FIRST + 3 * DAY + timedelta(hours=5))
+    by_hand = run_span([nightly], later, start=FIRST + 3 * DAY, end=FIRST + 4 * DAY)
+    assert [turn.at for turn in by_hand] == [FIRST + 3 * DAY]
+    assert [turn.at for turn in run_due(nightly, later)] == [FIRST + DAY, FIRST + 2 * DAY]
+    assert run_due(nightly, later) == []
+    assert [at[:10] for what, _, at, _ in small() if what == "begin"] == [f"2013-10-0{k}" for k in (2, 5, 3, 4)]
+
+
+def test_what_is_due_is_kept_with_the_mark_so_that_a_stop_between_two_nights_forgets_none(home, small) -> None:
+    nightly = line("ingest")
+    run_due(nightly, make(home))
+    scheduler = make(home, FIRST + 3 * DAY)
+    scheduler.stop.set()
+    assert run_due(nightly, scheduler) == []
+    assert [turn.at for turn in ScheduleTable(home).open_turns("nightly")] == [FIRST + k * DAY for k in (1, 2, 3)]
+    assert [turn.at for turn in run_due(nightly, make(home, FIRST + 3 * DAY))] == [FIRST + k * DAY for k in (1, 2, 3)]
+
+
+def test_a_clock_that_jumped_ahead_and_back_is_told_and_silences_no_line(home, small) -> None:
+    nightly = line("ingest")
+    run_due(nightly, make(home))
+    run_due(nightly, make(home, FIRST + 4000 * DAY))
+    ran = len(small())
+    assert run_due(nightly, make(home, FIRST + timedelta(hours=1))) == []
+    told = {alert.finding.subject: alert for alert in list_alerts(home=home)}
+    assert [*told] == ["the clock"]
+    assert "the clock was set back from 2024-09-14T02:30+00:00 to 2013-10-02T03:30" in told["the clock"].finding.what
+    assert len(small()) == ran
+    (turn,) = run_due(nightly, make(home, FIRST + DAY))
+    assert (turn.at, turn.state) == (FIRST + DAY, "done")
+    assert list_alerts(home=home) == []
+
+
+def test_a_failed_command_is_not_started_again_where_the_scheduler_dies_while_people_are_told(
+    home, small, monkeypatch
+) -> None:
+    class Killed(BaseException):
+        """In place of kill -9."""
+
+    def die(*words, **more):
+        raise Killed
+
+    failing = line("ingest, batch exit=2, monitor")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("mlworkbench.operate.schedule.runner.report_findings", die)
+        run_due(failing, make(home))
+    assert ScheduleTable(home).turns("nightly")[0].state == "running"
+    (turn,) = run_due(failing, make(home))
+    assert (turn.state, [answer.code for answer in turn.answers]) == ("failed", [0, 2])
+    assert [name for what, name, *_ in small() if what == "begin"] == ["ingest", "batch"]
+    (alert,) = list_alerts(home=home)
+    assert alert.finding.subject == "batch exit=2"
+
+
+def test_a_stop_starts_no_other_turn_of_a_span_and_writes_nothing_of_it(home, small) -> None:
+    scheduler = make(home, FIRST + 5 * DAY, report=lambda line, turn: scheduler.stop.set())
+    lines = [line("ingest"), line("batch", name="other")]
+    (turn,) = run_span(lines, scheduler, start=FIRST, end=FIRST + 2 * DAY)
+    assert (turn.line, turn.at) == ("nightly", FIRST)
+    assert [len(ScheduleTable(home).turns(name)) for name in ("nightly", "other")] == [1, 0]
+
+
+def test_an_answer_that_a_full_disk_refuses_waits_and_people_are_sent_it_once_past_the_table(
+    home, small, monkeypatch, tmp_path
+) -> None:
+    full, real, tries = RunError("the disk is full", code="run.disk_full").again(), ScheduleTable.write, [0]
+
+    def write(self, turn):
+        tries[0] += 1
+        if 2 <= tries[0] <= 4:
+            raise full
+        return real(self, turn)
+
+    def report(findings, *, real=runner.report_findings, **more):
+        if 2 <= tries[0] <= 4:
+            raise full
+        return real(findings, **more)
+
+    monkeypatch.setattr(ScheduleTable, "write", write)
+    monkeypatch.setattr(runner, "report_findings", report)
+    monkeypatch.setattr(runner, "_AFTER_TROUBLE", 0.05)
+    (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[alerts]\nfile = told.jsonl\n")
+    (turn,) = run_due(line("ingest, batch"), make(home))
+    assert turn.state == "done"
+    assert [name for what, name, *_ in small() if what == "begin"] == ["ingest", "batch"]
+    told = [json.loads(row) for row in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [(one["event"], one["source"], one["subject"]) for one in told] == [
+        ("opened", "schedule:nightly:times", "the schedule"),
+        ("closed", "schedule:nightly:times", "the schedule"),
+    ]
+    assert "the disk is full" in told[0]["what"]
+    assert "Alert 0" not in told[0]["text"]
+
+
+def test_a_stop_ends_the_wait_for_a_disk(home, small, monkeypatch) -> None:
+    real, scheduler = ScheduleTable.write, make(home)
+
+    def write(self, turn):
+        if turn.answers:
+            threading.Timer(0.2, scheduler.stop.set).start()
+            raise RunError("the disk is full", code="run.disk_full").again()
+        return real(self, turn)
+
+    monkeypatch.setattr(ScheduleTable, "write", write)
+    assert run_due(line("ingest"), scheduler) == []
+    assert ScheduleTable(home).open_turns("nightly")
+
+
+def test_what_is_still_wrong_when_the_table_can_be_written_again_is_not_called_over(
+    home, small, monkeypatch, tmp_path
+) -> None:
+    def refuse(findings, **more):
+        raise RunError("the disk is full", code="run.disk_full").again()
+
+    (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[alerts]\nfile = told.jsonl\n")
+    scheduler, failing = make(home), line("ingest exit=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "report_findings", refuse)
+        run_due(failing, scheduler)
+    run_span([failing], scheduler, start=FIRST, end=FIRST + DAY)
+    told = [json.loads(row) for row in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [(one["event"], one["subject"], one["alert"]) for one in told] == [
+        ("opened", "ingest exit=2", 0),
+        ("opened", "ingest exit=2", 1),
+    ]

@@ -76,13 +76,18 @@ class ModelFacts:
         return [alert for alert in self.alerts if not alert.closed]
 
     @property
+    def windows(self) -> list[FactDict]:
+        """The windows of the monitor, each with the verdict of all that served in it."""
+        return _join_windows(self.history)
+
+    @property
     def verdict(self) -> str:
         """What stands beside the name: the worst open alert, else the last window, else that of the certificate."""
         levels = {alert.finding.state for alert in self.open}
         if levels:
             return "fail" if "fail" in levels else "warn"
         if self.history:
-            return str(_join_windows(self.history)[-1]["verdict"])
+            return str(self.windows[-1]["verdict"])
         return "undecided" if self.measurement is None else self.measurement.verdict
 
 # %% ../../nbs/lab/08_site_pages.ipynb #b3850375
@@ -150,7 +155,7 @@ def render_index(models: Sequence[ModelFacts], others: Sequence[Alert] = (), **f
     **frame : str
         ``title``, ``made`` and ``package``.
     """
-    strips = [draw_verdicts(_join_windows(one.history)[-RECENT:]) if one.history else "" for one in models]
+    strips = [draw_verdicts(one.windows[-RECENT:]) if one.history else "" for one in models]
     boxes = [(one.name, one.verdict, _sum_up(one), strip) for one, strip in zip(models, strips, strict=True)]
     found = [alert for one in models for alert in one.open]
     alerts = _list_alerts([*found, *others], whose=True)
@@ -162,7 +167,7 @@ def render_index(models: Sequence[ModelFacts], others: Sequence[Alert] = (), **f
 def _sum_up(one: ModelFacts) -> dict[str, str]:
     """Say the four things that are looked for first."""
     certified = one.measurement and f"{one.measurement.verdict}, {one.measurement.measured_at[:10]}"
-    last = _join_windows(one.history)[-1] if one.history else None
+    last = one.windows[-1] if one.history else None
     return {
         "serves": f"{_shorten(one.serving)}, {one.reason}" if one.serving else one.reason,
         "certificate": certified or "none",

@@ -16,9 +16,20 @@ from .counts import Counts, merge_counts
 from .drift import stability_index
 
 # %% auto #0
-__all__ = ['SEASON_DAYS', 'list_shifts', 'explain_scores', 'explain_by_season']
+__all__ = ['SEASON_DAYS', 'measure_index', 'list_shifts', 'explain_scores', 'explain_by_season']
 
 # %% ../../../nbs/evaluation/monitoring/07_diagnosis.ipynb #5acc3a32
+def measure_index(counts: Mapping[str, Any], column: Mapping[str, Any], rows: int) -> float | None:
+    """Give the stability index of counted values against their profile, missing ones as a bin; None without rows."""
+    if not rows:
+        return None
+    trained = column["shares"] if column["kind"] == "number" else [*column["shares"].values(), column["rest"]]
+    known, now = column["missing"], counts["missing"]
+    before = [*(share * (1 - known) for share in trained), known]
+    after = [*(count / rows for count in counts["bins"]), now / rows]
+    return stability_index(before, after)
+
+
 def list_shifts(counts: Counts, profile: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List each column's stability index, missing and unseen shares, what moved most first.
 
@@ -35,9 +46,7 @@ def list_shifts(counts: Counts, profile: Mapping[str, Any]) -> list[dict[str, An
 
 def _shift(name: str, known: Mapping[str, Any], found: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """Compare one column's counts with its profile."""
-    trained = known["shares"] if known["kind"] == "number" else [*known["shares"].values(), known["rest"]]
-    before = np.append(np.asarray(trained, dtype=np.float64) * (1 - known["missing"]), known["missing"])
-    index = stability_index(before, _shares(found, rows))
+    index = measure_index(found, known, rows)
     shares = {"missing": found["missing"] / rows, "unseen": found["unseen"] / rows}
     return {"column": name, "index": index, "missing_reference": known["missing"], **shares}
 

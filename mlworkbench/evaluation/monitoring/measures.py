@@ -12,12 +12,12 @@ import numpy as np
 
 from ...core.types import FactDict
 from .counts import FINENESS
-from .drift import stability_index
+from .diagnosis import measure_index
 from .tally import size_quantile
 from ...scoring.decision import score_names
 
 # %% auto #0
-__all__ = ['HOUR_SECONDS', 'PERCENTILES', 'divide', 'bin_quantile', 'measure_index', 'measure_line']
+__all__ = ['HOUR_SECONDS', 'PERCENTILES', 'divide', 'bin_quantile', 'measure_line']
 
 # %% ../../../nbs/evaluation/monitoring/10_measures.ipynb #365eb453
 HOUR_SECONDS = 3600.0
@@ -72,17 +72,6 @@ def bin_quantile(counts: Mapping[str, Any], column: Mapping[str, Any], share: fl
         return None
     ends = [column["lower"], *column["edges"], column["upper"]]
     return float(np.interp(share * reached[-1], reached, np.maximum.accumulate(ends)))
-
-
-def measure_index(counts: Mapping[str, Any], column: Mapping[str, Any], rows: int) -> float | None:
-    """Give the stability index of counted values against their profile, missing ones as a bin; None without rows."""
-    if not rows:
-        return None
-    trained = column["shares"] if column["kind"] == "number" else [*column["shares"].values(), column["rest"]]
-    known, now = column["missing"], counts["missing"]
-    before = [*(share * (1 - known) for share in trained), known]
-    after = [*(count / rows for count in counts["bins"]), now / rows]
-    return stability_index(before, after)
 
 
 def _measure_rows(

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 os.environ["DO_NOT_TRACK"] = "1"
@@ -36,9 +38,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from mlworkbench.evaluation.monitoring.counts import Answered, Counts, count_answered, count_blocks, merge_counts
-from mlworkbench.evaluation.monitoring.profile import profile_frame
+from mlworkbench.evaluation.monitoring.profile import profile_frame, read_profile
 from mlworkbench.evaluation.monitoring.thresholds import Thresholds, judge_counts, make_thresholds
 from mlworkbench.examples.flights_tables import raw_table
+from mlworkbench.scoring.artifacts.manifest import json_text
 from mlworkbench.scoring.frame import FeatureFrame
 
 RULE = {"task": "binary", "classes": [0.0, 1.0], "positive": 1.0}
@@ -120,6 +123,9 @@ class World:
         self.profile = profile_frame(answered.frame, answered.scores, answered.labels)
         days = {"days": own["day"].to_numpy(), "judged": (own["day"] >= self.cut).to_numpy()}
         self.profile["blocks"] = count_blocks(self.profile, answered, declaration=RULE, **days)
+        with tempfile.TemporaryDirectory() as folder:  # as a version keeps it
+            Path(folder, "profile.json").write_text(json_text(self.profile))
+            self.profile = read_profile(Path(folder))
         self.own = own
         self.live = {int(day): part for day, part in rows[~mine].groupby("day")}
 

@@ -28,6 +28,7 @@ from ..log.labels import evaluate_log, join_labels, to_arrays, rebuild_frame
 from ..log.mover import tend_log
 from ..log.reader import make_rules, to_microseconds, read_labels, read_log, split_readable
 from .drift import compare_profile
+from .profile import read_profile
 from .report import ReportPlace, make_report_sides, read_drift, write_reports
 from ..pictures import draw_honesty, draw_moved_columns, draw_score_pictures
 from ..plots import Pictures
@@ -60,10 +61,9 @@ def _open_subject(model: str, version: str | None, home: Home) -> _Subject:
     tag = registry.find(model, version)
     folder = registry.folder(model, tag)
     verify_files(folder, read_manifest(folder))
-    declaration, profile, contracts = (
-        read_document(folder, f"{name}.json") for name in ("declaration", "profile", "contract")
-    )
-    return _Subject(tag=tag, declaration=declaration, profile=profile, frame=Contract.from_dict(contracts["frame"]))
+    declaration, contracts = (read_document(folder, f"{name}.json") for name in ("declaration", "contract"))
+    frame = Contract.from_dict(contracts["frame"])
+    return _Subject(tag=tag, declaration=declaration, profile=read_profile(folder), frame=frame)
 
 
 def _read_served(path: Path, subject: _Subject, start: str, end: str, known: int | None) -> tuple[pl.DataFrame, int]:

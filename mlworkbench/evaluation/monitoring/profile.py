@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...core.jsontext import to_plain, to_plain_list
 from ...errors import ProfileError
+from ...scoring.artifacts.manifest import read_document
 from ...scoring.frame import FeatureFrame
 
 # %% auto #0
 __all__ = ['BINS', 'TOP', 'RARE', 'REST', 'SAMPLE_ROWS', 'quantile_edges', 'bin_shares', 'to_numbers', 'profile_column',
-           'profile_frame', 'map_to_profile']
+           'profile_frame', 'map_to_profile', 'read_profile']
 
 # %% ../../../nbs/evaluation/monitoring/01_profile.ipynb #957dbc5c
 def quantile_edges(reference: ArrayLike, *, bins: int = 10) -> NDArray[np.float64]:
@@ -106,14 +108,19 @@ def _profile_categories(values: NDArray[Any]) -> dict[str, Any]:
     """Describe categories by missing share and the shares of the most frequent ones."""
     texts = _to_texts(values)
     there = [text for text in texts if text is not None]
-    common = [(text, count) for text, count in Counter(there).most_common(TOP) if count >= RARE]
-    shares = {text: count / len(there) for text, count in common}
+    common = list(_put_frequent_first(Counter(there)).items())[:TOP]
+    shares = {text: count / len(there) for text, count in common if count >= RARE}
     return {
         "kind": "category",
         "missing": 1 - len(there) / max(len(texts), 1),
         "shares": shares,
         "rest": max(0.0, 1 - sum(shares.values())) if there else 0.0,
     }
+
+
+def _put_frequent_first(sizes: Mapping[str, float]) -> dict[str, float]:
+    """Order categories by how frequent they are, equal ones by name."""
+    return dict(sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _to_texts(values: NDArray[Any]) -> list[str | None]:
@@ -224,3 +231,23 @@ def map_to_profile(values: NDArray[Any], column: Mapping[str, Any]) -> list[Any]
     if numbers is not None:
         return to_plain_list(numbers)
     return [text if text is None or text in column["shares"] else REST for text in _to_texts(values)]
+
+# %% ../../../nbs/evaluation/monitoring/01_profile.ipynb #0fade002
+def read_profile(folder: Path) -> dict[str, Any]:
+    """Read the profile of a version, its categories in the order in which training was counted.
+
+    Parameters
+    ----------
+    folder : Path
+        The version's.
+
+    Raises
+    ------
+    VersionError
+        If it cannot be read.
+    """
+    profile = read_document(folder, "profile.json")
+    for column in (*profile.get("columns", {}).values(), profile.get("labels") or {}):
+        if column.get("kind") == "category":
+            column["shares"] = _put_frequent_first(column["shares"])
+    return profile

@@ -24,6 +24,7 @@ from ...evaluation.log.labels import join_labels, rebuild_frame, to_arrays
 from ...evaluation.log.reader import count_window, read_labelled, read_log_parts, split_readable
 from ...evaluation.log.refusals import count_refusals
 from ...evaluation.monitoring.counts import Counts, count_labels, count_rows, merge_counts
+from ...evaluation.monitoring.profile import read_profile
 from ...evaluation.monitoring.thresholds import LENGTHS, WINDOW_ROWS, Thresholds, make_thresholds
 from ...evaluation.monitoring.tally import SECOND, tally_labels, tally_rows
 from ..certify.served import compare_served
@@ -76,7 +77,8 @@ def watch_version(model: str, tag: str, *, home: Home) -> Watched:
         return Watched(tag=tag, reason=reason)
     try:
         folder = Registry(home).folder(model, tag)
-        documents = {name: read_document(folder, f"{name}.json") for name in ("declaration", "profile", "contract")}
+        documents = {name: read_document(folder, f"{name}.json") for name in ("declaration", "contract")}
+        documents["profile"] = read_profile(folder)
         opened = with_reference(opened, trusted=load_settings().trusted_types) if opened else None
     except (WorkbenchError, OSError) as error:
         opened, reason = None, str(error)

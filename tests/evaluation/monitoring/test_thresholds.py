@@ -1,6 +1,7 @@
 """Thresholds of a budget, the judgement of windows, and what is undecided."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from mlworkbench.evaluation.monitoring.counts import Answered, count_answered, count_blocks, merge_counts
 from mlworkbench.evaluation.monitoring.diagnosis import explain_by_season, explain_scores, list_shifts
 from mlworkbench.evaluation.monitoring.gauges import draw_rows, fit_tail, make_gauge, tabulate_performance
-from mlworkbench.evaluation.monitoring.profile import profile_frame
+from mlworkbench.evaluation.monitoring.profile import profile_frame, read_profile
 from mlworkbench.evaluation.monitoring.thresholds import choose_window, judge_counts, make_thresholds
 from mlworkbench.metrics.bootstrap import measure
+from mlworkbench.scoring.artifacts.manifest import json_text
 from mlworkbench.scoring.frame import FeatureFrame
 
 RULE = {"task": "binary", "classes": [0, 1], "positive": 1}
@@ -86,6 +88,19 @@ def test_a_new_category_of_a_fifth_is_found_in_one_day_though_no_score_moves(pro
     found = states(profile, thresholds, make_day(1002, airline="ZZ"))
     assert found["columns"]["state"] == "warn" and found["columns"]["columns"] == ["carrier"]
     assert found["scores"]["state"] == found["performance"]["state"] == "pass"
+
+
+def test_a_profile_that_was_written_and_read_counts_in_the_places_of_training(tmp_path):
+    carriers = np.array(["AA"] * 50 + ["DL"] * 150 + ["UA"] * 300, dtype=object)
+    days = [make_day(day) for day in range(60)]
+    whole = join([replace(one, frame=FeatureFrame({**one.frame.columns, "carrier": carriers})) for one in days])
+    found = profile_frame(whole.frame, whole.scores, whole.labels)
+    found |= {"blocks": count_blocks(found, whole, declaration=RULE, days=np.repeat(np.arange(60), ROWS))}
+    (tmp_path / "profile.json").write_text(json_text(found))
+    again = read_profile(tmp_path)
+    assert again == found and list(again["columns"]["carrier"]["shares"]) == ["UA", "DL", "AA"]
+    day = whole.take(np.arange(ROWS))
+    assert count_answered(again, day, declaration=RULE) == again["blocks"][0]["counts"]
 
 
 def test_labels_turned_round_fail_performance_alone(profile, thresholds):

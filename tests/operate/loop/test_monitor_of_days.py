@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.batch.batch import score_batch
@@ -35,14 +38,17 @@ def draw_days(first: int, count: int, rows: int = ROWS, seed: int = 0) -> pd.Dat
     at = [BEGIN + timedelta(days=int(d), minutes=int(m)) for d, m in zip(day, minutes, strict=True)]
     late = np.where(wind + random.normal(0, 2, len(day)) > 11, "late", "on time").astype(object)
     trip = [f"{d}-{m}" for d, m in zip(day, minutes, strict=True)]
-    return pd.DataFrame({"at": at, "trip": trip, "wind": wind, "late": late})
+    gate = np.random.default_rng((first, seed, 1)).choice(["A", "B", "C"], len(day), p=[0.1, 0.3, 0.6])
+    return pd.DataFrame({"at": at, "trip": trip, "wind": wind, "gate": gate.astype(object), "late": late})
 
 
 @pytest.fixture
 def made(home: Home, made_once: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")
     named = {"label": "late", "prediction_time": "at", "entity": ("trip",)}
-    definition = ModelDefinition(name="trips", estimator=LogisticRegression(), data=draw_days(0, DAYS), **named)
+    encode = make_column_transformer((OneHotEncoder(), ["gate"]), remainder="passthrough")
+    fitted = make_pipeline(encode, LogisticRegression())
+    definition = ModelDefinition(name="trips", estimator=fitted, data=draw_days(0, DAYS), **named)
     made_once("monitored_days", home, lambda: train(definition, home=home))
     return home
 

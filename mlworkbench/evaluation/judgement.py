@@ -5,13 +5,13 @@
 # %% ../../nbs/evaluation/04_judgement.ipynb #6dae8165
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .card import show
 
 # %% auto #0
-__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'judge_column', 'show_share', 'judge_drift', 'merge_alike',
+__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'judge_column', 'show_share', 'judge_drift', 'merge_alike', 'name_alike',
            'describe_gates', 'describe_verdict']
 
 # %% ../../nbs/evaluation/04_judgement.ipynb #d00a613e
@@ -132,6 +132,20 @@ def merge_alike(found: Mapping[str, Any]) -> dict[str, Any]:
         else:
             alike.append(name)
     return {", ".join(names): one for names, one in groups}
+
+
+def name_alike(said: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, ...]]:
+    """List what was said, each once, after the names of all of which it was said.
+
+    Examples
+    --------
+    >>> name_alike([("batch", ("warn", "scores")), ("edge", ("warn", "scores")), ("batch", ("fail", "answers"))])
+    [('batch, edge', 'warn', 'scores'), ('batch', 'fail', 'answers')]
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, words in said:
+        found.setdefault(words, []).append(name)
+    return [(", ".join(dict.fromkeys(names)), *words) for words, names in found.items()]
 
 # %% ../../nbs/evaluation/04_judgement.ipynb #1628b8af
 def describe_gates(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ _HELP = {
     "mlworkbench_alert": "1 while an alert of the workbench is open.",
     "mlworkbench_report_timestamp_seconds": "Time of the last report of findings, whether it found any or not.",
 }
-_ALERT = ("model", "source", "deployment", "subject")
+_ALERT = ("model", "source", "alert", "subject")
 
 
 def format_alert_metrics(alerts: Iterable[Facts], reports: Iterable[tuple[str, str, str]]) -> str:
@@ -28,7 +28,7 @@ def format_alert_metrics(alerts: Iterable[Facts], reports: Iterable[tuple[str, s
     Parameters
     ----------
     alerts : iterable of mapping
-        ``model, source, deployment, subject, severity``.
+        ``model, source, alert`` (its number), ``subject, severity``.
     reports : iterable of (model, source, time)
         Time as text with offset.
 
@@ -46,10 +46,10 @@ def format_alert_metrics(alerts: Iterable[Facts], reports: Iterable[tuple[str, s
     return "\n".join([*first, *second]) + "\n"
 
 
-def _label(values: Mapping[str, str]) -> str:
+def _label(values: Mapping[str, object]) -> str:
     """Write labels; what would end a value early is escaped."""
     marks = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-    inner = ",".join(f'{name}="{text.translate(marks)}"' for name, text in values.items())
+    inner = ",".join(f'{name}="{str(text).translate(marks)}"' for name, text in values.items())
     return f"{{{inner}}}"
 
 # %% ../../../nbs/operate/loop/10_alert_rules.ipynb #9a5c1773
@@ -96,12 +96,12 @@ def _rule(name: str, expression: str, wait: str, severity: str, texts: tuple[str
 # %% ../../../nbs/operate/loop/10_alert_rules.ipynb #e85ae154
 def _found_rules(hours: float) -> list[dict[str, Any]]:
     """Make the rules about what the workbench found, and about its silence."""
-    about = "{{ $labels.model }}{{ if $labels.deployment }} {{ $labels.deployment }}{{ end }}"
     late = f'time() - mlworkbench_report_timestamp_seconds{{source="monitor"}} > {hours * 3600:g}'
     differ = "The answers of {{ $labels.version }} served by {{ $labels.deployment }} are not those of training."
     return [
         _rule("ModelAlert", "mlworkbench_alert == 1", "0m", "{{ $labels.severity }}",
-              (f"{about}: {{{{ $labels.subject }}}}", "Found by {{ $labels.source }}. See mlworkbench alerts list.")),
+              ("{{ $labels.model }}: {{ $labels.subject }}",
+               "Alert {{ $labels.alert }}, found by {{ $labels.source }}. See mlworkbench alerts list.")),
         _rule("ModelNotWatched", late, "10m", "warning",
               ("Nobody looked at {{ $labels.model }}", f"No report of {{{{ $labels.source }}}} for {hours:g} hours.")),
         _rule("ModelAnswersDiffer", "mlworkbench_live_equal == 0 and mlworkbench_live_rows > 0", "0m", "critical",

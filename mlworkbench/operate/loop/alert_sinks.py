@@ -104,7 +104,7 @@ class AppriseSink:
 LIFE = timedelta(days=35)
 ROUTE = "/api/v2/alerts"
 _ANNOTATIONS = {"summary": "title", "description": "text", "since": "since", "sure": "sure", "cause": "cause"}
-_ANNOTATIONS |= {"action": "action", "link": "link", "version": "version"}
+_ANNOTATIONS |= {"action": "action", "link": "link", "deployment": "deployment", "version": "version"}
 
 
 def list_manager_alerts(message: Facts, now: datetime) -> list[dict[str, Any]]:
@@ -112,14 +112,14 @@ def list_manager_alerts(message: Facts, now: datetime) -> list[dict[str, Any]]:
 
     Examples
     --------
-    >>> message = {"event": "closed", "state": "warn", "model": "flights", "source": "monitor", "deployment": ""}
+    >>> message = {"event": "closed", "state": "warn", "model": "flights", "source": "monitor", "alert": 3}
     >>> message |= {"subject": "scores", "opened": "2013-10-01T03:00:00+00:00", "made": "2013-10-02T03:00:00+00:00"}
     >>> told = list_manager_alerts(message, datetime(2013, 10, 2, 4, tzinfo=UTC))
     >>> told[0]["labels"]["severity"], told[0]["endsAt"]
     ('warning', '2013-10-02T03:00:00+00:00')
     """
     over = message["event"] == "closed"
-    labels = {"alertname": "ModelAlert", **{n: message[n] for n in ("model", "source", "deployment", "subject")}}
+    labels = {"alertname": "ModelAlert", **{n: str(message[n]) for n in ("model", "source", "alert", "subject")}}
     notes = {name: str(message.get(field) or "") for name, field in _ANNOTATIONS.items()}
     told = {
         "labels": {**{n: v for n, v in labels.items() if v}, "severity": _severity(message["state"])},

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import secrets
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from ...core.files import write_file
@@ -27,8 +28,8 @@ from .alert_sinks import AlertSink, open_alert_sinks
 from ..running.table import now_text
 
 # %% auto #0
-__all__ = ['STATES', 'LONGEST', 'WORSE', 'Finding', 'Alert', 'is_worse', 'write_message', 'AlertTable', 'report_findings',
-           'send_messages', 'list_alerts', 'acknowledge_alert', 'list_undelivered']
+__all__ = ['STATES', 'LONGEST', 'WORSE', 'Finding', 'Alert', 'is_worse', 'write_message', 'join_alike', 'AlertTable',
+           'report_findings', 'send_messages', 'list_alerts', 'acknowledge_alert', 'list_undelivered']
 
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #85e4979e
 STATES = ("warn", "fail")
@@ -52,7 +53,7 @@ class Finding:
     what, since : str
         What is wrong, and since when, for a person.
     version, deployment : str
-        Which ones, where it is about one.
+        Which ones, where it is about some; several with commas.
     sure, cause, action, link : str
         How sure it is, the likely cause, what to do, the page to look at; empty where nobody knows.
     measure : float, default=0
@@ -90,8 +91,16 @@ class Finding:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Deployment and subject: which alarm of its model and source it is."""
+        """Deployment and subject: of two findings with the same ones the worse counts."""
         return self.deployment, self.subject
+
+    @property
+    def likeness(self) -> tuple[str, str, str]:
+        """Subject, state and cause without its shares: deployments of which this is equal have one thing."""
+        return self.subject, self.state, _SHARE.sub("%", self.cause)
+
+
+_SHARE = re.compile(r"\d+%")
 
 
 def _to_line(value: object) -> str:
@@ -242,6 +251,43 @@ def write_message(alert: Alert, event: str, *, was: str = "") -> FactDict:
     head = {"message": secrets.token_hex(8), "event": event, "alert": alert.number, "title": title}
     return {**head, "text": "\n".join(lines), "opened": alert.opened, "made": alert.changed, "was": was, **found}
 
+# %% ../../../nbs/operate/loop/11_alerts.ipynb #a11ce001
+def join_alike(findings: Iterable[Finding], alerts: Sequence[Alert] = ()) -> list[tuple[Finding, list[int]]]:
+    """Join what several deployments have alike, or had in one alert, to one finding that names them.
+
+    Parameters
+    ----------
+    alerts : sequence of Alert
+        Those that are open.
+
+    Returns
+    -------
+    list of (Finding, list of int)
+        The worst first: its words are told; and the numbers of the alerts it goes on with, the oldest first.
+    """
+    known = {(name, one.finding.subject): one.number for one in alerts for name in one.finding.deployment.split(", ")}
+    worst: dict[tuple[str, str], Finding] = {}
+    for finding in sorted(findings, key=lambda one: (STATES.index(one.state), one.measure)):
+        worst[finding.identity] = finding
+    groups: list[tuple[set[Any], list[Finding]]] = []
+    for name, finding in sorted(worst.items()):
+        marks, members = {finding.likeness, known.get(name, finding.likeness)}, [finding]
+        for group in [group for group in groups if group[0] & marks]:
+            groups.remove(group)
+            marks, members = marks | group[0], members + group[1]
+        groups.append((marks, members))
+    joined = [(_join(members), sorted(mark for mark in marks if isinstance(mark, int))) for marks, members in groups]
+    return sorted(joined, key=lambda pair: (STATES.index(pair[0].state), pair[0].measure), reverse=True)
+
+
+def _join(findings: Sequence[Finding]) -> Finding:
+    """Make one finding of those of several deployments, in the words of the worst."""
+    worst = max(findings, key=lambda one: (STATES.index(one.state), one.measure))
+    deployments, versions = ({getattr(one, field) for one in findings} - {""} for field in ("deployment", "version"))
+    what = worst.what + f" ({worst.deployment}, the worst)" * (len({one.what for one in findings}) > 1)
+    since, named = min(one.since for one in findings), ", ".join(sorted(deployments))
+    return replace(worst, what=what, since=since, deployment=named, version=", ".join(sorted(versions)))
+
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #57287f5f
 class AlertTable:
     """The alerts of a home, their messages, and who has them.
@@ -263,20 +309,24 @@ class AlertTable:
         list of int
             Numbers of the alerts that were open before or are now.
         """
-        worst: dict[tuple[str, str], Finding] = {}
-        for finding in sorted(findings, key=lambda f: (STATES.index(f.state), f.measure)):
-            worst[finding.identity] = finding
         with self._file.write(*_SCHEMA) as base:
             rows = base.execute(f"{_ALERTS} WHERE closed = '' AND model = ? AND source = ?", (model, source)).fetchall()
-            before = {kept.alert.finding.identity: kept for kept in map(_read_alert, rows)}
-            changed = [self._take_one(base, finding, before.get(name), sinks) for name, finding in worst.items()]
-            gone = [kept for name, kept in before.items() if name not in worst]
-            for kept in gone:
-                number = kept.alert.number
-                base.execute("UPDATE alerts SET closed = ?1, changed = ?1 WHERE number = ?2", (now_text(), number))
-                self._tell(base, number, "closed", sinks)
+            before = {kept.alert.number: kept for kept in map(_read_alert, rows)}
+            joined = join_alike(findings, [kept.alert for kept in before.values()])
+            goes_on = {number: numbers[0] for _, numbers in joined for number in numbers}
+            for number in before:
+                if goes_on.get(number) != number:
+                    self._close(base, before[number].alert, goes_on.get(number), sinks)
+            changed = [self._take_one(base, one, before.get(min(numbers, default=0)), sinks) for one, numbers in joined]
             base.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?)", (model, source, now_text()))
-        return [*changed, *(kept.alert.number for kept in gone)]
+        return list(dict.fromkeys([*changed, *before]))
+
+    def _close(self, base: sqlite3.Connection, alert: Alert, other: int | None, sinks: Sequence[str]) -> None:
+        """Close an alert that is over, or goes on as another one."""
+        what = f"the same as alert {other}, which goes on" if other else alert.finding.what
+        values = (now_text(), to_json(asdict(replace(alert.finding, what=what))), alert.number)
+        base.execute("UPDATE alerts SET closed = ?1, changed = ?1, finding = ?2 WHERE number = ?3", values)
+        self._tell(base, alert.number, "closed", sinks)
 
     def _take_one(self, base: sqlite3.Connection, finding: Finding, kept: _Kept | None, sinks: Sequence[str]) -> int:
         """Open an alert, or bring one up to date; tell what is news."""
@@ -288,7 +338,8 @@ class AlertTable:
             self._tell(base, int(made.lastrowid or 0), "opened", sinks)
             return int(made.lastrowid or 0)
         number = kept.alert.number
-        base.execute("UPDATE alerts SET finding = ? WHERE number = ?", (text, number))
+        fields = "finding = ?, deployment = ?"
+        base.execute(f"UPDATE alerts SET {fields} WHERE number = ?", (text, finding.deployment, number))
         if is_worse(finding, told=kept.told, measure=kept.measure, acknowledged=kept.acknowledged):
             told = max(finding.state, kept.told, key=STATES.index)
             news = (told, max(finding.measure, kept.measure), now, number)
@@ -330,8 +381,9 @@ class AlertTable:
 
     def metrics(self) -> str:
         """Write what is open, and who looked when, for Prometheus."""
-        found = [asdict(alert.finding) for alert in self.alerts("closed = ''")]
-        rows = [{**one, "severity": "warning" if one["state"] == "warn" else "critical"} for one in found]
+        found = [alert.to_dict() for alert in self.alerts("closed = ''")]
+        words = {"warn": "warning", "fail": "critical"}
+        rows = [one | {"alert": one["number"], "severity": words[one["level"]]} for one in found]
         return format_alert_metrics(rows, self._file.rows("SELECT model, source, time FROM reports ORDER BY 1, 2"))
 
     def undelivered(self) -> list[FactDict]:
@@ -346,7 +398,8 @@ def report_findings(findings: Iterable[Finding], *, model: str, source: str, hom
     Parameters
     ----------
     findings : iterable of Finding
-        Of this model and source, all of them; of two about the same thing the worse counts.
+        Of this model and source, all of them; of two of one deployment and subject the worse counts, and what
+        several deployments have alike is one alert.
     model, source : str
         Whose alerts these are.
 

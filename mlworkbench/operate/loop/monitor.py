@@ -15,7 +15,7 @@ from ...core.settings import load_settings
 from ...core.types import FactDict
 from ...errors import LogError
 from ...evaluation.card import Markdown, write_table
-from ...evaluation.judgement import show_share
+from ...evaluation.judgement import name_alike, show_share
 from ...evaluation.log.mover import tend_log
 from ...evaluation.log.reader import log_exists, make_rules
 from ...evaluation.monitoring.measures import measure_line
@@ -189,12 +189,15 @@ class Monitoring:
     @property
     def lines(self) -> list[str]:
         """The findings in words, the verdict first."""
-        found = [f"verdict: {self.verdict} ({self.model}, {self.start} to {self.end})"]
+        said = []
         for part in self.parts:
             version = part["version"][: len(self.model) + 13]
-            who = " ".join(filter(None, (part["deployment"], f"of {version}" if version else "")))
             why = "; ".join(part["reasons"]) or "nothing moved, no rule is broken"
-            found.append(f"{who or 'no deployment'}: {part['verdict']}, {part['rows']:,} rows: {why}")
+            said.append((part["deployment"], (version, f"{part['verdict']}, {part['rows']:,} rows: {why}")))
+        found = [f"verdict: {self.verdict} ({self.model}, {self.start} to {self.end})"]
+        for names, version, words in name_alike(said):
+            who = " ".join(filter(None, (names, f"of {version}" if version else "")))
+            found.append(f"{who or 'no deployment'}: {'each ' * (', ' in names)}{words}")
         return [*found, *self.log, *([] if self.told < 0 else [f"alerts open: {self.told}"])]
 
     @property
@@ -226,7 +229,8 @@ class Monitoring:
     def reasons(self) -> Markdown:
         """Each finding: what, how sure, likely cause, what to do."""
         names = ("subject", "state", "what", "sure", "cause", "action")
-        rows = [[part["deployment"], *(one[name] for name in names)] for part in self.parts for one in part["findings"]]
+        found = [(part["deployment"], one) for part in self.parts for one in part["findings"]]
+        rows = name_alike((who, tuple(one[name] for name in names)) for who, one in found)
         return write_table(["deployment", *names], rows) if rows else Markdown("Nothing that anybody must be told.")
 
     @property
@@ -242,8 +246,8 @@ class Monitoring:
     @property
     def scores_picture(self) -> Picture:
         """Quantiles of the score of the deployment with most rows; of the first class where there are several."""
-        found = dict.fromkeys(name for line in self.history for name in line["measures"] if _is_score(name))
-        stem = next(iter(found), "score_p50").removesuffix("_p50")
+        found = dict.fromkeys(name for line in self.history for name in line["measures"] if name.endswith("_p50"))
+        stem = next((name for name in found if name.startswith("score")), "score_p50").removesuffix("_p50")
         names = {f"{stem}_p{share}": f"{share} % are below" for share in (10, 50, 90)}
         return draw_measures(self.history, f"{stem}: where the middle 80 % lie", names)
 
@@ -274,10 +278,6 @@ class Monitoring:
             "reports": {},
             "windows": [{name: part[name] for name in names} for part in self.parts],
         }
-
-
-def _is_score(name: str) -> bool:
-    return name.startswith("score") and name.endswith("_p50")
 
 
 _ERRORS = (

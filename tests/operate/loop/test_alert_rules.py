@@ -39,12 +39,12 @@ def waits(bound: str, per_minute: str) -> dict[str, str]:
     return {"series": f'{name}{{{SCORE},http_response_code="200",le="{bound}"}}', "values": per_minute}
 
 
-ALERT = 'mlworkbench_alert{model="flights",source="monitor",deployment="batch",subject="scores",severity="warning"}'
+ALERT = 'mlworkbench_alert{model="flights",source="monitor",alert="3",subject="scores",severity="warning"}'
 REPORT = 'mlworkbench_report_timestamp_seconds{model="flights",source="monitor"}'
 LIVE = '{model="flights",version="flights:1f",deployment="batch"}'
 CASES = {  # series, time, and the labels that fire then; none where it must be silent
     "ModelAlert": ([{"series": ALERT, "values": "1x9"}], "5m", {
-        "severity": "warning", "model": "flights", "source": "monitor", "deployment": "batch", "subject": "scores"}),
+        "severity": "warning", "model": "flights", "source": "monitor", "alert": "3", "subject": "scores"}),
     "ModelAlert, over": ([{"series": ALERT, "values": "1 1 stale"}], "9m", None),
     "ModelNotWatched": ([{"series": REPORT, "values": "0x3000"}], "37h", {
         "severity": "warning", "model": "flights", "source": "monitor"}),
@@ -97,7 +97,8 @@ def test_each_rule_fires_when_it_should_and_not_before(promtool, tmp_path) -> No
 
 def test_the_texts_are_filled_from_the_labels(promtool, tmp_path) -> None:
     (tmp_path / "rules.yml").write_text(write_alert_rules())
-    notes = {"summary": "flights batch: scores", "description": "Found by monitor. See mlworkbench alerts list."}
+    where = "Alert 3, found by monitor. See mlworkbench alerts list."
+    notes = {"summary": "flights: scores", "description": where}
     fires = {"exp_labels": CASES["ModelAlert"][2], "exp_annotations": notes}
     check = {"eval_time": "5m", "alertname": "ModelAlert", "exp_alerts": [fires]}
     series = [{"series": ALERT, "values": "1x9"}]
@@ -108,7 +109,7 @@ def test_the_texts_are_filled_from_the_labels(promtool, tmp_path) -> None:
 
 def test_the_numbers_are_read_by_prometheus_whatever_a_subject_is_called(promtool) -> None:
     evil = 'a"} 1\nfake{x="\\'
-    alert = {"model": "m", "source": "s", "deployment": "", "subject": evil, "severity": "warning"}
+    alert = {"model": "m", "source": "s", "alert": 3, "subject": evil, "severity": "warning"}
     text = format_alert_metrics([alert], [("m", "s", "2013-10-02T03:00:00+00:00")])
     (first, second) = text_string_to_metric_families(text)
     assert [sample.labels["subject"] for sample in first.samples] == [evil] and second.samples[0].value == 1380682800

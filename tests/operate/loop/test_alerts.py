@@ -166,6 +166,80 @@ def test_one_subject_of_two_deployments_is_two_alerts_and_of_one_the_worse_count
     assert states == {"batch": "fail", "realtime": "warn"}
 
 
+WAYS = ("batch", "edge", "realtime")
+
+
+def alike(*ways: str, share: int = 30, **more: object) -> list[Finding]:
+    """Findings of the same rows that were scored by several ways."""
+    more = {"cause": f"{share}% of it goes with 'wind'", **more}
+    return [finding(deployment=way, version="flights:1f", **more) for way in ways]
+
+
+def opened(home: Home) -> list[tuple[int, str, str]]:
+    found = sorted(list_alerts(home=home), key=lambda alert: alert.number)
+    return [(alert.number, alert.finding.deployment, alert.finding.state) for alert in found]
+
+
+def test_what_several_deployments_have_alike_is_one_alert_with_one_message_that_names_them(home, told) -> None:
+    other = finding(deployment="one_off", cause="another table")
+    report(*alike("batch", "edge"), *alike("realtime", share=31, since="2013-09-30"), other, home=home)
+    assert opened(home) == [(1, "one_off", "warn"), (2, "batch, edge, realtime", "warn")]
+    message = read(told)[1]
+    assert message["title"] == "flights batch, edge, realtime: warn: scores" and message["version"] == "flights:1f"
+    assert "Deployment: batch, edge, realtime" in message["text"] and "Since: 2013-09-30" in message["text"]
+    for text in (message["what"], read(told)[0]["what"]):
+        assert text == "lower than in training"
+    report(*alike(*WAYS), other, home=home)
+    report(home=home)
+    assert [one["event"] for one in read(told)] == ["opened", "opened", "closed", "closed"]
+
+
+def test_the_worst_of_those_that_are_alike_is_told_and_named(home, told) -> None:
+    few, many = (alike(way, what=f"{n} of 60 differ", measure=n) for way, n in (("batch", 3), ("edge", 5)))
+    report(*few, *many, home=home)
+    assert read(told)[0]["what"] == "5 of 60 differ (edge, the worst)" and read(told)[0]["measure"] == 5
+    report(*few, *alike("edge", measure=7.5), home=home)
+    assert [one["event"] for one in read(told)] == ["opened", "worse"]
+
+
+def test_a_deployment_that_joins_drops_out_or_differs_later_opens_and_closes_nothing(home, told) -> None:
+    nights = [alike("batch", "edge"), alike(*WAYS), alike("realtime"), alike(*WAYS)]
+    nights += [[*alike("batch"), *alike("edge", cause="another table"), *alike("realtime", cause="")]]
+    for night in nights:
+        report(*night, home=home)
+        assert opened(home) == [(1, ", ".join(one.deployment for one in night), "warn")]
+    report(*alike("batch"), *alike("edge", state="fail"), home=home)
+    assert opened(home) == [(1, "batch, edge", "fail")]
+    report(home=home)
+    assert [one["event"] for one in read(told)] == ["opened", "worse", "closed"]
+
+
+def test_alerts_that_were_opened_apart_go_on_as_the_oldest_when_they_are_alike(home, told) -> None:
+    report(*(one for way in WAYS for one in alike(way, cause=f"of {way}")), home=home)
+    assert [number for number, *_ in opened(home)] == [1, 2, 3]
+    for _ in range(2):
+        report(*alike(*WAYS), home=home)
+        assert opened(home) == [(1, "batch, edge, realtime", "warn")]
+    assert [(one["event"], one["alert"]) for one in read(told)[3:]] == [("closed", 2), ("closed", 3)]
+    assert read(told)[3]["what"] == "the same as alert 1, which goes on"
+
+
+def test_an_acknowledged_alert_stays_silent_when_another_deployment_joins(home, told) -> None:
+    (alert,) = report(*alike("batch"), home=home)
+    acknowledge_alert(alert.number, who="Ada", why="known", home=home)
+    (alert,) = report(*alike("batch", "edge"), home=home)
+    assert alert.state == "acknowledged" and len(read(told)) == 1
+
+
+def test_an_alertmanager_has_one_alarm_whoever_joins_or_drops_out(home, monkeypatch) -> None:
+    with desk() as (address, got):
+        monkeypatch.setenv("MLWORKBENCH_ALERTS_ALERTMANAGER", f"http://{address}")
+        for ways in (("batch",), WAYS, ("edge",), ()):
+            report(*alike(*ways), home=home)
+    assert len({json.dumps(one["labels"]) for _, body in got for one in body}) == 1  # type: ignore[attr-defined]
+    assert got[-1][1][0]["endsAt"] < got[0][1][0]["endsAt"]  # type: ignore[index]
+
+
 def test_a_finding_of_somebody_else_or_of_no_state_is_refused_and_nothing_changes(home, told) -> None:
     report(finding(), home=home)
     with pytest.raises(RunError) as caught:
@@ -344,9 +418,10 @@ def test_an_alertmanager_gets_labels_a_life_and_an_end_and_is_reminded_of_what_i
         report(home=home)
     assert [path for path, _ in got] == ["/alertmanager/api/v2/alerts"] * 4
     first, again, worse, over = (body for _, body in got)
-    labels = {"alertname": "ModelAlert", "model": "flights", "source": "monitor", "deployment": "batch"}
+    labels = {"alertname": "ModelAlert", "model": "flights", "source": "monitor", "alert": "1"}
     assert first[0]["labels"] == {**labels, "subject": "scores", "severity": "warning"}
     assert first[0]["annotations"]["cause"] == "distance in km" and first[0]["endsAt"] > first[0]["startsAt"]
+    assert first[0]["annotations"]["deployment"] == "batch"
     assert again[0]["labels"] == first[0]["labels"] and again[0]["startsAt"] == first[0]["startsAt"]
     assert [one["labels"]["severity"] for one in worse] == ["critical", "warning"]
     assert worse[1]["endsAt"] <= worse[0]["endsAt"] and over[0]["labels"] == worse[0]["labels"]

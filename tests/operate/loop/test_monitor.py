@@ -387,6 +387,33 @@ def test_a_drift_is_told_with_its_cause_and_closed_when_it_is_over(made: Home) -
     assert 'fill="#fff" stroke="#222"' in look(made, 3, 4).rows_picture, "a warning has its mark"
 
 
+def test_the_same_rows_scored_by_several_ways_are_one_alert_and_said_once(made: Home) -> None:
+    served = Served(made)
+    ways, rows = ("batch", "edge", "realtime"), draw_rows(600, seed=1)
+    for way in ways:
+        served.day(0, rows.assign(wind=rows["wind"] * 1.6), way)
+    found = look(made, 0, 1)
+    named = ", ".join(ways)
+    assert len(found.parts) == 3 and len(found.lines) == 3, found.lines
+    assert found.lines[1].startswith(f"{named} of late:") and ": each warn, 600 rows: " in found.lines[1]
+    assert found.lines[2] == f"alerts open: {found.told}" and found.told == 2
+    assert {alert.finding.deployment for alert in list_alerts(home=made)} == {named}
+    assert str(found.reasons).count(f"| {named} |") == 2
+
+    for way in ways[:2]:  # the third one serves nothing that day, and nobody knows of it
+        served.day(1, rows.assign(wind=rows["wind"] * 1.7), way)
+    assert look(made, 1, 2).told == 2
+    assert {(alert.number, alert.finding.deployment) for alert in list_alerts(home=made)} == {(1, named), (2, named)}
+
+    for way in ways:
+        served.day(2, draw_rows(600, seed=2) if way != "edge" else rows.assign(wind=rows["wind"] * 1.6), way)
+    look(made, 2, 3)
+    assert {(alert.number, alert.finding.deployment) for alert in list_alerts(home=made)} == {(1, "edge"), (2, "edge")}
+    for way in ways:
+        served.day(3, draw_rows(600, seed=3), way)
+    assert look(made, 3, 4).told == 0 and len(list_alerts(closed=True, home=made)) == 2
+
+
 @pytest.mark.parametrize(("start", "end"), [("2024-01-02", "2024-01-01"), ("1990-01-01", "2024-01-01")])
 def test_an_interval_that_is_none_is_one_line(start: str, end: str) -> None:
     start, end = (f"{day}T00:00:00Z" for day in (start, end))

@@ -161,10 +161,12 @@ def _drop_days(table: LogTable, keep: timedelta) -> list[str]:
 # %% ../../../nbs/evaluation/log/09_mover.ipynb #4c42b9d8
 def _describe_file(file: Path) -> tuple[int, int | None]:
     """Give the bytes of a file with its write-ahead log, and when its first row was logged."""
-    there = [part for part in (file, file.with_name(f"{file.name}-wal")) if part.exists()]
+    size = file.stat().st_size
+    with suppress(FileNotFoundError):  # its writer has closed
+        size += file.with_name(f"{file.name}-wal").stat().st_size
     with open_snapshot(file) as connection:
         row = connection.execute("SELECT logged_at FROM predictions ORDER BY rowid LIMIT 1").fetchone()
-    return sum(part.stat().st_size for part in there), row and int(row[0])
+    return size, row and int(row[0])
 
 
 def describe_waiting(path: Path | str) -> dict[str, Any]:

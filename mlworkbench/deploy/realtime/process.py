@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
@@ -419,6 +419,7 @@ def start_service(
     version: str | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
+    server: Literal["uvicorn", "bentoml"] = "uvicorn",
 ) -> Iterator[Service]:
     """Serve a model in a process of its own for as long as the block lasts.
 
@@ -434,6 +435,8 @@ def start_service(
         Port of 127.0.0.1; by default a free one.
     env : mapping of str to str, optional
         More environment: ``MLWORKBENCH_WORKERS`` (1), ``MLWORKBENCH_READY_SECONDS`` (60).
+    server : str, default="uvicorn"
+        What runs the application; ``"bentoml"`` starts BentoML's supervisor.
 
     Yields
     ------
@@ -453,7 +456,7 @@ def start_service(
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = service_environment(model, tag, env, home=home)
     with log.open("wb") as output:
-        process = _spawn(number, environment, output.fileno())
+        process = _spawn(number, environment, output.fileno(), server=server)
     service = Service(
         url=f"http://{HOST}:{number}", port=number, version=tag, reason=reason, log=log, process=process
     )
@@ -464,9 +467,11 @@ def start_service(
         stop(process)
 
 
-def _spawn(port: int, environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
-    """Start `bentoml serve` as a user types it, in a session of its own."""
-    command = [sys.executable, "-m", "bentoml", "serve", "service:Scoring", "--host", HOST, "--port", str(port)]
+def _spawn(port: int, environment: dict[str, str], output: int, *, server: str) -> subprocess.Popen[bytes]:
+    """Start uvicorn, or `bentoml serve` as a user types it, in a session of its own."""
+    own = f"from mlworkbench.deploy.realtime.server import run_server; run_server({HOST!r}, {port})"
+    words = ["-m", "bentoml", "serve", "service:Scoring", "--host", HOST, "--port", str(port)]
+    command = [sys.executable, *(words if server == "bentoml" else ["-c", own])]
     return subprocess.Popen(
         command,
         cwd=service_folder(),

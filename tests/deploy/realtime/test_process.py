@@ -50,9 +50,10 @@ def gone(processes: list[psutil.Process], seconds: float = 15) -> bool:
     return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.fixture(scope="module")
-def service(workshop) -> Iterator[Service]:
-    with start_service("birds", home=workshop.home, env={"MLWORKBENCH_WORKERS": "2"}) as running:
+@pytest.fixture(scope="module", params=["uvicorn", "bentoml"])
+def service(workshop, request) -> Iterator[Service]:
+    workers = {"MLWORKBENCH_WORKERS": "2"}
+    with start_service("birds", home=workshop.home, env=workers, server=request.param) as running:
         yield running
 
 

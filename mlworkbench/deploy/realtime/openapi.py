@@ -245,6 +245,7 @@ _PAGES = {
     "/readyz": "the version has reproduced its golden rows",
     "/ping": "the same, as SageMaker and MLflow call it",
     "/model": "version, contract and card",
+    "/metrics": "counts, as Prometheus reads them",
     "/client.py": "a client, one file without dependencies",
     "/openapi.json": "this description",
 }

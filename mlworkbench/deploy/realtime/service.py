@@ -165,6 +165,18 @@ class Realtime:
         if self.store is not None:
             self.store.close()
 
+    def look_at_store(self) -> tuple[bool, float | None]:
+        """Say whether the online store answers, and how old its newest row is, in seconds."""
+        if self.store is None:
+            return False, None
+        try:
+            with self.store.transaction(write=False):
+                marks = self.store.watermark(time_views(self.version))
+        except WorkbenchError:
+            return False, None
+        newest = [mark["newest"] for mark in marks.values() if mark["newest"] is not None]
+        return True, (self.clock() - max(newest)) / 1e6 if newest else None
+
     def respond(self, body: bytes, request_id: str | None = None, partial: str | None = None) -> Reply:
         """Answer the body of a request to ``/score``; see `Call`."""
         return self.respond_together([Call(body, request_id, partial)])[0]

@@ -37,6 +37,8 @@ class Settings:
         Folder of the home, relative to `folder`.
     port : int
         Port of the real-time service, 1 to 65535.
+    workers : int
+        Processes that answer at it, 1 to 64.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -57,6 +59,7 @@ class Settings:
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
     port: int = 3000
+    workers: int = 1
 
     @property
     def home_folder(self) -> Path:

@@ -205,6 +205,7 @@ DEFAULT_HOME = ".workbench"
 FLAGS = ("tell", "refuse", "off")
 _FLAG = _read_word(*FLAGS)
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
+_WORKERS = _read_number(1, 64, "a whole number from 1 to 64", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _MINUTES = timedelta(minutes=10)
@@ -233,6 +234,7 @@ KEYS = (
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
+    _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

@@ -152,6 +152,7 @@ VALUES = {
     "ingest.future": ("take", "take"),
     "ingest.future_after": ("2 hours", timedelta(hours=2)),
     "serve.port": ("3001", 3001),
+    "serve.workers": ("4", 4),
 }
 
 

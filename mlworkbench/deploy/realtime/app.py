@@ -5,7 +5,6 @@
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #f69dbe7e
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 import bentoml
 from pydantic import RootModel
 
+from ...core.settings_file import read_setting
 from . import process as guard
 from .application import Application
 from .http import Receive, Scope, Send
@@ -170,7 +170,7 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
     service = bentoml.service(
         name="scoring",
         image=_image() if shipped else None,
-        workers=int(os.environ.get("MLWORKBENCH_WORKERS", "1")),
+        workers=guard.attempt(lambda: read_setting("serve.workers").value),
         http={"host": "127.0.0.1"},
         traffic={"timeout": 60},
         logging={"access": {"enabled": False}},

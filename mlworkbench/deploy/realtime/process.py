@@ -22,21 +22,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
 from ..selection import select_version
-from ...errors import DeploymentError, WorkbenchError
+from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise', 'give_up', 'attempt',
-           'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise',
+           'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop',
+           'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
 SUPERVISOR = "MLWORKBENCH_SUPERVISOR"
 FAILURE = "MLWORKBENCH_FAILURE"
+WORKERS = "MLWORKBENCH_WORKERS"  # the setting serve.workers
+SERVERS = ("uvicorn", "bentoml")
 
 
 def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> threading.Thread:
@@ -419,7 +422,7 @@ def start_service(
     version: str | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
-    server: Literal["uvicorn", "bentoml"] = "uvicorn",
+    server: str = "uvicorn",
 ) -> Iterator[Service]:
     """Serve a model in a process of its own for as long as the block lasts.
 
@@ -436,7 +439,7 @@ def start_service(
     env : mapping of str to str, optional
         More environment: ``MLWORKBENCH_WORKERS`` (1), ``MLWORKBENCH_READY_SECONDS`` (60).
     server : str, default="uvicorn"
-        What runs the application; ``"bentoml"`` starts BentoML's supervisor.
+        What runs the application, one of `SERVERS`; ``"bentoml"`` starts BentoML's supervisor.
 
     Yields
     ------
@@ -450,6 +453,9 @@ def start_service(
     VersionError
         If there is no such version.
     """
+    if server not in SERVERS:
+        line = f"--server: one of {', '.join(SERVERS)}; got {server!r}; {suggest(server, SERVERS)}"
+        raise DeploymentError(line, code="service.server")
     tag, reason = select_version(model, version, home=home)
     number = free_port(port)
     log = home.model(model) / "services" / f"{number}.log"

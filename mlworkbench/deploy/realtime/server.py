@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from ...core.settings_file import read_setting
 from . import process as guard
 from .application import Application
 from .service import Realtime
@@ -41,7 +42,7 @@ def run_server(host: str, port: int) -> None:
     Parameters
     ----------
     port : int
-        The variable MLWORKBENCH_WORKERS says how many processes answer at it (default 1).
+        At which as many processes answer as the setting ``serve.workers`` says.
     """
     import uvicorn
 
@@ -53,7 +54,7 @@ def run_server(host: str, port: int) -> None:
             factory=True,
             host=host,
             port=port,
-            workers=int(os.environ.get("MLWORKBENCH_WORKERS", "1")),
+            workers=read_setting("serve.workers").value,
             http="httptools" if native else "auto",
             loop="uvloop" if native else "auto",
             lifespan="on",

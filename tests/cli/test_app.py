@@ -17,9 +17,9 @@ WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
     "--end", "--first-day", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key",
     "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
-    "--pipeline", "--port", "--promote", "--query", "--refresh", "--rows", "--send", "--settings", "--skip",
+    "--pipeline", "--port", "--promote", "--query", "--refresh", "--rows", "--send", "--server", "--settings", "--skip",
     "--source", "--start", "--table", "--to", "--trust-pickle", "--version", "--view", "--why", "--with",
-    "--with-keys",
+    "--with-keys", "--workers",
 }  # fmt: skip
 
 

@@ -24,10 +24,10 @@ from .waiting import WaitingCalls
 from ...errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Handler', 'Request', 'Application', 'send_reply', 'write_pages']
+__all__ = ['Handler', 'HttpRequest', 'Application', 'send_reply', 'write_pages']
 
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #da528609
-class Request:
+class HttpRequest:
     """A request as ASGI hands it over."""
 
     __slots__ = ("headers", "receive", "scope")
@@ -47,7 +47,7 @@ class Request:
         return parse_qs(query.decode("latin-1")).get(name, [None])[-1] if query else None
 
 
-Handler = Callable[[Request], Awaitable[Reply | None]]  # None: the caller has gone
+Handler = Callable[[HttpRequest], Awaitable[Reply | None]]  # None: the caller has gone
 
 
 class Application:
@@ -81,7 +81,7 @@ class Application:
         reply: Reply | None
         if method == "POST" and (handler := self.posts.get(path)):
             started = time.perf_counter()
-            reply = await handler(Request(scope, receive))
+            reply = await handler(HttpRequest(scope, receive))
             if reply is None:
                 return
             self.metrics.count(reply, time.perf_counter() - started)
@@ -94,13 +94,13 @@ class Application:
             reply = refuse_call(_find_error(path, method, known={**self.posts, **self.pages, "/metrics": None}))
         await send_reply(send, reply, empty=method == "HEAD")
 
-    async def _score(self, request: Request) -> Reply | None:
+    async def _score(self, request: HttpRequest) -> Reply | None:
         return await self._ask(request, invocation=False)
 
-    async def _invoke(self, request: Request) -> Reply | None:
+    async def _invoke(self, request: HttpRequest) -> Reply | None:
         return await self._ask(request, invocation=True)
 
-    async def _ask(self, request: Request, *, invocation: bool) -> Reply | None:
+    async def _ask(self, request: HttpRequest, *, invocation: bool) -> Reply | None:
         """Read the body, and wait for the reply."""
         try:
             body = await read_body(request.headers, request.receive)

@@ -31,10 +31,10 @@ from ...features.windows import check_lag
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['Outcome', 'find_conflicts', 'Realtime']
+__all__ = ['find_conflicts', 'Realtime']
 
 # %% ../../../nbs/deploy/realtime/05_service.ipynb #48a861ee
-Outcome = list[dict[str, Any]] | WorkbenchError  # answers of a call's records, or why there are none
+_Outcome = list[dict[str, Any]] | WorkbenchError  # answers of a call's records, or why there are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,12 +204,12 @@ class Realtime:
             replies[place] = self._reply(one, found)
         return [replies[place] for place in range(len(calls))]
 
-    def _reply(self, asked: Asked, found: Outcome) -> Reply:
+    def _reply(self, asked: Asked, found: _Outcome) -> Reply:
         if isinstance(found, WorkbenchError):
             return refuse_call(found, asked.name)
         return write_reply(asked, found, self.version.declaration["task"])
 
-    def _answer_apart(self, asked: Sequence[Asked]) -> list[Outcome]:
+    def _answer_apart(self, asked: Sequence[Asked]) -> list[_Outcome]:
         """Answer calls together, or one by one where something is wrong with all of them."""
         try:
             return self._answer(asked) if asked else []
@@ -218,7 +218,7 @@ class Realtime:
                 return [error]
         return [found for one in asked for found in self._answer_apart([one])]
 
-    def _answer(self, asked: Sequence[Asked]) -> list[Outcome]:
+    def _answer(self, asked: Sequence[Asked]) -> list[_Outcome]:
         """Score the records of calls, log what is answered, and give the outcome of each call."""
         made = self._score(asked)
         if len(asked) > 1 and any(fault.row < 0 for fault in made.rows.refused):

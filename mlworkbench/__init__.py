@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from mlworkbench.operate.certify.certificate import certify
     from mlworkbench.operate.replay.passport import replay
     from mlworkbench.operate.training.register import register
-    from mlworkbench.operate.loop.retrain import retrain
+    from mlworkbench.operate.loop.challenger import retrain
+    from mlworkbench.operate.loop.monitor import monitor
     from mlworkbench.operate.running.cells import begin_run, finish_run
     from mlworkbench.operate.running.runner import run_notebook
     from mlworkbench.operate.training.train import find_definition, train
@@ -73,12 +74,13 @@ _WHERE = {
     "ingest": "data.ingest.ingest",
     "join_views": "features.offline.join",
     "materialize": "features.online.materialize",
+    "monitor": "operate.loop.monitor",
     "open_model": "deploy.selection",
     "predict": "scoring.version.version",
     "realtime_service": "deploy.realtime.app",
     "register": "operate.training.register",
     "replay": "operate.replay.passport",
-    "retrain": "operate.loop.retrain",
+    "retrain": "operate.loop.challenger",
     "run_notebook": "operate.running.runner",
     "score_batch": "deploy.batch.batch",
     "score_file": "deploy.batch.one_off",
@@ -115,6 +117,7 @@ __all__ = [
     "ingest",
     "join_views",
     "materialize",
+    "monitor",
     "open_model",
     "predict",
     "realtime_service",

@@ -48,6 +48,7 @@ FLOORS = [
     {"operate.replay"},
     {"operate.certify", "operate.trace"},
     {"operate.loop"},
+    {"operate.schedule"},
     {"operate.ship", "operate.advise"},
     {"operate"},
     {"lab"},

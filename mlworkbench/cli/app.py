@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
-from .operate import evaluate, home, runs
+from .operate import alerts, evaluate, home, runs, schedule, site
 from .serve import edge, score, ship, stream
 from .console import print_line
 from ..core.jsontext import all_readable, is_readable
@@ -38,7 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     ("new", new.new, "cars"),
     ("register", train.register, "cars.joblib --data cars.csv --label price --trust-pickle"),
     ("train", train.train, "--model flights --promote"),
-    ("retrain", train.retrain, "--model flights --start 2013-09-01"),
+    ("retrain", train.retrain, "--model flights --if-older 30d --on-alarm"),
     ("ingest", ingest.ingest, "--model flights"),
     ("score", score.score, "october.csv --model flights --out scored.csv"),
     ("batch", score.batch, "--start 2013-10-01 --end 2013-11-01"),
@@ -53,6 +53,7 @@ COMMANDS: tuple[Command, ...] = (
     ("replay log", replay.log, "--model flights --last 7d"),
     ("label", evaluate.label, "arrived.csv --model flights"),
     ("evaluate", evaluate.evaluate, "--model flights --last 7d"),
+    ("monitor", evaluate.monitor, "--model flights --last day"),
     ("doctor", doctor.doctor, "--first-day orders.csv --label late"),
     ("features build", features.build, "--to delta:features"),
     ("features materialize", features.materialize, "--model flights"),
@@ -77,11 +78,18 @@ COMMANDS: tuple[Command, ...] = (
     ("lake history", lake.history, "flights"),
     ("lake compact", lake.compact, "--table flights"),
     ("lake vacuum", lake.vacuum, "--dry-run"),
+    ("lake move", lake.move, "--model flights"),
     ("lake lineage", lake.lineage, "--model flights --rows 5"),
     ("runs list", runs.list_, "--model flights"),
     ("runs show", runs.show, "evaluate-20131101T000000-1f2e"),
     ("runs start", runs.start, "evaluate --model flights --last 7d"),
     ("runs remove", runs.remove, "evaluate-20131101T000000-1f2e"),
+    ("schedule list", schedule.list_, ""),
+    ("schedule start", schedule.start, "nightly"),
+    ("schedule export", schedule.export, "systemd --out units"),
+    ("alerts list", alerts.list_, "--model flights"),
+    ("alerts ack", alerts.ack, "3 --why 'the source is told'"),
+    ("site", site.site, "public"),
     ("home backup", home.backup, "/backups/2013-11-01"),
     ("home restore", home.restore, "/backups/2013-11-01"),
 )
@@ -94,6 +102,8 @@ GROUPS = {
     "ship": "Versions as containers, for where this workbench is not.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
+    "schedule": "Lines of commands that run at their times.",
+    "alerts": "What is wrong, and who knows of it.",
     "home": "The workbench's own folder: copies of it.",
 }
 SHOWN = {
@@ -182,7 +192,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'home']
+    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'schedule', 'alerts', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

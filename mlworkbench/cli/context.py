@@ -8,11 +8,13 @@ Settings are read once, at this edge; a misspelt model gets the nearest name tha
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.registry.registry import Registry
 
 # %% auto #0
-__all__ = ['Context', 'open_context', 'open_registry', 'find_user', 'list_models', 'choose_model', 'resolve_model',
-           'split_version', 'require_version', 'find_definition', 'resolve_interval', 'open_rows', 'refuse_too_many']
+__all__ = ['SCHEDULED_AT', 'SCHEDULED_ZONE', 'Context', 'open_context', 'open_registry', 'find_user', 'list_models',
+           'choose_model', 'resolve_model', 'split_version', 'require_version', 'find_definition', 'find_moment',
+           'parse_span', 'resolve_interval', 'open_rows', 'refuse_too_many']
 
 # %% ../../nbs/cli/02_context.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -155,9 +158,53 @@ def find_definition(here: Context, name: str) -> ModelDefinition:
         raise DefinitionError(line, code="definition.name_differs")
     return definition
 
+# %% ../../nbs/cli/02_context.ipynb #5c0e7a12
+SCHEDULED_AT, SCHEDULED_ZONE = "MLWORKBENCH_SCHEDULED_AT", "MLWORKBENCH_SCHEDULED_ZONE"
+
+
+def find_moment() -> datetime:
+    """Give the moment from which a command counts back: the time of its schedule, else now.
+
+    Raises
+    ------
+    WorkbenchError
+        If the environment gives something that is no time with an offset, or no zone.
+    """
+    text, zone = os.environ.get(SCHEDULED_AT, ""), os.environ.get(SCHEDULED_ZONE, "") or "UTC"
+    if not text:
+        return datetime.now(UTC)  # to the microsecond: what was logged a moment ago lies inside
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(ZoneInfo(zone))
+    except (ValueError, OSError, KeyError):
+        pass
+    line = f"{SCHEDULED_AT}: a time with offset, in a zone that is known; got {text!r} in {zone!r}; correct or unset it"
+    raise WorkbenchError(line, code="usage.scheduled_at")
+
 # %% ../../nbs/cli/02_context.ipynb #50114c19
 _SPAN = re.compile(r"([1-9]\d{0,4})?\s*(hour|day|week|[hdw])s?")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7}
+
+
+def parse_span(text: str, *, option: str = "--last") -> timedelta:
+    """Read a span of time of an option.
+
+    Examples
+    --------
+    >>> parse_span("7d"), parse_span("hour")
+    (datetime.timedelta(days=7), datetime.timedelta(seconds=3600))
+    """
+    span = _SPAN.fullmatch(text.strip())
+    if span is None:
+        raise WorkbenchError(f"{option}: {text!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
+    return timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])
+
+
+def _go_back(moment: datetime, span: timedelta) -> datetime:
+    """Go back by days of 24 hours, or to the same time on the clock of the zone where that is longer."""
+    by_clock = (moment - span).astimezone(UTC) if span >= timedelta(days=1) else moment
+    return min(moment.astimezone(UTC) - span, by_clock)
 
 
 def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = None) -> tuple[str, str]:
@@ -180,11 +227,8 @@ def resolve_interval(start: str, end: str, last: str, *, now: datetime | None = 
             typer.echo(said, err=True)
         return str(to_midnight(start)), str(to_midnight(end))
     refuse_conflict("--last", {"--start": start, "--end": end})
-    span = _SPAN.fullmatch(last.strip())
-    if span is None:
-        raise WorkbenchError(f"--last: {last!r} is no span of time; write it like 7d, 12h or day", code="usage.span")
-    until = now or datetime.now(UTC)  # to the microsecond: what was logged a moment ago lies inside
-    return (until - timedelta(days=int(span[1] or 1) * _DAYS[span[2][0]])).isoformat(), until.isoformat()
+    until = now or find_moment()
+    return _go_back(until, parse_span(last)).isoformat(), until.astimezone(UTC).isoformat()
 
 # %% ../../nbs/cli/02_context.ipynb #4a8f8c33
 def open_rows(given: str, query: str) -> str | SqlSource:

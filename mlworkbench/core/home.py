@@ -197,6 +197,11 @@ class Home:
         """File of the table of notebook runs."""
         return self.path / "runs.sqlite"
 
+    @property
+    def alerts(self) -> Path:
+        """File of the alerts, their messages, and who has them."""
+        return self.path / "alerts.sqlite"
+
     def model(self, name: str) -> Path:
         """Folder of one model: its log, predictions, runs."""
         return self.path / check_name(name)

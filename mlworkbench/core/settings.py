@@ -25,7 +25,7 @@ __all__ = ['Settings', 'read_settings', 'extend_import_path', 'load_settings', '
 # %% ../../nbs/core/07_settings.ipynb #54081b37
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What settings.ini and the environment say; each field but `models` and `folder` is a key of the table.
+    """What settings.ini and the environment say; each field but `models`, `schedule`, `folder` is a key of the table.
 
     Attributes
     ----------
@@ -33,6 +33,8 @@ class Settings:
         Folder of settings.ini; the current one where there is no file.
     models : dict of str to str
         Name of a model to its definition, ``"module:attribute"``.
+    schedule : dict of str to str
+        Name of a line to its text: when, and which commands.
     home : str
         Folder of the home, relative to `folder`.
     port : int
@@ -45,10 +47,21 @@ class Settings:
         Share of refused rows above which a command ends with exit code 1.
     future_after : timedelta
         How far ahead of the clock the future begins.
+    promote : str
+        What becomes of a retrained version that passes: ``propose``.
+    reports_workspace : str
+        Folder of an Evidently workspace, relative to `folder`; empty for none.
+    false_alarms : float
+        False alarms a month that the monitor of a model may raise, all columns and deployments together.
+    log_to : str
+        Where closed hours of the prediction log go: ``"home"``, or an address.
+    log_keep : timedelta
+        How long the prediction log keeps an answer.
     """
 
     folder: Path = field(default_factory=Path.cwd)
     models: Mapping[str, str] = field(default_factory=dict)
+    schedule: Mapping[str, str] = field(default_factory=dict)
     home: str = DEFAULT_HOME
     lake: str = field(default="", repr=False)
     online: str = field(default="", repr=False)
@@ -58,6 +71,15 @@ class Settings:
     max_refused: float = 0.01
     ingest_future: str = "hold"
     future_after: timedelta = timedelta(minutes=10)
+    promote: str = "propose"
+    reports_workspace: str = ""
+    alerts_to: tuple[str, ...] = ()
+    alertmanager: str = ""
+    alerts_file: str = ""
+    alerts_command: str = field(default="", repr=False)
+    false_alarms: float = 1.0
+    log_to: str = "home"
+    log_keep: timedelta = timedelta(days=400)
     port: int = 3000
     workers: int = 1
 
@@ -67,14 +89,17 @@ class Settings:
         return self.folder / Path(self.home).expanduser()
 
 # %% ../../nbs/core/07_settings.ipynb #e1282a75
-_MODELS = "MLWORKBENCH_MODELS_"
+def _read_free(section: str, file: Path | None, sections: Sections) -> dict[str, tuple[str, str]]:
+    """Give the texts of a section whose keys are names, each with its origin."""
+    prefix = f"MLWORKBENCH_{section.upper()}_"
+    found = {name: (text, str(file)) for name, text in sections.get(section, {}).items()}
+    given = [name for name in sorted(os.environ) if name.startswith(prefix) and os.environ[name]]
+    return found | {name.removeprefix(prefix).lower(): (os.environ[name], f"environment {name}") for name in given}
 
 
 def _read_models(file: Path | None, sections: Sections) -> dict[str, tuple[str, str]]:
     """Give each model's definition and its origin; refuse a wrong name, and what is no definition."""
-    found = {name: (place, str(file)) for name, place in sections.get("models", {}).items()}
-    given = [name for name in sorted(os.environ) if name.startswith(_MODELS) and os.environ[name]]
-    found |= {name.removeprefix(_MODELS).lower(): (os.environ[name], f"environment {name}") for name in given}
+    found = _read_free("models", file, sections)
     for name, (place, origin) in found.items():
         check_name(name)
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", place):
@@ -99,8 +124,10 @@ def read_settings(start: Path | None = None) -> Settings:
     file = find_settings(start)
     sections = read_sections(file) if file else {}
     models = {name: place for name, (place, _) in _read_models(file, sections).items()}
+    lines = {name: text for name, (text, _) in _read_free("schedule", file, sections).items()}
     values = {key.field: resolve_setting(key, file, sections).value for key in KEYS}
-    return Settings(folder=file.parent if file else Path(start or Path.cwd()).resolve(), models=models, **values)
+    folder = file.parent if file else Path(start or Path.cwd()).resolve()
+    return Settings(folder=folder, models=models, schedule=lines, **values)
 
 
 def extend_import_path(settings: Settings) -> None:
@@ -136,4 +163,5 @@ def list_settings(start: Path | None = None) -> list[tuple[str, str, str]]:
         setting = resolve_setting(key, file, sections)
         shown = ", ".join(setting.value) if isinstance(setting.value, tuple) else str(setting.value)
         found.append((key.place, "***" if key.secret and shown else shown, setting.origin))
-    return [*found, *((f"models.{name}", *given) for name, given in _read_models(file, sections).items())]
+    named = {"models": _read_models(file, sections), "schedule": _read_free("schedule", file, sections)}
+    return [*found, *((f"{part}.{name}", *given) for part, texts in named.items() for name, given in texts.items())]

@@ -150,12 +150,47 @@ def _read_list(text: str, where: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in re.split(r"[,\n]", text) if name.strip())
 
 
+def _read_variables(text: str, where: str) -> tuple[str, ...]:
+    """Read names of environment variables; what is none may be the secret itself, and is not shown."""
+    names = _read_list(text, where)
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        rule = "names of environment variables that hold the addresses; got something else"
+        line = f"{where}: {rule}; put the address into a variable, its name here"
+        raise SettingsError(line, code="settings.wrong_value")
+    return tuple(dict.fromkeys(names))
+
+
 def _read_online(text: str, where: str) -> str:
     return check_online(text, where=where, secret=_is_environment(where)) if text else ""
 
 
+def _read_manager(text: str, where: str) -> str:
+    """Read the address of an Alertmanager; one with a password is not shown."""
+    if text and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?", text):
+        rule = "http://HOST:PORT or https://, without user, password or options; got something else; correct it"
+        raise SettingsError(f"{where}: {rule}", code="settings.wrong_value")
+    return text
+
+
+def _read_plain(text: str, where: str) -> str:
+    return text
+
+
 def _read_lake(text: str, where: str) -> str:
     return check_lake(text, where=where) if text else ""
+
+
+def _read_log_place(text: str, where: str) -> str:
+    """Read where moved rows of the log lie: in the home, or at an address."""
+    return text if text == "home" else check_lake(text, where=where)
+
+
+def _read_keep(text: str, where: str) -> timedelta:
+    """Read a duration from a day to a century."""
+    found = _read_duration(text, where)
+    if not timedelta(days=1) <= found <= timedelta(days=36_500):
+        raise _wrong_value(where, "from 1 day to 36500 days", text, "write it like 400 days")
+    return found
 
 # %% ../../nbs/core/05_settings_file.ipynb #151a2d0e
 @dataclass(frozen=True)
@@ -208,7 +243,9 @@ _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _WORKERS = _read_number(1, 64, "a whole number from 1 to 64", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
+_ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
+_WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -233,6 +270,15 @@ KEYS = (
     _key(
         "ingest.future_after", "future_after", _read_duration, _MINUTES, "how far ahead of the clock the future begins"
     ),
+    _key("policy.promote", "promote", _read_word("propose"), "propose", "a retrained version that passes: propose"),
+    _key("reports.workspace", "reports_workspace", _read_folder, "", _WORKSPACE_MEANING),
+    _key("alerts.to", "alerts_to", _read_variables, (), "variables with addresses of apprise: mail, chat, pager"),
+    _key("alerts.alertmanager", "alertmanager", _read_manager, "", "http://HOST:PORT of an Alertmanager; empty: none"),
+    _key("alerts.file", "alerts_file", _read_folder, "", "file that messages are appended to; empty: none"),
+    _key("alerts.command", "alerts_command", _read_plain, "", "program that gets each message as JSON; empty: none"),
+    _key("monitor.false_alarms", "false_alarms", _ALARMS, 1.0, "false alarms a month that a model's monitor may raise"),
+    _key("log.to", "log_to", _read_log_place, "home", "where closed hours of the log go: home, or s3://BUCKET/FOLDER"),
+    _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
     _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
 )
@@ -240,7 +286,7 @@ MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 
 # %% ../../nbs/core/05_settings_file.ipynb #1a49935d
 _SECTIONS = {section: {key.name for key in KEYS if key.section == section} for section in (k.section for k in KEYS)}
-_FREE = "models"  # its keys are names of models
+_FREE = ("models", "schedule")  # their keys are names of models, and of lines
 
 
 def _read_text(file: Path) -> str:
@@ -267,7 +313,7 @@ def find_settings(start: Path | None = None) -> Path | None:
         with contextlib.suppress(PermissionError):
             if file.is_file():
                 text = _read_text(file)
-                ours = {f"[{section}]" for section in (*_SECTIONS, _FREE)} & set(text.split())
+                ours = {f"[{section}]" for section in (*_SECTIONS, *_FREE)} & set(text.split())
                 first = text.partition("\n")[0].strip()
                 if ours or (first[:1] in ("#", ";") and "workbench" in first):
                     return file
@@ -288,12 +334,12 @@ def read_sections(file: Path) -> Sections:
         raise SettingsError(message, code="settings.syntax") from None
     found: dict[str, dict[str, str]] = {}
     for section in parser.sections():
-        if section not in (*_SECTIONS, _FREE):
-            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, _FREE))}"
+        if section not in (*_SECTIONS, *_FREE):
+            message = f"{file}: unknown section [{section}]; it sets nothing; {suggest(section, (*_SECTIONS, *_FREE))}"
             raise SettingsError(message, code="settings.unknown_section")
         for key, text in parser[section].items():
             place, name = MOVED.get((section, key), (section, key))
-            if place != _FREE and name not in _SECTIONS[place]:
+            if place not in _FREE and name not in _SECTIONS[place]:
                 message = f"{file}, [{section}]: unknown key {key!r}; it sets nothing; {suggest(key, _SECTIONS[place])}"
                 raise SettingsError(message, code="settings.unknown_key")
             found.setdefault(place, {})[name] = text
@@ -337,10 +383,22 @@ def resolve_setting(key: Key, file: Path | None, sections: Sections) -> Setting:
         given = read_secret(variable) if key.secret else plain and (plain, f"environment {variable}")
         if given:
             text, origin = given
-            return Setting(key, key.read(text, origin), origin)
+            return _apart(Setting(key, key.read(text, origin), origin), file, sections)
     if (written := sections.get(key.section, {}).get(key.name)) is not None:
-        return Setting(key, key.read(written, f"{file}, [{key.section}] {key.name}"), str(file))
+        value = key.read(written, f"{file}, [{key.section}] {key.name}")
+        return _apart(Setting(key, value, str(file)), file, sections)
     return Setting(key, key.default, "default")
+
+
+def _apart(found: Setting, file: Path | None, sections: Sections) -> Setting:
+    """Refuse a log in the lake, or a lake in the log: a model would be taken for a table; give any other setting."""
+    if found.key.place == "log.to" and found.value != found.key.default:
+        lake = resolve_setting(next(key for key in KEYS if key.place == "workbench.lake"), file, sections).value
+        taken = [f"{lake}{part}/" for part in ("", "-quarantine", "-held") if lake]
+        if any(place.startswith(f"{found.value}/") or f"{found.value}/".startswith(place) for place in taken):
+            rule = f"an address apart from the lake's, {lake}, and not in it or around it"
+            raise _wrong_value(f"{found.origin}, log.to", rule, found.value, "name a folder beside it")
+    return found
 
 
 def read_setting(place: str, start: Path | None = None) -> Setting:

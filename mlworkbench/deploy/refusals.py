@@ -70,6 +70,14 @@ class RequestRows:
         """Give what refused a row, by its position among those that were asked; a fault of a whole column counts."""
         return [fault for fault in self.refused if fault.row in (row, -1)]
 
+    def reasons(self, names: Sequence[str]) -> dict[str, str]:
+        """Say of each refused row which rule refused it first, without the value; `names` are those of all rows."""
+        stand, first = {*self.positions.tolist()}, dict[int, str]()
+        for fault in self.refused:
+            first.setdefault(fault.row, f"{fault.column}: {fault.rule}" if fault.column else fault.rule)
+        gone = [row for row in range(len(names)) if row not in stand]
+        return {names[row]: first.get(row) or first.get(-1, "refused") for row in gone} if first else {}
+
 
 def accept_rows(request: Request, version: Version) -> RequestRows:
     """Give the rows of a request that break no stated rule.

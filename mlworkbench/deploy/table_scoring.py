@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ..contract.faults import Fault
+from ..contract.times import EPOCH, MICROSECOND, parse_time
 from ..core.jsontext import to_plain_list
 from ..core.types import ColumnDict
 from ..data.lake.lake import Lake
@@ -21,7 +23,8 @@ from .flags import Flagged, flag_doubtful, flag_texts
 from .refusals import Lookup, RequestRows, predict_rows, complete_rows, accept_rows, flag_unused
 from .request import Request, now_us, time_views
 from .table_request import request_of_table
-from ..errors import DeploymentError
+from ..errors import ContractError, DeploymentError
+from ..evaluation.log.refusals import RefusalLog, name_refusals
 from ..evaluation.log.rows import LogEntry, prediction_rows
 from ..evaluation.log.writer import PredictionLog
 from ..features.offline.join import TIME, join_views
@@ -175,6 +178,7 @@ def score_table(
     watermark = read_watermark(time_views(version), lake)
     rows = predict_rows(_completed(version, _asked(version, requests, origin), lake, watermark), version)
     faults = tuple(replace(fault, row=fault.row + origin.first) for fault in rows.refused)
+    _log_refusals(version, requests, rows, log, origin)
     if rows.predictions is None:
         return Scored(pl.DataFrame(), faults)
     entry = LogEntry(
@@ -201,6 +205,31 @@ def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> RequestR
     sent = {name: requests[name].is_not_null().arg_true().to_list() for name in names}
     more = [*flag_doubtful(request.faults, len(request)), *flag_unused(sent, version)]
     return accept_rows(replace(request, faults=(*request.faults, *more)) if more else request, version)
+
+
+def _log_refusals(
+    version: Version, requests: pl.DataFrame, rows: RequestRows, log: PredictionLog, origin: Origin
+) -> None:
+    """Log which rows were refused, at their prediction time where that can be read."""
+    reasons = rows.reasons(origin.input_ids)
+    if not reasons:
+        return
+    timed, now = version.declaration.get("prediction_time"), origin.clock()
+    place = {name: row for row, name in enumerate(origin.input_ids)}
+    moments = {name: _moment_of(requests[timed][place[name]], now) if timed else now for name in reasons}
+    refused = RefusalLog.beside(log)
+    refused.note(name_refusals((version.model, version.version, origin.deployment), reasons, moments))
+    refused.close()
+
+
+def _moment_of(value: object, now: int) -> int:
+    """Read the time of a request, in microseconds since 1970 UTC; where it is none, it is now."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return (value - EPOCH) // MICROSECOND
+    try:
+        return parse_time(value) if isinstance(value, str) else now
+    except ContractError:
+        return now
 
 
 def _completed(

@@ -11,8 +11,8 @@ from typing import Any
 from .card import show
 
 # %% auto #0
-__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'judge_column', 'show_share', 'judge_drift', 'describe_gates',
-           'describe_verdict']
+__all__ = ['SMALL', 'LARGE', 'FEWEST', 'GAP', 'NAMED', 'judge_column', 'show_share', 'judge_drift', 'merge_alike',
+           'describe_gates', 'describe_verdict']
 
 # %% ../../nbs/evaluation/04_judgement.ipynb #d00a613e
 SMALL, LARGE = 0.1, 0.25
@@ -116,22 +116,40 @@ def _summarize(columns: Mapping[str, Mapping[str, str]], rows: int) -> dict[str,
     return {"verdict": "large", "line": f"{head}: {'; '.join(drifted[:NAMED])}{more}"}
 
 # %% ../../nbs/evaluation/04_judgement.ipynb #f02a0ec1
+def merge_alike(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Join the names of what is equal.
+
+    Examples
+    --------
+    >>> merge_alike({"batch": {"mae": 0.5}, "edge": {"mae": 0.7}, "one_off": {"mae": 0.5}})
+    {'batch, one_off': {'mae': 0.5}, 'edge': {'mae': 0.7}}
+    """
+    groups: list[tuple[list[str], Any]] = []
+    for name, one in found.items():
+        alike = next((names for names, other in groups if other == one), None)
+        if alike is None:
+            groups.append(([name], one))
+        else:
+            alike.append(name)
+    return {", ".join(names): one for names, one in groups}
+
+# %% ../../nbs/evaluation/04_judgement.ipynb #1628b8af
 def describe_gates(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say how each gate of each deployment came out, failed ones first.
+    """Say how each gate of each deployment came out, failed ones first; deployments that agree share a line.
 
     Examples
     --------
     >>> gate = {"metric": "mae", "rule": "<=", "bound": 0.5, "value": 0.62, "verdict": "fail", "reason": ""}
-    >>> describe_gates({"batch": {"gates": [gate]}})
-    ['gate mae <= 0.5: fail, 0.62 (batch)']
+    >>> describe_gates({"batch": {"gates": [gate]}, "one_off": {"gates": [gate]}})
+    ['gate mae <= 0.5: fail, 0.62 (batch, one_off)']
     """
     order = {"fail": 0, "undecided": 1, "pass": 2}
-    pairs = [(gate, name) for name, found in gates.items() for gate in found["gates"]]
+    pairs = [(gate, name) for name, found in merge_alike(gates).items() for gate in found["gates"]]
     pairs.sort(key=lambda pair: order[pair[0]["verdict"]])
     lines = []
     for gate, name in pairs:
         counted = "served" in gate and not gate["reason"]
-        labelled = f", {gate['n']:,} of {gate['served']:,} rows labelled" if counted else ""
+        labelled = f"; {gate['n']:,} of {gate['served']:,} rows labelled" if counted else ""
         why = f"; {gate['reason']}" if gate["reason"] else ""
         value = f", {show(gate['value'])}" if gate["value"] is not None else ""
         rule = f"{gate['metric']} {gate['rule']} {show(gate['bound'])}"
@@ -146,16 +164,21 @@ _SENTENCES = {
     ("fail", "none"): "worse answers to the same kind of rows; look at the labels and what they mean now, then retrain",
     ("fail", "large"): "worse answers, and the rows have moved; mend the columns whose source broke, else retrain",
     ("fail", "undecided"): "worse answers; too few rows to say whether they moved",
-    ("undecided", "none"): "not decided; the rows are of the same kind as in training",
-    ("undecided", "large"): "not decided, but the rows are no longer those of training; look at the columns",
-    ("undecided", "undecided"): "not decided; too few rows to say anything",
+    ("undecided", "none"): "the rows are of the same kind as in training",
+    ("undecided", "large"): "the rows are no longer those of training; look at the columns",
+    ("undecided", "undecided"): "too few rows to say anything",
 }
 
 
 def describe_verdict(
-    tag: str, verdict: str, gates: Mapping[str, Mapping[str, Any]], drift: Mapping[str, Any]
+    subject: str, verdict: str, gates: Mapping[str, Mapping[str, Any]], drift: Mapping[str, Any]
 ) -> list[str]:
-    """Say what came of an evaluation: the verdict, the gates, the drift, and what follows.
+    """Say what came of an evaluation: the verdict and what follows in one sentence, the gates, the drift.
+
+    Parameters
+    ----------
+    subject : str
+        What is judged: the version, perhaps with the rows.
 
     Returns
     -------
@@ -163,5 +186,4 @@ def describe_verdict(
         The verdict first.
     """
     judged = describe_gates(gates) or ["gates: the version declares none"]
-    advice = f"judgement: {_SENTENCES[verdict, drift['verdict']]}"
-    return [f"verdict: {verdict} ({tag})", *judged, drift["line"], advice]
+    return [f"verdict: {verdict} - {_SENTENCES[verdict, drift['verdict']]} ({subject})", *judged, drift["line"]]

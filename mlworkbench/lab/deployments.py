@@ -111,11 +111,14 @@ class Measurement:
         UTC.
     deployments : list of dict
         One for each that the version declares, with `COLUMNS`.
+    verdict : str
+        Of all of them: ``equal``, ``refused`` or ``undecided``.
     """
 
     version: str
     measured_at: str
     deployments: list[dict[str, Any]]
+    verdict: str = "undecided"
 
 
 def read_last_measurement(model: str, *, home: Home) -> Measurement | None:
@@ -133,7 +136,8 @@ def read_last_measurement(model: str, *, home: Home) -> Measurement | None:
         found = json.loads(files[-1].read_text(encoding="utf-8"))
         declared = [row for row in found["deployments"] if row["verdict"] != "not_declared"]
         rows = [{name: row[name] for name in COLUMNS} for row in declared]
-        return Measurement(str(found["version"]), str(found["issued_at"]), rows)
+        verdict = str(found.get("verdict", "undecided"))
+        return Measurement(str(found["version"]), str(found["issued_at"]), rows, verdict)
     except (ValueError, TypeError, KeyError) as error:
         line = f"cannot read the certificate {files[-1].parent.name} of {model!r}: {type(error).__name__} {error}"
         raise LogError(f"{line}; certify the version again", code="certificate.unreadable") from error

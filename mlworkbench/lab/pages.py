@@ -16,7 +16,7 @@ from ..core.home import Home
 from ..core.html import render_html
 from ..errors import LogError, WorkbenchError
 from ..evaluation.card import show
-from ..evaluation.log.reader import read_log
+from ..evaluation.log.reader import log_exists, read_log
 from ..evaluation.plots import draw_histograms, embed_picture
 from .deployments import bin_scores, read_last_measurement, summarize_deployments
 from .record import write_choice
@@ -182,7 +182,7 @@ def render_deployments(version: Version, *, home: Home) -> Markup:
 
 def _read_served(version: Version, home: Home) -> pl.DataFrame | None:
     """Read the served rows of a version; None where there are none."""
-    if not home.log(version.model).is_file():
+    if not log_exists(home.log(version.model)):
         return None
     log = read_log(home.log(version.model), version=version.version)
     log = log.filter(log["role"] == "served")

@@ -22,10 +22,12 @@ from pyarrow.fs import LocalFileSystem
 from ..core.files import explain_failure, hold_lock, sync_folder, sync_tree, write_synced
 from ..core.home import Home
 from ..core.jsontext import JsonTextError, parse_json
+from ..core.settings_file import read_setting
 from ..core.sqlite import copy_sqlite
 from ..data.lake.copy import ENTRY, copy_table, open_folder
 from ..data.sources.storage import list_files
 from ..errors import SettingsError
+from ..evaluation.log.moved import AT_HOME
 from ..scoring.artifacts.manifest import MANIFEST as VERSION_MANIFEST
 from ..scoring.artifacts.manifest import json_digest, json_text, read_manifest
 from ..scoring.registry.registry import Registry
@@ -173,7 +175,8 @@ def back_up(folder: Path, *, home: Home, with_keys: bool = False) -> BackupRepor
 
 def _elsewhere(home: Home) -> list[str]:
     """Name the places of a home that are addresses."""
-    return [str(place) for place in (home.lake, home.online_place) if isinstance(place, str)]
+    places = (home.lake, home.online_place, read_setting("log.to").value)
+    return [place for place in places if isinstance(place, str) and place != AT_HOME]
 
 
 def _require_empty(folder: Path, what: str) -> Path:

@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,20 @@ def _check_times(definition: _Definition) -> None:
                 raise _field_error(argument, f"{error}") from None
         elif value is not None and (argument == "until" or not _is_number(value)):
             raise _field_error(argument, f"text such as '2013-09-01T00:00:00+00:00'; got {value!r}; correct it")
+    _check_window(definition)
+
+
+def _check_window(definition: _Definition) -> None:
+    window = definition.window
+    if window is None:
+        return
+    if not isinstance(window, timedelta) or window <= timedelta(0):
+        raise _field_error("window", f"a positive timedelta; got {window!r}; write timedelta(days=365)")
+    if definition.prediction_time is None:
+        raise _field_error("window", f"it needs prediction_time; got {window!r}; name that column")
+    if isinstance(definition.split, str):
+        rule = "a split that moves with the rows, a share"
+        raise _field_error("window", f"{rule}; got the split {definition.split!r}; write split=0.2, or leave it out")
 
 
 def _check_parts(definition: _Definition) -> None:
@@ -261,6 +276,9 @@ class ModelDefinition:
     key : str, optional
         Column by which the user knows a row, as an order's number: text or whole numbers, in every row. No feature; it
         passes through every deployment, stands in output and log, and joins labels.
+    window : timedelta, optional
+        How far back from the newest row rows are trained and validated on, so that a retrained version forgets; by
+        default all are.
 
     Raises
     ------
@@ -297,6 +315,7 @@ class ModelDefinition:
     description: str = ""
     seed: int = 0
     key: str | None = None
+    window: timedelta | None = None
 
     def __post_init__(self) -> None:
         for argument in _TUPLES:

@@ -15,10 +15,11 @@ from mlworkbench.errors import LogError, RefusedError, WorkbenchError
 EVERY = [name.split() for name, _, _ in COMMANDS]
 WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
+    "--due", "--html", "--if-older", "--on-alarm",
     "--end", "--first-day", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key",
     "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
     "--pipeline", "--port", "--promote", "--query", "--refresh", "--rows", "--send", "--server", "--settings", "--skip",
-    "--source", "--start", "--table", "--to", "--trust-pickle", "--version", "--view", "--why", "--with",
+    "--source", "--start", "--table", "--to", "--trust-pickle", "--until", "--version", "--view", "--why", "--with",
     "--with-keys", "--workers",
 }  # fmt: skip
 
@@ -66,7 +67,7 @@ def test_there_are_at_most_70_commands_and_ten_in_the_top_help(tell):
 
 def test_the_list_of_groups_is_that_of_the_application_and_a_bare_group_shows_its_help(tell):
     bare = {group.name for group in make_app().registered_groups}
-    assert bare == set(GROUPS) == {"features", "models", "edge", "ship", "lake", "runs", "home"}
+    assert bare == set(GROUPS) == {"features", "models", "edge", "ship", "lake", "runs", "schedule", "alerts", "home"}
     for group in GROUPS:
         verbs = [words[1] for words in EVERY if words[0] == group]
         code, out, err = tell(group)

@@ -128,7 +128,7 @@ def test_without_a_file_every_field_has_its_default(tmp_path: Path) -> None:
     settings = read_settings(tmp_path)
     assert settings == Settings(folder=tmp_path.resolve())
     assert {key.field: getattr(settings, key.field) for key in KEYS} == {key.field: key.default for key in KEYS}
-    assert {key.field for key in KEYS} == {field.name for field in fields(Settings)} - {"folder", "models"}
+    assert {key.field for key in KEYS} == {field.name for field in fields(Settings)} - {"folder", "models", "schedule"}
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +151,19 @@ VALUES = {
     "contract.max_refused": ("2.5 %", 0.025),
     "ingest.future": ("take", "take"),
     "ingest.future_after": ("2 hours", timedelta(hours=2)),
+    "monitor.false_alarms": ("0.5", 0.5),
+    "alerts.to": ("TEAM_CHAT, MAIL", ("TEAM_CHAT", "MAIL")),
+    "alerts.alertmanager": ("http://alertmanager:9093", "http://alertmanager:9093"),
+    "alerts.file": ("told.jsonl", "told.jsonl"),
+    "alerts.command": ("page 'the team'", "page 'the team'"),
+    "log.to": ("s3://company/logs/", "s3://company/logs"),
+    "log.keep": ("30 days", timedelta(days=30)),
+    "policy.promote": ("propose", "propose"),
+    "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
     "serve.workers": ("4", 4),
 }
+FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.place)
@@ -166,7 +176,7 @@ def test_every_key_comes_from_the_file_and_each_of_its_variables(tmp_path: Path,
     assert key.variables[0] == f"MLWORKBENCH_{key.section}_{key.name}".upper()
     for variable in key.variables:
         monkeypatch.setenv(variable, text)
-        found = value if key.name != "home" else str(Path.cwd() / text)
+        found = str(Path.cwd() / text) if key.place in FOLDERS else value
         assert getattr(read_settings(tmp_path), key.field) == found
         assert read_setting(key.place, tmp_path).origin == f"environment {variable}"
         monkeypatch.delenv(variable)
@@ -227,6 +237,29 @@ def test_a_mistake_in_the_environment_is_one_line_that_names_it(
     with pytest.raises(SettingsError, match=f"environment {name}") as caught:
         read_settings(tmp_path)
     assert str(caught.value).count(";") >= 2
+
+
+@pytest.mark.parametrize(
+    ("lake", "log"),
+    [
+        ("lake", "lake/"),
+        ("lake", "lake/logs"),
+        ("all/lake", "all"),
+        ("lake", "lake-quarantine"),
+        ("lake", "lake-held/m"),
+    ],
+)
+def test_a_log_in_the_lake_or_a_lake_in_the_log_is_refused(tmp_path: Path, monkeypatch, lake: str, log: str) -> None:
+    write(tmp_path, f"[workbench]\nlake = s3://company/{lake}\n[log]\nto = s3://company/{log}\n")
+    for read in (read_settings, list_settings, lambda start: read_setting("log.to", start)):
+        with pytest.raises(SettingsError, match="apart from the lake's, s3://company/") as caught:
+            read(tmp_path)
+        assert caught.value.code == "settings.wrong_value" and "\n" not in str(caught.value)
+    monkeypatch.setenv("MLWORKBENCH_LAKE", "s3://company/lakes")
+    assert read_settings(tmp_path).log_to == f"s3://company/{log}".rstrip("/")
+    monkeypatch.setenv("MLWORKBENCH_LOG_TO", "s3://company/lakes/x")
+    with pytest.raises(SettingsError, match="environment MLWORKBENCH_LOG_TO"):
+        read_settings(tmp_path)
 
 
 def test_settings_do_not_change() -> None:
@@ -469,3 +502,18 @@ def test_the_home_needs_no_heavy_library() -> None:
     code = f"import sys, mlworkbench.core.settings; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_lines_of_the_schedule_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "30 2 * * * Europe/Berlin: ingest,\n  batch --last day"
+    file = str(write(tmp_path, f"[schedule]\nnightly = {line}\n"))
+    monkeypatch.setenv("MLWORKBENCH_SCHEDULE_HOURLY", "0 * * * * UTC: batch --last hour")
+    monkeypatch.setenv("MLWORKBENCH_SCHEDULED_AT", "2013-10-02T02:30+02:00")
+    read = read_settings(tmp_path).schedule
+    assert {name: text.split() for name, text in read.items()} == {
+        "nightly": line.split(),
+        "hourly": ["0", "*", "*", "*", "*", "UTC:", "batch", "--last", "hour"],
+    }
+    listed = {key: origin for key, _, origin in list_settings(tmp_path)}
+    assert listed["schedule.nightly"] == file
+    assert listed["schedule.hourly"] == "environment MLWORKBENCH_SCHEDULE_HOURLY"

@@ -60,15 +60,19 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     ran = run_notebook(NOTEBOOK, {"model": "iris", "version": made.content_id[:12]}, home=home, seconds=300)
     assert (ran.state, ran.error) == ("done", "")
     result = json.loads(ran.result_path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert result["said"][0].startswith("verdict: undecided") and "judgement: " in result["said"][3]
-    printed = [
-        "".join(output["text"])
+    assert result["said"][0].startswith("verdict: undecided - the rows are of the same kind as in training (iris:")
+    shown = [
+        output["data"]
         for cell in json.loads(Path(ran.output).read_text(encoding="utf-8"))["cells"]
         for output in cell.get("outputs", ())
-        if output["output_type"] == "stream"
+        if "data" in output
     ]
-    assert printed[0].startswith("verdict: undecided"), "the verdict is the first thing that the page says"
-    assert result["labels"]["skipped"] == 1 and "row 430 (prediction" in result["said"][4]
+    first, pictures, *tables = shown[:6]
+    assert "".join(first["text/markdown"]).startswith("**verdict: undecided - "), "the page begins with the verdict"
+    assert "".join(pictures["text/html"]).count("data:image/svg+xml") == 3, "a picture for each class, none of columns"
+    assert all("text/markdown" in table for table in tables), "tables come after the pictures"
+    assert result["labels"]["skipped"] == 1 and "row 430 (prediction" in result["said"][3]
+    assert set(result["reports"]) == {"drift_json", "quality_json"}, "pages of 4 MB are written where asked for"
     assert (result["labels"]["held"], result["drift"]["verdict"]) == (150, "none")
     for name in ("drift_json", "quality_json"):
         json.loads(Path(result["reports"][name]).read_text(encoding="utf-8"), parse_constant=pytest.fail)
@@ -84,9 +88,10 @@ def test_an_evaluation_run_judges_each_deployment_and_writes_reports(tmp_path, m
     assert later.result["metrics"]["batch"]["accuracy"]["value"] < 0.4, "then all are said to be virginica"
     again = evaluate("iris", home=home, version=made.content_id[:12], known_at="2030-01-02T00:00:00Z")
     assert again.metrics == later.result["metrics"] and again.lines[1:] == later.result["said"][1:]
-    assert (again.scores, again.reports) == (None, {})
+    assert (len(again.pictures), again.reports) == (3, {})
     assert again.reports_line == "no reports: no folder was named for them"
-    assert again.metrics_table.count("| batch | accuracy |") == 1 and "declares no gates" in again.gates_table
+    assert again.metrics_table.count("| batch | accuracy |") == 1, "labels of batch came later: it stands by itself"
+    assert again.counts_table.count("\n") == 3 and "declares no gates" in again.gates_table
     assert again.drift_table.startswith("| column | finding |") and "(score_setosa)" in again.drift_table
     then = {"model": "iris", "version": made.content_id[:12], "start": "2030-01-01T00:00:00Z"}
     nothing = run_notebook(NOTEBOOK, then, home=home, seconds=300)

@@ -13,7 +13,7 @@ import pytest
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.evaluation.card import compose_card, write_table
 from mlworkbench.evaluation.monitoring.profile import profile_frame
-from mlworkbench.evaluation.monitoring.report import escape_tags, read_drift, write_reports
+from mlworkbench.evaluation.monitoring.report import ReportPlace, escape_tags, read_drift, write_reports
 from mlworkbench.lab.pages import render_table
 from mlworkbench.operate.certify.page import render_certificate
 from mlworkbench.scoring.frame import FeatureFrame
@@ -39,7 +39,9 @@ def reports(folder: Path) -> dict[str, Path]:
     table[f"n{HOSTILE[0]}"] = draws.normal(size=120)
     other = table.sample(frac=1, random_state=1).reset_index(drop=True)
     other[f"n{HOSTILE[0]}"] += 3
-    return write_reports(table, other, folder, categorical=names, numeric=[f"n{HOSTILE[0]}"])
+    about = {"model": HOSTILE[0], "version": HOSTILE[1], "run": HOSTILE[2], "back": HOSTILE[3]}
+    place = ReportPlace(folder=folder, html=True, about=about)
+    return write_reports(table, other, place, categorical=names, numeric=[f"n{HOSTILE[0]}"])
 
 
 @pytest.fixture(scope="module")

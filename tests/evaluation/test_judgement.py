@@ -8,7 +8,7 @@ import pytest
 from mlworkbench.evaluation.judgement import describe_gates, describe_verdict, judge_drift
 from mlworkbench.evaluation.monitoring.drift import chance_index, compare_profile
 from mlworkbench.evaluation.monitoring.profile import profile_frame
-from mlworkbench.evaluation.monitoring.report import make_report_sides, read_drift, write_reports
+from mlworkbench.evaluation.monitoring.report import ReportPlace, make_report_sides, read_drift, write_reports
 from mlworkbench.metrics.bootstrap import check_gates, measure
 from mlworkbench.scoring.frame import FeatureFrame
 
@@ -117,18 +117,26 @@ def gate(verdict, value, **more):
     return {"metric": "accuracy", "rule": ">=", "bound": 0.9, "value": value, "verdict": verdict, "reason": "", **more}
 
 
-def test_the_verdict_comes_first_then_the_gate_that_failed_then_drift_and_one_sentence():
+def test_one_sentence_comes_first_then_the_gate_that_failed_then_drift():
     gates = {
         "batch": {"gates": [gate("pass", 0.95, n=90, served=90), gate("fail", 0.871, n=1291, served=1291)]},
         "one_off": {"gates": [gate("undecided", 0.938, n=155, served=1291, reason="155 of 1,291 rows labelled")]},
     }
     assert describe_verdict("penguins:1f", "fail", gates, drift(700)) == [
-        "verdict: fail (penguins:1f)",
-        "gate accuracy >= 0.9: fail, 0.871 (batch, 1,291 of 1,291 rows labelled)",
+        "verdict: fail - worse answers to the same kind of rows; look at the labels and what they mean now, "
+        "then retrain (penguins:1f)",
+        "gate accuracy >= 0.9: fail, 0.871 (batch; 1,291 of 1,291 rows labelled)",
         "gate accuracy >= 0.9: undecided, 0.938 (one_off); 155 of 1,291 rows labelled",
-        "gate accuracy >= 0.9: pass, 0.95 (batch, 90 of 90 rows labelled)",
+        "gate accuracy >= 0.9: pass, 0.95 (batch; 90 of 90 rows labelled)",
         "drift: none in 4 columns over 700 rows",
-        "judgement: worse answers to the same kind of rows; look at the labels and what they mean now, then retrain",
+    ]
+
+
+def test_deployments_that_agree_share_a_line_and_one_that_differs_has_its_own():
+    same, other = {"gates": [gate("pass", 0.95)]}, {"gates": [gate("fail", 0.8)]}
+    assert describe_gates({"batch": same, "edge": other, "one_off": same}) == [
+        "gate accuracy >= 0.9: fail, 0.8 (edge)",
+        "gate accuracy >= 0.9: pass, 0.95 (batch, one_off)",
     ]
 
 
@@ -136,7 +144,8 @@ def test_the_verdict_comes_first_then_the_gate_that_failed_then_drift_and_one_se
 @pytest.mark.parametrize("state", ["none", "large", "undecided"])
 def test_every_pair_has_its_sentence(verdict, state):
     lines = describe_verdict("m:1", verdict, {}, {"verdict": state, "line": "drift: x"})
-    assert lines[1] == "gates: the version declares none" and lines[-1].startswith("judgement: ")
+    assert lines[0].startswith(f"verdict: {verdict} - ")
+    assert lines[1:] == ["gates: the version declares none", "drift: x"]
 
 
 def test_gates_without_value_say_why():
@@ -156,7 +165,7 @@ def test_reports_are_strict_json_and_say_nothing_of_the_whole_table(tmp_path):
     frame, scores = rows(200, seed=1, sex=0.0)
     before, after, kinds = make_report_sides(PROFILE, frame, scores)
     after["mass"] = np.nan
-    files = write_reports(before, after, tmp_path / "reports", **kinds)
+    files = write_reports(before, after, ReportPlace(folder=tmp_path / "reports", html=True), **kinds)
     for name in ("drift_json", "quality_json"):
         strict(files[name])
     assert set(read_drift(files["drift_json"])) == {"bill", "score"}

@@ -26,6 +26,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.data.lake.maintenance import compact, vacuum
 from mlworkbench.errors import SettingsError, WorkbenchError
+from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.operate.backup import MANIFEST, back_up, read_backup, restore
@@ -466,3 +467,20 @@ def test_a_restoration_killed_at_any_moment_leaves_no_half_home(
         assert Registry(home).open("price").score(ROWS.take([2])).round(6).tolist() == [6.0]
         assert logged(home) == logged(filled) and Lake(home.lake).version("delays") == 2
     assert killed >= kills // 4, "too few were killed on the way"
+
+
+def test_what_left_the_log_for_delta_is_in_the_backup_as_well(filled: Home, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")
+    with PredictionLog(filled.log("price"), own=True) as log:
+        log.write([log_row(number) for number in range(100, 150)])
+    assert move_log("price", home=filled).rows == 150
+    with PredictionLog(filled.log("price"), own=True) as log:
+        log.write([log_row(number) for number in range(150, 160)])
+    before = read_log(filled.log("price"))
+    made = back_up(tmp_path / "monday", home=filled)
+    assert made.tables["price/log"] == 1 and not [name for name in contents(tmp_path / "monday") if ".lock" in name]
+    again = restored(tmp_path / "monday", tmp_path)
+    assert before.height == 160 and read_log(again.log("price")).equals(before)
+    assert move_log("price", home=again).rows == 10 and read_log(again.log("price")).height == 160
+    monkeypatch.setenv("MLWORKBENCH_LOG_TO", "s3://company/logs")
+    assert back_up(tmp_path / "tuesday", home=again).elsewhere == ("s3://company/logs",)

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mlworkbench.contract.contract import Column, Contract
@@ -30,6 +32,8 @@ from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import Total
 from mlworkbench.operate.backup import back_up, restore
 from mlworkbench.operate.certify.certificate import verify_certificate
+from mlworkbench.operate.loop.history import read_history
+from mlworkbench.operate.loop.monitor import monitor
 from mlworkbench.operate.replay.passport import replay
 from mlworkbench.operate.replay.replay import replay_many
 from mlworkbench.operate.running.runner import list_runs
@@ -245,3 +249,23 @@ def test_a_device_made_then_works_on_and_its_predictions_come_home(folder: Path,
     assert read_log(home.log("penguins"), deployment="edge").height == before == 10
     collect(out, home=home)
     assert replay_many("penguins", home=home).counts["differ"] == 0
+
+
+@pytest.mark.parametrize("model", sorted(IDS))
+def test_what_it_served_is_monitored_though_its_profiles_keep_no_days(
+    home: Home, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")
+    log = read_log(home.log(model))
+    first, last = log["prediction_time"].min(), log["prediction_time"].max()
+    assert isinstance(first, datetime) and isinstance(last, datetime)
+    span = {"start": last - timedelta(days=1), "end": last + timedelta(seconds=1)}
+    found = monitor(model, home=home, **{name: moment.isoformat() for name, moment in span.items()})
+    assert found.verdict == "undecided", found.lines
+    assert {part["deployment"] for part in found.parts} <= set(SERVED) | {"edge"}
+    assert (
+        sum(part["rows"] for part in found.parts)
+        == log.filter((pl.col("role") == "served") & (pl.col("prediction_time") >= span["start"])).height
+    )
+    assert not [part for part in found.parts if part["served"]["verdict"] == "refused"], found.lines
+    assert read_history(model, home=home) and all(part["measures"]["rows"] for part in found.parts)

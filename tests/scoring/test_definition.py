@@ -76,6 +76,13 @@ def test_a_margin_classifier_may_have_any_threshold() -> None:
         ({"split": "2013-09-01T00:00:00+00:00"}, "needs prediction_time"),
         ({"until": "2013-11-01", "prediction_time": "asked"}, "until: a time with an offset"),
         ({"until": 3, "prediction_time": "asked"}, "until: text such as"),
+        ({"window": "365 days", "prediction_time": "asked"}, "window: a positive timedelta; got '365 days'"),
+        ({"window": timedelta(0), "prediction_time": "asked"}, "write timedelta(days=365)"),
+        ({"window": timedelta(days=365)}, "window: it needs prediction_time"),
+        (
+            {"window": timedelta(days=9), "prediction_time": "asked", "split": "2013-09-01T00:00:00+00:00"},
+            "window: a split that moves with the rows, a share",
+        ),
         ({"estimator": LogisticRegression}, "write LogisticRegression()"),
         ({"estimator": 3}, "got int"),
         ({"label": ""}, "label: the name of a column"),

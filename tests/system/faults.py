@@ -28,6 +28,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.evaluation.log.reader import read_log
+from mlworkbench.evaluation.log.writer import list_log_files
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Total, View, WindowView
@@ -40,7 +41,7 @@ from mlworkbench.operate.certify.deployments import (
     refresh_online_store,
 )
 from mlworkbench.operate.certify.examine import examine_deployment
-from mlworkbench.operate.certify.fault_finder import Finding, ReferenceSteps, find_fault, trace_reference
+from mlworkbench.operate.certify.fault_finder import FoundFault, ReferenceSteps, find_fault, trace_reference
 from mlworkbench.operate.certify.reference import Reference, predict_reference
 from mlworkbench.operate.certify.requests import draw_requests
 from mlworkbench.operate.certify.verdict import DeploymentVerdict
@@ -409,7 +410,7 @@ class Outcome:
     @property
     def found(self) -> bool:
         """Whether the finder named step and column."""
-        return self.place in {Finding(self.fault.step, column).place for column in self.fault.columns}
+        return self.place in {FoundFault(self.fault.step, column).place for column in self.fault.columns}
 
     def line(self) -> str:
         caught = self.fault.caught if self.caught else "NOT CAUGHT"
@@ -439,8 +440,8 @@ def examined(world: World, fault: Fault) -> Outcome:
 
 def forget(home: Home) -> None:
     """Empty the log, so that each fault is held against its own lines."""
-    if home.log("late").exists():
-        with sqlite3.connect(home.log("late"), timeout=30) as connection:
+    for file in list_log_files(home.log("late")):
+        with sqlite3.connect(file, timeout=30) as connection:
             connection.execute("DELETE FROM predictions")
         connection.close()
 

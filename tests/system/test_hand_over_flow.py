@@ -7,13 +7,12 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 
 from mlworkbench.client import Client
+from mlworkbench.evaluation.log.reader import read_log
 
 pytestmark = pytest.mark.system
 ROWS = 60
@@ -190,7 +190,6 @@ def test_a_service_from_a_shared_place_is_backed_up_while_it_answers(place: Path
     )
     assert restored["home"] == str(noor.folder / "home") and scored["scored"] == ROWS
     assert replayed["verdict"] == "equal"
-    with closing(sqlite3.connect(noor.folder / "home" / "birds" / "log.sqlite")) as log:
-        kept = dict(log.execute("SELECT prediction_id, scores FROM predictions"))
+    kept = dict(read_log(noor.folder / "home/birds/log.sqlite").select("prediction_id", "scores").rows())
     assert {*before} <= {*kept}
-    assert all(json.loads(kept[name])[0] == score for name, score in before.items())
+    assert all(kept[name][0] == score for name, score in before.items())

@@ -108,6 +108,13 @@ def test_an_empty_folder_becomes_a_workbench_that_answers(installed: Path, wheel
     again = next((tmp_path / "image/wheels").iterdir())
     assert again.name == wheel.name and packed(again) == packed(wheel)
 
+    with (folder / "settings.ini").open("a", encoding="utf-8") as settings:
+        settings.write("\n[schedule]\nnightly = 30 2 * * * Europe/Berlin: models list\n")
+    night = workbench(
+        installed, folder, "schedule", "start", "--from", "2013-10-26T00:00Z", "--until", "2013-10-27T00:00Z"
+    )
+    assert night.stdout == "2013-10-26T02:30+02:00 nightly: done\n", night.stderr
+
     port = free_port()
     environment = clean_environment(tmp_path / "bentoml")
     command = [str(installed / "mlworkbench"), "serve", "--port", str(port)]

@@ -9,11 +9,12 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from mlworkbench.operate.advise.first_day import FirstDay
 
 # %% auto #0
-__all__ = ['OLDEST', 'EXTRAS', 'ENOUGH_BYTES', 'WIDEST', 'Finding', 'check_python', 'check_extra', 'check_settings',
+__all__ = ['OLDEST', 'EXTRAS', 'ENOUGH_BYTES', 'LATE_DAYS', 'WIDEST', 'Finding', 'check_python', 'check_extra', 'check_settings',
            'check_definition', 'check_copies', 'locate_model_store', 'check_folder', 'check_disk', 'check_port',
-           'check_home', 'examine', 'examine_file', 'list_typable', 'tell_first_day', 'doctor']
+           'check_home', 'check_alerts', 'check_log', 'examine', 'examine_file', 'list_typable', 'tell_first_day',
+           'doctor']
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #b17ce1e6
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ OLDEST = (3, 11)
 EXTRAS = {
     "runs": ("papermill", "ipykernel", "nbformat"),
     "reports": ("evidently",),
+    "loop": ("apprise", "cronsim"),
     "compile": ("onnx", "onnxruntime"),
     "boosters": ("lightgbm", "xgboost", "catboost"),
     "lab": ("jupyterlab", "ipywidgets", "matplotlib"),
@@ -168,6 +171,53 @@ def check_home(path: Path) -> Finding:
         return Finding("home", "fail", str(error), "install a newer mlworkbench, or use another home")
     return Finding("home", "ok", f"{path}, format {(path / 'format').read_text(encoding='ascii').strip()}")
 
+# %% ../../../nbs/cli/check/03_doctor.ipynb #a1e77002
+def check_alerts(settings: Settings) -> list[Finding]:
+    """Check that people can be told: a warning for each way that messages wait for, or whose address is not there."""
+    from mlworkbench.core.home import Home
+    from mlworkbench.operate.loop.alert_sinks import open_alert_sinks
+    from mlworkbench.operate.loop.alerts import list_undelivered
+
+    sinks, home = open_alert_sinks(settings), settings.home_folder
+    try:
+        there = sinks and (home / "format").exists()
+        waiting = {one["sink"]: one for one in list_undelivered(home=Home.open(home, create=False))} if there else {}
+    except WorkbenchError as error:
+        return [Finding("alerts", "warn", str(error), "correct the home first")]
+    return [_check_way(sink.name, waiting.get(sink.name)) for sink in sinks]
+
+
+def _check_way(name: str, waiting: Mapping[str, Any] | None) -> Finding:
+    """Check one way to tell people."""
+    variable = name.removeprefix("to ") if name.startswith("to ") else ""
+    if waiting:
+        found = f"{waiting['messages']} messages wait, {waiting['tries']} tries: {waiting['error'] or 'not tried yet'}"
+        return Finding(f"alerts {name}", "warn", found, "correct it; the next report sends them")
+    if variable and not (os.environ.get(variable) or os.environ.get(f"{variable}_FILE")):
+        return Finding(f"alerts {name}", "warn", "the variable is not set here", "set it where reports run")
+    return Finding(f"alerts {name}", "ok", "nothing waits")
+
+# %% ../../../nbs/cli/check/03_doctor.ipynb #c5419ac8
+LATE_DAYS = 7
+
+
+def check_log(path: Path) -> Finding:
+    """Check that the closed hours of a prediction log were moved."""
+    from mlworkbench.contract.times import format_time
+    from mlworkbench.evaluation.log.mover import describe_waiting
+
+    check = f"log {path.parent.name}"
+    try:
+        waiting = describe_waiting(path)
+    except WorkbenchError as error:
+        return Finding(check, "fail", str(error), "see the file; restore it from a backup where it is damaged")
+    oldest = waiting["oldest"]
+    since = f", the oldest row of {format_time(oldest)}" if oldest else ""
+    found = f"{waiting['files']} files, {waiting['bytes'] / 1e6:,.1f} MB{since}"
+    if oldest and time.time() - oldest / 1e6 > LATE_DAYS * 86_400:
+        return Finding(check, "warn", found, "mlworkbench lake move, or a schedule that runs monitor")
+    return Finding(check, "ok", found)
+
 # %% ../../../nbs/cli/check/03_doctor.ipynb #328dfac9
 def examine() -> Iterator[Finding]:
     """Make every check, in the order in which a person would."""
@@ -192,6 +242,9 @@ def examine() -> Iterator[Finding]:
         lambda: check_port(settings.port),
     )
     yield from (check() for check in checks)
+    yield from check_alerts(settings)
+    logs = {file.with_name("log.sqlite") for file in home.glob("*/log*.sqlite")}
+    yield from (check_log(path) for path in sorted(logs))
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #efe3ec7d
 def examine_file(data: str, label: str, file: Path | None = None) -> FirstDay:

@@ -13,7 +13,7 @@ import typer
 
 from ..console import At, Json, Model, Rows, Tables, Version, answer, format_table
 from ..context import find_definition, open_context
-from ...errors import IngestError, suggest
+from ...errors import IngestError, LogError, suggest
 
 if TYPE_CHECKING:
     from mlworkbench.core.home import Home
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Name', 'SHOWN', 'choose_lake_tables', 'list_', 'describe_table', 'history', 'describe_maintenance', 'compact',
-           'vacuum', 'list_needed_versions', 'answer_losses', 'lineage', 'describe_lineage', 'describe_rows',
+           'vacuum', 'list_needed_versions', 'answer_losses', 'move', 'lineage', 'describe_lineage', 'describe_rows',
            'locate_row']
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #7978a9c5
@@ -151,6 +151,19 @@ def answer_losses(lake: Lake, names: list[str], needed: dict[str, list[int]], *,
         kept = needed.get(name, [])
         rows.append({"table": name, "lost": lost_versions(lake, name, hours=hours, keep=kept), "kept": kept})
     answer({"tables": rows}, format_table(rows), as_json=json)
+
+# %% ../../../nbs/cli/data/03_lake.ipynb #2ebf3d67
+def move(model: Model = "", json: Json = False) -> None:
+    """Move closed hours of prediction logs into Delta, drop old days."""
+    from mlworkbench.evaluation.log.mover import move_log
+    from mlworkbench.evaluation.log.reader import list_logs
+
+    home = open_context(create=False).home
+    known = list_logs(home)
+    if model and model not in known:
+        raise LogError(f"--model: model {model!r} has no log; {suggest(model, known)}", code="log.missing")
+    done = [asdict(move_log(name, home=home)) for name in known if model in ("", name)]
+    answer({"logs": done}, format_table(done) or ["no logs; score something first"], as_json=json)
 
 # %% ../../../nbs/cli/data/03_lake.ipynb #9d699ebb
 SHOWN = 10

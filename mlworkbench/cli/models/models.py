@@ -15,12 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from ..console import Json, Model, ServedVersion, Why, answer, ask_reason, format_table
-from ..context import resolve_model, list_models, open_context, open_registry, require_version
+from ..context import Context, resolve_model, list_models, open_context, open_registry, require_version
 from ..context import split_version, find_user
 
 # %% auto #0
-__all__ = ['Chosen', 'Override', 'Alias', 'Kind', 'Place', 'describe_version', 'list_', 'show', 'promote', 'find_last_basis',
-           'rollback', 'history', 'remove', 'export']
+__all__ = ['Chosen', 'Override', 'Alias', 'Kind', 'Place', 'describe_version', 'list_', 'show', 'promote', 'end_proposal',
+           'find_last_basis', 'rollback', 'history', 'remove', 'export']
 
 # %% ../../../nbs/cli/models/03_models.ipynb #77620e30
 Chosen = Annotated[
@@ -67,10 +67,19 @@ def promote(
     before = len(kept.history(model))
     tag = kept.promote(model, wanted, who=find_user(), why=ask_reason(why), alias=alias, override=override)
     moves = kept.history(model)
+    end_proposal(here, model)
     basis = find_last_basis(moves, alias)
     facts = {"model": model, "alias": alias, "version": tag, "basis": basis, "moved": len(moves) > before}
     line = f"{alias} of {model}: {tag}" if facts["moved"] else f"{tag}: already {alias} of {model}"
     answer(facts, [line + (f", {basis}" if basis else "")], as_json=json)
+
+
+def end_proposal(here: Context, model: str) -> None:
+    """Tell people that a retrained version waits for them no more, where one ever did."""
+    if (here.home.model(model) / "proposals").is_dir():
+        from mlworkbench.operate.loop.challenger import report_proposal
+
+        report_proposal(model, home=here.home)
 
 
 def find_last_basis(history: Sequence[Mapping[str, Any]], alias: str) -> str:

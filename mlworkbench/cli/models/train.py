@@ -16,8 +16,8 @@ import typer
 from ..check.certify import describe_certificate
 from ..console import Deployments, End, Json, Last, Model, Name, Personal, Query, ReportProgress
 from ..console import Rows, Start, Version, answer, show_progress, split_names, format_table
-from ..context import Context, find_definition, open_context, open_registry, open_rows, resolve_interval
-from ..context import find_user
+from ..context import Context, find_definition, open_context, open_registry, open_rows, parse_span
+from ..context import find_user, resolve_interval
 from ..operate.runs import run_by_name
 from ...errors import IngestError, RefusedError, suggest
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from mlworkbench.core.types import Estimator
     from mlworkbench.operate.certify.certificate import Certificate
+    from mlworkbench.operate.running.runner import RunResult
     from mlworkbench.operate.training.publish import TrainResult
     from mlworkbench.scoring.definition import ModelDefinition
 
 # %% auto #0
 __all__ = ['Accept', 'gather_result', 'describe_result', 'train', 'refuse_version', 'explain_promotion', 'certify_trained',
-           'register', 'name_model', 'read_frame', 'refuse_lost_categories', 'retrain', 'describe_comparison']
+           'register', 'name_model', 'read_frame', 'refuse_lost_categories', 'retrain', 'tell_retraining',
+           'describe_comparison']
 
 # %% ../../../nbs/cli/models/02_train.ipynb #2415b19c
 Accept = Annotated[
@@ -60,6 +62,7 @@ def describe_result(result: TrainResult) -> list[str]:
     ]
     told = [*gates, f"gates: {result.gates.get('verdict')}", f"anchor: {describe_anchor(result.anchor)}", *result.notes]
     return [f"{result.tag}: {state}", *format_table(metrics), *told]
+
 
 
 # %% ../../../nbs/cli/models/02_train.ipynb #f27872a0
@@ -214,20 +217,43 @@ def retrain(
     end: End = "",
     last: Last = "",
     rows: Rows = None,
+    if_older: Annotated[
+        str, typer.Option("--if-older", help="Only where it was last trained longer ago: 30d.", metavar="SPAN")
+    ] = "",
+    on_alarm: Annotated[bool, typer.Option("--on-alarm", help="Only where an open alarm asks for it.")] = False,
     json: Json = False,
 ) -> None:
-    """Train anew; compare with who serves on the same rows."""
+    """Train anew; propose to a person what passes."""
+    from mlworkbench.operate.loop.challenger import hold_retraining, report_proposal
+    from mlworkbench.operate.loop.policy import decide_retraining
+
     here = open_context()
     name = find_definition(here, model).name
     start, end = resolve_interval(start, end, last)
-    run = run_by_name(here, "retrain", {"model": name, "version": version, "start": start, "end": end, "rows": rows})
+    longest = parse_span(if_older, option="--if-older") if if_older else None
+    due = decide_retraining(name, home=here.home, if_older=longest, on_alarm=on_alarm)
+    if not due.due:
+        waits = report_proposal(name, home=here.home)
+        more = f"; {waits.tag[: waits.tag.find(':') + 13]} waits for a person since {waits.since}" if waits else ""
+        facts = {"model": name, "due": False, "why": due.why, "waits": waits and waits.tag}
+        answer(facts, [f"{name}: nothing to do; {due.why}{more}"], as_json=json)
+        return
+    with hold_retraining(name, home=here.home):  # refused here, before a kernel starts
+        asked = {"model": name, "version": version, "start": start, "end": end, "rows": rows}
+    run = run_by_name(here, "retrain", asked | ({"why": due.why} if longest or on_alarm else {}))
+    tell_retraining(run, due.why, as_json=json)
+
+
+def tell_retraining(run: RunResult, why: str, *, as_json: bool) -> None:
+    """Print what came of a retraining; refuse where nothing may be proposed."""
     result = {key: run.result.get(key) for key in ("version", "before", "created", "compared", "reports")}
-    facts = {"model": name, "run_id": run.run_id, "verdict": run.verdict, **result, "output": run.output}
-    lines = [f"run {run.run_id}: {run.verdict}", *describe_comparison(result), f"notebook: {run.output}"]
-    answer(facts, lines, as_json=json)
-    if run.verdict == "fail":
-        line = f"gates of {result['version']} failed; the version is kept and not promoted; see the report"
-        raise RefusedError(line, code="gates.failed")
+    said = [str(line) for line in run.result.get("said") or ()]
+    facts = {"model": run.model, "run_id": run.run_id, "verdict": run.verdict, "due": True, "why": why, "said": said}
+    reports = [f"{name}: {path}" for name, path in (result["reports"] or {}).items()]
+    lines = [*said, f"asked because: {why}", f"run {run.run_id}: {run.verdict}", *describe_comparison(result), *reports]
+    answer({**facts, **result, "output": run.output}, [*lines, f"notebook: {run.output}"], as_json=as_json)
+    if run.verdict == "fail" or (run.verdict != "pass" and not run.result.get("sample")):
+        raise RefusedError(f"{said[0]}; the version is kept and nobody is promoted", code="retrain.refused")
 
 
 def describe_comparison(result: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from ..context import resolve_model, open_context, resolve_interval
 from .runs import conclude, run_by_name
 
 # %% auto #0
-__all__ = ['label', 'evaluate']
+__all__ = ['label', 'evaluate', 'monitor']
 
 # %% ../../../nbs/cli/operate/02_evaluate.ipynb #97d449a6
 def label(
@@ -44,6 +44,7 @@ def evaluate(
     known_at: Annotated[
         str, typer.Option("--known-at", help="Only labels and predictions that were there at this time; default: now.")
     ] = "",
+    html: Annotated[bool, typer.Option("--html", help="Write Evidently's reports as pages, too: 4 MB each.")] = False,
     json: Json = False,
 ) -> None:
     """Compare predictions with labels: metrics, drift, quality."""
@@ -51,4 +52,19 @@ def evaluate(
     require_package("evidently", extra="reports")
     start, end = resolve_interval(start, end, last)
     values = {"model": resolve_model(here, model), "version": version, "start": start, "end": end, "known_at": known_at}
-    conclude(here, run_by_name(here, "evaluate", values), as_json=json)
+    conclude(here, run_by_name(here, "evaluate", {**values, "html": html}), as_json=json)
+
+# %% ../../../nbs/cli/operate/02_evaluate.ipynb #5d761b25
+def monitor(
+    model: Model = "",
+    version: Version = "",
+    start: Start = "",
+    end: End = "",
+    last: Last = "",
+    json: Json = False,
+) -> None:
+    """Watch what was served, the last day by default: drift, performance, refusals, latency; tell what is wrong."""
+    here = open_context()
+    start, end = resolve_interval(start, end, last if start or end else last or "day")
+    values = {"model": resolve_model(here, model), "version": version, "start": start, "end": end}
+    conclude(here, run_by_name(here, "monitor", values), as_json=json)

@@ -55,7 +55,7 @@ def conclude(here: Context, result: RunResult, *, as_json: bool) -> None:
 def gather_facts(result: RunResult) -> dict[str, Any]:
     """Gather what a run found, for JSON."""
     facts = {"model": result.model, "run_id": result.run_id, "verdict": result.verdict, "output": result.output}
-    names = [name for name in ("said", "gates", "drift", "labels") if name in result.result]
+    names = [name for name in ("said", "gates", "drift", "labels", "windows") if name in result.result]
     found: dict[str, Any] = {name: result.result[name] for name in names}
     return {**facts, **{key: result.result.get(key) for key in ("metrics", "reports")}, **found}
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ...contract.contract import Column, Contract
 from ...contract.faults import shorten
@@ -21,11 +21,11 @@ from ...core.files import hold_lock
 from ...core.home import Home
 from ...core.jsontext import to_json
 from ...core.settings import load_settings
-from ...core.sqlite import sqlite_error
 from .prediction_file import AGAIN, is_number, read_predictions, line_error, whole_number
 from ...errors import LogError, VersionError, WorkbenchError
-from ...evaluation.log.rows import FIELDS
-from ...evaluation.log.writer import PredictionLog, open_log
+from ...evaluation.log.parts import gather_rows
+from ...evaluation.log.reader import log_exists
+from ...evaluation.log.writer import PredictionLog
 from ...features.windows import view_from_declaration
 from ...scoring.artifacts.manifest import refuse_forged
 from ...scoring.frame import FeatureFrame
@@ -224,19 +224,11 @@ class Collected:
     flagged: int = 0
 
 
-def _logged(path: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Give the rows that the log has of these ids; erased ones are left out."""
-    wanted = "prediction_id IN (SELECT value FROM json_each(?)) AND features != ''"
-    try:
-        connection = open_log(path)
-        try:
-            query = f"SELECT {', '.join(FIELDS)} FROM predictions WHERE {wanted}"
-            found = connection.execute(query, [json.dumps(list(ids))]).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise sqlite_error("read the prediction log", path, error, LogError) from error
-    return [dict(zip(FIELDS, values, strict=True)) for values in found]
+def _logged(path: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give the rows that the log has of these ids, wherever they lie, as they were written."""
+    found = gather_rows(path, [("prediction_id", "in", ids)]) if log_exists(path) else pl.DataFrame()
+    rows = found.with_columns(pl.selectors.temporal().cast(pl.Int64)).iter_rows(named=True)
+    return {row["prediction_id"]: {**row, "scores": to_json(row["scores"])} for row in rows}
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any], shape: Shape) -> bool:
@@ -284,12 +276,11 @@ def collect(path: Path, *, home: Home) -> Collected:
 
 def _write(name: str, rows: Sequence[Mapping[str, Any]], file: Path, shapes: Mapping[str, Shape]) -> int:
     """Write rows that do not contradict the log, or none; nobody else collects meanwhile."""
-    ids = [row["prediction_id"] for row in rows]
-    known: dict[str, Mapping[str, Any]] = {}
-    known |= {row["prediction_id"]: row for row in (_logged(file, ids) if file.exists() else ())}
+    logged = _logged(file, [row["prediction_id"] for row in rows])
+    known: dict[str, Mapping[str, Any]] = {n: row for n, row in logged.items() if row["features"] != ""}  # not erased
     for number, row in enumerate(rows, start=1):
         if not _same(known.setdefault(row["prediction_id"], row), row, shapes[row["version"]]):
             rule = "a prediction that is known says the same again"
             raise line_error(f"{name}, line {number}", "prediction_id", rule, f"{row['prediction_id']}, altered")
     with PredictionLog(file) as log:
-        return log.write(rows)
+        return log.write([row for row in rows if row["prediction_id"] not in logged])

@@ -24,6 +24,7 @@ from ..request import answers, now_us, prediction_times, request_columns
 from ..request import require_deployment, time_views
 from ..selection import ServedVersion, open_served
 from ...errors import DeploymentError, WorkbenchError
+from ...evaluation.log.refusals import RefusalLog, name_refusals
 from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, store_exists
@@ -77,7 +78,7 @@ class _Made:
 
 
 def find_conflicts(
-    asked: Sequence[Asked], logged: Sequence[Sequence[Mapping[str, Any]]], log: PredictionLog
+    asked: Sequence[Asked], logged: Sequence[Sequence[Mapping[str, Any]]], found: Mapping[str, Mapping[str, Any]]
 ) -> list[int]:
     """Find calls whose name was used before for another record, in the log or by an earlier one of these calls.
 
@@ -85,15 +86,20 @@ def find_conflicts(
     ----------
     logged : sequence of sequence of mapping
         The log rows of each call.
+    found : mapping of str to mapping
+        What the log has of the calls that may have been asked before, as `PredictionLog.find` gives it.
     """
-    ids = [row["prediction_id"] for one, rows in zip(asked, logged, strict=True) if one.repeated for row in rows]
-    known = {name: _describe_asked(row) for name, row in (log.find(ids) if ids else {}).items()}
+    known = {name: _describe_asked(row) for name, row in found.items()}
     conflicts = []
     for call, (one, rows) in enumerate(zip(asked, logged, strict=True)):
         told = {row["prediction_id"]: _describe_asked(row) for row in rows} if one.repeated else {}
         if any(known.setdefault(name, record) != record for name, record in told.items()):
             conflicts.append(call)
     return conflicts
+
+
+def _name_records(asked: Sequence[Asked]) -> list[str]:
+    return [name for one in asked for name in input_identities(one.name, len(one.records))]
 
 
 def _refuse_name(asked: Asked) -> HttpError:
@@ -142,6 +148,7 @@ class Realtime:
                 code="deployment.store_missing",
             )
         self.version, self.log, self.store, self.clock = version, log, store, clock
+        self.refused = RefusalLog.beside(log)
 
     @classmethod
     def open(cls, choice: ServedVersion) -> Realtime:
@@ -157,11 +164,12 @@ class Realtime:
                     code="deployment.store_missing",
                 )
             store = OnlineStore(home.online_place, read_only=True)
-        return cls(version, PredictionLog(home.log(choice.model)), store=store)
+        return cls(version, PredictionLog(home.log(choice.model), own=True), store=store)
 
     def close(self) -> None:
-        """Close log and store."""
+        """Close logs and store."""
         self.log.close()
+        self.refused.close()
         if self.store is not None:
             self.store.close()
 
@@ -225,9 +233,14 @@ class Realtime:
             raise RowsRefusedError(made.rows.refused)  # of all: whose it is shows when each is asked alone
         refused = [made.refused(call) if made.rows.refused and one.whole else [] for call, one in enumerate(asked)]
         kept = [[] if faults else made.logged_of(call) for call, faults in enumerate(refused)]
-        conflicts = find_conflicts(asked, kept, self.log)
-        if rows := [row for call, own in enumerate(kept) if call not in conflicts for row in own]:
-            self.log.write(rows)
+        if made.rows.refused:
+            self._log_refusals(asked, made.rows)
+        ids = [row["prediction_id"] for one, rows in zip(asked, kept, strict=True) if one.repeated for row in rows]
+        found = self.log.find(ids) if ids else {}
+        conflicts = find_conflicts(asked, kept, found)
+        rows = [row for call, own in enumerate(kept) if call not in conflicts for row in own]
+        if new := [row for row in rows if row["prediction_id"] not in found]:
+            self.log.write(new)
         return [
             RowsRefusedError(refused[call], len(one.records))
             if refused[call]
@@ -254,7 +267,7 @@ class Realtime:
 
     def _entry(self, asked: Sequence[Asked], rows: RequestRows, watermark: Json, microseconds: float) -> LogEntry:
         """Make the log entry; a record is called by its place in its request, whichever others were refused."""
-        names = [name for one in asked for name in input_identities(one.name, len(one.records))]
+        names = _name_records(asked)
         requests = [one.name for one in asked for _ in one.records]
         if len(rows) < len(names):
             places = rows.positions.tolist()
@@ -267,6 +280,12 @@ class Realtime:
             watermark=watermark,
             latency_us=microseconds,
         )
+
+    def _log_refusals(self, asked: Sequence[Asked], rows: RequestRows) -> None:
+        """Log which records were refused."""
+        reasons, now = rows.reasons(_name_records(asked)), self.clock()
+        who = self.version.model, self.version.version, "realtime"
+        self.refused.note(name_refusals(who, reasons, dict.fromkeys(reasons, now)))
 
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""

@@ -23,6 +23,7 @@ from ..selection import ServedVersion
 from .events import Channel, Event, Outcome, without_persons
 from .scoring import CARRIED, Part, predict_part, sort_events
 from ...errors import DeploymentError
+from ...evaluation.log.refusals import RefusalLog, name_refusals
 from ...evaluation.log.rows import LogEntry, PredictionRows, personal_columns, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, store_exists
@@ -57,7 +58,8 @@ def log_once(log: PredictionLog, rows: list[dict[str, Any]], same: Sequence[str]
         If the log cannot be written or read.
     """
     found = _logged(log, rows, same)
-    if log.write(rows) + len(found) != len(rows):  # another worker wrote in between
+    new = [row for row in rows if row["prediction_id"] not in found]
+    if log.write(new) != len(new):  # another worker wrote in between
         found = _logged(log, rows, same)
     if not found:
         return rows
@@ -151,6 +153,7 @@ class Streaming:
     ) -> None:
         require_deployment(version, "streaming")
         self.version, self.log, self.store, self.clock = version, log, store, clock
+        self.refused = RefusalLog.beside(log)
         self.flagged = Flagged()
 
     @classmethod
@@ -163,11 +166,12 @@ class Streaming:
         require_deployment(version, "streaming")
         needed = bool(time_views(version)) and store_exists(choice.home.online_place)
         store = OnlineStore(choice.home.online_place, read_only=True) if needed else None
-        return cls(version, PredictionLog(choice.home.log(choice.model)), store=store)
+        return cls(version, PredictionLog(choice.home.log(choice.model), own=True), store=store)
 
     def close(self) -> None:
-        """Close log and store."""
+        """Close logs and store."""
         self.log.close()
+        self.refused.close()
         if self.store is not None:
             self.store.close()
 
@@ -233,8 +237,15 @@ class Streaming:
         started = time.perf_counter()
         parts, outcomes = sort_events(events, self.version, self.store, now=self.clock())
         found = [pair for part in parts for pair in predict_part(self.version, part, outcomes)]
+        self._log_refusals(outcomes, source)
         outcomes += self._logged(found, source, (time.perf_counter() - started) * 1e6)
         return sorted(map(self._kept, outcomes), key=lambda outcome: outcome.event.offset)
+
+    def _log_refusals(self, letters: Sequence[Outcome], source: str) -> None:
+        """Log which events were refused; what was got is no part of the reason."""
+        reasons = {f"{source}:{one.event.offset}": one.body["reason"].partition("; got")[0] for one in letters}
+        asked = self.version.model, self.version.version, "streaming"
+        self.refused.note(name_refusals(asked, reasons, dict.fromkeys(reasons, self.clock())))
 
     def _kept(self, outcome: Outcome) -> Outcome:
         """Leave persons out of a dead letter."""

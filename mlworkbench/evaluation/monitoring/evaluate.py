@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,16 @@ from ...contract.contract import Contract
 from ...contract.times import format_time
 from ...core.home import Home
 from ...errors import LogError
-from ..card import Markdown, show, write_table
-from ..judgement import FEWEST, judge_drift, show_share, describe_verdict
+from ..card import Markdown, escape_markdown, show, write_table
+from ..judgement import FEWEST, describe_verdict, judge_drift, merge_alike, show_share
 from ..log.label_writer import CLOCK_TOLERANCE, split_usable_labels
 from ..log.labels import evaluate_log, join_labels, to_arrays, rebuild_frame
-from ..log.reader import to_microseconds, read_labels, read_log, split_readable
+from ..log.mover import tend_log
+from ..log.reader import make_rules, to_microseconds, read_labels, read_log, split_readable
 from .drift import compare_profile
-from .report import read_drift, write_reports, make_report_sides
-from ..plots import Picture, draw_calibration, draw_scores
+from .report import ReportPlace, make_report_sides, read_drift, write_reports
+from ..pictures import draw_honesty, draw_moved_columns, draw_score_pictures
+from ..plots import Pictures
 from ...metrics.bootstrap import check_gates
 from ...scoring.artifacts.manifest import read_document, read_manifest, verify_files
 from ...scoring.decision import score_names
@@ -111,6 +114,9 @@ def _list_drift(shift: Mapping[str, Any], drift: Mapping[str, Any], names: tuple
     ]
 
 # %% ../../../nbs/evaluation/monitoring/04_evaluate.ipynb #2c615416
+_FORMATS = {"rows": ",", "labelled": ",", "flagged": ",", "first": "%Y-%m-%d %H:%M", "last": "%Y-%m-%d %H:%M"}
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of an evaluation: metrics, gates, drift and reports of one version in an interval.
@@ -132,8 +138,8 @@ class Evaluation:
         ``known_at``, and which labels were held or skipped.
     reports : dict of str to Path
         Files of Evidently's reports; empty where `lacking` says why there are none.
-    scores, calibration : Picture or None
-        Drawings; None where there is nothing to draw.
+    pictures : dict of str to Picture
+        By a sentence: scores, what came true of them, columns that moved.
     """
 
     tag: str
@@ -148,22 +154,36 @@ class Evaluation:
     reports: dict[str, Path]
     lacking: str
     names: tuple[str, ...]
-    scores: Picture | None
-    calibration: Picture | None
+    pictures: Pictures
+
+    @property
+    def summary(self) -> Markdown:
+        """The verdict in one sentence, and under it the gates - what failed first -, the drift, what did not count."""
+        first, *more = map(escape_markdown, self.lines)
+        return Markdown("\n".join([f"**{first}**", "", *(f"- {line}" for line in more)]))
+
+    @property
+    def counts_table(self) -> Markdown:
+        """The rows of each deployment; deployments that agree stand together."""
+        alike = merge_alike({one.pop("deployment"): one for one in self.counts.to_dicts()})
+        heads = ["deployment", "rows", "labelled", "flagged", "first", "last"]
+        rows = [[name, *(f"{one[head]:{_FORMATS[head]}}" for head in heads[1:])] for name, one in alike.items()]
+        return write_table(heads, rows)
 
     @property
     def metrics_table(self) -> Markdown:
-        """Each metric of each deployment, with its 95 % interval and the rows it rests on."""
+        """Each metric with its 95 % interval and the rows it rests on; deployments that agree stand together."""
         heads = ["deployment", "metric", "value", "low", "high", "labelled rows", "remark"]
-        return write_table(heads, [row for name, found in self.metrics.items() for row in _list_metrics(name, found)])
+        alike = merge_alike(self.metrics)
+        return write_table(heads, [row for name, found in alike.items() for row in _list_metrics(name, found)])
 
     @property
     def gates_table(self) -> Markdown:
-        """Each gate of each deployment."""
+        """Each gate; deployments that agree stand together."""
         fields = ("value", "verdict", "reason")
         rows = [
             [name, gate["metric"], f"{gate['rule']} {show(gate['bound'])}", *(gate[field] for field in fields)]
-            for name, found in self.gates.items()
+            for name, found in merge_alike(self.gates).items()
             for gate in found["gates"]
         ]
         heads = ["deployment", "metric", "gate", *fields]
@@ -178,8 +198,10 @@ class Evaluation:
     @property
     def reports_line(self) -> str:
         """Which reports were written, or why there are none."""
-        written = "\n".join(f"{name}: {file.name}" for name, file in self.reports.items())
-        return f"no reports: {self.lacking}" if self.lacking else written
+        if self.lacking:
+            return f"no reports: {self.lacking}"
+        pages = "" if "drift_html" in self.reports else "; for pages to look at: mlworkbench evaluate --html"
+        return "\n".join(f"{name}: {file.name}" for name, file in self.reports.items()) + pages
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -209,41 +231,57 @@ def _count_rows(joined: pl.DataFrame) -> pl.DataFrame:
     ).sort("deployment")  # fmt: skip
 
 
-def _measure_drift(live: pl.DataFrame, subject: _Subject, folder: Path | None) -> dict[str, Any]:
+def _measure_drift(live: pl.DataFrame, subject: _Subject, place: ReportPlace | None) -> dict[str, Any]:
     """Compare live rows with the profile, by our index and by Evidently's distances where there can be reports."""
     features, scores = rebuild_frame(live, subject.frame), to_arrays(live)["scores"]
     shift = compare_profile(subject.profile, features, scores)
     reports: dict[str, Path] = {}
-    lacking = _explain_missing_reports(len(features), folder)
-    if folder is not None and not lacking:
+    lacking = _explain_missing_reports(len(features), place)
+    if place is not None and not lacking:
         reference, current, kinds = make_report_sides(subject.profile, features, scores, names=subject.names)
-        reports = write_reports(reference, current, folder, **kinds)
+        reports = write_reports(reference, current, _name_reports(place, live, subject), **kinds)
     distances = read_drift(reports["drift_json"]) if reports else {}
     drift = judge_drift(shift, distances, names=subject.names)
     return {"shift": shift, "drift": drift, "reports": reports, "lacking": lacking}
 
 
-def _explain_missing_reports(rows: int, folder: Path | None) -> str:
+def _name_reports(place: ReportPlace, live: pl.DataFrame, subject: _Subject) -> ReportPlace:
+    """Say what reports are about: model, version, and of which rows."""
+    model = subject.tag.partition(":")[0]
+    about = {"model": model, "version": subject.tag, "rows": _describe_rows(live), **place.about}
+    last = live["prediction_time"].max()
+    return replace(place, about=about, moment=last if isinstance(last, datetime) else None)
+
+
+def _describe_rows(live: pl.DataFrame) -> str:
+    """Say how many rows there are, and of which days."""
+    first, last = (f"{getattr(live['prediction_time'], end)():%Y-%m-%d}" for end in ("min", "max"))
+    return f"{len(live):,} rows of {first}" + (f" to {last}" if last != first else "")
+
+
+def _explain_missing_reports(rows: int, place: ReportPlace | None) -> str:
     """Say why there are no reports; nothing where there are."""
-    if folder is None:
+    if place is None:
         return "no folder was named for them"
     if not find_spec("evidently"):
         return "the extra [reports] is not installed (pip install 'mlworkbench[reports]')"
     return f"{rows} rows; at least {FEWEST} are needed" if rows < FEWEST else ""
 
 
-def _draw_pictures(live: pl.DataFrame, subject: _Subject, metrics: Mapping[str, Any]) -> dict[str, Picture | None]:
-    """Draw the scores of a model with one score, and its calibration where that was measured."""
-    arrays = to_arrays(live)
+def _draw_pictures(
+    live: pl.DataFrame, subject: _Subject, metrics: Mapping[str, Any], found: Mapping[str, Any]
+) -> Pictures:
+    """Draw scores, what came true of them where that was measured, and the columns that moved."""
+    arrays, declaration = to_arrays(live), subject.declaration
     scores: NDArray[np.float64] = arrays["scores"]
-    if scores.ndim > 1:
-        return {"scores": None, "calibration": None}
-    calibration = None
-    if metrics.get("brier", {}).get("value") is not None:
+    samples = zip(subject.profile["sample"]["scores"], np.atleast_2d(scores.T), strict=False)
+    drawn = draw_score_pictures(declaration, dict(zip(subject.names, samples, strict=False)))
+    if metrics.get("brier", {}).get("value") is not None and scores.ndim == 1:
         there = live["label"].is_not_null().to_numpy()
-        came_true = [label == subject.declaration["positive"] for label in arrays["labels"][there]]
-        calibration = draw_calibration(scores[there], came_true)
-    return {"scores": draw_scores(subject.profile["sample"]["scores"][0], scores), "calibration": calibration}
+        came_true = [label == declaration["positive"] for label in arrays["labels"][there]]
+        drawn |= draw_honesty(declaration, scores[there], came_true)
+    units = {column.name: column.unit for column in subject.frame.columns}
+    return Pictures(drawn | draw_moved_columns(subject.profile, found["shift"], found["drift"], units=units))
 
 # %% ../../../nbs/evaluation/monitoring/04_evaluate.ipynb #fa334fb2
 def evaluate(
@@ -254,7 +292,7 @@ def evaluate(
     start: str = "",
     end: str = "",
     known_at: str = "",
-    folder: Path | None = None,
+    reports: ReportPlace | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> Evaluation:
     """Judge what a version answered: by its labels, its gates, and its training rows.
@@ -267,7 +305,7 @@ def evaluate(
         Half-open interval of prediction time, UTC text with offset; empty where open.
     known_at : str
         Only labels known by then, and predictions made by then; empty for now.
-    folder : Path, optional
+    reports : ReportPlace, optional
         Where Evidently's reports go; by default there are none.
     clock : callable, default=time.time_ns
         Nanoseconds since 1970 UTC.
@@ -287,12 +325,13 @@ def evaluate(
     metrics = {name: evaluate_log(part, subject.declaration) for name, part in parts.items()}
     gates = {name: check_gates(found, subject.declaration.get("gates", {})) for name, found in metrics.items()}
     largest = counts.sort("rows", descending=True)["deployment"][0]
-    live = _measure_drift(parts[largest], subject, folder)
-    live |= _draw_pictures(parts[largest], subject, metrics[largest])
+    live = _measure_drift(parts[largest], subject, reports)
+    live["pictures"] = _draw_pictures(parts[largest], subject, metrics[largest], live)
     verdicts = {found["verdict"] for found in gates.values()}
     verdict = next(word for word in ("fail", "undecided", "pass") if word in verdicts)
-    lines = describe_verdict(subject.tag, verdict, gates, live["drift"])
-    lines += _describe_left_out(path.name, labels, unreadable)
+    judged = f"{subject.tag[: subject.tag.find(':') + 13]}, {_describe_rows(parts[largest])}"
+    lines = describe_verdict(judged, verdict, gates, live["drift"]) + _describe_left_out(path.name, labels, unreadable)
+    lines += tend_log(model, home=home, rules=make_rules(start=start or None, end=end or None, version=subject.tag))
     values = {"counts": counts, "metrics": metrics, "gates": gates, "labels": labels, "names": subject.names, **live}
     return Evaluation(tag=subject.tag, verdict=verdict, lines=lines, **values)
 

@@ -10,12 +10,16 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ...core.files import hold_lock, write_file
+from ...core.html import render_html
 from ...core.jsontext import to_json
 from ...errors import ProfileError
 from .drift import plan_drift
@@ -26,7 +30,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['ROWS', 'make_report_sides', 'write_reports', 'escape_tags', 'read_drift']
+__all__ = ['ROWS', 'ReportPlace', 'make_report_sides', 'write_reports', 'escape_tags', 'add_origin', 'read_drift']
+
+# %% ../../../nbs/evaluation/monitoring/03_report.ipynb #ff6a1954
+@dataclass(frozen=True, kw_only=True)
+class ReportPlace:
+    """Where reports go, and what they say of themselves.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the files; made where it is missing.
+    html : bool
+        Whether pages are written beside the JSON.
+    workspace : Path or None
+        Folder of an Evidently workspace; made where it is missing.
+    about : dict of str to str
+        What stands on each page, as model, version, dates; ``model`` names the project of the workspace.
+    moment : datetime or None
+        The time that the reports speak of; by default now.
+    """
+
+    folder: Path
+    html: bool = False
+    workspace: Path | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+    moment: datetime | None = None
 
 # %% ../../../nbs/evaluation/monitoring/03_report.ipynb #e1358664
 ROWS = 5000
@@ -84,24 +113,22 @@ def make_report_sides(
 def write_reports(
     reference: pd.DataFrame,
     current: pd.DataFrame,
-    folder: Path,
+    place: ReportPlace,
     *,
     categorical: Sequence[str] = (),
     numeric: Sequence[str] = (),
 ) -> dict[str, Path]:
-    """Write Evidently's reports on drift and quality, as JSON and HTML.
+    """Write Evidently's reports on drift and quality.
 
     Parameters
     ----------
     reference : pandas.DataFrame
         Training rows, in the order of time where there is time.
-    folder : Path
-        Where the files go; created when missing.
 
     Returns
     -------
     dict of str to Path
-        `drift_json`, `drift_html`, `quality_json`, `quality_html`.
+        `drift_json`, `quality_json`; with HTML also `drift_html`, `quality_html`; with a workspace its folder.
 
     Raises
     ------
@@ -115,19 +142,24 @@ def write_reports(
         numeric=[name for name in numeric if name in filled],
         categorical=[name for name in categorical if name in filled],
     )
-    kinds = {"numeric": list(numeric), "categorical": list(categorical)}
-    folder.mkdir(parents=True, exist_ok=True)
+    snapshots = _run_reports(before, after, plan, {"numeric": list(numeric), "categorical": list(categorical)}, place)
+    place.folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    for name, snapshot in _run_reports(before, after, plan, kinds).items():
-        for ending, save in (("json", snapshot.save_json), ("html", snapshot.save_html)):
-            part, whole = folder / f".{name}.{ending}.{os.getpid()}", folder / f"{name}.{ending}"
-            save(str(part))
-            if ending == "json":  # Evidently writes NaN and Infinity, which are no JSON
-                part.write_text(to_json(json.loads(part.read_text(encoding="utf-8"))), encoding="utf-8")
-            if ending == "html":
-                part.write_text(escape_tags(part.read_text(encoding="utf-8")), encoding="utf-8")
-            written[f"{name}_{ending}"] = part.replace(whole)
+    for name, snapshot in snapshots.items():
+        for ending, text in _write_texts(snapshot, place).items():
+            written[f"{name}_{ending}"] = place.folder / f"{name}.{ending}"
+            write_file(place.folder / f"{name}.{ending}", text.encode(), mode=0o600, error=ProfileError)
+    if place.workspace is not None:
+        written["workspace"] = _push_reports(snapshots, place.workspace, str(place.about.get("model", "reports")))
     return written
+
+
+def _write_texts(snapshot: Any, place: ReportPlace) -> dict[str, str]:  # noqa: ANN401, RUF100 - Evidently has no types
+    """Give a report as strict JSON - Evidently writes NaN and Infinity, which are none - and as a page where asked."""
+    texts = {"json": to_json({**json.loads(snapshot.json()), "about": dict(place.about)})}
+    if place.html:
+        texts["html"] = add_origin(escape_tags(snapshot.get_html_str(as_iframe=False)), place.about)
+    return texts
 
 
 _DATA = re.compile(r"^ *var (?:additional_graphs_)?metric_[0-9a-f]+ = [{].*$", re.MULTILINE)
@@ -148,17 +180,23 @@ def escape_tags(page: str) -> str:
 
 
 def _run_reports(
-    before: pd.DataFrame, after: pd.DataFrame, plan: dict[str, dict[str, Any]], kinds: dict[str, list[str]]
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    plan: dict[str, dict[str, Any]],
+    kinds: dict[str, list[str]],
+    place: ReportPlace,
 ) -> dict[str, Any]:
     """Run Evidently's two reports; its warnings about its own parts are no concern of the reader."""
     make_definition, dataset, report, drift, summary = _import_evidently()
     definition = make_definition(numerical_columns=kinds["numeric"], categorical_columns=kinds["categorical"])
     sides = [dataset.from_pandas(table, data_definition=definition) for table in (after, before)]
     each = [drift(column=name, method=rule["method"], threshold=rule["threshold"]) for name, rule in plan.items()]
-    parts = {"drift": each, "quality": [summary()]}
+    parts, about = {"drift": each, "quality": [summary()]}, dict(place.about)
+    tags = [about[name] for name in ("model", "version") if name in about]
+    said = {"timestamp": place.moment, "metadata": about, "tags": tags}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {name: report(metrics, include_tests=True).run(*sides) for name, metrics in parts.items()}
+        return {name: report(m, include_tests=True).run(*sides, name=name, **said) for name, m in parts.items()}
 
 
 def _import_evidently() -> tuple[Any, ...]:
@@ -174,6 +212,43 @@ def _import_evidently() -> tuple[Any, ...]:
         line = f"cannot write reports: {error}; they need the extra [reports]: pip install 'mlworkbench[reports]'"
         raise ProfileError(line, code="extra.missing") from error
     return DataDefinition, Dataset, Report, ValueDrift, DataSummaryPreset
+
+# %% ../../../nbs/evaluation/monitoring/03_report.ipynb #5303a512
+_ORIGIN = """
+<header style="font:14px sans-serif;padding:12px 24px;border-bottom:3px solid #0072b2;background:#fff;color:#222">
+<strong>{{ title }}</strong>{% for name, text in facts.items() %}
+<span style="white-space:nowrap;margin-left:16px">{{ name }}: {{ text }}</span>{% endfor %}
+<p style="margin:6px 0 0">Back to the verdict: <a href="../">the run's folder</a>
+{%- if way %}, or <code>{{ way }}</code>{% endif %}. The judgement is there; here Evidently draws.</p></header>
+"""
+_BODY = re.compile(r"<body[^>]*>")
+
+
+def add_origin(page: str, about: Mapping[str, str]) -> str:
+    """Put above a page what it is about: ``model``, ``version`` and whatever else is said; ``back`` is a command.
+
+    Examples
+    --------
+    >>> "<strong>cars</strong>" in add_origin("<html><body><p>plots</p></body></html>", {"model": "cars"})
+    True
+    """
+    facts = {name: text for name, text in about.items() if name not in ("model", "back")}
+    header = str(render_html(_ORIGIN, title=about.get("model", "Report"), facts=facts, way=about.get("back", "")))
+    return _BODY.sub(lambda found: found[0] + header, page, count=1)
+
+# %% ../../../nbs/evaluation/monitoring/03_report.ipynb #2be767b8
+def _push_reports(snapshots: Mapping[str, Any], workspace: Path, project: str) -> Path:
+    """Add reports to a project of an Evidently workspace; give its folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.ui.workspace import Workspace
+    workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with hold_lock(workspace / ".mlworkbench.lock"):
+        opened = Workspace.create(str(workspace))
+        found = [*opened.search_project(project), None][0] or opened.create_project(project)
+        for snapshot in snapshots.values():
+            opened.add_run(found.id, snapshot)
+    return workspace
 
 # %% ../../../nbs/evaluation/monitoring/03_report.ipynb #63ec8621
 def read_drift(path: Path) -> dict[str, dict[str, Any]]:

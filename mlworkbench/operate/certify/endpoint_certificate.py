@@ -29,7 +29,7 @@ from .answers import DeploymentAnswers
 from .certificate import Certificate, certificate_hashes, collect_fields
 from .certificate import describe_counts, read_model_rows, write_certificate
 from .endpoint import Endpoint, ask_endpoint
-from .fault_finder import Finding
+from .fault_finder import FoundFault
 from .reference import Reference, predict_reference
 from .verdict import make_verdict
 from .wire import ModelAnswers, Record
@@ -426,7 +426,7 @@ def _find_first(
         first["sent"] = dict(records[row])
     step = endpoint.sent if column else "answer"
     what = column or ("decision" if apart[off][0] <= version.tolerance else f"score {cut}".strip())
-    return first, f"{Finding(step, what).place}, row {row}"
+    return first, f"{FoundFault(step, what).place}, row {row}"
 
 # %% ../../../nbs/operate/certify/13_endpoint_certificate.ipynb #28cd652d
 def _choose_donors(records: list[Record], agreeing: list[int]) -> list[list[Record]]:

@@ -18,7 +18,8 @@ from ...contract.pseudonym import FILE
 from ...core.home import Home
 from ...core.types import Progress
 from ...errors import DeploymentError, WorkbenchError
-from ...evaluation.log.reader import read_log
+from ...evaluation.log.reader import read_unmoved
+from ...evaluation.log.writer import list_log_files
 from .answers import DeploymentAnswers, DeploymentCaller
 from .deployments import DEPLOYMENT_CALLERS, refresh_online_store
 from .fault_finder import find_fault, find_in_refusal, trace_reference
@@ -159,13 +160,14 @@ def examine_deployment(
     """Ask one deployment and compare it with the reference; refused with the reason where it gave no answer."""
     ask, reference = way
     path = apart.log(version.model)
-    before = read_log(path, deployment=deployment, version=version.version).height if path.exists() else 0
+    asked = {"deployment": deployment, "version": version.version}
+    before = read_unmoved(path, **asked).height if list_log_files(path) else 0
     try:
         if ask is None:
             way_out = "leave it out of the definition, or promote with a reason"
             raise DeploymentError(f"{deployment}: nothing can ask this deployment; {way_out}", code="certify.no_caller")
         answered: DeploymentAnswers = ask(version, good, home=apart)
-        log = read_log(path, deployment=deployment, version=version.version)
+        log = read_unmoved(path, **asked)
     except WorkbenchError as error:
         rows = len(good)
         found = DeploymentVerdict(deployment, "refused", rows, missing=rows, tolerance=version.tolerance)
@@ -183,7 +185,8 @@ def examine_deployment(
 def _place(version: Version, good: pl.DataFrame, apart: Home, *, answered: DeploymentAnswers) -> str:
     """Say where a deployment first parted; the values themselves are in nobody's certificate."""
     try:
-        found = find_fault(trace_reference(version, good, home=apart), answered, log=read_log(apart.log(version.model)))
+        trail, log = trace_reference(version, good, home=apart), read_unmoved(apart.log(version.model))
+        found = find_fault(trail, answered, log=log)
     except WorkbenchError:
         return ""
     return found.place if found else ""

@@ -36,7 +36,7 @@ from ...scoring.version.version import Predictions, Version, predict, with_refer
 
 # %% auto #0
 __all__ = ['STEPS', 'SWAPPED', 'PLACES', 'NAMES', 'ReferenceSteps', 'trace_reference', 'LoggedRows', 'read_logged_rows',
-           'measure_explained_share', 'Finding', 'find_fault', 'find_in_refusal']
+           'measure_explained_share', 'FoundFault', 'find_fault', 'find_in_refusal']
 
 # %% ../../../nbs/operate/certify/06_fault_finder.ipynb #93af263d
 @dataclass(frozen=True, eq=False)
@@ -214,7 +214,7 @@ SWAPPED = 200
 
 
 @dataclass(frozen=True)
-class Finding:
+class FoundFault:
     """Where a row first parted from the reference.
 
     Attributes
@@ -253,7 +253,7 @@ class Finding:
         return f"{where}: {self.reference!r} became {self.current!r}; explains {self.share_explained:.0%} of the rows"
 
 # %% ../../../nbs/operate/certify/06_fault_finder.ipynb #8feb2a54
-def find_fault(trail: ReferenceSteps, answered: DeploymentAnswers, *, log: pl.DataFrame) -> Finding | None:
+def find_fault(trail: ReferenceSteps, answered: DeploymentAnswers, *, log: pl.DataFrame) -> FoundFault | None:
     """Name the first step and column where a row parted.
 
     Parameters
@@ -263,7 +263,7 @@ def find_fault(trail: ReferenceSteps, answered: DeploymentAnswers, *, log: pl.Da
 
     Returns
     -------
-    Finding or None
+    FoundFault or None
         None where nothing differs.
     """
     places = {name: place for place, name in enumerate(log["prediction_id"].to_list())}
@@ -278,15 +278,15 @@ def find_fault(trail: ReferenceSteps, answered: DeploymentAnswers, *, log: pl.Da
     return None
 
 
-def _version(trail: ReferenceSteps, answered: DeploymentAnswers, log: pl.DataFrame) -> Finding | None:
+def _version(trail: ReferenceSteps, answered: DeploymentAnswers, log: pl.DataFrame) -> FoundFault | None:
     """Find an answer that another version gave."""
     own = trail.version.version
     versions = dict(zip(log["prediction_id"].to_list(), log["version"].to_list(), strict=True))
     others = [(row, versions[name]) for row, name in enumerate(answered.ids) if versions.get(name, own) != own]
-    return Finding("version", "version", others[0][0], own, others[0][1]) if others else None
+    return FoundFault("version", "version", others[0][0], own, others[0][1]) if others else None
 
 
-def _column(trail: ReferenceSteps, logged: LoggedRows, *, beyond: bool) -> Finding | None:
+def _column(trail: ReferenceSteps, logged: LoggedRows, *, beyond: bool) -> FoundFault | None:
     """Find the first step with a column that parted, and the column that explains most."""
     differing = [{name for name, far in one.items() if far or not beyond} for one in logged.differing]
     every = set[str]().union(*differing)
@@ -300,7 +300,7 @@ def _column(trail: ReferenceSteps, logged: LoggedRows, *, beyond: bool) -> Findi
     step, share = _try_frame(trail, logged, column, rows=rows, before=(step, shares[column]))
     first = next(k for k, one in enumerate(differing) if column in one)
     reference = to_plain_list(trail.columns[column][[logged.rows[first]]])[0]
-    return Finding(step, column, logged.rows[first], reference, logged.known[first][column], share)
+    return FoundFault(step, column, logged.rows[first], reference, logged.known[first][column], share)
 
 
 def _try_frame(
@@ -316,51 +316,51 @@ def _try_frame(
     return ("row function" if step == "row function" else "features"), again
 
 
-def _result(trail: ReferenceSteps, logged: LoggedRows, *, beyond: bool) -> Finding | None:
+def _result(trail: ReferenceSteps, logged: LoggedRows, *, beyond: bool) -> FoundFault | None:
     """Find a score, then a decision, that differs on equal features."""
     scores, edge = trail.predictions.scores[logged.rows], trail.version.declaration["threshold"]
     apart = measure_differences(scores, logged.scores)
     off = np.flatnonzero(apart > (trail.version.tolerance if beyond else 0.0))
     if len(off):
         k = int(off[0])
-        return Finding("scorer", "score", logged.rows[k], scores[k].tolist(), logged.scores[k].tolist())
+        return FoundFault("scorer", "score", logged.rows[k], scores[k].tolist(), logged.scores[k].tolist())
     ties = find_ties(scores, tolerance=trail.version.tolerance, threshold=edge) & beyond
     right = trail.predictions.decisions[logged.rows].tolist()
     minds = make_alone_check(trail.version, trail.predictions.frame, trail.predictions.decisions)
     turned = [k for k, (one, other) in enumerate(zip(right, logged.decisions, strict=True)) if one != other]
     k = next((k for k in turned if not (ties[k] and minds(np.array([logged.rows[k]]))[0])), -1)
-    return Finding("decision", "decision", logged.rows[k], right[k], logged.decisions[k]) if k >= 0 else None
+    return FoundFault("decision", "decision", logged.rows[k], right[k], logged.decisions[k]) if k >= 0 else None
 
 
 def _answer(
     trail: ReferenceSteps, answered: DeploymentAnswers, logged: LoggedRows, *, kept: Sequence[int]
-) -> Finding | None:
+) -> FoundFault | None:
     """Find an answer that is not what was logged, or came twice, or never."""
     scores, decided = answered.scores[list(kept)], [answered.decisions[k] for k in kept]
     for k, (row, apart) in enumerate(zip(logged.rows, measure_differences(logged.scores, scores), strict=True)):
         if apart:
-            return Finding("answer", "score", row, logged.scores[k].tolist(), scores[k].tolist())
+            return FoundFault("answer", "score", row, logged.scores[k].tolist(), scores[k].tolist())
         if decided[k] != logged.decisions[k]:
-            return Finding("answer", "decision", row, logged.decisions[k], decided[k])
+            return FoundFault("answer", "decision", row, logged.decisions[k], decided[k])
     counts, there = Counter(answered.rows), set(logged.rows)
     found = {
         "doubled": [row for row in answered.rows if row >= 0 and counts[row] > 1],
         "unexpected": [k for k, row in enumerate(answered.rows) if not 0 <= row < len(trail)],
         "missing": [row for row in range(len(trail)) if row not in there],
     }
-    return next((Finding("answer", name, rows[0]) for name, rows in found.items() if rows), None)
+    return next((FoundFault("answer", name, rows[0]) for name, rows in found.items() if rows), None)
 
 # %% ../../../nbs/operate/certify/06_fault_finder.ipynb #f7c6ee9a
 PLACES = re.compile(r"\b(column|view|feature) '([^']+)'|\b([\w-]+\.(?:onnx|skops|jsonl?|py)|golden)\b")
 NAMES = {"column": "request", "view": "view", "feature": "features"}
 
 
-def find_in_refusal(reason: str) -> Finding:
+def find_in_refusal(reason: str) -> FoundFault:
     """Read step and column from the line of a refusal.
 
     Returns
     -------
-    Finding
+    FoundFault
         Step ``version`` and the file where the version itself was refused; without column where the line names none.
 
     Examples
@@ -372,6 +372,6 @@ def find_in_refusal(reason: str) -> Finding:
     """
     found = PLACES.search(reason)
     if found is None:
-        return Finding("answer", "")
+        return FoundFault("answer", "")
     what, name, file = found.groups()
-    return Finding(NAMES.get(what or "", "version"), file or name)
+    return FoundFault(NAMES.get(what or "", "version"), file or name)

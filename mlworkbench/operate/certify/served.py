@@ -22,7 +22,9 @@ from ...core.jsontext import encode_rows, holds_half
 from ...core.settings import load_settings
 from ...data.lake.lake import Lake
 from ...errors import DeploymentError, WorkbenchError
-from ...evaluation.log.reader import decode_texts, read_log, stack_scores
+from ...evaluation.log.moved import Rule
+from ...evaluation.log.parts import decode_texts, gather_rows, open_sources
+from ...evaluation.log.reader import stack_scores
 from ...evaluation.log.rows import personal_columns
 from ...features.offline.as_known import arrivals
 from .answers import DeploymentAnswers
@@ -58,12 +60,13 @@ def read_served_rows(model: str, *, home: Home, since: str, until: str = "") -> 
     DeploymentError
         If none was served since then.
     """
-    log = read_log(home.log(model)).filter(pl.col("role") == "served")
-    moment = pl.col("logged_at").cast(pl.Int64)
-    found = log.filter((moment >= parse_time(since)).fill_null(value=True))
-    found = found.filter((moment < parse_time(until)).fill_null(value=True)) if until else found
+    served: Rule = ("role", "=", "served")
+    ends: list[Rule] = [("logged_at", "<", parse_time(until))] if until else []
+    found = gather_rows(home.log(model), [served, ("logged_at", ">=", parse_time(since)), *ends])
     if found.is_empty():
-        last = ", ".join(str(moment) for moment in log["logged_at"].tail(1).to_list()) or "never"
+        with open_sources(home.log(model)) as sources:
+            times = [part["logged_at"].drop_nulls() for part in sources.scan([served], ["logged_at"])]
+        last = max((str(part.max()) for part in times if len(part)), default="never")
         message = f"{model}: no answer was served since {since}; the last was at {last}"
         raise DeploymentError(message, code="log.no_rows")
     return found

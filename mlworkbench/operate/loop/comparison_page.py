@@ -13,7 +13,7 @@ import numpy as np
 from ...core.html import render_html
 from ...core.types import Facts
 from ...evaluation.card import show
-from ...evaluation.plots import Picture, compute_shares, draw_histograms, embed_picture
+from ...evaluation.plots import Picture, draw_bins, draw_scores, embed_picture, has_room, place_numbers
 from ..certify.page import PAGE_HEAD
 from ..certify.wire import ModelAnswers
 from .retrain import show_metric
@@ -41,30 +41,22 @@ def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers
         apart = second.scores - first.scores
     largest = float(np.abs(apart).max())
     values, low = (np.abs(apart).max(axis=1), 0.0) if several else (apart, -largest)
-    if not _has_room(low, largest):
+    if not has_room(low, largest):
         return drawn
     signed = "How far the second lies above the first (right) or below (left)"
     title = "Largest difference of a row" if several else signed
-    shares = {title: compute_shares(values, low, largest)}
-    return [*drawn, (draw_histograms(title, shares, low=low, high=largest), title)]
+    counts = {"differences": np.histogram(values, bins=20, range=(low, largest))[0]}
+    picture = draw_bins(title, counts, ticks=place_numbers(low, largest), across="difference of the scores of a row")
+    return [*drawn, (picture, title)]
 
 
 def _draw_scores(names: tuple[str, str], first: Any, second: Any) -> list[tuple[Picture, str]]:  # noqa: ANN401, RUF100
-    """Draw two histograms of one axis."""
+    """Draw two histograms over each other."""
     low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
-    high = high if high > low else low + 1
-    if not _has_room(low, high):
+    if not has_room(low, high if high > low else low + 1):
         return []
-    sides = zip(names, (first, second), strict=True)
-    shares = {f"{name}: scores": compute_shares(side, low, high) for name, side in sides}
-    return [(draw_histograms("Scores of both sides", shares, low=low, high=high), "Scores of both sides")]
-
-
-def _has_room(low: float, high: float) -> bool:
-    """Say whether an axis can be cut into thirty pieces: its ends are neither beyond all numbers nor all but one."""
-    with np.errstate(all="ignore"):
-        edges = np.linspace(low, high, 31)
-        return bool(np.isfinite(edges).all() and (np.diff(edges) > 0).all())
+    sides = dict(zip(names, (first, second), strict=True))
+    return [(draw_scores("Scores of both sides", sides), "Scores of both sides")]
 
 # %% ../../../nbs/operate/loop/04_comparison_page.ipynb #00e4f668
 _PAGE = """\

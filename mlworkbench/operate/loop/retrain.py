@@ -30,7 +30,7 @@ from ...scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['find_incumbent', 'find_judging_rows', 'measure_version', 'compare_versions', 'RetrainResult', 'show_metric',
-           'retrain']
+           'train_beside']
 
 # %% ../../../nbs/operate/loop/01_retrain.ipynb #33cbf40a
 def find_incumbent(model: str, version: str | None = None, *, home: Home) -> str | None:
@@ -184,7 +184,7 @@ def show_metric(found: Mapping[str, Any] | None) -> str:
     return show(value) if low is None else f"{show(value)} ({show(low)} to {show(high)})"
 
 
-def retrain(
+def train_beside(
     definition: ModelDefinition,
     *,
     home: Home,

@@ -23,7 +23,7 @@ from ...data.lake.lake import Lake
 from ...deploy.flags import summarize_flag
 from ...deploy.streaming.scoring import CARRIED
 from ...errors import LogError, WorkbenchError, suggest
-from ...evaluation.log.reader import find_predictions
+from ...evaluation.log.reader import find_predictions, list_logs
 from ...features.checks.lineage import format_value, lineage_lines, view_lineage
 from ...features.row_functions import RowFunction
 from .recompute import look_up_known_values, rebuild_request, to_request_arrays, trace_steps
@@ -55,7 +55,7 @@ def find_prediction(prediction_id: str, *, home: Home, model: str = "") -> tuple
     LogError
         If there is none, or more than one, or the model has no log.
     """
-    logs = {path.parent.name: path for path in sorted(home.path.glob("*/log.sqlite"))}
+    logs = list_logs(home)
     if model and model not in logs:
         raise LogError(f"model {model!r} has no log; {suggest(model, logs)}", code="log.missing")
     searched = [model] if model else [*logs]

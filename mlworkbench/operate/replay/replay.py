@@ -17,7 +17,9 @@ from ...contract.times import parse_time
 from ...core.home import Home
 from ...data.lake.lake import Lake
 from ...errors import LogError, VersionError
-from ...evaluation.log.reader import find_predictions, read_call, read_log
+from ...evaluation.log.moved import Rule
+from ...evaluation.log.parts import gather_rows
+from ...evaluation.log.reader import find_predictions, read_call
 from .recompute import ReplayedRow, replay_rows
 from ...scoring.artifacts.manifest import environment
 from ...scoring.registry.registry import Registry
@@ -109,15 +111,13 @@ def replay_many(
     LogError
         If there is no log, an id is not in it, or nothing is left to replay.
     """
-    log = read_log(home.log(model)) if ids is None else find_predictions(home.log(model), ids)
+    times = {">=": None if since is None else parse_time(since), "<": None if until is None else parse_time(until)}
+    rules: list[Rule] = [("logged_at", sign, time) for sign, time in times.items() if time is not None]
+    log = gather_rows(home.log(model), rules) if ids is None else find_predictions(home.log(model), ids)
     for name in ids or ():
         if not log["prediction_id"].str.starts_with(name).any():
-            message = f"no prediction {name!r} in the log of {model}; see <home>/{model}/log.sqlite"
+            message = f"no prediction {name!r} in the log of {model}; see what was scored"
             raise LogError(message, code="log.prediction_unknown")
-    if since is not None:
-        log = log.filter(pl.col("logged_at").cast(pl.Int64) >= parse_time(since))
-    if until is not None:
-        log = log.filter(pl.col("logged_at").cast(pl.Int64) < parse_time(until))
     if limit is not None:
         log = log.tail(limit)
     if log.is_empty():

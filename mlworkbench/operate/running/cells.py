@@ -25,6 +25,7 @@ from .worker import write_json
 
 if TYPE_CHECKING:
     from mlworkbench.deploy.batch.batch import Job
+    from mlworkbench.evaluation.monitoring.report import ReportPlace
 
 # %% auto #0
 __all__ = ['RUNNER', 'VERDICTS', 'RunRecord', 'record_run', 'notebook_name', 'begin_record', 'Run', 'begin_run',
@@ -135,6 +136,8 @@ class Run:
         The notebook's own parameters, by name; a bare date among them as midnight UTC.
     record : RunRecord or None
         Its row in the run table; None where a runner keeps it.
+    workspace : Path or None
+        Of Evidently, as ``[reports] workspace`` names it.
     """
 
     home: Home
@@ -148,6 +151,7 @@ class Run:
     folder: Path
     values: dict[str, Any] = field(default_factory=dict)
     record: RunRecord | None = field(default=None, repr=False, compare=False)
+    workspace: Path | None = None
 
     @property
     def interval(self) -> tuple[int | None, int | None]:
@@ -160,9 +164,13 @@ class Run:
         return self.values.get("rows") or None
 
     @property
-    def reports(self) -> Path:
-        """Folder of the run's reports; need not be there."""
-        return self.folder / "reports"
+    def reports(self) -> ReportPlace:
+        """Where the run's reports go: its own folder, as pages too where `html` asks for them, and the workspace."""
+        from mlworkbench.evaluation.monitoring.report import ReportPlace
+
+        about = {"run": self.run_id, "back": f"mlworkbench runs show {self.run_id} --model {self.model}"}
+        pages = bool(self.values.get("html"))
+        return ReportPlace(folder=self.folder / "reports", html=pages, workspace=self.workspace, about=about)
 
     @property
     def job(self) -> Job:
@@ -206,14 +214,26 @@ def begin_run(parameters: Mapping[str, Any], *, also: Sequence[str] = (), notebo
     extend_import_path(settings)
     home = Home.open(Path(given["home"]) if given.get("home") else None)
     name, model = notebook_name(notebook), given.get("model") or find_sole_model(settings, home=home)
-    run_id, own = given.get("run_id") or new_run_id(name), {name: given[name] for name in also if name in given}
+    own = {name: given[name] for name in also if name in given}
+    run_id = _choose_run_id(given.get("run_id", ""), name, model, home=home)
     folder = home.runs(model) / run_id
     record = begin_record(model, run_id, name, home=home)
     folder.mkdir(parents=True, exist_ok=True)
-    if record:
-        (folder / "result.json").unlink(missing_ok=True)
+    workspace = settings.folder / Path(settings.reports_workspace).expanduser() if settings.reports_workspace else None
     start, end = given.get("start", ""), given.get("end", "")
-    return Run(home, model, run_id, start, end, *interval, given.get("version") or None, folder, own, record)
+    made = Run(home, model, run_id, start, end, *interval, given.get("version") or None, folder, own, record)
+    return replace(made, workspace=workspace)
+
+
+def _choose_run_id(asked: str, notebook: str, model: str, *, home: Home) -> str:
+    """Give the id of a run: as asked, else one of its own; by hand never one that another run has."""
+    kept = os.environ.get(RUNNER) == f"{model}/{asked}"
+    if asked and (kept or all(row.run_id != asked for row in RunTable(home).rows(model))):
+        return asked
+    own = new_run_id(notebook)
+    if asked:
+        print(f"run {asked} is there already and stays as it is; this one is {own}")
+    return own
 
 
 def _read_parameters(parameters: Mapping[str, Any], also: Sequence[str]) -> dict[str, Any]:
@@ -260,7 +280,7 @@ def find_sole_model(settings: Settings, *, home: Home) -> str:
     return known[0]
 
 # %% ../../../nbs/operate/running/04_cells.ipynb #adc33ef2
-VERDICTS = ("pass", "fail", "undecided", "equal", "refused", "erased", "not_declared")
+VERDICTS = ("pass", "warn", "fail", "undecided", "equal", "refused", "erased", "not_declared")
 
 
 def finish_run(run: Run, result: Mapping[str, Any]) -> Path:

@@ -20,7 +20,7 @@ from ...core.jsontext import to_plain
 from ...errors import RunError
 
 # %% auto #0
-__all__ = ['write_json', 'describe_cell', 'current_cell', 'kill_family', 'execute', 'run_job']
+__all__ = ['write_json', 'describe_cell', 'current_cell', 'kill_family', 'end_with_runner', 'execute', 'run_job']
 
 # %% ../../../nbs/operate/running/03_worker.ipynb #3675105c
 def write_json(path: Path, value: object) -> Path:
@@ -107,9 +107,15 @@ def kill_family(pid: int) -> None:
                 os.killpg(group, signal.SIGKILL)
 
 
-def _end_with_runner() -> None:
-    """Wait until the runner closes its end of standard input - it does so by dying - and end everything."""
-    while os.read(0, 4096):
+def end_with_runner(descriptor: int = 0) -> None:
+    """Wait until the runner closes its end of a pipe - it does so by dying - and end this process and what it started.
+
+    Parameters
+    ----------
+    descriptor : int, default=0
+        Of this process' end; by default standard input.
+    """
+    while os.read(descriptor, 4096):
         pass
     kill_family(os.getpid())
 
@@ -146,5 +152,5 @@ def execute(job: Mapping[str, Any]) -> str:
 def run_job() -> None:
     """Read a job from standard input, run it, and write its outcome; the worker's main function."""
     job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_runner, daemon=True).start()
+    threading.Thread(target=end_with_runner, daemon=True).start()
     write_json(Path(job["outcome"]), {"error": execute(job)})

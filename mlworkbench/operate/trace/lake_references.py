@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.home import Home
-from ...evaluation.log.reader import list_watermarks
+from ...evaluation.log.reader import list_logs, list_watermarks
 from ...features.online.lookup import OnlineStore, store_exists
 from ...scoring.artifacts.manifest import read_document, read_manifest, refuse_forged
 from ...scoring.registry.registry import Registry
@@ -80,9 +80,9 @@ def _tables(home: Home) -> dict[str, set[str]]:
 def _logged(home: Home) -> Iterator[tuple[str, int, str]]:
     """Name what logged predictions were answered from."""
     tables = _tables(home)
-    for file in sorted(home.path.glob("*/log.sqlite")):
-        for watermark in list_watermarks(file):
-            yield from _marks(json.loads(watermark or "null"), tables, f"log of {file.parent.name}")
+    for model, path in list_logs(home).items():
+        for watermark in list_watermarks(path):
+            yield from _marks(json.loads(watermark or "null"), tables, f"log of {model}")
 
 
 def _materialized(home: Home) -> Iterator[tuple[str, int, str]]:

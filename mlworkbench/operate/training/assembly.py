@@ -206,7 +206,7 @@ def sample_rows(table: pl.DataFrame, rows: int | None, seed: int) -> pl.DataFram
 
 
 def draw_rows(definition: ModelDefinition, table: pl.DataFrame, rows: int | None) -> pl.DataFrame:
-    """Leave out the rows at or after a definition's `until`, and draw some of the others by its seed.
+    """Leave out the rows outside of a definition's `until` and `window`, and draw some of the others by its seed.
 
     Raises
     ------
@@ -216,6 +216,9 @@ def draw_rows(definition: ModelDefinition, table: pl.DataFrame, rows: int | None
     if definition.until is not None:
         moment = parse_time(definition.until)
         table = table.filter(pl.col(str(definition.prediction_time)).cast(pl.Int64) < moment)
+    if definition.window is not None:
+        time = pl.col(str(definition.prediction_time))
+        table = table.filter(time >= time.max() - definition.window)
     table = sample_rows(table, rows, definition.seed)
     if table.is_empty():
         message = f"until {definition.until!r} leaves no rows of {definition.name}; choose a later time"
@@ -248,7 +251,7 @@ def assemble(
     Returns
     -------
     Assembled
-        Rows at or after `until` are left out.
+        Rows at or after `until`, and before the `window`, are left out.
 
     Raises
     ------

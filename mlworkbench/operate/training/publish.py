@@ -19,6 +19,7 @@ from ...core.home import Home
 from ...core.types import Columns, Estimator
 from ...errors import DefinitionError
 from ...evaluation.card import Markdown, compose_card, write_metrics
+from ...evaluation.monitoring.counts import Answered, order_classes
 from ...metrics.bootstrap import measure
 from .anchor.anchor import Anchoring, anchor_version, ask_pipeline, describe_anchor
 from .anchor.anchor import read_anchor
@@ -81,6 +82,20 @@ class Fitted:
         fields = (self.pipeline, self.contract, self.task, self.classes, self.positive, self.input, decision)
         return ReferenceScorer(*fields)
 
+    @property
+    def rule(self) -> dict[str, Any]:
+        """How scores are decided, as a declaration says it."""
+        ruled = {} if self.ruling is None else {"decision": self.ruling.decision}
+        return {name: getattr(self, name) for name in ("task", "classes", "positive", "threshold")} | ruled
+
+    def answer(self, frame: FeatureFrame, labels: NDArray[Any] | None = None) -> Answered:
+        """Score rows and decide them, beside their labels; a regression decides nothing."""
+        scores, decisions = self.scorer.answer(frame)
+        if self.task == "regression":
+            return Answered(frame=frame, scores=scores, labels=labels)
+        decided = decide(scores, self.rule) if decisions is None else decisions
+        return Answered(frame=frame, scores=scores, decisions=decided, labels=labels)
+
     def with_rule(self, *frames: FeatureFrame) -> Fitted:
         """Settle how scores are decided, on rows; positive class and threshold are then those of the rule."""
         ruling = settle(self.scorer, frames, threshold=self.stated, positive=self.positive)
@@ -140,13 +155,8 @@ def judge(
     dict of str to dict
         As `metrics.bootstrap.measure` gives them.
     """
-    scores, decisions = fitted.scorer.answer(frame)
-    classes: list[Any] = []
-    if fitted.task != "regression":
-        rule = {name: getattr(fitted, name) for name in ("task", "classes", "positive", "threshold")}
-        ruled = rule | ({} if fitted.ruling is None else {"decision": fitted.ruling.decision})
-        decisions = decide(scores, ruled) if decisions is None else decisions
-        classes = sorted(fitted.classes, key=lambda value: bool(value == fitted.positive))
+    answered, classes = fitted.answer(frame), order_classes(fitted.rule)
+    scores, decisions = answered.scores, answered.decisions
     blocks = None if times is None else times // DAY
     return measure(scores, labels, fitted.task, classes, decisions=decisions, blocks=blocks, seed=seed)
 

@@ -24,6 +24,7 @@ from ...data.ingest.privacy import table_pseudonyms
 from ...data.ingest.table import Table
 from ...data.lake.lake import Lake
 from ...errors import DefinitionError, WorkbenchError
+from ...evaluation.monitoring.counts import count_blocks
 from ...evaluation.monitoring.profile import profile_frame
 from .anchor.anchor import Anchoring
 from .anchor.pipeline import Subject
@@ -305,7 +306,8 @@ def _judged(fitted: Fitted, assembled: Assembled, labels: NDArray[Any], present:
     """Profile all rows, and measure those with a label; each metric says that the rows are as given."""
     rows = np.flatnonzero(present)
     metrics = judge(fitted, assembled.frame.take(rows), labels[rows]) if len(rows) else {}
-    scores = fitted.scorer.score(assembled.frame)
-    known = labels if present.all() else None
+    answered = fitted.answer(assembled.frame, np.where(present, labels, np.array(None, dtype=object)))
+    profile = profile_frame(assembled.frame, answered.scores, labels if present.all() else None)
+    profile["blocks"] = count_blocks(profile, answered, declaration=fitted.rule)
     marked = {name: {**value, "rows": "as given"} for name, value in metrics.items()}
-    return {"metrics": marked, "profile": profile_frame(assembled.frame, scores, known)}
+    return {"metrics": marked, "profile": profile}

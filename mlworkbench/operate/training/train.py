@@ -22,13 +22,14 @@ from ...data.ingest.ingest import ingest
 from ...data.lake.lake import Lake
 from ...data.lake.snapshot import LakeSnapshot
 from ...errors import DefinitionError, UserCodeError, WorkbenchError, find_user_frame, suggest
+from ...evaluation.monitoring.counts import count_blocks
 from ...evaluation.monitoring.profile import profile_frame
 from ...metrics.bootstrap import check_gates
 from .anchor_request import prepare_anchoring
 from .assembly import Assembled, assemble
 from .pseudonymise import open_definition_pseudonyms
-from .publish import Fitted, TrainResult, draw_golden_rows, judge, publish, read_rule
-from .publish import write_card
+from .publish import DAY, Fitted, TrainResult, draw_golden_rows, judge, publish
+from .publish import read_rule, write_card
 from .request_contract import personal_names, find_source_contract
 from .requirements import check_missing, list_notes, refuse_device
 from .split import Split, clean_labels, infer_task, split_rows
@@ -116,7 +117,11 @@ def _described(
     hidden = {*definition.named, *personal_names(definition, assembled.request)}
     columns = {name: array[rows] for name, array in assembled.columns.items() if name not in hidden}
     values = {name: array[rows] for name, array in assembled.values.items()}
-    profile = profile_frame(frame, fitted.scorer.score(frame), labels[rows], skip=sorted(hidden))
+    answered = fitted.answer(frame, labels[rows])
+    profile = profile_frame(frame, answered.scores, labels[rows], skip=sorted(hidden))
+    days = None if assembled.times is None else assembled.times[rows] // DAY
+    judged = np.isin(rows, split.validation)
+    profile["blocks"] = count_blocks(profile, answered, declaration=fitted.rule, days=days, judged=judged)
     return {"profile": profile, "golden": draw_golden_rows(columns, values, frame, seed=definition.seed)}
 
 

@@ -136,7 +136,7 @@ def find_mentioned_tags(home: Home) -> set[str]:
         Tags, and whatever else stands where tags stand; the store says which of them are versions.
     """
     found = {tag for table, column in _KEPT for tag in _column(home.registry, table, column)}
-    for file in home.path.glob("*/log.sqlite"):
+    for file in home.path.glob("*/log*.sqlite"):
         found |= _column(file, "predictions", "version")
     return found | set(_results(home))
 

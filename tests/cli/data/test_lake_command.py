@@ -1,12 +1,15 @@
 """`mlworkbench lake`: looking at tables, and caring for them without breaking what refers to them."""
 
 import json
+import time
 
 import pyarrow as pa
 import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
+from mlworkbench.evaluation.log.rows import FIELDS
+from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.operate.trace.lake_references import find_lake_references
 
 
@@ -87,3 +90,36 @@ def test_a_model_of_the_workbench_is_traced_and_its_lake_versions_are_kept(workb
     code, _, err = tell("lake", "lineage", "--skip", "900000")
     assert code == 2 and "has no training rows 900000 to" in err
     assert find_lake_references(Home.open()) == {}
+
+
+def log_row(model, logged_at):
+    texts = dict.fromkeys(FIELDS, "") | {"model": model, "scores": "[0.5]"}
+    times = {"prediction_time": logged_at, "logged_at": logged_at, "latency_us": 1, "schema_version": 3}
+    return {**texts, **times, "prediction_id": str(logged_at)}
+
+
+def test_closed_hours_of_every_log_are_moved_and_the_doctor_says_what_waits(clean, facts, tell, monkeypatch):
+    monkeypatch.setenv("MLWORKBENCH_HOME", str(clean / "home"))
+    home, now = Home.open(), time.time_ns() // 1000
+    assert facts("lake", "move")["logs"] == []
+    for model, days in (("cars", 9), ("bikes", 2)):
+        with PredictionLog(home.log(model), own=True) as log:
+            log.write([log_row(model, now - days * 86_400_000_000), log_row(model, now)])
+    found = {one["check"]: one for one in facts("doctor")["findings"]}
+    assert (found["log cars"]["state"], found["log bikes"]["state"]) == ("warn", "ok")
+    assert "lake move" in found["log cars"]["way_out"] and "1 files" in found["log cars"]["found"]
+    assert [(one["model"], one["rows"]) for one in facts("lake", "move", "--model", "cars")["logs"]] == [("cars", 1)]
+    assert [one["rows"] for one in facts("lake", "move")["logs"]] == [1, 0]
+    assert {one["state"] for one in facts("doctor")["findings"] if one["check"].startswith("log ")} == {"ok"}
+    code, _, said = tell("lake", "move", "--model", "boats")
+    assert code == 2 and "boats" in said and "bikes" in said
+
+
+def test_a_damaged_log_is_a_failure_of_the_doctor_and_one_line_of_the_mover(clean, facts, tell, monkeypatch):
+    monkeypatch.setenv("MLWORKBENCH_HOME", str(clean / "home"))
+    path = Home.open().log("cars")
+    path.parent.mkdir()
+    path.write_text("these are notes, not a data base; " * 50)
+    code, _, said = tell("lake", "move")
+    assert code == 2 and said.count("\n") == 1 and "log.sqlite" in said
+    assert tell("doctor")[0] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlworkbench.deploy.edge.collect import collect
 from mlworkbench.deploy.edge.device import open_export, score_source
 from mlworkbench.deploy.edge.export import export_edge
 from mlworkbench.errors import LogError, VersionError, WorkbenchError
+from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.rows import prediction_id
 from mlworkbench.scoring.data_frame import frame_to_pandas
@@ -279,3 +281,16 @@ def test_a_forged_file_is_refused_and_the_honest_one_that_comes_later_is_not(
     honest.write_bytes(file.read_bytes())
     assert ":" in refused(rewritten(file, change), home, column)
     assert collect(honest, home=home).new == 3
+
+
+def test_a_file_that_comes_again_after_its_rows_left_the_log_adds_nothing(
+    file: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")
+    assert collect(file, home=home).new == 3
+    assert move_log("birds", home=home, now=2 * time.time_ns() // 1000).rows == 3
+    assert collect(file, home=home).new == 0 and read_log(home.log("birds")).height == 3
+    first = json.loads(file.read_text().splitlines()[0])["log"]
+    told = {name: first[name] for name in ("features", "scores", "decision", "request")}
+    with pytest.raises(LogError, match=r"line 2, prediction_id: .*altered"):
+        collect(rewritten(file, log(**told)), home=home)

@@ -273,3 +273,19 @@ def test_other_types_are_refused(kind: str) -> None:
     with pytest.raises(HttpError, match="application/json") as refused:
         knock([b"x"], {"content-type": kind})
     assert refused.value.status == 415
+
+
+def test_a_request_that_is_sent_again_to_another_worker_is_the_same_prediction(workshop, elsewhere: Home) -> None:
+    version, path = workshop.open("birds"), elsewhere.log("birds")
+    first, second = (Realtime(version, PredictionLog(path, own=True)) for _ in range(2))
+    sent = first.respond(body([BIRD, BIRD]), "order-17")
+    again = second.respond(body([BIRD, BIRD]), "order-17")
+    other = second.respond(body([BIRD, {**BIRD, "bill": 50.0}]), "order-17")
+    assert (sent.status, again.status, other.status) == (200, 200, 409) and sent.body == again.body
+    assert second.respond(body([BIRD, BIRD, BIRD]), "order-17").status == 200
+    assert sorted(file.name for file in path.parent.glob("*.sqlite")) == ["log-1.sqlite", "log-2.sqlite"]
+    for worker in (first, second):
+        worker.close()
+    with sqlite3.connect(second.log.file) as connection:
+        assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (1,), "what the first has is its"
+    assert read_log(path).height == 3

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -555,3 +556,19 @@ def test_an_altered_version_is_refused_before_anything_is_read(tell, workshop, t
     code, _, err = tell("trips.jsonl", "--out", "out.jsonl", "--once")
     assert code == 2 and "golden.jsonl was altered" in err and len(err.splitlines()) == 1
     assert not Path("out.jsonl").exists()
+
+
+def test_an_event_that_another_worker_logged_is_published_as_it_was_logged(version, workshop, tmp_path) -> None:
+    lines = [json.dumps(event).encode() for event in events_of(workshop.trips(6))]
+    events = [Event(100 * n, n + 1, line, len(line)) for n, line in enumerate(lines)]
+    store = OnlineStore(workshop.home.online, read_only=True)
+    logs = [PredictionLog(tmp_path / "log.sqlite", own=True) for _ in range(2)]
+    one, other = (Streaming(version, log, store=store) for log in logs)
+    told = [outcome.body for outcome in one.outcomes(events[:4], "trips")]
+    with sqlite3.connect(logs[0].file) as connection:
+        connection.execute("UPDATE predictions SET scores = '[0.125]', decision = 'false' WHERE rowid = 1")
+    again = [outcome.body for outcome in other.outcomes(events, "trips")]
+    assert again[1:4] == told[1:] and (again[0]["score"], again[0]["decision"]) == (0.125, False)
+    assert read_log(tmp_path / "log.sqlite").height == 6 and logs[0].find([again[5]["prediction_id"]])
+    one.close()
+    other.log.close()

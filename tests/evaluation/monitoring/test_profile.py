@@ -8,7 +8,7 @@ import pytest
 from mlworkbench.errors import ProfileError
 from mlworkbench.evaluation.monitoring.drift import compare_profile, stability_index
 from mlworkbench.evaluation.monitoring.profile import SAMPLE_ROWS, profile_column, profile_frame, quantile_edges
-from mlworkbench.evaluation.plots import compute_shares, draw_calibration, draw_histograms, draw_scores
+from mlworkbench.evaluation.plots import compute_shares, draw_bins, draw_calibration, draw_histograms, draw_scores
 from mlworkbench.scoring.frame import FeatureFrame
 
 
@@ -147,9 +147,22 @@ def test_pictures_are_small_and_well_formed():
 
     draws = np.random.default_rng(0)
     for picture in (
-        draw_scores(draws.random(100), draws.random(10)),
-        draw_scores([0.5], [0.5, np.nan]),
+        draw_scores("<&>", {"before": draws.random(100), "<a>": draws.random(10)}),
+        draw_scores("one value", {"before": [0.5], "now": [0.5, np.nan]}),
         draw_calibration(draws.random(100), draws.random(100) < 0.5),
+        draw_bins("none", {"before": [0, 0], "now": [0, 0]}, ticks=[(0.5, "<b>")], across="nothing"),
         draw_histograms("<&>", {"<a>": compute_shares(draws.random(9), 0, 1), "b": np.zeros(30)}, low=0.0, high=1.0),
     ):
-        assert ElementTree.fromstring(picture).tag.endswith("svg") and len(picture) < 5000
+        assert ElementTree.fromstring(picture).tag.endswith("svg") and len(picture) < 9000
+
+
+NAMES = ("stroke", "stroke-dasharray")
+
+
+def test_sides_differ_by_line_and_by_colour_and_the_rows_of_each_bin_are_told():
+    picture = draw_bins("carrier", {"training": [60, 40], "live": [1, 12_345]}, ticks=[(0.25, "AA")], across="carrier")
+    lines = [line for line in picture.splitlines() if "stroke-dasharray" in line]
+    drawn = [{part.partition('"')[0] for line in lines for part in line.split(f'{name}="')[1:]} for name in NAMES]
+    assert drawn == [{"#0072b2", "#d55e00"}, {"none", "7 4"}]
+    for text in (">60<", ">12.3k<", "training, 100 rows", "live, 12,346 rows", ">100 %<", "share of the side"):
+        assert text in picture

@@ -11,7 +11,7 @@ from mlworkbench.errors import ProfileError
 from mlworkbench.evaluation.card import compose_card, describe_rule, show, write_table
 from mlworkbench.evaluation.monitoring.drift import jensen_shannon, plan_drift, wasserstein
 from mlworkbench.evaluation.monitoring.profile import profile_frame
-from mlworkbench.evaluation.monitoring.report import make_report_sides, read_drift, write_reports
+from mlworkbench.evaluation.monitoring.report import ReportPlace, make_report_sides, read_drift, write_reports
 from mlworkbench.scoring.frame import FeatureFrame
 
 
@@ -24,19 +24,71 @@ def make_table(count=3000, seed=0, shift=0.0):
     return pd.DataFrame({"wind": wind, "carrier": carrier, "empty": np.full(count, np.nan)})
 
 
+ABOUT = {"model": "flights", "version": "flights:1f3a", "rows": "2 rows of 2013-10-01 to 2013-10-02", "run": "<r>"}
+ABOUT |= {"back": "mlworkbench runs show r --model flights"}
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "deep"
     sides = make_table(), make_table(seed=1, shift=1.0)
-    return write_reports(*sides, folder, numeric=["wind", "empty"], categorical=["carrier"])
+    place = ReportPlace(folder=folder, html=True, about=ABOUT, workspace=tmp_path_factory.mktemp("evidently") / "own")
+    return write_reports(*sides, place, numeric=["wind", "empty"], categorical=["carrier"])
 
 
 def test_four_files_are_written_and_nothing_else(written):
+    written = {name: path for name, path in written.items() if name != "workspace"}
     assert set(written) == {"drift_json", "drift_html", "quality_json", "quality_html"}
     folder = written["drift_json"].parent
     assert {file.name for file in folder.iterdir()} == {path.name for path in written.values()}
     assert "<html" in written["drift_html"].read_text(encoding="utf-8")[:2000].lower()
     assert json.loads(written["quality_json"].read_text(encoding="utf-8"))["metrics"]
+
+
+def test_pages_are_written_where_asked_for_and_json_says_what_it_is_about(tmp_path):
+    files = write_reports(make_table(50), make_table(50), ReportPlace(folder=tmp_path, about=ABOUT), numeric=["wind"])
+    assert set(files) == {"drift_json", "quality_json"} == {f"{path.stem}_json" for path in tmp_path.iterdir()}
+    assert json.loads(files["drift_json"].read_text(encoding="utf-8"))["about"] == ABOUT
+    assert files["drift_json"].stat().st_mode & 0o077 == 0
+
+
+def test_a_page_says_model_version_rows_run_and_the_way_back(written):
+    for name in ("drift_html", "quality_html"):
+        page = written[name].read_text(encoding="utf-8")
+        header = page[page.index("<header") : page.index("</header>")]
+        assert page.count("<header") == 1 and page.index("<header") > page.index("<body")
+        for text in ("flights:1f3a", ABOUT["rows"], "run: &lt;r&gt;", ABOUT["back"], 'href="../"'):
+            assert text in header
+
+
+def test_a_workspace_is_made_and_shows_each_report_by_model_and_version(written):
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace(str(written["workspace"]))
+    (project,) = workspace.search_project("flights")
+    runs = [workspace.get_run(project.id, run) for run in workspace.list_runs(project.id)]
+    assert sorted(run.name for run in runs) == ["drift", "quality"]
+    assert all(run.metadata == ABOUT and run.tags == ["flights", "flights:1f3a"] for run in runs)
+    assert written["workspace"].stat().st_mode & 0o077 == 0
+
+
+def test_a_second_run_goes_into_the_same_project(written, tmp_path):
+    from evidently.ui.workspace import Workspace
+
+    folder = written["workspace"]
+    place = ReportPlace(folder=tmp_path, workspace=folder, about={**ABOUT, "version": "flights:2b"})
+    write_reports(make_table(50), make_table(50), place, numeric=["wind"])
+    (project,) = Workspace(str(folder)).list_projects()
+    versions = [Workspace(str(folder)).get_run(project.id, run).metadata["version"] for run in project_runs(folder)]
+    assert sorted(versions) == ["flights:1f3a", "flights:1f3a", "flights:2b", "flights:2b"]
+
+
+def project_runs(folder):
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace(str(folder))
+    (project,) = workspace.list_projects()
+    return workspace.list_runs(project.id)
 
 
 def test_method_and_threshold_are_named_for_every_column(written):
@@ -64,7 +116,7 @@ def test_a_season_inside_the_reference_raises_its_own_threshold():
 @pytest.mark.parametrize(("table", "message"), [(make_table(0), "no rows"), (make_table(5)[["wind"]], "'carrier'")])
 def test_a_side_without_rows_or_columns_is_refused(tmp_path, table, message):
     with pytest.raises(ProfileError, match=message):
-        write_reports(make_table(50), table, tmp_path, numeric=["wind"], categorical=["carrier"])
+        write_reports(make_table(50), table, ReportPlace(folder=tmp_path), numeric=["wind"], categorical=["carrier"])
     assert list(tmp_path.iterdir()) == []
 
 

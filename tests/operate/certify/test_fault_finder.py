@@ -17,7 +17,7 @@ from mlworkbench.operate.certify.answers import DeploymentAnswers
 from mlworkbench.operate.certify.deployments import DEPLOYMENT_CALLERS, ask_one_off
 from mlworkbench.operate.certify.examine import examine_version
 from mlworkbench.operate.certify.fault_finder import (
-    Finding,
+    FoundFault,
     ReferenceSteps,
     find_fault,
     find_in_refusal,
@@ -72,7 +72,7 @@ def test_one_row_in_sixty_with_another_value_is_named_with_both_values(iris, col
     answered, log = told(version, sent, home)
     found = find_fault(trail, answered, log=log)
     value = asked[column][41]
-    assert found == Finding("request", column, 41, value, value * 2.54, 1.0)
+    assert found == FoundFault("request", column, 41, value, value * 2.54, 1.0)
     assert found.line().startswith(f"step request, {column}, row 41: {value!r} became")
 
 

@@ -20,6 +20,7 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch.batch import score_batch
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.errors import DeploymentError, IngestError
+from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.row_functions import RowFunction
@@ -275,3 +276,16 @@ def test_the_metric_says_the_same_in_the_format_of_prometheus(home, trained) -> 
     assert f"mlworkbench_live_equal{labels} 1\n" in text and f"mlworkbench_live_rows{labels} 3\n" in text
     assert text.count("# TYPE") == 6
     assert not list(home.model("late").glob(".live*"))
+
+
+def test_what_left_the_log_for_delta_is_certified_with_what_did_not(home, trained, monkeypatch) -> None:
+    monkeypatch.setenv("MLWORKBENCH_LOG_KEEP", "36500 days")
+    ask(trained, home, at=NOON, logged=NIGHT, name="early")
+    edit(home, "UPDATE predictions SET scores = '[0.999]' WHERE rowid = 2")
+    assert move_log("late", home=home).rows == 3
+    ask(trained, home, at=NOON, logged=NIGHT + timedelta(hours=1), name="later")
+    (row,) = certify_served("late", home=home, since=SINCE).rows
+    assert (row["rows"], row["verdict"], row["mismatches"]) == (6, "refused", 1)
+    later = (NIGHT + timedelta(minutes=1)).isoformat()
+    assert certify_served("late", home=home, since=later).count == 3
+    assert certify_served("late", home=home, since=SINCE, until=later).refusal

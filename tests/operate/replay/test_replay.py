@@ -26,6 +26,7 @@ from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.streaming.events import Event
 from mlworkbench.deploy.streaming.worker import Streaming
 from mlworkbench.errors import LogError
+from mlworkbench.evaluation.log.mover import move_log
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
@@ -34,6 +35,7 @@ from mlworkbench.features.row_functions import RowFunction
 from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
 from mlworkbench.operate.replay.passport import format_passport, replay
 from mlworkbench.operate.replay.replay import replay_many
+from mlworkbench.operate.trace.lake_references import find_lake_references
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import ModelDefinition
@@ -418,3 +420,18 @@ def test_a_row_emptied_in_part_alone_is_altered_and_not_erased(version: Version,
     change(home, "features = '{}' WHERE rowid = 1")
     counts = replay_many("late", home=home).counts
     assert (counts["erased"], counts["equal"]) == (0, COUNT - 1)
+
+
+def test_what_left_the_log_for_delta_comes_out_again(version, home, tmp_path, monkeypatch) -> None:
+    in_a_file(version, home, tmp_path)
+    in_real_time(version, home)
+    change(home, "logged_at = logged_at - 3 * 86400000000 WHERE deployment = 'one_off'")
+    one, before = read_log(home.log("late"))["prediction_id"][17], read_log(home.log("late"))
+    passport = replay(one[:12], home=home)
+    assert move_log("late", home=home).rows == COUNT
+    assert read_log(home.log("late")).sort("prediction_id").equals(before.sort("prediction_id"))
+    report = replay_many("late", home=home)
+    assert report.counts["exact"] == report.counts["replayed"] == COUNT + 41
+    assert replay(one[:12], home=home) == passport
+    assert replay_many("late", home=home, limit=41).counts["equal"] == 41
+    assert find_lake_references(home)["weather"]

@@ -56,12 +56,23 @@ def test_running_all_cells_again_is_another_run_and_the_unfinished_one_failed(ho
     assert states == {first.run_id: "failed", second.run_id: "running"}
 
 
-def test_the_same_id_again_replaces_the_run_and_its_result(home) -> None:
+def test_a_page_that_is_run_again_by_hand_is_another_run_and_writes_nothing_over(home, capsys) -> None:
     run = begin_run(given(home, run_id="mine"), notebook="train")
-    finish_run(run, {"verdict": "pass"})
+    finish_run(run, {"verdict": "pass", "metrics": {"rows": 1}})
     again = begin_run(given(home, run_id="mine"), notebook="train")
-    assert [(row.run_id, row.state) for row in list_runs(home)] == [("mine", "running")]
-    assert not (again.folder / "result.json").exists()
+    assert f"run mine is there already and stays as it is; this one is {again.run_id}" in capsys.readouterr().out
+    finish_run(again, {"verdict": "fail"})
+    assert {row.run_id: row.verdict for row in list_runs(home)} == {"mine": "pass", again.run_id: "fail"}
+    assert json.loads((run.folder / "result.json").read_text())["metrics"] == {"rows": 1}
+    assert again.reports.folder.parent == again.folder != run.folder
+
+
+def test_reports_of_a_run_go_to_its_folder_and_where_settings_name_a_workspace(home, tmp_path: Path) -> None:
+    (tmp_path / "settings.ini").write_text("[workbench]\nhome = home\n[reports]\nworkspace = shown\n")
+    run = begin_run(given(home, html="true", __annotations__={"html": bool}), also=("html",), notebook="evaluate")
+    place = run.reports
+    assert (place.folder, place.html, place.workspace) == (run.folder / "reports", True, tmp_path / "shown")
+    assert place.about == {"run": run.run_id, "back": f"mlworkbench runs show {run.run_id} --model flights"}
 
 
 def test_a_run_that_a_runner_keeps_is_left_to_it(home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +95,7 @@ def test_a_run_gives_its_steps_what_they_are_asked_for(home) -> None:
     run = begin_run(given(home, start="2013-10-01", rows=0, to="delta:x"), also=("rows", "to"))
     job = (run.job.start, run.job.end, run.job.run_id, run.job.to)
     assert job == ("2013-10-01T00:00:00+00:00", "", run.run_id, "delta:x")
-    assert run.interval == (1_380_585_600_000_000, None) and run.rows is None and run.reports.parent == run.folder
+    assert run.interval == (1_380_585_600_000_000, None) and run.rows is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from mlworkbench.operate.running.notebooks import RUN_NAMES, declared_parameters, find_notebook
 from mlworkbench.operate.running.runner import run_notebook
+from mlworkbench.scoring.registry.registry import Registry
 
 MODULE = """
 import numpy as np
@@ -47,7 +48,13 @@ def test_training_and_retraining_run_as_notebooks_and_compare_with_who_serves(ho
     assert second.result["before"] == old != new
     compared = second.result["compared"]
     assert compared[new]["accuracy"]["value"] > compared[old]["accuracy"]["value"]
-    assert Path(second.result["reports"]["card"]).is_file()
+    pages = {name: Path(path).is_file() for name, path in second.result["reports"].items()}
+    assert pages == {"card": True, "comparison": True, "certificate": True}
+    assert "proposed (asked for); to promote it: mlworkbench models promote small:" in second.result["said"][0]
+    assert Registry(home).aliases.get("small") == {"challenger": new}
+    cells = [cell for cell in json.loads(second.output.read_text())["cells"] if cell.get("outputs")]
+    first = "".join(cells[0]["outputs"][0]["data"]["text/markdown"])
+    assert first.startswith(f"**small:{new.partition(':')[2][:12]}: proposed"), "the page begins with what came of it"
     assert json.loads(second.result_path.read_text())["verdict"] == "pass"
 
 

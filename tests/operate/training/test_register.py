@@ -24,6 +24,7 @@ from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import DefinitionError, IngestError, ScoringError
 from mlworkbench.operate.training.register import name_columns, register
 from mlworkbench.operate.training.train import find_definition
+from mlworkbench.scoring.artifacts.manifest import read_document
 from mlworkbench.scoring.compiled import proof
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.version.version import predict
@@ -58,6 +59,15 @@ def test_metrics_are_marked_as_given_and_gates_stay_undecided(home) -> None:
     assert result.gates == {"verdict": "undecided", "gates": []}
     assert {metric["rows"] for metric in result.metrics.values()} == {"as given"}
     assert Registry(home).open("late", result.tag).declaration["label"] == "late"
+
+
+def test_stretches_of_rows_stand_for_days_and_missing_labels_are_not_counted(home) -> None:
+    X, y = rows(200)
+    pipeline = boosting(X, y)
+    known = y.astype(object).where(np.arange(200) >= 50, None)
+    blocks = read_document(register(pipeline, X, known, name="late", home=home).folder, "profile.json")["blocks"]
+    assert [(block["day"], block["judged"], block["counts"]["rows"]) for block in blocks] == [(None, False, 25)] * 8
+    assert [block["counts"]["labels"]["n"] for block in blocks] == [0, 0] + [25] * 6
 
 
 def test_rows_and_labels_are_kept_in_the_lake_once(home) -> None:

@@ -30,6 +30,7 @@ from mlworkbench.features.views import AsOfView
 from mlworkbench.operate.training.assembly import assemble
 from mlworkbench.operate.training.split import clean_labels, infer_task, split_rows
 from mlworkbench.operate.training.train import find_definition, train
+from mlworkbench.scoring.artifacts.manifest import read_document
 from mlworkbench.scoring.definition import ModelDefinition
 from mlworkbench.scoring.registry.registry import Registry
 from mlworkbench.scoring.version.version import predict
@@ -256,6 +257,17 @@ def test_a_split_that_leaves_nothing_is_refused(home) -> None:
     assert raised.value.code == "definition.split_empty"
 
 
+def test_a_version_keeps_the_counts_of_each_training_day_and_knows_which_judged(home) -> None:
+    result = train(timed(split="2013-02-01T00:00:00+00:00"), home=home)
+    profile = read_document(result.folder, "profile.json")
+    days = {block["day"]: block["judged"] for block in profile["blocks"]}
+    cut = (datetime(2013, 2, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
+    assert list(days) == sorted(days) and all(judged == (day >= cut) for day, judged in days.items())
+    counts = [block["counts"] for block in profile["blocks"]]
+    assert sum(one["rows"] for one in counts) == sum(one["labels"]["n"] for one in counts) == profile["rows"] == 390
+    assert counts[0]["columns"].keys() == profile["columns"].keys() == {"delay"}
+
+
 def test_views_are_joined_as_of_the_prediction_time(home) -> None:
     weather(Lake(home.lake))
     seen = timed(views=(WEATHER,), features=("delay", "wind"))
@@ -326,6 +338,7 @@ import numpy as np, pandas as pd
 from sklearn.linear_model import LogisticRegression
 from mlworkbench.core.home import Home
 from mlworkbench.operate.training.train import train
+from mlworkbench.scoring.artifacts.manifest import read_document
 from mlworkbench.scoring.definition import ModelDefinition
 
 draws = np.random.default_rng(0)

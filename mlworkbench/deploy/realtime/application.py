@@ -24,7 +24,7 @@ from .waiting import WaitingCalls
 from ...errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Handler', 'HttpRequest', 'Application', 'send_reply', 'write_pages']
+__all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages']
 
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #da528609
 class HttpRequest:
@@ -47,7 +47,35 @@ class HttpRequest:
         return parse_qs(query.decode("latin-1")).get(name, [None])[-1] if query else None
 
 
-Handler = Callable[[HttpRequest], Awaitable[Reply | None]]  # None: the caller has gone
+class Served:
+    """An open version, and what answers for it.
+
+    Parameters
+    ----------
+    realtime : Realtime
+        What scores.
+    """
+
+    def __init__(self, realtime: Realtime) -> None:
+        self.realtime = realtime
+        self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
+        self.pages = write_pages(realtime)
+
+    def measure(self) -> Iterator[Any]:
+        """Measure what is asked for at this moment: the version, and the store."""
+        version, store = self.realtime.version, self.realtime.store
+        named = {"model": version.model, "version": version.version}
+        yield describe_model({**named, "scorer": version.scorer.kind, "task": version.declaration["task"]})
+        if store is not None:
+            yield from measure_store(*self.realtime.look_at_store())
+
+    def close(self) -> None:
+        """Finish what is being answered, and close log and store."""
+        self.waiting.close()
+        self.realtime.close()
+
+
+Handler = Callable[[HttpRequest, Served], Awaitable[Reply | None]]  # None: the caller has gone
 
 
 class Application:
@@ -60,12 +88,10 @@ class Application:
     """
 
     def __init__(self, realtime: Realtime) -> None:
-        self.realtime = realtime
-        self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
-        self.pages = write_pages(realtime)
-        version = realtime.version
-        self.metrics = Metrics(version.model, version.version, folder=_find_metrics_folder())
+        self.served = Served(realtime)
+        self.metrics = Metrics(folder=_find_metrics_folder())
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
+        self.gets: dict[str, Callable[[Served], Reply]] = {"/metrics": self._show_metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
@@ -78,29 +104,30 @@ class Application:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        served = self.served
         reply: Reply | None
         if method == "POST" and (handler := self.posts.get(path)):
             started = time.perf_counter()
-            reply = await handler(HttpRequest(scope, receive))
+            reply = await handler(HttpRequest(scope, receive), served)
             if reply is None:
                 return
-            self.metrics.count(reply, time.perf_counter() - started)
-        elif method in ("GET", "HEAD") and path == "/metrics":
-            page = self.metrics.write_page(self._measure)
-            reply = Reply(200, page, media_type=METRICS_TYPE)
-        elif method in ("GET", "HEAD") and (known := self.pages.get(path)):
+            version = served.realtime.version
+            self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
+        elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
+            reply = show(served)
+        elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
             reply = known
         else:
-            reply = refuse_call(_find_error(path, method, known={**self.posts, **self.pages, "/metrics": None}))
+            reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
         await send_reply(send, reply, empty=method == "HEAD")
 
-    async def _score(self, request: HttpRequest) -> Reply | None:
-        return await self._ask(request, invocation=False)
+    async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
+        return await self._ask(request, served, invocation=False)
 
-    async def _invoke(self, request: HttpRequest) -> Reply | None:
-        return await self._ask(request, invocation=True)
+    async def _invoke(self, request: HttpRequest, served: Served) -> Reply | None:
+        return await self._ask(request, served, invocation=True)
 
-    async def _ask(self, request: HttpRequest, *, invocation: bool) -> Reply | None:
+    async def _ask(self, request: HttpRequest, served: Served, *, invocation: bool) -> Reply | None:
         """Read the body, and wait for the reply."""
         try:
             body = await read_body(request.headers, request.receive)
@@ -109,20 +136,14 @@ class Application:
         if body is None:
             return None
         name, partial = request.header(b"x-request-id"), request.parameter("partial")
-        return await self.waiting.ask(Call(body, name, partial, invocation))
+        return await served.waiting.ask(Call(body, name, partial, invocation))
 
-    def _measure(self) -> Iterator[Any]:
-        """Measure what is asked for at this moment: the version, and the store."""
-        version, store = self.realtime.version, self.realtime.store
-        named = {"model": version.model, "version": version.version}
-        yield describe_model({**named, "scorer": version.scorer.kind, "task": version.declaration["task"]})
-        if store is not None:
-            yield from measure_store(*self.realtime.look_at_store())
+    def _show_metrics(self, served: Served) -> Reply:
+        return Reply(200, self.metrics.write_page(served.measure), media_type=METRICS_TYPE)
 
     def close(self) -> None:
         """Finish what is being answered, and close log and store."""
-        self.waiting.close()
-        self.realtime.close()
+        self.served.close()
 
 
 def _find_metrics_folder() -> Path | None:

@@ -33,55 +33,66 @@ HELP = {
 }
 
 
+class _Keys:
+    """Under which keys a version is counted."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self._labels = {"model": model, "version": version}
+        self.known: dict[tuple[str, str], str] = {}
+        self.buckets = [self.make("request_seconds", "_bucket", le=str(bound)) for bound in BUCKETS]
+        self.sum = self.make("request_seconds", "_sum")
+
+    def make(self, name: str, suffix: str, **more: str) -> str:
+        """Make the key of a series."""
+        labels, whole = {**self._labels, **more}, f"mlworkbench_{name}"
+        return str(mmap_key(whole, whole + suffix, [*labels], [*labels.values()], HELP[whole]))
+
+
 class Metrics:
     """The counts of one worker, and the page of all of them.
 
     Parameters
     ----------
-    model, version : str
-        Labels of all counts.
     folder : Path, optional
         Where the workers of the service keep theirs; default one of its own.
     """
 
-    def __init__(self, model: str, version: str, *, folder: Path | None = None) -> None:
-        self._labels = {"model": model, "version": version}
+    def __init__(self, *, folder: Path | None = None) -> None:
         if folder is None:
             self._own = tempfile.TemporaryDirectory(prefix="mlworkbench-metrics-")
             folder = Path(self._own.name)
         folder.mkdir(mode=0o700, exist_ok=True)
         self.folder = folder
         self._counter, self._histogram = (_open_counts(folder, kind) for kind in ("counter", "histogram"))
-        self._keys: dict[tuple[str, str], str] = {}
-        self._bucket_keys = [self._make_key("request_seconds", "_bucket", le=str(bound)) for bound in BUCKETS]
-        self._sum_key = self._make_key("request_seconds", "_sum")
-        for key in self._bucket_keys:
-            self._increase(self._histogram, key, 0)
+        self._versions: dict[tuple[str, str], _Keys] = {}
 
-    def _make_key(self, name: str, suffix: str, **more: str) -> str:
-        labels, whole = {**self._labels, **more}, f"mlworkbench_{name}"
-        return str(mmap_key(whole, whole + suffix, [*labels], [*labels.values()], HELP[whole]))
-
-    def count(self, reply: Reply, seconds: float) -> None:
-        """Count a reply, and how long it took."""
-        self._add("requests", "code", str(reply.status))
+    def count(self, model: str, version: str, reply: Reply, seconds: float) -> None:
+        """Count a reply of a version, and how long it took."""
+        keys = self._versions.get((model, version)) or self._begin(model, version)
+        self._add(keys, "requests", "code", str(reply.status))
         for outcome, rows in (
             ("scored", reply.rows - reply.refused - reply.flagged),
             ("flagged", reply.flagged),
             ("refused", reply.refused),
         ):
             if rows:
-                self._add("rows", "outcome", outcome, rows)
+                self._add(keys, "rows", "outcome", outcome, rows)
         if reply.code:
-            self._add("errors", "reason", reply.code)
-        bucket = self._bucket_keys[bisect_left(BUCKETS, seconds)]
-        self._increase(self._histogram, bucket, 1)
-        self._increase(self._histogram, self._sum_key, seconds)
+            self._add(keys, "errors", "reason", reply.code)
+        self._increase(self._histogram, keys.buckets[bisect_left(BUCKETS, seconds)], 1)
+        self._increase(self._histogram, keys.sum, seconds)
 
-    def _add(self, name: str, label: str, value: str, amount: float = 1) -> None:
-        key = self._keys.get((name, value))
+    def _begin(self, model: str, version: str) -> _Keys:
+        """Make the keys of a version, with every bucket at zero."""
+        keys = self._versions[model, version] = _Keys(model, version)
+        for key in keys.buckets:
+            self._increase(self._histogram, key, 0)
+        return keys
+
+    def _add(self, keys: _Keys, name: str, label: str, value: str, amount: float = 1) -> None:
+        key = keys.known.get((name, value))
         if key is None:
-            key = self._keys[name, value] = self._make_key(name, "_total", **{label: value})
+            key = keys.known[name, value] = keys.make(name, "_total", **{label: value})
         self._increase(self._counter, key, amount)
 
     @staticmethod

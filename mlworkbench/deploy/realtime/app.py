@@ -18,8 +18,8 @@ from . import process as guard
 from .application import Application
 from .http import Receive, Scope, Send
 from .openapi import invocation_schemas, read_schemas
-from .service import Realtime
-from ..selection import ServedVersion, select_served, select_shipped
+from .swap import open_application, select_running
+from ..selection import ServedVersion, select_shipped
 from ...errors import VersionError
 
 # %% auto #0
@@ -98,7 +98,7 @@ class Scoring:
     def __init__(self) -> None:
         """Open the version; it must reproduce its golden rows before the service is ready."""
         try:
-            OwnRoutes.application = Application(Realtime.open(self.choice))
+            OwnRoutes.application = open_application(self.choice)
         except Exception as error:
             guard.give_up(error)
 
@@ -132,7 +132,7 @@ def _image() -> bentoml.images.Image:
 def _select(shipped: str, seal: str) -> ServedVersion:
     """Settle the version that is served; a shipped one is in the Bento, or in the model store beside it."""
     if not shipped:
-        return select_served()
+        return select_running()
     try:
         folder = Path(bentoml.models.get(shipped).path)
     except bentoml.exceptions.NotFound:

@@ -54,25 +54,38 @@ class Served:
     ----------
     realtime : Realtime
         What scores.
+
+    Attributes
+    ----------
+    asked : int
+        Requests that are being answered.
+    follows : str
+        ``"pinned"``, ``"champion"`` where it is the champion that is followed, ``"behind"`` where that is another one.
     """
 
     def __init__(self, realtime: Realtime) -> None:
         self.realtime = realtime
         self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
         self.pages = write_pages(realtime)
+        self.asked, self.follows = 0, "champion" if realtime.follows else "pinned"
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of it is under way, not even one whose caller has gone."""
+        return not self.asked and self.waiting.idle
 
     def measure(self) -> Iterator[Any]:
         """Measure what is asked for at this moment: the version, and the store."""
         version, store = self.realtime.version, self.realtime.store
-        named = {"model": version.model, "version": version.version}
+        named = {"model": version.model, "version": version.version, "follows": self.follows}
         yield describe_model({**named, "scorer": version.scorer.kind, "task": version.declaration["task"]})
         if store is not None:
             yield from measure_store(*self.realtime.look_at_store())
 
-    def close(self) -> None:
-        """Finish what is being answered, and close log and store."""
+    def close(self, *, keep_log: bool = False) -> None:
+        """Finish what is being answered, and close store and log, unless another version writes it, too."""
         self.waiting.close()
-        self.realtime.close()
+        self.realtime.close(keep_log=keep_log)
 
 
 Handler = Callable[[HttpRequest, Served], Awaitable[Reply | None]]  # None: the caller has gone
@@ -89,6 +102,7 @@ class Application:
 
     def __init__(self, realtime: Realtime) -> None:
         self.served = Served(realtime)
+        self.closing: list[Callable[[], object]] = []  # what ends before the version is closed
         self.metrics = Metrics(folder=_find_metrics_folder())
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
         self.gets: dict[str, Callable[[Served], Reply]] = {"/metrics": self._show_metrics}
@@ -96,15 +110,19 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
         if scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            served = self.served
+            served.asked += 1
+            try:
+                await self._answer(scope, receive, send, served)
+            finally:
+                served.asked -= 1
         elif scope["type"] == "lifespan":
             await _live(receive, send, self.close)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, served: Served) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
-        served = self.served
         reply: Reply | None
         if method == "POST" and (handler := self.posts.get(path)):
             started = time.perf_counter()
@@ -143,6 +161,8 @@ class Application:
 
     def close(self) -> None:
         """Finish what is being answered, and close log and store."""
+        for close in self.closing:
+            close()
         self.served.close()
 
 
@@ -207,6 +227,7 @@ def _describe_model(realtime: Realtime) -> dict[str, Any]:
         "version": version.version,
         "task": version.declaration["task"],
         "scorer": version.scorer.kind,
+        "follows": "champion" if realtime.follows else "pinned",
         "request": version.request.to_dict(),
         "card": card.read_text(encoding="utf-8") if card.is_file() else "",
     }

@@ -212,7 +212,7 @@ class Service:
     port : int
         Its port.
     version : str
-        Tag of the version it serves, such as ``"flights:0123..."``.
+        Tag of the version it serves, such as ``"flights:0123..."``; of one that follows the champion, at its start.
     reason : str
         Why this one: ``"champion"``, ``"newest that passed its gates"``, ``"asked for"``.
     log : Path
@@ -307,7 +307,7 @@ def service_environment(
     home : Home
         Where its state lives.
     version : str
-        Tag or content id to serve.
+        Tag or content id to serve; empty for the champion, whichever it is.
     env : mapping of str to str, optional
         More, or other, variables.
 
@@ -433,7 +433,8 @@ def start_service(
     home : Home
         Where its versions, store and log live.
     version : str, optional
-        Alias, tag or beginning of a content id; by default the champion, else the newest that passed its gates.
+        Alias, tag or beginning of a content id, which is pinned; by default the champion, else the newest that passed
+        its gates, and then each next champion.
     port : int, optional
         Port of 127.0.0.1; by default a free one.
     env : mapping of str to str, optional
@@ -460,7 +461,7 @@ def start_service(
     number = free_port(port)
     log = home.model(model) / "services" / f"{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = service_environment(model, tag, env, home=home)
+    environment = service_environment(model, tag if version else "", env, home=home)
     with log.open("wb") as output:
         process = _spawn(number, environment, output.fileno(), server=server)
     service = Service(

@@ -10,8 +10,7 @@ import os
 from ...core.settings_file import read_setting
 from . import process as guard
 from .application import Application
-from .service import Realtime
-from ..selection import select_served
+from .swap import open_application, select_running
 
 # %% auto #0
 __all__ = ['KEEP_ALIVE', 'make_application', 'run_server']
@@ -31,7 +30,7 @@ def make_application() -> Application:
     if guard.in_worker():
         guard.supervise()  # it ends with its supervisor
     try:
-        return Application(Realtime.open(select_served()))
+        return open_application(select_running())
     except Exception as error:
         guard.give_up(error)
 

@@ -148,11 +148,11 @@ class Realtime:
                 code="deployment.store_missing",
             )
         self.version, self.log, self.store, self.clock = version, log, store, clock
-        self.refused = RefusalLog.beside(log)
+        self.refused, self.follows = RefusalLog.beside(log), False
 
     @classmethod
-    def open(cls, choice: ServedVersion) -> Realtime:
-        """Open version, store and log as chosen; the version reproduces its golden rows here."""
+    def open(cls, choice: ServedVersion, *, log: PredictionLog | None = None) -> Realtime:
+        """Open version, store and log (unless it is given) as chosen; the version reproduces its golden rows here."""
         version, home = open_served(choice)
         require_deployment(version, "realtime")
         store = None
@@ -164,11 +164,14 @@ class Realtime:
                     code="deployment.store_missing",
                 )
             store = OnlineStore(home.online_place, read_only=True)
-        return cls(version, PredictionLog(home.log(choice.model), own=True), store=store)
+        opened = cls(version, log or PredictionLog(home.log(choice.model), own=True), store=store)
+        opened.follows = choice.follows
+        return opened
 
-    def close(self) -> None:
-        """Close logs and store."""
-        self.log.close()
+    def close(self, *, keep_log: bool = False) -> None:
+        """Close logs and store; a log that others write, too, is kept open."""
+        if not keep_log:
+            self.log.close()
         self.refused.close()
         if self.store is not None:
             self.store.close()

@@ -40,6 +40,11 @@ class WaitingCalls:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits and nothing is computed."""
+        return not self._busy
+
     async def ask(self, call: Call) -> Reply:
         """Wait for the reply to a call."""
         loop = asyncio.get_running_loop()

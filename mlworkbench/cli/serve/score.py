@@ -86,7 +86,10 @@ def serve(
     server: Annotated[str, typer.Option("--server", help="uvicorn, or bentoml.")] = "uvicorn",
     json: Json = False,
 ) -> None:
-    """Serve a model over HTTP on this machine until Ctrl-C."""
+    """Serve a model over HTTP on this machine until Ctrl-C.
+
+    Without --version it goes on to each next champion, between two requests.
+    """
     from mlworkbench.deploy.realtime.process import WORKERS, start_service
 
     here = open_context()
@@ -97,7 +100,9 @@ def serve(
         name, home=here.home, version=version or None, port=wanted, env=count, server=server
     ) as service:
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
-        lines = [f"{service.version} ({service.reason}) at {service.url}/score; Ctrl-C to stop", f"log: {service.log}"]
+        how = "pinned" if version else "follows the champion"
+        lines = [f"{service.version} ({service.reason}; {how}) at {service.url}/score; Ctrl-C to stop"]
+        lines, facts["follows"] = [*lines, f"log: {service.log}"], "pinned" if version else "champion"
         answer(facts, lines, as_json=json)
         code = service.wait()
     if code:

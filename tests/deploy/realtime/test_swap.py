@@ -521,12 +521,12 @@ def words_of(service: Service) -> list[str]:
 @pytest.mark.parametrize("server", ["uvicorn", "bentoml"])
 def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(flock: Flock, server: str) -> None:
     broken = add_birds(flock.home, flock.built / "third", seed=2, promoted=False)
+    flock.spoil(broken)
     two = {"MLWORKBENCH_WORKERS": "2"}
     with start_service("birds", home=flock.home, env=two, server=server) as service:
         with Load(service.port) as load:
             took = [load.wait_for(flock.second, flock.promote(flock.second), 15)]
             told = flock.promote(broken)
-            flock.spoil(broken)
             wait_until(lambda: sum("golden row 0 differs" in line for line in words_of(service)) == 2)
             assert load.versions(told) == {flock.second}
             assert flock.rollback() and flock.registry.champion("birds") == flock.second

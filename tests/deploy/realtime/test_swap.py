@@ -442,6 +442,37 @@ def test_following_begins_and_ends_with_the_application(flock: Flock) -> None:
     assert asyncio.run(live()) == (flock.second, True)
 
 
+def test_champions_that_change_faster_than_one_looks_fail_nobody_and_end_at_the_last(
+    flock: Flock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "LOOK_SECONDS", 0.01)
+    broken = add_birds(flock.home, flock.built / "third", seed=2, promoted=False)
+    flock.spoil(broken)
+    tags = [flock.second, broken, flock.first, broken, flock.second, flock.first, flock.second]
+
+    async def live() -> tuple[list[int], str]:
+        application, told, over = open_application(flock.choice()), list[int](), asyncio.Event()
+
+        async def call() -> None:
+            while not over.is_set():
+                told.append((await ask(application, "POST", "/score", BODY))[0])
+                await asyncio.sleep(0)
+
+        callers = [asyncio.create_task(call()) for _ in range(3)]
+        for turn, tag in enumerate(tags):
+            await asyncio.to_thread(flock.promote, tag)
+            await asyncio.sleep(0.03 * (turn % 3))
+        await asyncio.sleep(1)
+        over.set()
+        await asyncio.gather(*callers)
+        application.close()
+        return told, application.served.realtime.version.version
+
+    told, last = asyncio.run(live())
+    assert last == flock.second and len(told) > 20 and {*told} == {200}
+    assert read_log(flock.home.log("birds")).height == len(told)
+
+
 # --- real servers, under load
 
 
@@ -518,8 +549,12 @@ def words_of(service: Service) -> list[str]:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("server", ["uvicorn", "bentoml"])
-def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(flock: Flock, server: str) -> None:
+@pytest.mark.parametrize(
+    ("server", "killed"), [("uvicorn", True), ("bentoml", False), pytest.param("bentoml", True, marks=pytest.mark.long)]
+)
+def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(
+    flock: Flock, server: str, killed: bool
+) -> None:
     broken = add_birds(flock.home, flock.built / "third", seed=2, promoted=False)
     flock.spoil(broken)
     two = {"MLWORKBENCH_WORKERS": "2"}
@@ -541,7 +576,8 @@ def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(flock: F
         assert sum("took over" in line for line in lines) == 4
         assert sum("follows the champion of birds" in line for line in lines) == 2
         assert "Traceback" not in "\n".join(lines)
-        survive(flock, broken, service)
+        if killed:
+            survive(flock, broken, service)
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:

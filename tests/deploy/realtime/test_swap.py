@@ -462,7 +462,9 @@ def test_champions_that_change_faster_than_one_looks_fail_nobody_and_end_at_the_
         for turn, tag in enumerate(tags):
             await asyncio.to_thread(flock.promote, tag)
             await asyncio.sleep(0.03 * (turn % 3))
-        await asyncio.sleep(1)
+        end = time.monotonic() + 20
+        while application.served.realtime.version.version != tags[-1] and time.monotonic() < end:
+            await asyncio.sleep(0.05)
         over.set()
         await asyncio.gather(*callers)
         application.close()
@@ -561,11 +563,13 @@ def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(
     with start_service("birds", home=flock.home, env=two, server=server) as service:
         with Load(service.port) as load:
             took = [load.wait_for(flock.second, flock.promote(flock.second), 15)]
+            wait_until(lambda: sum("took over" in line for line in words_of(service)) == 2)  # both workers
             told = flock.promote(broken)
             wait_until(lambda: sum("golden row 0 differs" in line for line in words_of(service)) == 2)
             assert load.versions(told) == {flock.second}
             assert flock.rollback() and flock.registry.champion("birds") == flock.second
             took.append(load.wait_for(flock.first, flock.rollback(), 15))
+            wait_until(lambda: sum("took over" in line for line in words_of(service)) == 4)
         assert not load.failed, load.failed[:5]
         print(f"{server}: {len(load.answers)} answers; the last of the version before {took} s after")
         assert {version for _, version, _ in load.answers} == {flock.first, flock.second}

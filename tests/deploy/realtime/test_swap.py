@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import os
 import shutil
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -366,7 +368,7 @@ def test_a_champion_that_is_rolled_back_while_it_is_opened_is_not_taken_over(
     assert capfd.readouterr().err == "" and score(follower.application)["version"] == flock.first
 
 
-def test_of_a_version_that_is_scored_in_a_thread_the_thread_goes_with_it(
+def test_of_a_version_that_was_replaced_nothing_stays_not_even_its_thread(
     flock: Flock, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = swap.open_running
@@ -377,7 +379,9 @@ def test_of_a_version_that_is_scored_in_a_thread_the_thread_goes_with_it(
         return found
 
     monkeypatch.setattr(swap, "open_running", by_reference)
+    before = []
     for turn in range(4):
+        before.append(weakref.ref(follower.application.served.realtime.version))
         flock.promote((flock.second, flock.first)[turn % 2])
         look(follower)
         assert follower.application.served.realtime.version.scorer.kind == "reference"
@@ -385,6 +389,8 @@ def test_of_a_version_that_is_scored_in_a_thread_the_thread_goes_with_it(
     look(follower)
     assert not follower.retired
     wait_until(lambda: sum(one.name.startswith("mlworkbench-score") for one in threading.enumerate()) <= 1)
+    gc.collect()
+    assert [version() for version in before] == [None] * 4
 
 
 def test_a_pinned_version_stays_and_says_so(flock: Flock, capfd: pytest.CaptureFixture[str]) -> None:

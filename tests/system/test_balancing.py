@@ -107,7 +107,8 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Pod]:
     return found
 
 
-def find_nginx() -> str:
+@pytest.fixture(scope="module")
+def nginx() -> str:
     program = os.environ.get("NGINX") or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not program:
         pytest.skip("there is no nginx here: install Debian's package, or name the program in NGINX")
@@ -115,16 +116,16 @@ def find_nginx() -> str:
 
 
 @contextmanager
-def balanced(pods: list[Pod], folder: Path) -> Iterator[int]:
+def balanced(nginx: str, pods: list[Pod], folder: Path) -> Iterator[int]:
     """Run nginx with the configuration of `services/balancing`, at ports that are free here; give its own."""
-    program, port = find_nginx(), free_ports(1)[0]
+    port = free_ports(1)[0]
     text = (ROOT / "services/balancing/nginx.conf").read_text(encoding="utf-8")
     for old, new in ((3001, pods[0].port), (3002, pods[1].port), (8080, port)):
         assert text.count(f"127.0.0.1:{old}") == 1
         text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
     folder.mkdir()
     (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    command = [program, "-p", str(folder), "-c", "nginx.conf"]
+    command = [nginx, "-p", str(folder), "-c", "nginx.conf"]
     command += ["-g", "user root;"] if os.geteuid() == 0 else []
     with (folder / "errors").open("wb") as errors:
         server = subprocess.Popen(command, stdout=errors, stderr=errors)
@@ -207,11 +208,11 @@ class Callers:
 
 
 def test_two_services_behind_nginx_answer_as_one(
-    pods: list[Pod], tmp_path: Path, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    nginx: str, pods: list[Pod], tmp_path: Path, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
         running = [stack.enter_context(pod.start()) for pod in pods]
-        port = stack.enter_context(balanced(pods, tmp_path / "nginx"))
+        port = stack.enter_context(balanced(nginx, pods, tmp_path / "nginx"))
         hold_the_rules(pods, port, tmp_path / "nginx")
         with Callers(port) as callers:
             for turn in range(KILLS):

@@ -39,6 +39,8 @@ class Settings:
         Folder of the home, relative to `folder`.
     port : int
         Port of the real-time service, 1 to 65535.
+    workers : int
+        Processes that answer at it, 1 to 64.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -79,6 +81,7 @@ class Settings:
     log_to: str = "home"
     log_keep: timedelta = timedelta(days=400)
     port: int = 3000
+    workers: int = 1
 
     @property
     def home_folder(self) -> Path:

@@ -240,6 +240,7 @@ DEFAULT_HOME = ".workbench"
 FLAGS = ("tell", "refuse", "off")
 _FLAG = _read_word(*FLAGS)
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
+_WORKERS = _read_number(1, 64, "a whole number from 1 to 64", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
@@ -279,6 +280,7 @@ KEYS = (
     _key("log.to", "log_to", _read_log_place, "home", "where closed hours of the log go: home, or s3://BUCKET/FOLDER"),
     _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
+    _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

@@ -112,6 +112,8 @@ class ServedVersion:
         What settings.ini says of rows that break a learned rule.
     seal : str
         SHA-256 of the manifest of a version that was shipped, which no registry knows; empty for one of the home.
+    follows : bool
+        Whether no version was asked for, so that a service goes on to the next champion.
     """
 
     home: Home
@@ -122,10 +124,11 @@ class ServedVersion:
     trusted: tuple[str, ...] = ()
     flags: str = "tell"
     seal: str = ""
+    follows: bool = False
 
 
 def select_served(environment: MutableMapping[str, str] | None = None) -> ServedVersion:
-    """Settle model, version and home from the environment and settings.ini, and pin them there.
+    """Settle model, version and home from the environment and settings.ini, and write there what is settled for good.
 
     Parameters
     ----------
@@ -135,7 +138,7 @@ def select_served(environment: MutableMapping[str, str] | None = None) -> Served
     Returns
     -------
     ServedVersion
-        All of it.
+        All of it; it `follows` where no version was asked for.
 
     Raises
     ------
@@ -150,8 +153,10 @@ def select_served(environment: MutableMapping[str, str] | None = None) -> Served
     home = Home.open(variables.get("MLWORKBENCH_HOME") or settings.home_folder)
     registry = Registry(home)
     model = select_model(variables.get("MLWORKBENCH_MODEL", ""), registry.models())
-    tag, reason = select_version(model, variables.get("MLWORKBENCH_VERSION"), home=home)
-    variables.update({"MLWORKBENCH_HOME": str(home.path), "MLWORKBENCH_MODEL": model, "MLWORKBENCH_VERSION": tag})
+    asked = variables.get("MLWORKBENCH_VERSION", "")
+    tag, reason = select_version(model, asked, home=home)
+    pinned = tag if asked else ""
+    variables.update({"MLWORKBENCH_HOME": str(home.path), "MLWORKBENCH_MODEL": model, "MLWORKBENCH_VERSION": pinned})
     folder = registry.folder(model, tag)
     return ServedVersion(
         home=home,
@@ -161,6 +166,7 @@ def select_served(environment: MutableMapping[str, str] | None = None) -> Served
         reason=reason,
         trusted=tuple(settings.trusted_types),
         flags=settings.contract_flags,
+        follows=not asked,
     )
 
 # %% ../../nbs/deploy/01_selection.ipynb #cad319e7

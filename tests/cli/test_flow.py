@@ -242,7 +242,7 @@ def test_the_service_answers_until_it_is_interrupted(trained):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             said = json.loads(process.stdout.readline())
-            assert said["reason"] == "champion"
+            assert (said["reason"], said["follows"]) == ("champion", "champion")
             with Client(said["url"]) as client:
                 record = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
                 (found,) = client.score(record)

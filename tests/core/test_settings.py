@@ -161,6 +161,7 @@ VALUES = {
     "policy.promote": ("propose", "propose"),
     "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
+    "serve.workers": ("4", 4),
 }
 FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")
 

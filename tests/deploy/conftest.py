@@ -64,12 +64,13 @@ class Workshop:
         return trips(count)
 
 
-def register(home: Home, folder: Path, **fields: object) -> str:
+def register(home: Home, folder: Path, *, promoted: bool = True, **fields: object) -> str:
     registry = Registry(home)
     model = str(fields["model"])
     fields.setdefault("deployments", ("one_off", "batch", "realtime", "streaming"))
     tag = registry.add(folder, model, build_version(folder, **fields))
-    registry.promote(model, tag, who="test", why="first", override="a test")
+    if promoted:
+        registry.promote(model, tag, who="test", why="first", override="a test")
     return tag
 
 
@@ -81,7 +82,15 @@ def bird_columns(count: int = 60) -> dict[str, np.ndarray]:
     return {"bill": bill, "island": island, "ring": words([f"R{k:03}" for k in range(count)])}
 
 
-def add_birds(home: Home, folder: Path, *, name: str = "birds", classes: tuple[str, ...] = ("Adelie", "Gentoo")) -> str:
+def add_birds(
+    home: Home,
+    folder: Path,
+    *,
+    name: str = "birds",
+    classes: tuple[str, ...] = ("Adelie", "Gentoo"),
+    seed: int = 0,
+    **more: object,
+) -> str:
     columns = bird_columns()
     contract = BIRDS.select(["bill", "island"])
     frame = frame_from_columns(columns, contract)
@@ -89,13 +98,13 @@ def add_birds(home: Home, folder: Path, *, name: str = "birds", classes: tuple[s
     filled = np.nan_to_num(columns["bill"], nan=40.0)
     labels = np.array([classes[min(int(b > 42) + int(b > 47), len(classes) - 1)] for b in filled])
     encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["island"]), remainder="passthrough")
-    pipeline = make_pipeline(encode, RandomForestClassifier(12, random_state=0)).fit(table, labels)
+    pipeline = make_pipeline(encode, RandomForestClassifier(12, random_state=seed)).fit(table, labels)
     few = np.arange(8)
     golden = ({name: values[few] for name, values in columns.items()}, {}, frame.take(few))
     task = "binary" if len(classes) == 2 else "multiclass"
     return register(
         home, folder, model=name, pipeline=pipeline, task=task, classes=classes, request=BIRDS, frame=contract,
-        golden=golden, training=frame, labels=labels, entity=("ring",), personal=("ring",),
+        golden=golden, training=frame, labels=labels, entity=("ring",), personal=("ring",), **more,
     )  # fmt: skip
 
 

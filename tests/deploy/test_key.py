@@ -95,13 +95,13 @@ def test_a_batch_names_each_row_by_the_key(version: Version, home: Home) -> None
 
 def test_an_answer_over_http_names_the_key_and_needs_it(version: Version, home: Home) -> None:
     with closing(Realtime(version, PredictionLog(home.log("orders")))) as service:
-        told = service.answer(ASKED, "r-1", repeated=True)
-        assert [row["key"] for row in told] == KEYS
-        assert [row["key"] for row in service.answer(ASKED, "r-1", repeated=True)] == KEYS
-        with pytest.raises(Exception, match="used before"):
-            service.answer([{**ASKED[0], "order_id": 5}, *ASKED[1:]], "r-1", repeated=True)
+        for _ in range(2):
+            told = json.loads(service.respond(json.dumps(ASKED).encode(), "r-1").body)
+            assert [row["key"] for row in told] == KEYS
+        other = service.respond(json.dumps([{**ASKED[0], "order_id": 5}, *ASKED[1:]]).encode(), "r-1")
+        assert (other.status, other.code) == (409, "request.request_id")
         for record in ({"size": 1.0}, {"size": 1.0, "order_id": None}):
-            (told,) = service.answer([record], "r-2")
+            (told,) = json.loads(service.respond(json.dumps([record]).encode(), "r-2").body)
             assert told["faults"][0]["column"] == "order_id"
     assert logged(home, "realtime") == [str(key) for key in KEYS]
 

@@ -167,6 +167,7 @@ def test_a_bento_answers_in_an_empty_home_with_its_own_model_and_its_lock_alone(
         service.send_signal(signal.SIGTERM)
         output, _ = service.communicate(timeout=60)
     assert service.returncode == 0 and "Traceback" not in output, output
+    assert "(shipped); pinned, what is promoted does not reach it" in output
     assert read_log(state / "trees/log.sqlite").height == 400
 
 

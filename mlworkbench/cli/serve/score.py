@@ -82,17 +82,27 @@ def serve(
     version: Version = "",
     port: Annotated[int | None, typer.Option("--port", "-p", help="Port; default that of settings.ini.")] = None,
     from_: Annotated[str, typer.Option("--from", help="Pull it from there first.", metavar="URL")] = "",
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; default those of settings.ini.")] = None,
+    server: Annotated[str, typer.Option("--server", help="uvicorn, or bentoml.")] = "uvicorn",
     json: Json = False,
 ) -> None:
-    """Serve a model over HTTP on this machine until Ctrl-C."""
-    from mlworkbench.deploy.realtime.process import start_service
+    """Serve a model over HTTP on this machine until Ctrl-C.
+
+    Without --version it goes on to each next champion, between two requests.
+    """
+    from mlworkbench.deploy.realtime.process import WORKERS, start_service
 
     here = open_context()
     name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
     wanted = here.settings.port if port is None else port
-    with start_service(name, home=here.home, version=version or None, port=wanted) as service:
+    count = {WORKERS: str(here.settings.workers if workers is None else workers)}
+    with start_service(
+        name, home=here.home, version=version or None, port=wanted, env=count, server=server
+    ) as service:
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
-        lines = [f"{service.version} ({service.reason}) at {service.url}/score; Ctrl-C to stop", f"log: {service.log}"]
+        how = "pinned" if version else "follows the champion"
+        lines = [f"{service.version} ({service.reason}; {how}) at {service.url}/score; Ctrl-C to stop"]
+        lines, facts["follows"] = [*lines, f"log: {service.log}"], "pinned" if version else "champion"
         answer(facts, lines, as_json=json)
         code = service.wait()
     if code:

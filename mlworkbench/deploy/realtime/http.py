@@ -5,12 +5,9 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
-import contextlib
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from importlib import resources
 from typing import Any
 
 from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_json
@@ -18,8 +15,7 @@ from ...errors import ContractError, DeploymentError, FeatureError, LogError, Sc
 
 # %% auto #0
 __all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'HttpError',
-           'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name', 'JsonBodyLimit',
-           'SidePages']
+           'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name', 'read_body']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -308,81 +304,61 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 
 
-class JsonBodyLimit:
-    """ASGI middleware that lets in JSON bodies of a limited size.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES) -> bytes | None:
+    """Read the body of a request that holds JSON.
 
     Parameters
     ----------
-    app : callable
-        The ASGI application behind.
+    headers : mapping of bytes to bytes
+        Names in small letters, as ASGI gives them.
     limit : int, default=MAX_BYTES
-        Bytes of a body, at most.
+        Bytes, at most.
+
+    Returns
+    -------
+    bytes or None
+        None where the caller has gone before its end.
+
+    Raises
+    ------
+    HttpError
+        If it is of another type, too large, or empty; what was still on its way has been taken in.
     """
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Any], limit: int = MAX_BYTES) -> None:
-        self.app, self.limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it in one line."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        messages: list[Any] = []
-        try:
-            headers = {name.lower(): value for name, value in scope["headers"]}
-            self._check(headers)
-            await self._read(receive, messages)
-        except HttpError as error:
-            if not messages or messages[-1].get("more_body"):
-                await _discard(receive, 4 * self.limit)
-            await _refuse(send, error)
-            return
-        if messages[-1]["type"] == "http.request":  # else the caller has gone before the end of the body
-            await self.app(scope, _replay(messages, receive), send)
-
-    def _check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse another content type, and a length that is too great."""
-        kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-        if kind != b"application/json":
-            rule = "Content-Type: application/json"
-            got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
-            raise HttpError(f"{rule}; {got}", 415, code="request.content_type")
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.limit:
-            raise self._too_large()
-
-    async def _read(self, receive: Receive, messages: list[Any]) -> None:
-        """Take in the whole body, up to the limit."""
-        size = 0
-        while True:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > self.limit:
-                raise self._too_large()
-            if message["type"] != "http.request":
-                return
-            if not message.get("more_body", False):
-                break
-        if not size:
-            shape = "one record or a list of records"
-            raise HttpError(f"body: {shape}; got nothing; send a JSON object", code="request.empty")
-
-    def _too_large(self) -> HttpError:
-        rule = f"body: at most {self.limit} bytes"
-        return HttpError(f"{rule}; got more; send the records in parts", 413, code="request.too_large")
+    try:
+        _check_headers(headers, limit)
+    except HttpError:
+        await _discard(receive, 4 * limit)
+        raise
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), bool(message.get("more_body"))
+        if size > limit:
+            await _discard(receive, 4 * limit if more else 0)
+            raise _too_large(limit)
+    if not size:
+        raise HttpError("body: one record or a list of records; got nothing; send a JSON object", code="request.empty")
+    return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def _replay(messages: list[Any], receive: Receive) -> Receive:
-    """Give messages that were taken in again, then whatever comes."""
-    waiting = iter(messages)
+def _check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Refuse another content type, and a length that is too great."""
+    kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
+    if kind != b"application/json":
+        got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
+        raise HttpError(f"Content-Type: application/json; {got}", 415, code="request.content_type")
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
 
-    async def again() -> Message:
-        for message in waiting:
-            return message
-        return await receive()
 
-    return again
+def _too_large(limit: int) -> HttpError:
+    rule = f"body: at most {limit} bytes"
+    return HttpError(f"{rule}; got more; send the records in parts", 413, code="request.too_large")
 
 
 async def _discard(receive: Receive, left: int) -> None:
@@ -392,39 +368,3 @@ async def _discard(receive: Receive, left: int) -> None:
         left -= len(message.get("body", b"")) or 1
         if message["type"] != "http.request" or not message.get("more_body", False):
             return
-
-
-async def _refuse(send: Send, error: HttpError) -> None:
-    """Answer with one line, and close the connection: what follows of the body is not read."""
-    body = json.dumps(problem(error)).encode()
-    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
-    head = {"type": "http.response.start", "status": error.status, "headers": [*headers, (b"connection", b"close")]}
-    with contextlib.suppress(OSError):
-        await send(head)
-        await send({"type": "http.response.body", "body": body})
-
-# %% ../../../nbs/deploy/realtime/01_http.ipynb #0cd11a8d
-class SidePages:
-    """ASGI middleware that answers ``GET /client.py``, and ``GET /ping`` as ``/readyz``.
-
-    Parameters
-    ----------
-    app : callable
-        The ASGI application behind.
-    """
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Any]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on."""
-        page = scope.get("path") if scope.get("method") in ("GET", "HEAD") else None
-        if page == "/client.py":
-            text = resources.files("mlworkbench").joinpath("client.py").read_bytes()
-            kind = (b"content-type", b"text/x-python; charset=utf-8")
-            head = [kind, (b"content-length", str(len(text)).encode())]
-            await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": head})
-            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
-            return
-        renamed = {"path": "/readyz", "raw_path": b"/readyz"} if page == "/ping" else {}
-        await self.app({**scope, **renamed}, receive, send)

@@ -17,7 +17,7 @@ from ...scoring.decision import class_names
 
 # %% auto #0
 __all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'column_schema', 'fill', 'example_record',
-           'records_schema', 'answers_schema', 'read_schemas', 'invocation_schemas']
+           'records_schema', 'answers_schema', 'read_schemas', 'invocation_schemas', 'describe_service']
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #084605bb
 SCHEMA_TYPES: dict[str, dict[str, Any]] = {
@@ -230,3 +230,50 @@ def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -
     found = {"type": "object", "properties": told, "required": list(told)}
     words = {"title": "Predictions", "description": "Decisions, for regression scores; the whole answers beside them."}
     return {**asked, "example": {"dataframe_records": [example]}}, {**words, "oneOf": [found, PROBLEM_SCHEMA]}
+
+# %% ../../../nbs/deploy/realtime/02_openapi.ipynb #58babe39
+_REFUSALS = {
+    "400": "not JSON, no records, or a wrong parameter",
+    "409": "the request id was used before for another record",
+    "413": "too many records or bytes",
+    "415": "not application/json",
+    "422": "no record could be answered, or not all where that was asked for",
+    "503": "log or store cannot be used now: try again",
+}
+_PAGES = {
+    "/livez": "the process answers",
+    "/readyz": "the version has reproduced its golden rows",
+    "/ping": "the same, as SageMaker and MLflow call it",
+    "/model": "version, contract and card",
+    "/metrics": "counts, as Prometheus reads them",
+    "/client.py": "a client, one file without dependencies",
+    "/openapi.json": "this description",
+}
+
+
+def describe_service(folder: Path) -> dict[str, Any]:
+    """Describe the service of a version from its files, as OpenAPI 3.0."""
+    asked, told = read_schemas(folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    named = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
+    partial = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
+    invoked = invocation_schemas(asked, told)
+    paths: dict[str, Any] = {
+        "/score": {"post": _describe_post("Score one record or a list", asked, told, [named, partial])},
+        "/invocations": {"post": _describe_post("Score records, all or none", *invoked, [named])},
+    }
+    for path, text in _PAGES.items():
+        paths[path] = {"get": {"summary": text, "responses": {"200": {"description": text}}}}
+    info = {"title": manifest["model"], "version": manifest["content_id"][:32]}
+    return {"openapi": "3.0.2", "info": info, "paths": paths}
+
+
+def _describe_post(
+    text: str, asked: Mapping[str, Any], told: Mapping[str, Any], parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Describe an operation with every status that it answers."""
+    answers = {"description": "scored and logged", "content": {"application/json": {"schema": told}}}
+    problem = {"application/problem+json": {"schema": PROBLEM_SCHEMA}}
+    refusals = {status: {"description": why, "content": problem} for status, why in _REFUSALS.items()}
+    body = {"required": True, "content": {"application/json": {"schema": asked}}}
+    return {"summary": text, "parameters": parameters, "requestBody": body, "responses": {"200": answers, **refusals}}

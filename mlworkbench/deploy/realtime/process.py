@@ -27,16 +27,19 @@ from typing import NoReturn, TypeVar
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
 from ..selection import select_version
-from ...errors import DeploymentError, WorkbenchError
+from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise', 'give_up', 'attempt',
-           'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise',
+           'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop',
+           'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
 SUPERVISOR = "MLWORKBENCH_SUPERVISOR"
 FAILURE = "MLWORKBENCH_FAILURE"
+WORKERS = "MLWORKBENCH_WORKERS"  # the setting serve.workers
+SERVERS = ("uvicorn", "bentoml")
 
 
 def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> threading.Thread:
@@ -209,7 +212,7 @@ class Service:
     port : int
         Its port.
     version : str
-        Tag of the version it serves, such as ``"flights:0123..."``.
+        Tag of the version it serves, such as ``"flights:0123..."``; of one that follows the champion, at its start.
     reason : str
         Why this one: ``"champion"``, ``"newest that passed its gates"``, ``"asked for"``.
     log : Path
@@ -304,7 +307,7 @@ def service_environment(
     home : Home
         Where its state lives.
     version : str
-        Tag or content id to serve.
+        Tag or content id to serve; empty for the champion, whichever it is.
     env : mapping of str to str, optional
         More, or other, variables.
 
@@ -419,6 +422,7 @@ def start_service(
     version: str | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
+    server: str = "uvicorn",
 ) -> Iterator[Service]:
     """Serve a model in a process of its own for as long as the block lasts.
 
@@ -429,11 +433,14 @@ def start_service(
     home : Home
         Where its versions, store and log live.
     version : str, optional
-        Alias, tag or beginning of a content id; by default the champion, else the newest that passed its gates.
+        Alias, tag or beginning of a content id, which is pinned; by default the champion, else the newest that passed
+        its gates, and then each next champion.
     port : int, optional
         Port of 127.0.0.1; by default a free one.
     env : mapping of str to str, optional
         More environment: ``MLWORKBENCH_WORKERS`` (1), ``MLWORKBENCH_READY_SECONDS`` (60).
+    server : str, default="uvicorn"
+        What runs the application, one of `SERVERS`; ``"bentoml"`` starts BentoML's supervisor.
 
     Yields
     ------
@@ -447,13 +454,16 @@ def start_service(
     VersionError
         If there is no such version.
     """
+    if server not in SERVERS:
+        line = f"--server: one of {', '.join(SERVERS)}; got {server!r}; {suggest(server, SERVERS)}"
+        raise DeploymentError(line, code="service.server")
     tag, reason = select_version(model, version, home=home)
     number = free_port(port)
     log = home.model(model) / "services" / f"{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = service_environment(model, tag, env, home=home)
+    environment = service_environment(model, tag if version else "", env, home=home)
     with log.open("wb") as output:
-        process = _spawn(number, environment, output.fileno())
+        process = _spawn(number, environment, output.fileno(), server=server)
     service = Service(
         url=f"http://{HOST}:{number}", port=number, version=tag, reason=reason, log=log, process=process
     )
@@ -464,9 +474,11 @@ def start_service(
         stop(process)
 
 
-def _spawn(port: int, environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
-    """Start `bentoml serve` as a user types it, in a session of its own."""
-    command = [sys.executable, "-m", "bentoml", "serve", "service:Scoring", "--host", HOST, "--port", str(port)]
+def _spawn(port: int, environment: dict[str, str], output: int, *, server: str) -> subprocess.Popen[bytes]:
+    """Start uvicorn, or `bentoml serve` as a user types it, in a session of its own."""
+    own = f"from mlworkbench.deploy.realtime.server import run_server; run_server({HOST!r}, {port})"
+    words = ["-m", "bentoml", "serve", "service:Scoring", "--host", HOST, "--port", str(port)]
+    command = [sys.executable, *(words if server == "bentoml" else ["-c", own])]
     return subprocess.Popen(
         command,
         cwd=service_folder(),

@@ -259,8 +259,8 @@ class LogEntry:
         Such as ``"one_off"``, ``"batch"``, ``"realtime"``.
     input_ids : sequence of str
         One input identity per row.
-    request_id : str
-        Name of the request or run.
+    request_id : str or sequence of str
+        Name of the request or run; one for all rows, or one each.
     logged_at : int
         Microseconds since 1970 UTC.
     watermark : object
@@ -273,7 +273,7 @@ class LogEntry:
 
     deployment: str
     input_ids: Sequence[str]
-    request_id: str = ""
+    request_id: str | Sequence[str] = ""
     logged_at: int = 0
     watermark: Any = None
     latency_us: float = 0.0

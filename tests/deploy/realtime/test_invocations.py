@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.realtime.http import SidePages, read_invocation
+from mlworkbench.deploy.realtime.http import read_invocation
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.errors import ContractError
 from mlworkbench.evaluation.log.reader import read_log
@@ -118,40 +116,3 @@ def test_several_classes_are_told_by_their_names(workshop, elsewhere: Home) -> N
     species.close()
     assert status == 200 and set(told["predictions"]) <= {"Adelie", "Chinstrap", "Gentoo"}
     assert {*told["answers"][0]["scores"]} == {"Adelie", "Chinstrap", "Gentoo"}
-
-
-def asked_for(method: str, path: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Ask the side pages for a path; give what they sent, and which path went on to the service."""
-    sent, passed = list[dict[str, Any]](), list[str]()
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    async def behind(scope: dict[str, Any], receive: object, send: object) -> None:
-        passed.append(scope["path"])
-
-    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
-    asyncio.run(SidePages(behind)(scope, None, send))
-    return sent, passed
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "passed"),
-    [
-        ("GET", "/ping", "/readyz"),
-        ("HEAD", "/ping", "/readyz"),
-        ("POST", "/ping", "/ping"),
-        ("GET", "/pings", "/pings"),
-    ],
-)
-def test_a_ping_is_readiness_and_nothing_else_is_renamed(method: str, path: str, passed: str) -> None:
-    assert asked_for(method, path) == ([], [passed])
-
-
-def test_the_client_is_given_out_as_it_is() -> None:
-    from mlworkbench import client
-
-    (head, body), passed = asked_for("GET", "/client.py")
-    assert (head["status"], passed) == (200, [])
-    assert body["body"] == Path(client.__file__).read_bytes()
-    assert asked_for("HEAD", "/client.py")[0][1]["body"] == b""

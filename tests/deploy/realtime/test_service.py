@@ -14,7 +14,7 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
-from mlworkbench.deploy.realtime.http import JsonBodyLimit
+from mlworkbench.deploy.realtime.http import HttpError, read_body
 from mlworkbench.deploy.realtime.openapi import read_schemas
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.table_request import request_of_table
@@ -232,64 +232,47 @@ def test_a_table_and_a_record_become_the_same_request(workshop) -> None:
         assert np.array_equal(table.columns[name], untyped.columns[name])
 
 
-def knock(sent: list[bytes], headers: dict[str, str], limit: int = 10) -> tuple[int, bytes]:
-    told: list[dict[str, Any]] = []
+def knock(sent: list[bytes], headers: dict[str, str], limit: int = 10) -> bytes | None:
     last = len(sent) - 1
     parts = iter([{"type": "http.request", "body": part, "more_body": k < last} for k, part in enumerate(sent)])
 
     async def receive() -> dict[str, Any]:
         return next(parts)
 
-    async def send(message: dict[str, Any]) -> None:
-        told.append(message)
-
-    async def behind(scope: object, receive: Any, send: Any) -> None:
-        found = b""
-        while True:
-            message = await receive()
-            found += message["body"]
-            if not message["more_body"]:
-                break
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": found})
-
-    scope = {"type": "http", "method": "POST", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
-    asyncio.run(JsonBodyLimit(behind, limit=limit)(scope, receive, send))
-    return told[0]["status"], told[1]["body"]
+    return asyncio.run(read_body({k.encode(): v.encode() for k, v in headers.items()}, receive, limit=limit))
 
 
-def test_the_door_passes_a_body_in_parts_unchanged() -> None:
-    assert knock([b'{"a"', b": 1}"], {"content-type": "application/json; charset=utf-8"}) == (200, b'{"a": 1}')
+def test_a_body_in_parts_is_read_whole() -> None:
+    assert knock([b'{"a"', b": 1}"], {"content-type": "application/json; charset=utf-8"}) == b'{"a": 1}'
 
 
-def test_the_door_refuses_too_much_with_and_without_a_length() -> None:
-    assert knock([b"x" * 6, b"x" * 6], {})[0] == 413
-    assert knock([b"x" * 12], {"content-length": "12"})[0] == 413
+@pytest.mark.parametrize(("sent", "headers"), [([b"x" * 6] * 2, {}), ([b"x" * 12], {"content-length": "12"})])
+def test_too_much_is_refused_with_and_without_a_length(sent: list[bytes], headers: dict[str, str]) -> None:
+    with pytest.raises(HttpError) as refused:
+        knock(sent, headers)
+    assert refused.value.status == 413
 
 
-def test_the_door_refuses_a_body_of_nothing() -> None:
-    status, told = knock([b""], {})
-    assert status == 400 and b"got nothing" in told
+def test_a_body_of_nothing_is_refused() -> None:
+    with pytest.raises(HttpError, match="got nothing") as refused:
+        knock([b""], {})
+    assert refused.value.status == 400
 
 
-def test_the_door_is_silent_towards_a_caller_who_left_in_the_middle() -> None:
+def test_a_caller_who_left_in_the_middle_is_not_answered() -> None:
     parts = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
-    reached: list[object] = []
 
     async def receive() -> dict[str, Any]:
         return next(parts)
 
-    async def behind(*told: object) -> None:
-        reached.extend(told)
-
-    asyncio.run(JsonBodyLimit(behind)({"type": "http", "method": "POST", "headers": []}, receive, behind))
-    assert reached == []
+    assert asyncio.run(read_body({}, receive)) is None
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/vnd.bentoml+pickle"])
-def test_the_door_refuses_other_types(kind: str) -> None:
-    status, told = knock([b"x"], {"content-type": kind})
-    assert status == 415 and b"application/json" in told
+def test_other_types_are_refused(kind: str) -> None:
+    with pytest.raises(HttpError, match="application/json") as refused:
+        knock([b"x"], {"content-type": kind})
+    assert refused.value.status == 415
 
 
 def test_a_request_that_is_sent_again_to_another_worker_is_the_same_prediction(workshop, elsewhere: Home) -> None:

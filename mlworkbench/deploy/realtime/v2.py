@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from importlib.metadata import version as package_version
 from itertools import chain
 from typing import Any
@@ -91,9 +92,7 @@ def _decode_texts(name: str, content: bytes) -> list[Json]:
     while place < len(content):
         end = place + 4 + int.from_bytes(content[place : place + 4], "little")
         if end > len(content) or place + 4 > len(content):
-            raise _refuse_tensor(
-                name, "BYTES, each after its length in four bytes", f"{len(content)} bytes that end early"
-            )
+            raise _refuse_tensor(name, "BYTES, each after its length in four bytes", "bytes that end early")
         try:
             texts.append(content[place + 4 : end].decode())
         except UnicodeDecodeError:
@@ -397,26 +396,33 @@ def write_v2_pages(version: Version) -> dict[str, Reply]:
     return {path: Reply(200, json.dumps(page).encode()) for path, page in told.items()}
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #3282fe6a
+_NAME = {"type": "string"}
 _TENSOR: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
-        "datatype": {"type": "string", "enum": list(_HELD)},
-        "data": {"type": "array", "items": {}},
-        "parameters": {"type": "object"},
-    },
-    "required": ["name", "shape", "datatype"],
+    "name": _NAME,
+    "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
+    "datatype": {"type": "string", "enum": list(_HELD)},
+    "data": {"type": "array", "items": {}},
+    "parameters": {"type": "object"},
 }
-_STATUSES = {
-    "400": "not JSON, no tensors, or tensors of another form",
-    "404": "no such version",
-    "409": "the id was used before for another row",
-    "413": "too many rows or bytes",
-    "415": "another content type, or a packed body",
-    "422": "a row breaks the contract: none is answered",
-    "503": "log or store cannot be used now: try again",
-}
+
+
+def describe_infer(version: Version, example: Mapping[str, Json]) -> dict[str, Any]:
+    """Describe the paths of the protocol as OpenAPI 3.0, with a record that is accepted."""
+    tensors = {"type": "array", "items": _describe_object(_TENSOR, 3)}
+    asked = {"inputs": {**tensors, "minItems": 1}, "id": _NAME, "parameters": {"type": "object"}}
+    asked |= {"outputs": {"type": "array", "items": _describe_object({"name": _NAME}, 1)}}
+    told = {"outputs": tensors, "model_name": _NAME, "model_version": _NAME, "id": _NAME}
+    wrong = _as_json(_describe_object({"error": _NAME}, 1))
+    answers = {"200": {"description": "scored and logged", "content": _as_json(_describe_object(told, 4))}}
+    for status in (400, 404, 409, 413, 415, 422, 503):
+        answers[str(status)] = {"description": HTTPStatus(status).phrase, "content": wrong}
+    shown = {**_describe_object(asked, 1), "example": {"inputs": _write_example(version, example)}}
+    body = {"required": True, "content": _as_json(shown)}
+    post = {"post": {"summary": "Score tensors, all rows or none", "requestBody": body, "responses": answers}}
+    text = "as the Open Inference Protocol V2 has it"
+    page = {"get": {"summary": text, "responses": {"200": {"description": text}}}}
+    paths = (ROOT, _model_path(version), infer_path(version), *find_aliases(version))
+    return {path: post if path.endswith("/infer") else page for path in paths}
 
 
 def _write_example(version: Version, example: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -429,29 +435,10 @@ def _write_example(version: Version, example: Mapping[str, Json]) -> list[dict[s
     return tensors
 
 
-def describe_infer(version: Version, example: Mapping[str, Json]) -> dict[str, Any]:
-    """Describe the paths of the protocol as OpenAPI 3.0, with a record that is accepted."""
-    listed = {"type": "array", "items": _TENSOR}
-    texts = {name: {"type": "string"} for name in ("model_name", "model_version", "id")}
-    told = {"type": "object", "properties": {**texts, "outputs": listed}, "required": [*texts, "outputs"]}
-    fields = {"id": texts["id"], "parameters": {"type": "object"}, "inputs": {**listed, "minItems": 1}}
-    names = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-    asked = {"type": "object", "properties": {**fields, "outputs": {"type": "array", "items": names}}}
-    asked |= {"required": ["inputs"], "example": {"inputs": _write_example(version, example)}}
-    wrong = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-    answers = {"200": {"description": "scored and logged", "content": _as_json(told)}}
-    answers |= {code: {"description": text, "content": _as_json(wrong)} for code, text in _STATUSES.items()}
-    body = {"required": True, "content": _as_json(asked)}
-    post = {"post": {"summary": "Score tensors, all rows or none", "requestBody": body, "responses": answers}}
-    pages = {path: _describe_page() for path in (ROOT, _model_path(version), *find_aliases(version))}
-    named = [path for path in (infer_path(version), *find_aliases(version)) if path.endswith("/infer")]
-    return {**pages, **dict.fromkeys(named, post)}
+def _describe_object(properties: dict[str, Any], required: int) -> dict[str, Any]:
+    """Describe an object of which the first properties are required."""
+    return {"type": "object", "properties": properties, "required": [*properties][:required]}
 
 
 def _as_json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
-
-
-def _describe_page() -> dict[str, Any]:
-    text = "as the Open Inference Protocol V2 has it"
-    return {"get": {"summary": text, "responses": {"200": {"description": text}}}}

@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...contract.contract import Column, Contract
 from .call import Asked, Call, Reply, refuse_call
@@ -77,13 +76,10 @@ def decode_tensor(name: str, datatype: str, content: bytes) -> list[Json]:
     size = np.dtype(_STORED[datatype]).itemsize
     if len(content) % size:
         raise _refuse_tensor(name, f"{datatype} of {size} bytes each", f"{len(content)} bytes")
-    values: NDArray[Any] = np.frombuffer(content, dtype=_STORED[datatype])
-    if datatype == "BOOL":
-        if (values > 1).any():
-            raise _refuse_tensor(name, "BOOL of 0 or 1", int(values.max()))
-        return values.astype(bool).tolist()
-    listed: list[Json] = values.tolist()
-    return [None if value != value else value for value in listed] if datatype == "FP64" else listed
+    values: list[Json] = np.frombuffer(content, dtype=_STORED[datatype]).tolist()
+    if datatype == "BOOL" and not {*values} <= {0, 1}:
+        raise _refuse_tensor(name, "BOOL of 0 or 1", max(values))
+    return [None if value != value else bool(value) if datatype == "BOOL" else value for value in values]
 
 
 def _decode_texts(name: str, content: bytes) -> list[Json]:
@@ -138,13 +134,12 @@ def read_inference(body: bytes, contract: Contract, *, length: str | None = None
         columns[name] = _shape_values(values, tensor, name, vector=name in vectors)
     if rest:
         raise _refuse_tensor(None, "as many bytes as binary_data_size says", f"{len(rest)} more")
-    if len({len(values) for values in columns.values()}) > 1:
-        sizes = ", ".join(f"{name!r} of {len(values)}" for name, values in columns.items())
-        raise _refuse_tensor(None, "tensors of one length", sizes, "send a value for each row")
+    if len(sizes := {len(values) for values in columns.values()}) > 1:
+        raise _refuse_tensor(None, "tensors of one length", sorted(sizes), "send a value for each row")
     return fields, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _take_apart(body: bytes, length: str | None) -> tuple[dict[str, Json], bytes]:
+def _take_apart(body: bytes, length: str | None) -> tuple[dict[str, Json], memoryview]:
     """Part the JSON of a body from the bytes behind it."""
     size = len(body) if length is None else int(length) if length.isdecimal() and length.isascii() else -1
     if not 0 < size <= len(body):
@@ -156,7 +151,7 @@ def _take_apart(body: bytes, length: str | None) -> tuple[dict[str, Json], bytes
         got = type(fields).__name__ if not isinstance(fields, dict) else ", ".join(map(repr, fields)) or "nothing"
         rule = "body: an object with inputs, a list of tensors"
         raise ContractError(f"{rule}; got {got[:200]}; see the model's metadata", code="request.shape")
-    return fields, body[size:]
+    return fields, memoryview(body)[size:]
 
 
 def _object(fields: Mapping[str, Json], name: str) -> dict[str, Json]:
@@ -179,13 +174,15 @@ def _name_tensor(tensor: Json, known: Mapping[str, object]) -> tuple[str, str]:
     return name, datatype
 
 
-def _read_values(tensor: dict[str, Json], name: str, datatype: str, *, rest: bytes) -> tuple[list[Json], bytes]:
+def _read_values(
+    tensor: dict[str, Json], name: str, datatype: str, *, rest: memoryview
+) -> tuple[list[Json], memoryview]:
     """Read the values of a tensor from its data, or from the next bytes."""
     size = _object(tensor, "parameters").get("binary_data_size")
     if size is not None:
         if type(size) is not int or not 0 <= size <= len(rest):
             raise _refuse_tensor(name, f"binary_data_size from 0 to the {len(rest)} bytes that are left", size)
-        return decode_tensor(name, datatype, rest[:size]), rest[size:]
+        return decode_tensor(name, datatype, bytes(rest[:size])), rest[size:]
     data = tensor.get("data")
     if not isinstance(data, list):
         raise _refuse_tensor(name, "data, a list, or binary_data_size", type(data).__name__)
@@ -200,7 +197,7 @@ def _read_values(tensor: dict[str, Json], name: str, datatype: str, *, rest: byt
 def _shape_values(values: list[Json], tensor: dict[str, Json], name: str, *, vector: bool) -> list[Json]:
     """Give one value for each row, of a vector a list."""
     shape = tensor.get("shape")
-    sizes = shape if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) else []
+    sizes = shape if isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape) else []
     rows, width = (*sizes, 1)[:2] if 0 < len(sizes) < 3 else (-1, 1)
     if rows < 0 or rows * width != len(values):
         raise _refuse_tensor(name, f"shape [n], [n, 1] or of a vector [n, size] for its {len(values)} values", shape)

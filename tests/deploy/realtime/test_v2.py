@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -184,6 +185,7 @@ WRONG: dict[str, Any] = {
     "a shape of a fraction": {"inputs": [{**X, "shape": [1.0]}]},
     "a shape of a truth value": {"inputs": [{**X, "shape": [True]}]},
     "a shape beyond all": {"inputs": [{**X, "shape": [10**30, 10**30]}]},
+    "many times nothing": {"inputs": [{**X, "shape": [10**12, 0], "data": []}]},
     "two lengths": {"inputs": [X, {**X, "name": "y", "shape": [2], "data": [1.0, 2.0]}]},
     "bytes that are not there": {"inputs": [{**X, "parameters": {"binary_data_size": 8}}]},
     "a size that is none": {"inputs": [{**X, "parameters": {"binary_data_size": "0"}}]},
@@ -234,6 +236,16 @@ def test_bytes_that_nobody_asked_for_are_refused(birds: Realtime) -> None:
     body, length = binary(ROWS[:1])
     status, told = infer(birds, body + b"more", length=length)
     assert status == 400 and "4 more" in told["error"]
+
+
+def test_many_small_tensors_before_many_bytes_are_no_work(birds: Realtime) -> None:
+    inputs = [
+        {"name": f"x{k}", "shape": [1], "datatype": "BOOL", "parameters": {"binary_data_size": 1}}
+        for k in range(20_000)
+    ]
+    head, started = json.dumps({"inputs": inputs}).encode(), time.process_time()
+    status, told = infer(birds, head + bytes(14 << 20), length=str(len(head)))
+    assert status == 400 and "more" in told["error"] and time.process_time() - started < 5
 
 
 def test_one_bad_row_refuses_all_in_the_words_of_the_contract(birds: Realtime) -> None:

@@ -31,8 +31,7 @@ __all__ = ['ROOT', 'BINARY', 'MISSING', 'datatype_of', 'decode_tensor', 'read_in
 ROOT = "/v2"
 BINARY = "application/octet-stream"
 MISSING = (
-    "null in the data of a tensor; in binary data NaN of FP64; of BYTES also the text that the parameter 'missing' of"
-    " the request names"
+    "null in data; NaN of FP64 in binary data; of BYTES also the text that the request's parameter 'missing' names"
 )
 _KINDS = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "vector": "FP64"}
 _HELD = {"FP64": (float, int), "INT64": (int,), "BOOL": (bool,), "BYTES": (str,)}
@@ -275,14 +274,15 @@ class Inference:
     ----------
     length : str, optional
         Header ``Inference-Header-Content-Length``.
-    version : Version, optional
+    model, version : str
         What was asked, once it is read.
     outputs : tuple of (Output, bool)
         Which tensors go back, and whether as bytes.
     """
 
     length: str | None = None
-    version: Version | None = None
+    model: str = ""
+    version: str = ""
     outputs: tuple[tuple[Output, bool], ...] = ()
 
     def read(self, call: Call, version: Version) -> Asked:
@@ -292,13 +292,14 @@ class Inference:
         if given is not None and not isinstance(given, str):
             raise ContractError(f"id: a text; got {type(given).__name__}; send it in quotes", code="request.shape")
         name = request_name(given, what="id" if "id" in fields else "X-Request-Id")
-        form = replace(self, version=version, outputs=_choose_outputs(fields, version))
+        outputs = _choose_outputs(fields, version)
+        form = replace(self, model=version.model, version=_name_version(version), outputs=outputs)
         return Asked(name, read_records(rows)[0], bool(given), form=form)
 
     def write(self, asked: Asked, results: Sequence[Mapping[str, Any]]) -> Reply:
         """Write the answers of a call's records as tensors."""
         tensors, contents = zip(*(one.write(results, binary=binary) for one, binary in self.outputs), strict=True)
-        told = {**_name_model(self.version), "id": asked.name, "outputs": tensors}
+        told = {"model_name": self.model, "model_version": self.version, "id": asked.name, "outputs": tensors}
         head, content = json.dumps(told, allow_nan=False).encode(), b"".join(contents)
         flagged = sum("flags" in one for one in results)
         reply = Reply(200, head, asked.name, len(results), flagged=flagged)
@@ -320,18 +321,12 @@ def _choose_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple
     chosen = []
     for one in asked:
         if not isinstance(name := one.get("name"), str) or name not in known:
-            rule = f"outputs: of {', '.join(known)}"
-            hint = suggest(str(name)[:80], known)
-            raise ContractError(f"{rule}; got {str(name)[:80]!r}; {hint}", code="request.tensor")
+            got = f"got {str(name)[:80]!r}; {suggest(str(name)[:80], known)}"
+            raise ContractError(f"outputs: of {', '.join(known)}; {got}", code="request.tensor")
         chosen.append((known[name], _object(one, "parameters").get("binary_data", binary) is True))
     return tuple(chosen)
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #2187f572
-def _name_model(version: Version | None) -> dict[str, Json]:
-    """Name model and version as the protocol does."""
-    return {} if version is None else {"model_name": version.model, "model_version": _name_version(version)}
-
-
 def _name_version(version: Version) -> str:
     return version.version.rpartition(":")[2]
 
@@ -368,9 +363,8 @@ def describe_tensors(version: Version) -> dict[str, Any]:
     """Describe a version as the protocol's metadata of a model."""
     declared, inputs = version.declaration, list[dict[str, Any]]()
     for column in version.request.columns:
-        shape = [-1, column.size or -1] if column.kind == "vector" else [-1]
-        told = {"name": column.name, "datatype": datatype_of(column), "shape": shape}
-        inputs.append({**told, "parameters": {"nullable": column.nullable}})
+        told = {"shape": [-1, column.size or -1] if column.kind == "vector" else [-1], "datatype": datatype_of(column)}
+        inputs.append({"name": column.name, **told, "parameters": {"nullable": column.nullable}})
     outputs = [
         {"name": one.name, "datatype": one.datatype, "shape": [-1, one.width] if one.width else [-1]}
         for one in list_outputs(version)

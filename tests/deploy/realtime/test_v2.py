@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.realtime.call import Call, Reply
 from mlworkbench.deploy.realtime.process import Service, start_service
 from mlworkbench.deploy.realtime.service import Realtime
-from mlworkbench.deploy.realtime.v2 import Inference, decode_tensor, encode_tensor, read_inference
+from mlworkbench.deploy.realtime.v2 import Inference, decode_tensor, encode_tensor, list_outputs, read_inference
 from mlworkbench.errors import ContractError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
+from mlworkbench.features.online.lookup import OnlineStore
 
 ROWS: list[dict[str, Any]] = [
     {"bill": 39.1, "island": "Dream", "ring": "R1"},
@@ -271,6 +273,41 @@ def test_the_id_in_the_body_goes_before_the_header_and_two_rows_of_one_id_are_40
     status, told = infer(birds, {"id": "mine", "inputs": tensors(ROWS[::-1])})
     assert status == 409 and "'mine'" in told["error"]
     assert len(infer(birds, {"inputs": tensors()})[1]["id"]) == 32
+
+
+def test_a_model_with_times_views_and_truth_values_is_asked_by_tensors_too(workshop, elsewhere: Home) -> None:
+    store = OnlineStore(workshop.home.online, read_only=True)
+    realtime = Realtime(workshop.open("delays"), PredictionLog(elsewhere.log("delays")), store=store)
+    records = [{**row, "asked": row["asked"].isoformat()} for row in workshop.trips(6).to_dicts()]
+    plain = json.loads(realtime.respond(json.dumps(records).encode(), "same").body)
+    kinds = {"trip": "BYTES", "origin": "BYTES", "asked": "BYTES", "distance": "FP64"}
+    inputs = [{**tensor(name, [row[name] for row in records]), "datatype": kinds[name]} for name in kinds]
+    status, told = infer(realtime, {"id": "same", "inputs": inputs})
+    contents = [encode_tensor(kinds[name], [row[name] for row in records]) for name in kinds]
+    for one, content in zip(inputs, contents, strict=True):
+        one.pop("data")
+        one["parameters"] = {"binary_data_size": len(content)}
+    head = json.dumps({"id": "same", "inputs": inputs, "outputs": [{"name": "decision"}]}).encode()
+    packed = infer(realtime, head + b"".join(contents), length=str(len(head)))[1]
+    realtime.close()
+    assert status == 200 and outputs(told)["score"] == [one["score"] for one in plain]
+    assert outputs(told)["decision"] == outputs(packed)["decision"] == [one["decision"] for one in plain]
+    assert {one["datatype"] for one in told["outputs"] if one["name"] == "decision"} == {"BOOL"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind"), [([0, 1], "INT64"), ([False, True], "BOOL"), ([0.5, 1.5], "FP64"), (["a", "b"], "BYTES")]
+)
+def test_decisions_have_the_datatype_of_the_classes_and_the_own_key_stands_beside_them(classes, kind) -> None:
+    declared = {"task": "binary", "classes": classes, "key": "order"}
+    listed = {one.name: one for one in list_outputs(SimpleNamespace(declaration=declared))}  # type: ignore[arg-type]
+    assert listed["decision"].datatype == kind and [*listed] == ["prediction_id", "key", "score", "decision", "flags"]
+    answers = [{"decision": classes[1], "key": 7}, {"decision": classes[0], "key": None}]
+    told, content = listed["decision"].write(answers, binary=True)
+    assert told["parameters"] == {"binary_data_size": len(content)}
+    assert decode_tensor("decision", kind, content) == [classes[1], classes[0]]
+    assert listed["key"].write(answers, binary=False)[0]["data"] == ["7", None]
+    assert decode_tensor("key", "BYTES", listed["key"].write(answers, binary=True)[1]) == ["7", ""]
 
 
 def test_the_three_ways_in_wait_together_and_one_does_not_touch_another(birds: Realtime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import struct
 import subprocess
@@ -323,6 +324,48 @@ def test_the_three_ways_in_wait_together_and_one_does_not_touch_another(birds: R
     assert [reply.rows for reply in replies] == [4, 4, 0, 4, 1] and replies[4].refused == 1
     scores = [one["score"] for one in json.loads(replies[0].body)]
     assert outputs(json.loads(replies[1].body))["score"] == scores
+
+
+ODD: list[Any] = [None, True, -1, 0, 1.5, 1e308, 2**70, "", "x", "\ud800", [], [[]], {}, {"a": []}, "FP64", "BYTES"]
+
+
+def mutate(value: Any, draws: random.Random) -> Any:
+    """Alter something somewhere in a body."""
+    if isinstance(value, dict) and value and draws.random() < 0.9:
+        name = draws.choice(list(value))
+        others = {key: one for key, one in value.items() if key != name or draws.random() < 0.9}
+        return {**others, **({name: mutate(value[name], draws)} if name in others else {})}
+    if isinstance(value, list) and value and draws.random() < 0.9:
+        place = draws.randrange(len(value))
+        return [*value[:place], mutate(value[place], draws), *value[place + draws.randrange(2) :]]
+    return draws.choice(ODD)
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.long)])
+def test_whatever_comes_is_answered_or_refused_in_one_line(birds: Realtime, count: int) -> None:
+    draws, seen = random.Random(7), set()
+    packed, length = binary(ROWS[:2])
+    head, rest = json.loads(packed[: int(length)]), packed[int(length) :]
+    plain = {
+        "id": None,
+        "inputs": tensors(ROWS[:2]),
+        "outputs": [{"name": "score", "parameters": {"binary_data": True}}],
+    }
+    for k in range(count):
+        body = mutate({**(plain if k % 2 else head), "id": f"r{k}", "parameters": {"missing": ""}}, draws)
+        for _ in range(draws.randrange(3)):
+            body = mutate(body, draws)
+        text = json.dumps(body).encode()
+        content = bytearray(text + (b"" if k % 2 else rest))
+        for _ in range(draws.randrange(3) if k % 5 == 0 else 0):
+            content[draws.randrange(len(content))] = draws.randrange(256)
+        form = Inference(None if k % 2 else str(len(text)))
+        reply = birds.respond_together([Call(bytes(content), form=form)])[0]
+        told = json.loads(reply.body[: reply.head or None])
+        seen.add(reply.status)
+        assert reply.status in (200, 400, 409, 413, 422), (body, reply)
+        assert reply.status == 200 or ([*told] == ["error"] and "\n" not in told["error"] and len(told["error"]) < 1000)
+    assert {200, 400, 422} <= seen
 
 
 # ---------------------------------------------------------------------------------------------- over real sockets

@@ -49,7 +49,7 @@ def datatype_of(column: Column) -> str:
     """
     return _KINDS.get(column.kind, "BYTES")
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a90003
 def _refuse_tensor(name: object, rule: str, got: object, hint: str = "see the model's metadata") -> ContractError:
     what = "inputs" if name is None else f"inputs, {str(name)[:80]!r}"
     return ContractError(f"{what}: {rule}; got {str(got)[:200]}; {hint}", code="request.tensor")
@@ -160,7 +160,7 @@ def _object(fields: Mapping[str, Json], name: str) -> dict[str, Json]:
         raise ContractError(f"{name}: an object; got {type(found).__name__}; leave it out", code="request.shape")
     return found or {}
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a90005
 def _name_tensor(tensor: Json, known: Mapping[str, object]) -> tuple[str, str]:
     """Read name and datatype of a tensor."""
     name = tensor.get("name") if isinstance(tensor, dict) else None
@@ -239,7 +239,7 @@ class Output:
         content = encode_tensor(self.datatype, values)
         return {**told, "parameters": {"binary_data_size": len(content)}}, content
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a90007
 def encode_tensor(datatype: str, values: Sequence[Json]) -> bytes:
     """Write the values of a tensor as bytes; what is missing is NaN, or an empty text.
 
@@ -310,7 +310,7 @@ class Inference:
         told = json.dumps({"error": str(error)}).encode()
         return replace(refuse_call(error, name), body=told, media_type="application/json")
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a90009
 def _choose_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple[Output, bool], ...]:
     """Give the tensors that were asked for; all where none is named."""
     known = {one.name: one for one in list_outputs(version)}
@@ -339,7 +339,7 @@ def infer_path(version: Version) -> str:
     """Give the path that is asked for an inference."""
     return f"{_model_path(version)}/infer"
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a9000b
 def find_aliases(version: Version) -> dict[str, str]:
     """Give the paths of the protocol that are other names of a page.
 
@@ -358,7 +358,7 @@ def find_aliases(version: Version) -> dict[str, str]:
         f"{named}/infer": f"{model}/infer",
     }
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a9000d
 def describe_tensors(version: Version) -> dict[str, Any]:
     """Describe a version as the protocol's metadata of a model."""
     declared, inputs = version.declaration, list[dict[str, Any]]()
@@ -415,7 +415,7 @@ def describe_infer(version: Version, example: Mapping[str, Json]) -> dict[str, A
     paths = (ROOT, _model_path(version), infer_path(version), *find_aliases(version))
     return {path: post if path.endswith("/infer") else page for path in paths}
 
-
+# %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a9000f
 def _write_example(version: Version, example: Mapping[str, Json]) -> list[dict[str, Json]]:
     """Write a record as tensors of one row."""
     tensors = []

@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .call import Call, Form, Reply, refuse_call
-from .http import HttpError, Receive, Scope, Send, read_body
+from .http import PROBLEM, HttpError, Receive, Scope, Send, read_body
 from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
 from .openapi import describe_service, read_schemas
 from .process import FAILURE
 from .service import Realtime
 from .v2 import BINARY, ROOT, Inference, describe_infer, find_aliases, infer_path
-from .v2 import write_v2_pages
+from .v2 import to_v2_error, write_v2_pages
 from .waiting import WaitingCalls
 from ...errors import WorkbenchError
 
@@ -123,8 +123,9 @@ class Application:
         elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
             reply = known
         else:
-            error = _find_error(path, method, known={**self.posts, **self.gets, **served.pages})
-            reply = refuse_call(error, form=Inference() if f"{path}/".startswith(f"{ROOT}/") else None)
+            reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
+        if reply.media_type == PROBLEM and f"{path}/".startswith(f"{ROOT}/"):
+            reply = to_v2_error(reply)
         await send_reply(send, reply, empty=method == "HEAD")
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
@@ -141,9 +142,9 @@ class Application:
     ) -> Reply | None:
         """Read the body, and wait for the reply."""
         try:
-            body = await read_body(request.headers, request.receive, also=BINARY.encode() if form else b"")
+            body = await read_body(request.headers, request.receive, also=(b"", BINARY.encode()) if form else ())
         except HttpError as error:
-            return refuse_call(error, form=form)
+            return refuse_call(error)
         if body is None:
             return None
         name, partial = request.header(b"x-request-id"), request.parameter("partial")

@@ -82,9 +82,6 @@ class Form(Protocol):
     def write(self, asked: Asked, results: Sequence[Mapping[str, Any]]) -> Reply:
         """Write the answers of a call's records."""
 
-    def refuse(self, error: WorkbenchError, name: str = "") -> Reply:
-        """Reply with the error of a whole request."""
-
 
 def read_partial(text: str | None) -> bool:
     """Read the parameter ``partial`` of a request: whether the good records of a list are answered.
@@ -179,10 +176,8 @@ def to_fields(faults: Sequence[Fault], *, first: int = 0) -> list[dict[str, Any]
     return [fault.to_dict() for fault in own]
 
 
-def refuse_call(error: WorkbenchError, name: str = "", form: Form | None = None) -> Reply:
+def refuse_call(error: WorkbenchError, name: str = "") -> Reply:
     """Reply with the error of a whole request."""
-    if form is not None:
-        return form.refuse(error, name)
     faults, rows = (error.faults, error.rows) if isinstance(error, RowsRefusedError) else ([], 0)
     found = problem(error, faults)
     body = json.dumps(found).encode()

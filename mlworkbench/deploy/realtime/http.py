@@ -305,7 +305,7 @@ Send = Callable[[Any], Any]
 
 
 async def read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES, also: bytes = b""
+    headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES, also: Sequence[bytes] = ()
 ) -> bytes | None:
     """Read the body of a request that holds JSON.
 
@@ -315,8 +315,8 @@ async def read_body(
         Names in small letters, as ASGI gives them.
     limit : int, default=MAX_BYTES
         Bytes, at most.
-    also : bytes, optional
-        Another content type that may hold it.
+    also : sequence of bytes, optional
+        Other content types that may hold it.
 
     Returns
     -------
@@ -349,10 +349,10 @@ async def read_body(
     return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def _check_headers(headers: Mapping[bytes, bytes], limit: int, also: bytes) -> None:
+def _check_headers(headers: Mapping[bytes, bytes], limit: int, also: Sequence[bytes]) -> None:
     """Refuse another content type, a packed body, and a length that is too great."""
     kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-    if kind not in (b"application/json", also):
+    if kind not in (b"application/json", *also):
         got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
         raise HttpError(f"Content-Type: application/json; {got}", 415, code="request.content_type")
     if (packed := headers.get(b"content-encoding", b"identity").strip().lower()) != b"identity":

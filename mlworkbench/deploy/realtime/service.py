@@ -207,14 +207,14 @@ class Realtime:
             try:
                 asked[place] = read_call(call, self.version)
             except WorkbenchError as error:
-                replies[place] = refuse_call(error, form=call.form)
+                replies[place] = refuse_call(error)
         for (place, one), found in zip(asked.items(), self._answer_apart([*asked.values()]), strict=True):
             replies[place] = self._reply(one, found)
         return [replies[place] for place in range(len(calls))]
 
     def _reply(self, asked: Asked, found: _Outcome) -> Reply:
         if isinstance(found, WorkbenchError):
-            return refuse_call(found, asked.name, asked.form)
+            return refuse_call(found, asked.name)
         return write_reply(asked, found, self.version.declaration["task"])
 
     def _answer_apart(self, asked: Sequence[Asked]) -> list[_Outcome]:

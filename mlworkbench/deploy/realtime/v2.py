@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from ...contract.contract import Column, Contract
-from .call import Asked, Call, Reply, refuse_call
+from .call import Asked, Call, Reply
 from .http import Json, read_json, read_records, request_name
-from ...errors import ContractError, WorkbenchError, suggest
+from ...errors import ContractError, suggest
 from ...scoring.decision import class_names
 from ...scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['ROOT', 'BINARY', 'MISSING', 'datatype_of', 'decode_tensor', 'read_inference', 'Output', 'encode_tensor',
-           'list_outputs', 'Inference', 'infer_path', 'find_aliases', 'describe_tensors', 'write_v2_pages',
-           'describe_infer']
+           'list_outputs', 'Inference', 'to_v2_error', 'infer_path', 'find_aliases', 'describe_tensors',
+           'write_v2_pages', 'describe_infer']
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #093127c5
 ROOT = "/v2"
@@ -305,12 +305,13 @@ class Inference:
         reply = Reply(200, head, asked.name, len(results), flagged=flagged)
         return replace(reply, body=head + content, media_type=BINARY, head=len(head)) if content else reply
 
-    def refuse(self, error: WorkbenchError, name: str = "") -> Reply:
-        """Reply with the error of a whole request, as the protocol has it."""
-        told = json.dumps({"error": str(error)}).encode()
-        return replace(refuse_call(error, name), body=told, media_type="application/json")
-
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a90009
+def to_v2_error(reply: Reply) -> Reply:
+    """Tell a problem as the protocol does."""
+    told = {"error": json.loads(reply.body)["detail"]}
+    return replace(reply, body=json.dumps(told).encode(), media_type="application/json")
+
+
 def _choose_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple[Output, bool], ...]:
     """Give the tensors that were asked for; all where none is named."""
     known = {one.name: one for one in list_outputs(version)}

@@ -24,7 +24,14 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.realtime.call import Call, Reply
 from mlworkbench.deploy.realtime.process import Service, start_service
 from mlworkbench.deploy.realtime.service import Realtime
-from mlworkbench.deploy.realtime.v2 import Inference, decode_tensor, encode_tensor, list_outputs, read_inference
+from mlworkbench.deploy.realtime.v2 import (
+    Inference,
+    decode_tensor,
+    encode_tensor,
+    list_outputs,
+    read_inference,
+    to_v2_error,
+)
 from mlworkbench.errors import ContractError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
@@ -56,9 +63,14 @@ def tensors(rows: list[dict[str, Any]] = ROWS) -> list[dict[str, Any]]:
     return [tensor(name, [row[name] for row in rows]) for name in KINDS]
 
 
+def respond(realtime: Realtime, call: Call) -> Reply:
+    reply = realtime.respond_together([call])[0]
+    return to_v2_error(reply) if reply.status != 200 else reply
+
+
 def infer(realtime: Realtime, body: object, name: str | None = None, **more: Any) -> tuple[int, dict[str, Any]]:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    reply = realtime.respond_together([Call(content, name, form=Inference(**more))])[0]
+    reply = respond(realtime, Call(content, name, form=Inference(**more)))
     return reply.status, dict(json.loads(reply.body[: reply.head or None]))
 
 
@@ -360,7 +372,7 @@ def test_whatever_comes_is_answered_or_refused_in_one_line(birds: Realtime, coun
         for _ in range(draws.randrange(3) if k % 5 == 0 else 0):
             content[draws.randrange(len(content))] = draws.randrange(256)
         form = Inference(None if k % 2 else str(len(text)))
-        reply = birds.respond_together([Call(bytes(content), form=form)])[0]
+        reply = respond(birds, Call(bytes(content), form=form))
         told = json.loads(reply.body[: reply.head or None])
         seen.add(reply.status)
         assert reply.status in (200, 400, 409, 413, 422), (body, reply)

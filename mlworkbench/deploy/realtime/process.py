@@ -463,7 +463,9 @@ def start_service(
     environment = service_environment(model, tag, env, home=home)
     with log.open("wb") as output:
         process = _spawn(number, environment, output.fileno(), server=server)
-    service = Service(url=f"http://{HOST}:{number}", port=number, version=tag, reason=reason, log=log, process=process)
+    service = Service(
+        url=f"http://{HOST}:{number}", port=number, version=tag, reason=reason, log=log, process=process
+    )
     try:
         _await_ready(service, float(environment.get("MLWORKBENCH_READY_SECONDS", "60")))
         yield service

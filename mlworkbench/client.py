@@ -7,15 +7,21 @@ Whoever asks for a prediction needs none of the workbench's libraries; the modul
 # %% ../nbs/02_client.ipynb #948f8bd1
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import http.client
 import json
+import math
+import os
+import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 try:
@@ -40,9 +46,15 @@ except ImportError:  # copied alone: the same errors, of one line and a code
         code = "contract"
 
 # %% auto #0
-__all__ = ['RequestError', 'Client']
+__all__ = ['RequestError', 'ServiceError', 'Client', 'AsyncClient']
 
 # %% ../nbs/02_client.ipynb #ebf49716
+_AGAIN = (429, 502, 503, 504)
+_ROWS = 1000
+_BYTES = 8 * 1024 * 1024
+_KEY = "MLWORKBENCH_KEY"
+
+
 class RequestError(ContractError):
     """The service refused a request; the message is its line.
 
@@ -50,31 +62,53 @@ class RequestError(ContractError):
     ----------
     faults : list of dict
         Every fault of every record: row, column, rule, value, hint, severe.
+    status : int
+        HTTP status.
     """
 
     code = "request.refused"
 
-    def __init__(self, line: str, faults: Sequence[Mapping[str, Any]] = ()) -> None:
-        super().__init__(line)
-        self.faults = [dict(fault) for fault in faults]
+    def __init__(
+        self, line: str, faults: Sequence[Mapping[str, Any]] = (), *, status: int = 400, code: str = ""
+    ) -> None:
+        super().__init__(line, code=code)
+        self.faults, self.status = [dict(fault) for fault in faults], status
+
+
+class ServiceError(DeploymentError):
+    """The service did not answer in time, or failed; asking later may help.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status; 0 where nothing came.
+    """
+
+    def __init__(self, line: str, *, status: int = 0, code: str = "") -> None:
+        super().__init__(line, code=code)
+        self.status = status
 
 
 class Client:
-    """Asks a real-time service for predictions over one kept connection; not to be shared by threads.
+    """Asks a real-time service for predictions over connections that are kept; threads may share it.
 
     Parameters
     ----------
     url : str
         Where the service listens, such as ``"http://127.0.0.1:3000"``.
     timeout : float, default=30
-        Longest wait for one answer, in seconds.
-    retries : int, default=2
-        How often to ask again after a broken connection or a 503.
+        Longest wait for the answer to one try, in seconds.
+    deadline : float, optional
+        Longest time for a call with all its tries and parts, in seconds; default no other bound than the tries have.
+    retries : int, default=3
+        How often to ask again where that is safe.
+    key : str, optional
+        Sent as ``Authorization: Bearer``; default the environment's ``MLWORKBENCH_KEY``.
 
     Raises
     ------
     DeploymentError
-        If `url` is no address of a service.
+        If `url` is no address of a service, or `key` no key.
 
     Examples
     --------
@@ -83,12 +117,16 @@ class Client:
     False
     """
 
-    def __init__(self, url: str, *, timeout: float = 30, retries: int = 2) -> None:
+    def __init__(
+        self, url: str, *, timeout: float = 30, deadline: float | None = None, retries: int = 3, key: str | None = None
+    ) -> None:
         parts = _address(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url, self.timeout, self.retries = url, timeout, retries
-        self._path = parts.path.rstrip("/")
-        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        self.deadline = math.inf if deadline is None else deadline
+        self._path, self._headers = parts.path.rstrip("/"), _authorize(key)
+        self._open = functools.partial(kind, parts.hostname or "", parts.port)
+        self._idle = list[http.client.HTTPConnection]()
 
     def __enter__(self) -> Client:
         """Use the client for a block and close it after."""
@@ -100,8 +138,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the next call opens a new one."""
-        self._connection.close()
+        """Close the connections; the next call opens a new one."""
+        while connection := self._take_idle():
+            connection.close()
 
     def ready(self) -> bool:
         """Say whether the service is up and has reproduced its golden rows."""
@@ -115,8 +154,8 @@ class Client:
         end = time.monotonic() + seconds
         while not self.ready():
             if time.monotonic() >= end:
-                message = f"service {self.url} is not ready after {seconds:g} s; see its output"
-                raise DeploymentError(message, code="deployment.not_ready")
+                line = f"service {self.url} is not ready after {seconds:g} s; see its output"
+                raise ServiceError(line, code="deployment.not_ready")
             time.sleep(0.1)
 
     def score(
@@ -130,10 +169,13 @@ class Client:
 
         Parameters
         ----------
+        records : mapping or sequence of mapping
+            More than a service takes at once are asked in parts.
         request_id : str, optional
             Identifies this call in the log; default one made at random.
         partial : bool, default=False
-            Take the answers of the good records where others are refused; by default a refused record refuses all.
+            Take the answers of the good records where others are refused; by default a refused record refuses all of
+            its part.
 
         Returns
         -------
@@ -146,27 +188,40 @@ class Client:
         ------
         RequestError
             If the service refuses the request, or a record of it and not `partial`; the message holds the first fault,
-            `faults` all of them. Then nothing was predicted.
-        DeploymentError
+            `faults` all of them. Then nothing of this part, and of those behind it, was predicted.
+        ServiceError
             If the service does not answer, or fails.
         """
-        body = _to_json([records] if isinstance(records, Mapping) else list(records))
-        path = "/score" if partial else "/score?partial=false"
-        status, answer = self._ask_again(path, body, request_id or uuid.uuid4().hex)
-        in_parts = partial and status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(answer, list)
-        if status == HTTPStatus.OK or in_parts:
-            return list(answer)
-        raise _error_of(self.url, status, answer)
+        texts = _to_json([records] if isinstance(records, Mapping) else list(records))
+        call = _Call(_name_call(request_id), len(texts), partial, time.monotonic() + self.deadline)
+        return [one for first, end in _cut(texts) for one in self._score_part(call, texts[first:end], first)]
 
-    def invoke(self, body: Mapping[str, Any], *, request_id: str | None = None) -> dict[str, Any]:
-        """Ask as MLflow's and SageMaker's clients do: every record is answered, or none.
+    def _score_part(self, call: _Call, texts: Sequence[str], first: int) -> list[dict[str, Any]]:
+        """Ask for a part of the records, halved where it is too large."""
+        path = "/score" if call.partial else "/score?partial=false"
+        body = f"[{','.join(texts)}]".encode()
+        status, answer = self._ask_again(path, body, call.name_part(first, len(texts)), end=call.end)
+        if isinstance(answer, list) and (status == HTTPStatus.OK or (call.partial and status == 422)):
+            return [{**one, "index": one["index"] + first} if first and "faults" in one else one for one in answer]
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(texts) > 1:
+            half = len(texts) // 2
+            return self._score_part(call, texts[:half], first) + self._score_part(call, texts[half:], first + half)
+        raise _error_of(self.url, status, answer, first=first)
+
+    def invoke(
+        self, body: Mapping[str, Any], *, request_id: str | None = None, path: str = "/invocations"
+    ) -> dict[str, Any]:
+        """Ask as clients of other servers do: every record is answered, or none.
 
         Parameters
         ----------
         body : mapping
-            One of ``dataframe_records``, ``dataframe_split``, ``instances``, ``inputs``.
+            One of ``dataframe_records``, ``dataframe_split``, ``instances``, ``inputs``, as MLflow and SageMaker have
+            it; or whatever `path` takes.
         request_id : str, optional
             Identifies this call in the log; default one made at random.
+        path : str, default="/invocations"
+            Or ``/v2/models/MODEL/infer``.
 
         Returns
         -------
@@ -177,44 +232,120 @@ class Client:
         ------
         RequestError
             If the service refuses a record, or the body.
-        DeploymentError
+        ServiceError
             If the service does not answer, or fails.
         """
-        status, answer = self._ask_again("/invocations", _dump(body), request_id or uuid.uuid4().hex)
-        if status == HTTPStatus.OK:
-            return dict(answer)
+        end = time.monotonic() + self.deadline
+        status, answer = self._ask_again(path, _dump(body), _name_call(request_id), end=end)
+        if status == HTTPStatus.OK and isinstance(answer, dict):
+            return answer
         raise _error_of(self.url, status, answer)
 
-    def _ask_again(self, path: str, body: bytes, request_id: str) -> tuple[int, Any]:
-        """Ask; after a broken connection or a 503 ask again, with the same id."""
-        tries = 0
-        while True:
+    def _ask_again(self, path: str, body: bytes, name: str, *, end: float) -> tuple[int, Any]:
+        """Ask; again with the same id where that is safe, until tries or time are up."""
+        for tries in range(self.retries + 1):
             try:
-                status, answer = self._ask("POST", path, body, request_id)
-                if status != HTTPStatus.SERVICE_UNAVAILABLE or tries == self.retries:
-                    return status, answer
+                status, answer, later = self._ask("POST", path, body, name, end)
+                lost: Exception | None = None
             except (OSError, http.client.HTTPException) as error:
-                if tries == self.retries or isinstance(error, TimeoutError):
-                    reason = str(error) or type(error).__name__
-                    message = f"service {self.url} does not answer: {reason}; is it running?"
-                    raise DeploymentError(message, code="deployment.no_answer") from None
-            time.sleep(0.1 * tries)
-            tries += 1
+                lost, later = error, 0.0
+                self.close()  # the others that were kept are as old
+            if lost is None and status not in _AGAIN:
+                return status, answer
+            at_once = tries == 0 and isinstance(lost, ConnectionResetError | BrokenPipeError)  # it was kept too long
+            pause = 0 if at_once else max(later, min(0.1 * 2**tries, 2) * random.uniform(0.5, 1))
+            if tries == self.retries or pause > self.timeout or time.monotonic() + pause >= end:
+                break
+            time.sleep(pause)
+        if lost is None:
+            return status, answer
+        message = f"service {self.url} does not answer: {str(lost) or type(lost).__name__}; is it running?"
+        raise ServiceError(message, code="deployment.no_answer") from None
 
-    def _ask(self, verb: str, path: str, body: bytes | None = None, request_id: str = "") -> tuple[int, Any]:
-        """Send one request and read its answer; a broken connection is closed, so that the next call opens anew."""
-        headers = {"Content-Type": "application/json", "X-Request-ID": request_id} if body is not None else {}
+    def _ask(
+        self, verb: str, path: str, body: bytes | None = None, name: str = "", end: float = math.inf
+    ) -> tuple[int, Any, float]:
+        """Send one request; give status, answer, and after how many seconds to come back."""
+        named = {"Content-Type": "application/json", "X-Request-ID": name} if body is not None else {}
+        last = min(end, time.monotonic() + self.timeout)
+        connection = self._take_idle() or self._open()
         try:
-            self._connection.request(verb, self._path + path, body=body, headers=headers)
-            response = self._connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
+            _limit(connection, last)
+            connection.request(verb, self._path + path, body=body, headers={**self._headers, **named})
+            response = connection.getresponse()
+            content = b""
+            while part := response.read1(1 << 20):
+                content += part
+                _limit(connection, last)
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+            response.read()  # read1 alone leaves the answer open
+        except BaseException:
+            connection.close()
             raise
-        try:
-            return response.status, json.loads(content) if content else None
-        except ValueError:
-            return response.status, content.decode("utf-8", "replace")
+        self._idle.append(connection)
+        later = response.headers.get("Retry-After", "")
+        return response.status, _read_answer(content), float(later) if later.isdecimal() else 0.0
+
+    def _take_idle(self) -> http.client.HTTPConnection | None:
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        return None
+
+# %% ../nbs/02_client.ipynb #c11e0a01
+class _Call:
+    """What the parts of a call have in common."""
+
+    def __init__(self, name: str, total: int, partial: bool, end: float) -> None:
+        self.name, self.total, self.partial, self.end = name, total, partial, end
+
+    def name_part(self, first: int, count: int) -> str:
+        """Name a part by the place of its first record; the whole as the call."""
+        return self.name if count == self.total else f"{self.name}.{first}"
+
+
+def _name_call(request_id: str | None) -> str:
+    """Give the name of a call; one made at random where it has none."""
+    if request_id and not (request_id.isascii() and request_id.isprintable()):
+        raise RequestError("request_id: printable ASCII; got others; leave it out for one made at random")
+    return request_id or uuid.uuid4().hex
+
+
+def _cut(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Give beginning and end of parts that a service takes: so many records and bytes at most."""
+    first, size = 0, 0
+    for place, text in enumerate(texts):
+        size += len(text) + 1
+        if place > first and (place - first == _ROWS or size > _BYTES):
+            yield first, place
+            first, size = place, len(text) + 1
+    yield first, len(texts)
+
+
+def _authorize(key: str | None) -> dict[str, str]:
+    """Make the header that shows a key; none without a key."""
+    text = (os.environ.get(_KEY, "") if key is None else key).strip()
+    if not text.isascii() or not text.isprintable() or " " in text:
+        message = f"key, or {_KEY}: printable ASCII without blanks; got others (withheld); copy it again"
+        raise DeploymentError(message, code="deployment.key")
+    return {"Authorization": f"Bearer {text}"} if text else {}
+
+
+def _limit(connection: http.client.HTTPConnection, last: float) -> None:
+    """Bound the next wait of a connection."""
+    left = last - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    connection.timeout = left
+    if connection.sock is not None:
+        connection.sock.settimeout(left)
+
+
+def _read_answer(content: bytes) -> Any:  # noqa: ANN401, RUF100 - what JSON holds
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return content.decode("utf-8", "replace")
 
 
 def _address(url: str) -> SplitResult:
@@ -227,8 +358,8 @@ def _address(url: str) -> SplitResult:
     raise DeploymentError(message, code="deployment.url")
 
 # %% ../nbs/02_client.ipynb #b3ab3cf9
-def _to_json(records: list[Any]) -> bytes:
-    """Write records as JSON; NaN becomes null, and what JSON cannot carry is refused by name."""
+def _to_json(records: list[Any]) -> list[str]:
+    """Write each record as JSON; NaN becomes null, and what JSON cannot carry is refused by name."""
     plain = []
     for row, record in enumerate(records):
         try:
@@ -237,7 +368,7 @@ def _to_json(records: list[Any]) -> bytes:
         except (TypeError, ValueError, AttributeError) as error:
             message = f"cannot write record {row} as JSON: {error}; convert its values"
             raise ContractError(message, code="contract.not_json") from None
-    return f"[{','.join(plain)}]".encode()
+    return plain
 
 
 def _dump(body: Mapping[str, Any]) -> bytes:
@@ -272,10 +403,78 @@ def _item(value: object) -> object:
     raise TypeError(f"a {type(value).__name__}")
 
 
-def _error_of(url: str, status: int, answer: object) -> RequestError | DeploymentError:
-    """Make the error of an answer that is no prediction."""
+def _error_of(url: str, status: int, answer: object, *, first: int = 0) -> RequestError | ServiceError:
+    """Make the error of an answer that is no prediction; rows count from the first of the call."""
     fields = answer if isinstance(answer, dict) else {}
     text = fields.get("error") or fields.get("message") or fields.get("detail") or str(answer)[:200]
-    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RequestError(str(text), fields.get("faults") or ())
-    return DeploymentError(f"service {url} failed with status {status}: {text}", code="deployment.failed")
+    code = fields["code"] if isinstance(fields.get("code"), str) else ""
+    if not 400 <= status < 500 or status in _AGAIN:
+        return ServiceError(
+            f"service {url} failed with status {status}: {text}", status=status, code=code or "deployment.failed"
+        )
+    faults = fields.get("faults") or ()
+    if first:
+        text = f"from record {first} on: {text}"
+        faults = [{**one, "row": one["row"] + first} if one.get("row", -1) >= 0 else one for one in faults]
+    return RequestError(str(text), faults, status=status, code=code)
+
+# %% ../nbs/02_client.ipynb #c11e0a03
+_T = TypeVar("_T")
+
+
+class AsyncClient:
+    """A `Client` for asyncio: calls at the same time wait in threads of their own, over kept connections.
+
+    Parameters
+    ----------
+    client : Client or str
+        Asks; or the address of the service.
+    connections : int, default=8
+        Calls at the same time; others wait for their turn.
+    """
+
+    def __init__(self, client: Client | str, *, connections: int = 8) -> None:
+        self.client = client if isinstance(client, Client) else Client(client)
+        self._threads = ThreadPoolExecutor(connections, "mlworkbench-client")
+
+    async def __aenter__(self) -> AsyncClient:
+        """Use the client for a block and close it after."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; calls that have not begun are given up."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.client.close()
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        return await self._run(self.client.ready)
+
+    async def wait(self, seconds: float = 60) -> None:
+        """As `Client.wait`."""
+        await self._run(self.client.wait, seconds)
+
+    async def score(
+        self,
+        records: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        request_id: str | None = None,
+        partial: bool = False,
+    ) -> list[dict[str, Any]]:
+        """As `Client.score`."""
+        return await self._run(self.client.score, records, request_id=request_id, partial=partial)
+
+    async def invoke(
+        self, body: Mapping[str, Any], *, request_id: str | None = None, path: str = "/invocations"
+    ) -> dict[str, Any]:
+        """As `Client.invoke`."""
+        return await self._run(self.client.invoke, body, request_id=request_id, path=path)
+
+    async def _run(self, call: Callable[..., _T], *words: object, **named: object) -> _T:
+        """Call in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *words, **named))

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from .call import Call, Reply, refuse_call
-from .http import HttpError, Receive, Scope, Send, read_body
+from .call import Call, Form, Reply, refuse_call
+from .http import PROBLEM, HttpError, Receive, Scope, Send, read_body
 from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
-from .openapi import describe_service
+from .openapi import describe_service, read_schemas
 from .process import FAILURE
 from .service import Realtime
+from .v2 import BINARY, ROOT, Inference, describe_infer, find_aliases, infer_path
+from .v2 import to_v2_error, write_v2_pages
 from .waiting import WaitingCalls
 from ...errors import WorkbenchError
 
@@ -67,6 +69,7 @@ class Served:
         self.realtime = realtime
         self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
         self.pages = write_pages(realtime)
+        self.aliases = find_aliases(realtime.version)
         self.asked, self.follows = 0, "champion" if realtime.follows else "pinned"
 
     @property
@@ -105,6 +108,7 @@ class Application:
         self.closing: list[Callable[[], object]] = []  # what ends before the version is closed
         self.metrics = Metrics(folder=_find_metrics_folder())
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
+        self.posts[infer_path(realtime.version)] = self._infer
         self.gets: dict[str, Callable[[Served], Reply]] = {"/metrics": self._show_metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,6 +127,7 @@ class Application:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, served: Served) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        path = served.aliases.get(path, path)
         reply: Reply | None
         if method == "POST" and (handler := self.posts.get(path)):
             started = time.perf_counter()
@@ -137,24 +142,31 @@ class Application:
             reply = known
         else:
             reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
+        if reply.media_type == PROBLEM and f"{path}/".startswith(f"{ROOT}/"):
+            reply = to_v2_error(reply)
         await send_reply(send, reply, empty=method == "HEAD")
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
-        return await self._ask(request, served, invocation=False)
+        return await self._ask(request, served)
 
     async def _invoke(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served, invocation=True)
 
-    async def _ask(self, request: HttpRequest, served: Served, *, invocation: bool) -> Reply | None:
+    async def _infer(self, request: HttpRequest, served: Served) -> Reply | None:
+        return await self._ask(request, served, form=Inference(request.header(b"inference-header-content-length")))
+
+    async def _ask(
+        self, request: HttpRequest, served: Served, *, invocation: bool = False, form: Form | None = None
+    ) -> Reply | None:
         """Read the body, and wait for the reply."""
         try:
-            body = await read_body(request.headers, request.receive)
+            body = await read_body(request.headers, request.receive, also=(b"", BINARY.encode()) if form else ())
         except HttpError as error:
             return refuse_call(error)
         if body is None:
             return None
         name, partial = request.header(b"x-request-id"), request.parameter("partial")
-        return await served.waiting.ask(Call(body, name, partial, invocation))
+        return await served.waiting.ask(Call(body, name, partial, invocation, form))
 
     def _show_metrics(self, served: Served) -> Reply:
         return Reply(200, self.metrics.write_page(served.measure), media_type=METRICS_TYPE)
@@ -208,13 +220,16 @@ def write_pages(realtime: Realtime) -> dict[str, Reply]:
     """Write what is answered to ``GET``, once at the start."""
     version = realtime.version
     alive = Reply(200, b"\n", media_type="text/plain; charset=utf-8")
-    described = Reply(200, json.dumps(describe_service(version.folder)).encode())
+    service = describe_service(version.folder)
+    service["paths"] |= describe_infer(version, read_schemas(version.folder)[0]["example"])
+    described = Reply(200, json.dumps(service).encode())
     client = resources.files("mlworkbench").joinpath("client.py").read_bytes()
     return {
         **dict.fromkeys(("/livez", "/healthz", "/readyz", "/ping"), alive),
         **dict.fromkeys(("/openapi.json", "/docs.json"), described),
         "/model": Reply(200, json.dumps(_describe_model(realtime)).encode()),
         "/client.py": Reply(200, client, media_type="text/x-python; charset=utf-8"),
+        **write_v2_pages(version),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ...contract.faults import Fault, merge_faults
 from .http import PROBLEM, HttpError, Json, problem, read_invocation, read_json
@@ -17,7 +17,8 @@ from ...errors import WorkbenchError
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['Call', 'Asked', 'read_partial', 'read_call', 'Reply', 'RowsRefusedError', 'to_fields', 'refuse_call', 'write_reply']
+__all__ = ['Call', 'Asked', 'Form', 'read_partial', 'read_call', 'Reply', 'RowsRefusedError', 'to_fields', 'refuse_call',
+           'write_reply']
 
 # %% ../../../nbs/deploy/realtime/04_call.ipynb #4463cd42
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Call:
         What the caller named it, and the parameter ``partial``.
     invocation : bool
         Whether the body is that of ``/invocations``.
+    form : Form, optional
+        How a body of another protocol is read, and answered.
     """
 
     body: bytes
     request_id: str | None = None
     partial: str | None = None
     invocation: bool = False
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Asked:
         Whether all records are refused where one is.
     single, invocation : bool
         How the reply is written.
+    form : Form, optional
+        What writes it.
     """
 
     name: str
@@ -64,6 +70,17 @@ class Asked:
     whole: bool = True
     single: bool = False
     invocation: bool = False
+    form: Form | None = None
+
+
+class Form(Protocol):
+    """How a body of another protocol is read, and its reply written."""
+
+    def read(self, call: Call, version: Version) -> Asked:
+        """Read the records of a call; the form in what it gives writes the reply."""
+
+    def write(self, asked: Asked, results: Sequence[Mapping[str, Any]]) -> Reply:
+        """Write the answers of a call's records."""
 
 
 def read_partial(text: str | None) -> bool:
@@ -94,6 +111,8 @@ def read_call(call: Call, version: Version) -> Asked:
     ContractError, HttpError
         If the body is not what was asked for, or the name no name.
     """
+    if call.form is not None:
+        return call.form.read(call, version)
     name, repeated = request_name(call.request_id), bool(call.request_id)
     if call.invocation:
         payload = read_json(call.body, shape="an object of dataframe_records, dataframe_split, instances or inputs")
@@ -121,6 +140,8 @@ class Reply:
         Code of the error of a whole request; empty where there is none.
     media_type : str
         Of the body.
+    head : int
+        Bytes of JSON before binary tensors; 0 where there are none.
     """
 
     status: int
@@ -131,11 +152,13 @@ class Reply:
     flagged: int = 0
     code: str = ""
     media_type: str = "application/json"
+    head: int = 0
 
     @property
     def headers(self) -> dict[str, str]:
         """Name of the request, and how many records of a list were refused, where there are any."""
         named = {"X-Request-Id": self.request_id} if self.request_id else {}
+        named |= {"Inference-Header-Content-Length": str(self.head)} if self.head else {}
         return {**named, "X-Refused": str(self.refused)} if self.refused and not self.code else named
 
 
@@ -171,6 +194,8 @@ def write_reply(asked: Asked, results: Sequence[Mapping[str, Any]], task: str) -
     task : str
         Of the version; for regression an invocation is told the scores.
     """
+    if asked.form is not None:
+        return asked.form.write(asked, results)
     refused = sum("faults" in one for one in results)
     flagged = sum("flags" in one for one in results)
     told: Any = results[0] if asked.single else results

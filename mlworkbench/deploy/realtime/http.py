@@ -282,7 +282,7 @@ def _wrong_shape(what: str, rule: str, got: str) -> ContractError:
     return ContractError(f"{what}: {rule}; got {got[:200]}; see /docs.json", code="request.shape")
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e87232f9
-def request_name(header: str | None) -> str:
+def request_name(header: str | None, *, what: str = "X-Request-Id") -> str:
     """Give the name of a request: the caller's, or a new one.
 
     Examples
@@ -293,7 +293,7 @@ def request_name(header: str | None) -> str:
     if not header:
         return uuid.uuid4().hex
     if len(header) > 128 or not header.isascii() or not header.isprintable():
-        rule = "X-Request-Id: up to 128 printable ASCII characters"
+        rule = f"{what}: up to 128 printable ASCII characters"
         raise HttpError(f"{rule}; got {len(header)}; shorten it", 400, code="request.request_id")
     return header
 
@@ -304,7 +304,9 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES) -> bytes | None:
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES, also: Sequence[bytes] = ()
+) -> bytes | None:
     """Read the body of a request that holds JSON.
 
     Parameters
@@ -313,6 +315,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
         Names in small letters, as ASGI gives them.
     limit : int, default=MAX_BYTES
         Bytes, at most.
+    also : sequence of bytes, optional
+        Other content types that may hold it.
 
     Returns
     -------
@@ -325,7 +329,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
         If it is of another type, too large, or empty; what was still on its way has been taken in.
     """
     try:
-        _check_headers(headers, limit)
+        _check_headers(headers, limit, also)
     except HttpError:
         await _discard(receive, 4 * limit)
         raise
@@ -345,12 +349,15 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def _check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
-    """Refuse another content type, and a length that is too great."""
+def _check_headers(headers: Mapping[bytes, bytes], limit: int, also: Sequence[bytes]) -> None:
+    """Refuse another content type, a packed body, and a length that is too great."""
     kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-    if kind != b"application/json":
+    if kind not in (b"application/json", *also):
         got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
         raise HttpError(f"Content-Type: application/json; {got}", 415, code="request.content_type")
+    if (packed := headers.get(b"content-encoding", b"identity").strip().lower()) != b"identity":
+        got = f"got {packed[:40].decode('latin-1')}; send the body as it is"
+        raise HttpError(f"Content-Encoding: none; {got}", 415, code="request.content_type")
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)

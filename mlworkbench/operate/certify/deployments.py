@@ -39,6 +39,8 @@ from ...features.online.lookup import OnlineStore
 from ...features.online.materialize import materialize
 from .answers import DeploymentAnswers, DeploymentCaller, read_answer_records
 from .answers import read_answer_table
+from .wire import find_wire_format
+from ...scoring.decision import class_names
 from ...scoring.version.version import Version
 
 # %% auto #0
@@ -105,10 +107,14 @@ def ask_realtime(version: Version, requests: pl.DataFrame, *, home: Home) -> Dep
         return ask_service(service.url, records, version)
 
 
-def _ask_front(client: Client, part: list[dict[str, Any]], name: str, turn: int) -> list[dict[str, Any]]:
-    """Ask for records by `/score`, or every other time by `/invocations`, of whose four bodies each has its turn."""
-    if turn % 2 == 0:
+def _ask_front(
+    client: Client, part: list[dict[str, Any]], name: str, *, turn: int, version: Version
+) -> list[dict[str, Any]]:
+    """Ask for records by `/score`, by `/invocations`, of whose four bodies each has its turn, or by tensors."""
+    if turn % 3 == 0:
         return client.score(part, request_id=name, partial=True)
+    if turn % 3 == 2:
+        return _ask_tensors(client, part, name, version=version)
     columns, rows = list(part[0]), [list(record.values()) for record in part]
     bodies = (
         {"dataframe_split": {"columns": columns, "data": rows}},
@@ -117,7 +123,7 @@ def _ask_front(client: Client, part: list[dict[str, Any]], name: str, turn: int)
         {"instances": part},
     )
     try:
-        told = client.invoke(bodies[turn // 2 % 4], request_id=name)
+        told = client.invoke(bodies[turn // 3 % 4], request_id=name)
     except RequestError as error:
         if not error.faults:
             raise
@@ -126,8 +132,27 @@ def _ask_front(client: Client, part: list[dict[str, Any]], name: str, turn: int)
     return [{**one, named: value} for one, value in zip(told["answers"], told["predictions"], strict=True)]
 
 
+def _ask_tensors(client: Client, part: list[dict[str, Any]], name: str, *, version: Version) -> list[dict[str, Any]]:
+    """Ask for records by the Open Inference Protocol; where it refuses, `/score` names each fault."""
+    wire, declared = find_wire_format("v2"), version.declaration
+    try:
+        told = client.invoke(wire.write(part, ""), request_id=name, path=wire.path.format(model=version.model))
+    except RequestError:
+        found = client.score(part, request_id=name, partial=True)
+        if not any("faults" in one for one in found):
+            raise
+        return found
+    outputs = {one["name"]: one["data"] for one in told["outputs"]}
+    scores = [{"score": value} for value in wire.read(told)]
+    if declared["task"] == "multiclass":
+        names = class_names(declared["classes"])
+        scores = [{"scores": dict(zip(names, one["score"], strict=True))} for one in scores]
+    rows = {key: outputs[key] for key in ("prediction_id", "decision") if key in outputs}
+    return [{**dict(zip(rows, row, strict=True)), **score} for *row, score in zip(*rows.values(), scores, strict=True)]
+
+
 def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> DeploymentAnswers:
-    """Ask a running service for records, each once, by `/score` and `/invocations` in turns.
+    """Ask a running service for records, each once, by `/score`, `/invocations` and V2 in turns.
 
     Returns
     -------
@@ -141,7 +166,7 @@ def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> De
         for turn, part in enumerate(split_requests(records)):
             name = uuid.uuid4().hex
             started = time.perf_counter()
-            results = _ask_front(client, part, name, turn)
+            results = _ask_front(client, part, name, turn=turn, version=version)
             calls.append((len(part), time.perf_counter() - started))
             answers += [one for one in results if "faults" not in one]
             refused += [{**fault, "row": first + one["index"]} for one in results for fault in one.get("faults", ())]

@@ -140,4 +140,7 @@ def _list_facts(certificate: Mapping[str, Any]) -> dict[str, str]:
     hashes = {f"hash of {name}": value for name, value in certificate["hashes"].items()}
     environment = ", ".join(f"{name} {version}" for name, version in certificate["environment"].items())
     named = {name: certificate[name] for name in ("name", "address", "format", "version") if name in certificate}
-    return {**named, **hashes, "environment": environment}
+    served = [row for row in certificate["deployments"] if row["deployment"] == "realtime" and row["rows"]]
+    fronts = "/score, /invocations and the Open Inference Protocol V2, in turns"
+    asked = {"realtime asked by": fronts} if served and "address" not in certificate else {}
+    return {**named, **asked, **hashes, "environment": environment}

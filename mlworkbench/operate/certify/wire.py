@@ -58,7 +58,8 @@ def _write_tensors(rows: Sequence[Record], _: str) -> dict[str, Any]:
 def _tensor(name: str, values: list[Any]) -> dict[str, Any]:
     """Write one column; a text is BYTES, a whole number with missing ones beside it FP64."""
     first = next((value for value in values if value is not None), None)
-    kinds = {"bool": "BOOL", "int": "FP64" if None in values else "INT64", "str": "BYTES"}
+    kinds = {"bool": "BOOL", "int": "FP64" if None in values else "INT64"}
+    kinds |= dict.fromkeys(("str", "datetime"), "BYTES")
     flat = [item for value in values for item in value] if isinstance(first, list) else values
     kind = kinds.get(type(first).__name__, "FP64")
     more = {"parameters": {"content_type": "str"}} if kind == "BYTES" else {}

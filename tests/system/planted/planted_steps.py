@@ -18,7 +18,7 @@ STEPS = {
     "codes": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
     "tiny": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
     "threshold": ("mlworkbench.scoring.version.version", "Version.answer"),
-    "old": ("mlworkbench.deploy.realtime.service", "Realtime.respond"),
+    "old": ("mlworkbench.deploy.realtime.service", "Realtime.respond_together"),
     "threads": ("onnxruntime", "SessionOptions"),
 }
 FAULTS: dict[str, Callable[..., Any]] = {}
@@ -135,7 +135,7 @@ OLD, REQUESTS = [], [0]
 
 
 @fault("old")
-def by_a_worker_that_was_never_restarted(name, right, self, body, *asked):
+def by_a_worker_that_was_never_restarted(name, right, self, calls):
     """Every second request is answered by an old version."""
     from mlworkbench.deploy.realtime.service import Realtime
     from mlworkbench.deploy.selection import select_served
@@ -143,7 +143,7 @@ def by_a_worker_that_was_never_restarted(name, right, self, body, *asked):
     if not OLD:
         OLD.append(Realtime.open(select_served({**os.environ, "MLWORKBENCH_VERSION": switched_on()[1]})))
     REQUESTS[0] += 1
-    return right(OLD[0] if REQUESTS[0] % 2 else self, body, *asked)
+    return right(OLD[0] if REQUESTS[0] % 2 else self, calls)
 
 
 @fault("threads")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from .access import Gate
 from .call import Call, Reply, refuse_call
 from .http import HttpError, Receive, Scope, Send, read_body
 from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
@@ -85,10 +86,13 @@ class Application:
     ----------
     realtime : Realtime
         What answers.
+    gate : Gate, optional
+        Who may ask; by default everybody who calls it by a name of this machine.
     """
 
-    def __init__(self, realtime: Realtime) -> None:
+    def __init__(self, realtime: Realtime, gate: Gate | None = None) -> None:
         self.served = Served(realtime)
+        self.gate = gate or Gate()
         self.metrics = Metrics(folder=_find_metrics_folder())
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
         self.gets: dict[str, Callable[[Served], Reply]] = {"/metrics": self._show_metrics}
@@ -105,14 +109,16 @@ class Application:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         served = self.served
-        reply: Reply | None
+        reply: Reply | None = self.gate.check(scope, path)
         if method == "POST" and (handler := self.posts.get(path)):
             started = time.perf_counter()
-            reply = await handler(HttpRequest(scope, receive), served)
+            reply = reply or await self._handle(handler, HttpRequest(scope, receive), served)
             if reply is None:
                 return
             version = served.realtime.version
             self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
+        elif reply is not None:
+            pass
         elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
             reply = show(served)
         elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
@@ -120,6 +126,14 @@ class Application:
         else:
             reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
         await send_reply(send, reply, empty=method == "HEAD")
+
+    async def _handle(self, handler: Handler, request: HttpRequest, served: Served) -> Reply | None:
+        """Answer one of the requests in flight."""
+        self.gate.in_flight += 1
+        try:
+            return await handler(request, served)
+        finally:
+            self.gate.in_flight -= 1
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served, invocation=False)

@@ -6,18 +6,29 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ...core.settings_file import read_setting
 from . import process as guard
+from .access import Address, open_gate
 from .application import Application
 from .service import Realtime
-from ..selection import select_served
+from ..selection import ServedVersion, select_served, select_shipped
 
 # %% auto #0
-__all__ = ['KEEP_ALIVE', 'make_application', 'run_server']
+__all__ = ['KEEP_ALIVE', 'SHIPPED', 'select_here', 'make_application', 'run_server']
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #22468654
 KEEP_ALIVE = 75
+SHIPPED = "MLWORKBENCH_SHIPPED"  # in an image: tag and seal of the version that lies in it
+
+
+def select_here() -> ServedVersion:
+    """Settle the version that is served: in an image its own, else the one that environment and settings.ini name."""
+    tag, _, seal = os.environ.get(SHIPPED, "").partition(" ")
+    if not seal:
+        return select_served()
+    return select_shipped(Path(os.environ.get("BENTO_PATH", "."), "models", *tag.split(":")), seal=seal)
 
 
 def make_application() -> Application:
@@ -31,22 +42,26 @@ def make_application() -> Application:
     if guard.in_worker():
         guard.supervise()  # it ends with its supervisor
     try:
-        return Application(Realtime.open(select_served()))
+        choice = select_here()
+        gate = open_gate(Address(read_setting("serve.host").value), home=choice.home)
+        return Application(Realtime.open(choice), gate)
     except Exception as error:
         guard.give_up(error)
 
 
-def run_server(host: str, port: int) -> None:
+def run_server(host: str, port: int, certificate: str = "", key: str = "") -> None:
     """Serve until SIGTERM or SIGINT; running requests are finished.
 
     Parameters
     ----------
+    certificate, key : str, optional
+        PEM files of TLS.
     port : int
         At which as many processes answer as the setting ``serve.workers`` says.
     """
     import uvicorn
 
-    native = os.name == "posix"
+    native, os.environ[guard.LISTENS] = os.name == "posix", host
     guard.supervise()
     guard.attempt(
         lambda: uvicorn.run(
@@ -54,6 +69,8 @@ def run_server(host: str, port: int) -> None:
             factory=True,
             host=host,
             port=port,
+            ssl_certfile=certificate or None,
+            ssl_keyfile=key or None,
             workers=read_setting("serve.workers").value,
             http="httptools" if native else "auto",
             loop="uvloop" if native else "auto",

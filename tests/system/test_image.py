@@ -79,7 +79,7 @@ class Yard:
             prepare = make_column_transformer((encode, ["carrier"]), (StandardScaler(), ["distance", "seats"]))
             self.pipelines[model] = make_pipeline(prepare, LASTS[model]()).fit(self.rows, self.state)
             register(self.pipelines[model], self.rows, self.state, name=model, home=self.home)
-        return ship_image(Registry(self.home).open(model), folder, batch=batch)
+        return ship_image(Registry(self.home).open(model), folder, auth="none", batch=batch)
 
     def differences(self, model: str, url: str) -> tuple[float, int]:
         """Ask for 200 rows one way and the other; give the largest difference of a score and the flipped decisions."""

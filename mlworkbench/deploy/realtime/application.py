@@ -77,6 +77,7 @@ class Served:
 
 
 Handler = Callable[[HttpRequest, Served], Awaitable[Reply | None]]  # None: the caller has gone
+_GONE = Reply(400, b"")  # nobody hears it; but BentoML holds a request until something is sent
 
 
 class Application:
@@ -108,17 +109,11 @@ class Application:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
-        served = self.served
-        reply: Reply | None = self.gate.check(scope, path)
+        served, refused = self.served, self.gate.check(scope, path)
         if method == "POST" and (handler := self.posts.get(path)):
-            started = time.perf_counter()
-            reply = reply or await self._handle(handler, HttpRequest(scope, receive), served)
-            if reply is None:
-                return
-            version = served.realtime.version
-            self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
-        elif reply is not None:
-            pass
+            reply = await self._handle(handler, HttpRequest(scope, receive), refused)
+        elif refused is not None:
+            reply = refused
         elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
             reply = show(served)
         elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
@@ -127,13 +122,19 @@ class Application:
             reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
         await send_reply(send, reply, empty=method == "HEAD")
 
-    async def _handle(self, handler: Handler, request: HttpRequest, served: Served) -> Reply | None:
-        """Answer one of the requests in flight."""
+    async def _handle(self, handler: Handler, request: HttpRequest, refused: Reply | None) -> Reply:
+        """Answer one of the requests in flight, unless the gate refused it, and count it."""
+        started, served = time.perf_counter(), self.served
         self.gate.in_flight += 1
         try:
-            return await handler(request, served)
+            reply = refused or await handler(request, served)
         finally:
             self.gate.in_flight -= 1
+        if reply is None:
+            return _GONE
+        version = served.realtime.version
+        self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
+        return reply
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served, invocation=False)

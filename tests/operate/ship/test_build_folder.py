@@ -68,6 +68,7 @@ def test_settings_go_along(shop: Home, place: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("MLWORKBENCH_HOME")
     found = read_settings(place)
     assert (found.trusted_types, found.contract_flags) == (("cars.Wheel", "cars.Door"), "refuse")
+    assert (found.host, found.auth) == ("0.0.0.0", "keys")
     assert found.home_folder == Path("~/.mlworkbench/line").expanduser()
 
 
@@ -119,11 +120,15 @@ def test_another_manifest_and_an_altered_file_are_refused(shop: Home, tmp_path: 
     assert refused.value.code == "version.altered"
 
 
-def test_the_command_says_what_to_type_next(shop: Home, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["ship", "image", "line", "--out", str(place)]) == 0
+def test_the_command_says_what_to_type_next(
+    shop: Home, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["ship", "image", "line", "--auth", "keys", "--out", str(place)]) == 0
     told = capsys.readouterr().out
     assert "bentoml build" in told and "bentoml containerize line:latest" in told and "compiled" in told
+    monkeypatch.setenv("MLWORKBENCH_SERVE_AUTH", "none")  # the setting, in the place of the option
     assert run(["ship", "image", "line", "--out", str(place / "json"), "--json"]) == 0
+    assert "auth = none" in (place / "json/settings.ini").read_text()
     facts = json.loads(capsys.readouterr().out)
     assert facts["version"].startswith("line:") and facts["size"] > 1e7 and len(facts["commands"]) == 3
 
@@ -132,8 +137,10 @@ def test_the_command_says_what_to_type_next(shop: Home, place: Path, capsys: pyt
     ("words", "line"),
     [
         (["line", "--with", "spark"], "--with: batch, or nothing; got 'spark'"),
-        (["lines"], "this workbench has no model 'lines'"),
-        (["line:ffff"], "one version, by alias, tag or first digits"),
+        (["lines", "--auth", "keys"], "this workbench has no model 'lines'"),
+        (["line:ffff", "--auth", "keys"], "one version, by alias, tag or first digits"),
+        (["line"], "who may ask is chosen: keys, or none for everybody; got neither"),
+        (["line", "--auth", "password"], "keys, or none for everybody; got password"),
     ],
 )
 def test_a_mistake_is_one_line(

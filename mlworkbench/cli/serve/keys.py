@@ -63,7 +63,7 @@ def list_(json: Json = False) -> None:
 
 
 def revoke(name: Caller, number: Number = "", json: Json = False) -> None:
-    """Revoke the keys of a caller; running services see it within two seconds."""
+    """Revoke the keys of a caller, or one of them."""
     from mlworkbench.deploy.realtime.access import find_keys_file, revoke_callers
 
     here = open_context()

@@ -173,15 +173,15 @@ def read_callers(path: Path) -> tuple[CallerKey, ...]:
     except OSError as error:
         line = f"cannot read the keys of callers, {path}: {error.strerror}; make one by mlworkbench keys add"
         raise SettingsError(line, code="access.keys_unreadable") from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         got = error if type(error) is ValueError else "something else"
         line = f"the keys of callers, {path}: a file that mlworkbench keys wrote; got {got}; restore it"
         raise SettingsError(line, code="access.keys_broken") from None
 
 
 def _read_caller(entry: dict[str, Any]) -> CallerKey:
-    """Read an entry of the file; a ValueError or a TypeError says that it is none."""
-    found = CallerKey(**{**entry, "scopes": tuple(entry["scopes"]) if isinstance(entry, dict) else ()})
+    """Read an entry of the file; a ValueError, a TypeError or a KeyError says that it is none."""
+    found = CallerKey(**{**entry, "scopes": tuple(entry["scopes"])})
     moments = [datetime.fromisoformat(text).utcoffset() for text in (found.created, found.expires) if text != ""]
     known = re.fullmatch("[0-9a-f]{8}", found.id) and re.fullmatch("[0-9a-f]{64}", found.sha256)
     if not (known and _NAME.fullmatch(found.name) and found.scopes and {*found.scopes} <= {*SCOPES}) or None in moments:

@@ -8,6 +8,7 @@ import hmac
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -152,6 +153,47 @@ def test_a_broken_file_lets_nobody_in_and_is_never_written_over(
         KeyRing(file)
     file.write_text(kept)
     assert knock(gate, "/score", shown) == ""
+
+
+def test_whatever_a_file_says_it_is_read_or_refused_in_one_line(file: Path) -> None:
+    add_caller(file, "web", ["score"], expires=datetime.now(UTC))
+    told, draws = json.loads(file.read_text()), random.Random(14)
+    values = [
+        None,
+        True,
+        -1,
+        1e400,
+        "",
+        "x",
+        "\ud800",
+        [],
+        [[]],
+        {},
+        {"scopes": 1},
+        "2013-10-01",
+        "0" * 64,
+        ["score", 1],
+    ]
+    for _ in range(2000):
+        made = json.loads(json.dumps(told))
+        place: Any = draws.choice([made, made["keys"][0], made["keys"]])
+        if draws.random() < 0.2 and isinstance(place, dict):
+            place.pop(draws.choice(sorted(place)))
+        elif isinstance(place, dict):
+            place[draws.choice([*sorted(place), "new"])] = draws.choice(values)
+        else:
+            place.append(draws.choice([*values, place[0]]))
+        file.write_text(json.dumps(made))
+        with contextlib.suppress(SettingsError):
+            assert all(isinstance(one.is_over(0.0), bool) and {*one.scopes} <= {*ALL} for one in read_callers(file))
+    text = json.dumps(told)
+    for _ in range(1000):
+        at = draws.randrange(len(text))
+        file.write_bytes(
+            text[:at].encode() + draws.randbytes(draws.randrange(3)) + text[at + draws.randrange(3) :].encode()
+        )
+        with contextlib.suppress(SettingsError):
+            read_callers(file)
 
 
 def test_a_file_that_is_gone_or_that_others_may_write_lets_nobody_in(file: Path) -> None:

@@ -373,6 +373,7 @@ class Gate:
         most: int = 1024,
     ) -> None:
         self._keys, self._hosts, self._local, self._most = keys, frozenset(hosts), local, most
+        self._called: set[bytes] = set()  # what passed, as it was written
         self.in_flight = 0
 
     def check(self, scope: Scope, path: str) -> Reply | None:
@@ -393,8 +394,9 @@ class Gate:
                 raise HttpError(f"{rule}; got one more; ask again after a second", 429, code="access.busy")
             if self._local:
                 _check_server(scope.get("server"))
-            if self._hosts:
-                _check_host(_read_once(scope, b"host", "Host"), self._hosts)
+            if self._hosts and (host := _read_once(scope, b"host", "Host")) not in self._called:
+                _check_host(host, self._hosts)
+                self._called |= {host} if len(self._called) < 64 else set()
             if self._keys is not None:
                 _check_key(_read_once(scope, b"authorization", "Authorization"), path, self._keys)
         except HttpError as error:

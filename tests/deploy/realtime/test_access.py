@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import pytest
 
 from mlworkbench.core.home import Home
@@ -174,7 +175,7 @@ def test_whatever_a_file_says_it_is_read_or_refused_in_one_line(file: Path) -> N
         "0" * 64,
         ["score", 1],
     ]
-    for _ in range(2000):
+    for _ in range(500):
         made = json.loads(json.dumps(told))
         place: Any = draws.choice([made, made["keys"][0], made["keys"]])
         if draws.random() < 0.2 and isinstance(place, dict):
@@ -187,7 +188,7 @@ def test_whatever_a_file_says_it_is_read_or_refused_in_one_line(file: Path) -> N
         with contextlib.suppress(SettingsError):
             assert all(isinstance(one.is_over(0.0), bool) and {*one.scopes} <= {*ALL} for one in read_callers(file))
     text = json.dumps(told)
-    for _ in range(1000):
+    for _ in range(300):
         at = draws.randrange(len(text))
         file.write_bytes(
             text[:at].encode() + draws.randbytes(draws.randrange(3)) + text[at + draws.randrange(3) :].encode()
@@ -741,6 +742,65 @@ def test_a_caller_without_a_key_who_sends_much_reads_why(guarded: Guarded) -> No
         guarded.service, "/score", guarded.key, json.dumps({**BIRD, "ring": "x" * 10_000_000}).encode()
     )
     assert (status, told["code"]) == (400, "request.text_too_long")
+
+
+@pytest.mark.system
+def test_a_head_without_end_is_ended(guarded: Guarded) -> None:
+    """Without a key: BentoML's own server has no such bound, which its page says."""
+    worker = psutil.Process(guarded.service.process.pid)
+    if worker.children():
+        pytest.skip("BentoML starts its server itself")
+    before, sent = worker.memory_info().rss, 0
+    with socket.create_connection(("127.0.0.1", guarded.service.port), timeout=5) as line:
+        line.sendall(b"GET /score HTTP/1.1\r\nX-Long: ")
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                line.sendall(b"x" * 1_000_000)
+                sent += 1
+        with contextlib.suppress(OSError):
+            assert line.recv(100).startswith(b"HTTP/1.1 431")
+    assert sent < 20 and worker.memory_info().rss - before < 20e6
+    many = [f"X-{k}: {'y' * 100}" for k in range(500)]
+    got = say(guarded.service.port, raw(*many, f"Content-Length: {len(BODY)}"), seconds=0.5)
+    assert got.startswith(b"HTTP/1.1 401")
+
+
+def test_a_head_that_does_not_come_is_ended_and_a_slow_answer_is_not(birds: Realtime) -> None:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from mlworkbench.deploy.realtime.server import BoundedProtocol
+
+    class Hasty(BoundedProtocol):
+        seconds = 0.2
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.7)
+        await Application(birds)(scope, receive, send)
+
+    async def knock(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            if reader.at_eof():
+                break
+            writer.write(part)
+            await asyncio.sleep(pause)
+        got = await asyncio.wait_for(reader.read(1000), 3) if not reader.at_eof() else b""
+        writer.close()
+        return got
+
+    async def play() -> list[bytes]:
+        config = Config(slow, access_log=False, timeout_keep_alive=75)
+        config.load()
+        make = lambda: Hasty(config=config, server_state=ServerState(), app_state={})  # noqa: E731
+        async with await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            whole = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+            drip = [whole[k : k + 1] for k in range(20)]
+            return await asyncio.gather(knock(port), knock(port, *drip, pause=0.05), knock(port, whole))
+
+    silent, dripped, answered = asyncio.run(play())
+    assert silent == dripped == b"" and answered.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.system

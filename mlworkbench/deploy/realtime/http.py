@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -73,13 +74,17 @@ def problem(error: WorkbenchError, faults: Sequence[Mapping[str, Any]] = ()) -> 
 
     Examples
     --------
-    >>> problem(LogError("log.sqlite: disk is full; free some space"))["code"]
-    'log'
+    >>> problem(LogError("cannot write /srv/home/late/log.sqlite: disk is full; free some space"))["detail"]
+    'cannot write log.sqlite: disk is full; free some space'
     """
     status = status_of(error)
     head = {"type": f"urn:mlworkbench:{error.code}", "title": HTTPStatus(status).phrase, "status": status}
     listed = {"faults": [dict(fault) for fault in faults]} if faults else {}
-    return {**head, "detail": str(error), "code": error.code, **listed}
+    detail = str(error) if status < HTTPStatus.INTERNAL_SERVER_ERROR else _FOLDERS.sub("", str(error))
+    return {**head, "detail": detail, "code": error.code, **listed}
+
+
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^/:;'\"]+/)+|\b[A-Za-z]:\\(?:[^\\:;'\"]+\\)+")
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #9610f31c
 Json = Any

@@ -39,10 +39,10 @@ from mlworkbench.deploy.realtime.access import (
     revoke_callers,
 )
 from mlworkbench.deploy.realtime.application import Application
-from mlworkbench.deploy.realtime.http import MAX_TEXT, read_json
+from mlworkbench.deploy.realtime.http import MAX_TEXT, problem, read_json
 from mlworkbench.deploy.realtime.process import Service, free_port, service_folder, start_service
 from mlworkbench.deploy.realtime.service import Realtime
-from mlworkbench.errors import ContractError, DeploymentError, SettingsError, WorkbenchError
+from mlworkbench.errors import ContractError, DeploymentError, FeatureError, LogError, SettingsError, WorkbenchError
 from mlworkbench.evaluation.log.writer import PredictionLog
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
@@ -581,6 +581,43 @@ def test_a_text_that_no_table_holds_is_refused(make: Callable[[str], object]) ->
     with pytest.raises(ContractError, match=f"at most {MAX_TEXT} characters; got 10000000; shorten it") as refused:
         read_json(json.dumps(make("x" * 10_000_000)))
     assert refused.value.code == "request.text_too_long" and len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("cannot write the log /srv/wb/late/log.sqlite: full", "cannot write the log log.sqlite: full"),
+        ("cannot write /home/Ada Lovelace/.workbench/log.sqlite: full", "cannot write log.sqlite: full"),
+        ("cannot open '/a/b/c.sqlite'; see /a/b/d", "cannot open 'c.sqlite'; see d"),
+        ("cannot open C:\\Users\\Ada\\log.sqlite: gone", "cannot open log.sqlite: gone"),
+        ("cannot use redis://store:6379/0: away; ask n/a", "cannot use redis://store:6379/0: away; ask n/a"),
+    ],
+)
+def test_an_answer_tells_no_folder_of_the_machine(line: str, told: str) -> None:
+    assert problem(LogError(line))["detail"] == problem(WorkbenchError(line))["detail"] == told
+
+
+def test_whatever_fails_inside_tells_no_folder(
+    birds: Realtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret, path = "Ada Lovelace", f"{tmp_path}/x/log.sqlite"
+    failures = [LogError(f"cannot write {path}: full"), FeatureError(f"cannot open {path}: gone"), WorkbenchError(path)]
+    for failure in failures:
+        for place, name in ((birds.log, "write"), (birds.log, "find")):
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, raise_it(failure))
+                call = json.dumps({**BIRD, "ring": secret}).encode()
+                for reply in (birds.respond(call, "asked-before"), birds.respond(call)):
+                    assert "log.sqlite" in reply.body.decode() or reply.status == 200
+                    assert str(tmp_path).encode() not in reply.body and secret.encode() not in reply.body, reply.body
+    assert secret not in "".join(capfd.readouterr())
+
+
+def raise_it(error: Exception) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
 
 
 # real servers -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from ...core.files import make_private
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
 from .access import Address, check_exposure
@@ -473,9 +474,9 @@ def start_service(
     tag, reason = select_version(model, version, home=home)
     number = free_port(port, place.host)
     log = home.model(model) / "services" / f"{number}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     environment = service_environment(model, tag, given, home=home)
-    with log.open("wb") as output:
+    with make_private(log).open("wb") as output:
         process = _spawn(number, environment, output.fileno(), server=server, address=place)
     service = Service(
         url=place.url(number), port=number, version=tag, reason=reason, log=log, process=process

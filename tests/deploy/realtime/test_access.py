@@ -889,6 +889,16 @@ def test_a_service_whose_keys_cannot_be_read_does_not_start(workshop, file: Path
         pytest.fail("it became ready")
 
 
+@pytest.mark.system
+def test_what_a_service_writes_is_read_by_its_owner_alone(guarded: Guarded, workshop) -> None:
+    ask(guarded.service, "/score", guarded.key, BODY)
+    ask(guarded.service, "/score", guarded.key, b'{"bill": "x"}')
+    model = workshop.home.model("birds")
+    written = [path for path in model.rglob("*") if path.is_file()]
+    assert guarded.service.log in written and any(path.suffix == ".sqlite" for path in written)
+    assert not [path for path in written if path.stat().st_mode & 0o077]
+
+
 def test_a_signal_stops_nothing_of_this(guarded: Guarded) -> None:
     """A service that was asked all this ends as any other, at once: no request of those hangs in it."""
     guarded.service.process.send_signal(signal.SIGTERM)

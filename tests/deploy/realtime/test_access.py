@@ -880,6 +880,41 @@ def test_a_service_speaks_tls_by_its_files(workshop, tls: Address, server: str) 
 
 
 @pytest.mark.system
+def test_the_command_passes_on_what_the_settings_say(workshop, tls: Address, tmp_path: Path) -> None:
+    """Keys, TLS and two workers by a settings file with relative paths, from a folder below it."""
+    key, _ = add_caller(tmp_path / "callers.json", "web", ["score"])
+    for file in (tls.certificate, tls.key):
+        (tmp_path / Path(file).name).write_bytes(Path(file).read_bytes())
+    (tmp_path / "server.key").chmod(0o600)
+    lines = [
+        "[serve]",
+        "auth = keys",
+        "keys_file = callers.json",
+        "tls_certificate = server.pem",
+        "tls_key = server.key",
+    ]
+    (tmp_path / "settings.ini").write_text("\n".join([*lines, "max_in_flight = 5", "workers = 2"]))
+    (tmp_path / "below").mkdir()
+    environment = {**os.environ, "MLWORKBENCH_HOME": str(workshop.home.path)}
+    words = ["-c", "from mlworkbench.cli.app import main; main()", "serve", "--model", "birds", "--json"]
+    command = [sys.executable, *words, "--port", str(port := free_port())]
+    with subprocess.Popen(command, cwd=tmp_path / "below", env=environment, stdout=subprocess.PIPE, text=True) as run:
+        try:
+            assert json.loads(run.stdout.readline())["url"] == f"https://127.0.0.1:{port}"
+            for shown, status in ((f"Bearer {key}", 200), ("", 401)):
+                trusted = ssl.create_default_context(cafile=tls.certificate)
+                connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=trusted)
+                headers = {"Content-Type": "application/json", **({"Authorization": shown} if shown else {})}
+                connection.request("POST", "/score", BODY, headers)
+                assert connection.getresponse().status == status
+                connection.close()
+        finally:
+            run.send_signal(signal.SIGINT)
+            run.wait(20)
+    assert run.returncode == 130
+
+
+@pytest.mark.system
 def test_a_service_whose_keys_cannot_be_read_does_not_start(workshop, file: Path) -> None:
     told = {"MLWORKBENCH_SERVE_AUTH": "keys", "MLWORKBENCH_SERVE_KEYS_FILE": str(file)}
     with (

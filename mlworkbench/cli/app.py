@@ -21,7 +21,7 @@ from .check import certify, compare, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
 from .operate import alerts, evaluate, home, runs, schedule, site
-from .serve import edge, score, ship, stream
+from .serve import edge, keys, score, ship, stream
 from .console import print_line
 from ..core.jsontext import all_readable, is_readable
 from ..errors import WorkbenchError, find_exit_code, find_user_frame
@@ -73,7 +73,10 @@ COMMANDS: tuple[Command, ...] = (
     ("edge export", edge.export, "device --model flights"),
     ("edge score", edge.score, "device events.jsonl"),
     ("edge collect", edge.collect, "predictions.jsonl"),
-    ("ship image", ship.image, "flights:champion --out image"),
+    ("ship image", ship.image, "flights:champion --auth keys --out image"),
+    ("keys add", keys.add, "web --scope score --expires 90d"),
+    ("keys list", keys.list_, ""),
+    ("keys revoke", keys.revoke, "web --id 3f2a9c01"),
     ("lake list", lake.list_, ""),
     ("lake history", lake.history, "flights"),
     ("lake compact", lake.compact, "--table flights"),
@@ -100,6 +103,7 @@ GROUPS = {
     "models": "Versions of models and who serves.",
     "edge": "Versions on devices without a network.",
     "ship": "Versions as containers, for where this workbench is not.",
+    "keys": "Keys of callers, for services that not everybody may ask.",
     "lake": "Tables of the lake: versions, files, origins.",
     "runs": "Runs of notebooks and what came of them.",
     "schedule": "Lines of commands that run at their times.",
@@ -192,7 +196,7 @@ def make_app() -> typer.Typer:
     Examples
     --------
     >>> [group.name for group in make_app().registered_groups]
-    ['features', 'models', 'edge', 'ship', 'lake', 'runs', 'schedule', 'alerts', 'home']
+    ['features', 'models', 'edge', 'ship', 'keys', 'lake', 'runs', 'schedule', 'alerts', 'home']
     """
     app = _make_plain_app(_options.__doc__ or "", cls=TopGroup, add_completion=True)
     app.callback()(_options)

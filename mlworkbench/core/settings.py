@@ -41,6 +41,16 @@ class Settings:
         Port of the real-time service, 1 to 65535.
     workers : int
         Processes that answer at it, 1 to 64.
+    host : str
+        IP address that the service listens on.
+    auth : str
+        ``"keys"``, ``"none"``, or empty where nobody chose: then the service answers on this machine alone.
+    keys_file, tls_certificate, tls_key : str
+        Files, relative to `folder`; empty for the home's own keys, and no TLS.
+    hosts : tuple of str
+        Names by which callers may call the service, beside those of this machine.
+    max_in_flight : int
+        Requests that a worker answers at a time, at most.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -82,6 +92,13 @@ class Settings:
     log_keep: timedelta = timedelta(days=400)
     port: int = 3000
     workers: int = 1
+    host: str = "127.0.0.1"
+    auth: str = ""
+    keys_file: str = ""
+    hosts: tuple[str, ...] = ()
+    max_in_flight: int = 1024
+    tls_certificate: str = ""
+    tls_key: str = ""
 
     @property
     def home_folder(self) -> Path:

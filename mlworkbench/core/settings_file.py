@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,13 @@ def _read_plain(text: str, where: str) -> str:
     return text
 
 
+def _read_host(text: str, where: str) -> str:
+    """Read an address of this machine, as a server listens on it."""
+    with contextlib.suppress(ValueError):
+        return str(ip_address("127.0.0.1" if text == "localhost" else text))
+    raise _wrong_value(where, "an IP address of this machine", text, "write it like 127.0.0.1, or 0.0.0.0 for all")
+
+
 def _read_lake(text: str, where: str) -> str:
     return check_lake(text, where=where) if text else ""
 
@@ -241,6 +249,7 @@ FLAGS = ("tell", "refuse", "off")
 _FLAG = _read_word(*FLAGS)
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _WORKERS = _read_number(1, 64, "a whole number from 1 to 64", whole=True)
+_FLIGHTS = _read_number(1, 100_000, "a whole number from 1 to 100000", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
 _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
@@ -281,6 +290,13 @@ KEYS = (
     _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
     _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
+    _key("serve.host", "host", _read_host, "127.0.0.1", "address the service listens on; others than 127.* need auth"),
+    _key("serve.auth", "auth", _read_word("keys", "none"), "", "who may ask: keys, or none for everybody"),
+    _key("serve.keys_file", "keys_file", _read_folder, "", "file of the callers' keys; empty: keys/callers.json"),
+    _key("serve.hosts", "hosts", _read_list, (), "names by which callers may call the service, beside localhost"),
+    _key("serve.max_in_flight", "max_in_flight", _FLIGHTS, 1024, "requests that a worker answers at a time, at most"),
+    _key("serve.tls_certificate", "tls_certificate", _read_folder, "", "PEM file of the certificate; empty: no TLS"),
+    _key("serve.tls_key", "tls_key", _read_folder, "", "PEM file of the certificate's private key"),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

@@ -20,7 +20,7 @@ WORDS = {
     "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
     "--pipeline", "--port", "--promote", "--query", "--refresh", "--rows", "--send", "--server", "--settings", "--skip",
     "--source", "--start", "--table", "--to", "--trust-pickle", "--until", "--version", "--view", "--why", "--with",
-    "--with-keys", "--workers",
+    "--with-keys", "--workers", "--auth", "--expires", "--host", "--id", "--scope",
 }  # fmt: skip
 
 
@@ -67,7 +67,8 @@ def test_there_are_at_most_70_commands_and_ten_in_the_top_help(tell):
 
 def test_the_list_of_groups_is_that_of_the_application_and_a_bare_group_shows_its_help(tell):
     bare = {group.name for group in make_app().registered_groups}
-    assert bare == set(GROUPS) == {"features", "models", "edge", "ship", "lake", "runs", "schedule", "alerts", "home"}
+    groups = {"features", "models", "edge", "ship", "keys", "lake", "runs", "schedule", "alerts", "home"}
+    assert bare == set(GROUPS) == groups
     for group in GROUPS:
         verbs = [words[1] for words in EVERY if words[0] == group]
         code, out, err = tell(group)

@@ -162,8 +162,16 @@ VALUES = {
     "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
     "serve.workers": ("4", 4),
+    "serve.host": ("::1", "::1"),
+    "serve.auth": ("keys", "keys"),
+    "serve.keys_file": ("callers.json", "callers.json"),
+    "serve.hosts": ("models.example, score.example", ("models.example", "score.example")),
+    "serve.max_in_flight": ("64", 64),
+    "serve.tls_certificate": ("server.pem", "server.pem"),
+    "serve.tls_key": ("server.key", "server.key"),
 }
-FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")
+FOLDERS = ("workbench.home", "alerts.file", "reports.workspace", "serve.keys_file")
+FOLDERS += ("serve.tls_certificate", "serve.tls_key")
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.place)

@@ -7,9 +7,10 @@ All three go the same way; they differ in where rows come from and where predict
 # %% ../../../nbs/cli/serve/01_score.ipynb #64ca35f3
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +21,12 @@ from ..context import resolve_interval
 from ..operate.runs import conclude, run_by_name
 from ...errors import RunError
 
+if TYPE_CHECKING:
+    from mlworkbench.core.settings import Settings
+    from mlworkbench.deploy.realtime.access import Address
+
 # %% auto #0
-__all__ = ['score', 'describe_scores', 'batch', 'serve', 'pull_served']
+__all__ = ['score', 'describe_scores', 'batch', 'serve', 'serve_shipped', 'find_address', 'pull_served']
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #535a0806
 def score(
@@ -84,20 +89,26 @@ def serve(
     from_: Annotated[str, typer.Option("--from", help="Pull it from there first.", metavar="URL")] = "",
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; default those of settings.ini.")] = None,
     server: Annotated[str, typer.Option("--server", help="uvicorn, or bentoml.")] = "uvicorn",
+    host: Annotated[str, typer.Option("--host", help="IP address; default 127.0.0.1; others need [serve] auth.")] = "",
     json: Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine until Ctrl-C.
 
     Without --version it goes on to each next champion, between two requests.
     """
-    from mlworkbench.deploy.realtime.process import WORKERS, start_service
+    from mlworkbench.deploy.realtime.process import AUTH, KEYS_FILE, WORKERS, start_service
 
+    if os.environ.get("MLWORKBENCH_SHIPPED"):
+        return serve_shipped(port, host)
     here = open_context()
+    place = find_address(here.settings, host)
     name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
     wanted = here.settings.port if port is None else port
-    count = {WORKERS: str(here.settings.workers if workers is None else workers)}
+    given = {WORKERS: str(here.settings.workers if workers is None else workers)}
+    given |= {AUTH: here.settings.auth} if here.settings.auth else {}
+    given |= {KEYS_FILE: str(here.settings.folder / here.settings.keys_file)} if here.settings.keys_file else {}
     with start_service(
-        name, home=here.home, version=version or None, port=wanted, env=count, server=server
+        name, home=here.home, version=version or None, port=wanted, env=given, server=server, address=place
     ) as service:
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
         how = "pinned" if version else "follows the champion"
@@ -107,6 +118,31 @@ def serve(
         code = service.wait()
     if code:
         raise RunError(f"service of {name} ended with code {code}; see {service.log}", code="deployment.service_ended")
+
+
+def serve_shipped(port: int | None, host: str) -> None:
+    """Serve the version that an image holds, in this process, which the container's engine stops."""
+    from mlworkbench.core.settings import read_settings
+    from mlworkbench.deploy.realtime.server import run_server
+
+    folder = Path(os.environ.get("BENTO_PATH", "."), "src")
+    os.environ.setdefault("MLWORKBENCH_FOLDER", str(folder))
+    settings = read_settings(Path(os.environ["MLWORKBENCH_FOLDER"]))
+    place = find_address(settings, host)
+    wanted = port or int(os.environ.get("PORT") or settings.port)
+    run_server(place.host, wanted, place.certificate, place.key)
+
+
+def find_address(settings: Settings, host: str = "") -> Address:
+    """Settle where the service listens, and refuse what others would reach while nobody chose who may ask."""
+    from mlworkbench.core.settings_file import KEYS
+    from mlworkbench.deploy.realtime.access import Address, check_exposure
+
+    read = next(key.read for key in KEYS if key.place == "serve.host")
+    files = [str(settings.folder / name) if name else "" for name in (settings.tls_certificate, settings.tls_key)]
+    place = Address(read(host, "--host") if host else settings.host, *files)
+    check_exposure(place, settings.auth)
+    return place
 
 
 def pull_served(address: str, model: str, version: str, here: Context) -> tuple[str, str]:

@@ -27,19 +27,24 @@ def image(
     with_: Annotated[
         str, typer.Option("--with", help="batch: put in what the other commands need, too.", metavar="WHAT")
     ] = "",
+    auth: Annotated[
+        str, typer.Option("--auth", help="Who may ask it: keys, or none for all; default [serve] auth.", metavar="WHO")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Write a folder that BentoML builds a container from."""
     from mlworkbench.deploy.selection import open_model
-    from mlworkbench.operate.ship.image import ship_image
+    from mlworkbench.operate.ship.image import check_image_auth, ship_image
 
     if with_ not in ("", "batch"):
         raise WorkbenchError(f"--with: batch, or nothing; got {with_!r}; leave it out", code="usage.with")
     here = open_context(create=False)
+    who = check_image_auth(auth or here.settings.auth)
     model, tag = split_version(here, version)
     opened = open_model(model, tag, home=here.home)
     with show_progress(quiet=json) as report:
-        done = ship_image(opened, Path(folder or f"{model}-image"), batch=with_ == "batch", progress=report)
+        target = Path(folder or f"{model}-image")
+        done = ship_image(opened, target, auth=who, batch=with_ == "batch", progress=report)
     needs = f"{done.packages} packages, {done.size / 1e6:.0f} MB, proved to be all that it needs"
     lines = [f"{done.version} ({done.scorer}): {done.folder}; {needs}", "next, in that folder:"]
     lines += [f"  {words}" for words in done.commands]

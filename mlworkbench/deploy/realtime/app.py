@@ -5,22 +5,27 @@
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #f69dbe7e
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import bentoml
+import click
 from pydantic import RootModel
 
 from ...core.settings_file import read_setting
 from . import process as guard
-from .application import Application
+from .access import Address, check_exposure, open_gate
+from .application import Application, send_reply
 from .http import Receive, Scope, Send
 from .openapi import invocation_schemas, read_schemas
 from .swap import open_application, select_running
 from ..selection import ServedVersion, select_shipped
-from ...errors import VersionError
+from ...errors import VersionError, WorkbenchError
+
 
 # %% auto #0
 __all__ = ['Records', 'Answers', 'Invocation', 'Predictions', 'OwnRoutes', 'Scoring', 'realtime_service']
@@ -65,7 +70,7 @@ class Predictions(Answers):
     described: ClassVar[dict[str, Any]] = {}
 
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #bb96b604
-_BENTOML = ("/livez", "/healthz", "/readyz", "/schema.json")
+_BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/schema.json"})
 
 
 class OwnRoutes:
@@ -84,21 +89,28 @@ class OwnRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is BentoML's."""
-        if self.application is None or scope["type"] == "lifespan" or scope.get("path") in _BENTOML:
+        application, path = self.application, scope.get("path", "")
+        if application is None or scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+        elif scope["type"] != "http" or path not in _BENTOML:
+            await application(scope, receive, send)
+        elif refused := application.gate.check(scope, path):
+            await send_reply(send, refused)
         else:
-            await self.application(scope, receive, send)
+            await self.app(scope, receive, send)
 
 
 class Scoring:
     """Scores with one version of one model."""
 
     choice: ClassVar[ServedVersion]
+    address: ClassVar[Address]
 
     def __init__(self) -> None:
         """Open the version; it must reproduce its golden rows before the service is ready."""
         try:
-            OwnRoutes.application = open_application(self.choice)
+            gate = open_gate(self.address, home=self.choice.home)
+            OwnRoutes.application = open_application(self.choice, gate)
         except Exception as error:
             guard.give_up(error)
 
@@ -127,6 +139,26 @@ def _image() -> bentoml.images.Image:
     base = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
     image = bentoml.images.Image(base_image=base, distro="none").build_include("wheels", "uv.toml")
     return image.run(f"install -d -m 700 -o bentoml -g bentoml {_STATE}")
+
+
+def _find_address() -> Address:
+    """Find where BentoML listens: its worker is handed the socket, its supervisor's command line may name a host."""
+    context = click.get_current_context(silent=True)
+    given = context.params if context else {}
+    if guard.in_worker() and isinstance(given.get("fd"), int):
+        with socket.socket(fileno=os.dup(given["fd"])) as listening:
+            return Address(listening.getsockname()[0])
+    return Address(given.get("host") or guard.HOST)
+
+
+def _check_address() -> Address:
+    """Refuse an address that others reach while nobody chose who may ask; in a worker that ends the whole service."""
+    try:
+        folder = os.environ.get("MLWORKBENCH_FOLDER")
+        check_exposure(address := _find_address(), read_setting("serve.auth", Path(folder) if folder else None).value)
+    except WorkbenchError as error:
+        guard.give_up(error)
+    return address
 
 
 def _select(shipped: str, seal: str) -> ServedVersion:
@@ -164,6 +196,7 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
         With one line on standard error, if there is nothing to serve.
     """
     guard.supervise()
+    Scoring.address = guard.attempt(_check_address)
     Scoring.choice = guard.attempt(lambda: _select(shipped, seal))
     Records.described, Answers.described = asked, told = read_schemas(Scoring.choice.folder)
     Invocation.described, Predictions.described = invocation_schemas(asked, told)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from .access import Gate
 from .call import Call, Form, Reply, refuse_call
 from .http import PROBLEM, HttpError, Receive, Scope, Send, read_body
 from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
@@ -92,6 +93,7 @@ class Served:
 
 
 Handler = Callable[[HttpRequest, Served], Awaitable[Reply | None]]  # None: the caller has gone
+_GONE = Reply(400, b"")  # nobody hears it; but BentoML holds a request until something is sent
 
 
 class Application:
@@ -101,11 +103,14 @@ class Application:
     ----------
     realtime : Realtime
         What answers.
+    gate : Gate, optional
+        Who may ask; by default everybody who calls it by a name of this machine.
     """
 
-    def __init__(self, realtime: Realtime) -> None:
+    def __init__(self, realtime: Realtime, gate: Gate | None = None) -> None:
         self.served = Served(realtime)
         self.closing: list[Callable[[], object]] = []  # what ends before the version is closed
+        self.gate = gate or Gate()
         self.metrics = Metrics(folder=_find_metrics_folder())
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
         self.posts[infer_path(realtime.version)] = self._infer
@@ -126,25 +131,36 @@ class Application:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, served: Served) -> None:
-        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
-        path = served.aliases.get(path, path)
-        reply: Reply | None
+        asked, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        path = served.aliases.get(asked, asked)
+        refused = self.gate.check(scope, path)
         if method == "POST" and (handler := self.posts.get(path)):
-            started = time.perf_counter()
-            reply = await handler(HttpRequest(scope, receive), served)
-            if reply is None:
-                return
-            version = served.realtime.version
-            self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
+            reply = await self._handle(handler, HttpRequest(scope, receive), served, refused)
+        elif refused is not None:
+            reply = refused
         elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
             reply = show(served)
         elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
             reply = known
         else:
             reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
-        if reply.media_type == PROBLEM and f"{path}/".startswith(f"{ROOT}/"):
+        if reply.media_type == PROBLEM and f"{asked}/".startswith(f"{ROOT}/"):
             reply = to_v2_error(reply)
         await send_reply(send, reply, empty=method == "HEAD")
+
+    async def _handle(self, handler: Handler, request: HttpRequest, served: Served, refused: Reply | None) -> Reply:
+        """Answer one of the requests in flight, unless the gate refused it, and count it."""
+        started = time.perf_counter()
+        self.gate.in_flight += 1
+        try:
+            reply = refused or await handler(request, served)
+        finally:
+            self.gate.in_flight -= 1
+        if reply is None:
+            return _GONE
+        version = served.realtime.version
+        self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
+        return reply
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served)

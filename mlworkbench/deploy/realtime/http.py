@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -14,8 +15,9 @@ from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_
 from ...errors import ContractError, DeploymentError, FeatureError, LogError, ScoringError, WorkbenchError
 
 # %% auto #0
-__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'HttpError',
-           'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name', 'read_body']
+__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'MAX_TEXT', 'Message', 'Scope', 'Receive', 'Send',
+           'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name',
+           'read_body']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -72,18 +74,23 @@ def problem(error: WorkbenchError, faults: Sequence[Mapping[str, Any]] = ()) -> 
 
     Examples
     --------
-    >>> problem(LogError("log.sqlite: disk is full; free some space"))["code"]
-    'log'
+    >>> problem(LogError("cannot write /srv/home/late/log.sqlite: disk is full; free some space"))["detail"]
+    'cannot write log.sqlite: disk is full; free some space'
     """
     status = status_of(error)
     head = {"type": f"urn:mlworkbench:{error.code}", "title": HTTPStatus(status).phrase, "status": status}
     listed = {"faults": [dict(fault) for fault in faults]} if faults else {}
-    return {**head, "detail": str(error), "code": error.code, **listed}
+    detail = str(error) if status < HTTPStatus.INTERNAL_SERVER_ERROR else _FOLDERS.sub("", str(error))
+    return {**head, "detail": detail, "code": error.code, **listed}
+
+
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^/:;'\"]+/)+|\b[A-Za-z]:\\(?:[^\\:;'\"]+\\)+")
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #9610f31c
 Json = Any
 MAX_RECORDS = 1000
 MAX_BYTES = 16 * 1024 * 1024
+MAX_TEXT = 1024 * 1024
 
 
 def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record or a list of records") -> Json:
@@ -104,7 +111,8 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     Raises
     ------
     ContractError
-        If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, or names a column twice in a record.
+        If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, names a column twice in a record, or has a
+        text of more than `MAX_TEXT` characters.
 
     Examples
     --------
@@ -113,11 +121,28 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     """
     try:
         escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
-        return parse_json(body, pairs=_readable_names if escaped else _each_name_once)
+        found = parse_json(body, pairs=_readable_names if escaped else _each_name_once)
+        return found if len(body) <= MAX_TEXT else _without_long_text(found)
     except ContractError as error:
-        raise ContractError(f"{what}: {error}", code="request.json") from None
+        raise ContractError(f"{what}: {error}", code=error.code) from None
     except JsonTextError as error:
         raise ContractError(f"{what}: {error.rule}; {error.hint or f'send {shape}'}", code="request.json") from None
+
+
+def _without_long_text(value: Json) -> Json:
+    """Give a value back; refuse one with a text, or a name, that no column of a table has."""
+    waiting: list[tuple[str, Json]] = [("a list", value)]
+    while waiting:
+        name, inner = waiting.pop()
+        if isinstance(inner, dict):
+            waiting += inner.items()
+            waiting += [("a name", key) for key in inner]
+        elif isinstance(inner, list):
+            waiting += [(name, one) for one in inner if isinstance(one, str | list | dict)]
+        elif isinstance(inner, str) and len(inner) > MAX_TEXT:
+            rule = f"{name[:60]}: a text of at most {MAX_TEXT} characters"
+            raise ContractError(f"{rule}; got {len(inner)}; shorten it", code="request.text_too_long")
+    return value
 
 
 def _each_name_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -351,9 +376,9 @@ async def read_body(
 
 def _check_headers(headers: Mapping[bytes, bytes], limit: int, also: Sequence[bytes]) -> None:
     """Refuse another content type, a packed body, and a length that is too great."""
-    kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if kind not in (b"application/json", *also):
-        got = f"got {kind.decode('latin-1')}; send -H 'Content-Type: application/json'"
+        got = f"got {kind[:60].decode('latin-1') or 'none'}; send -H 'Content-Type: application/json'"
         raise HttpError(f"Content-Type: application/json; {got}", 415, code="request.content_type")
     if (packed := headers.get(b"content-encoding", b"identity").strip().lower()) != b"identity":
         got = f"got {packed[:40].decode('latin-1')}; send the body as it is"

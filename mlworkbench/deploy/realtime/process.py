@@ -24,21 +24,25 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from ...core.files import make_private
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
+from .access import Address, check_exposure
 from ..selection import select_version
 from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise',
-           'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop',
-           'start_service']
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'T', 'HOST', 'follow', 'leave',
+           'in_worker', 'supervise', 'give_up', 'attempt', 'Service', 'service_folder', 'free_port',
+           'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
 SUPERVISOR = "MLWORKBENCH_SUPERVISOR"
 FAILURE = "MLWORKBENCH_FAILURE"
 WORKERS = "MLWORKBENCH_WORKERS"  # the setting serve.workers
+LISTENS, AUTH = "MLWORKBENCH_SERVE_HOST", "MLWORKBENCH_SERVE_AUTH"
+KEYS_FILE = "MLWORKBENCH_SERVE_KEYS_FILE"
 SERVERS = ("uvicorn", "bentoml")
 
 
@@ -262,13 +266,15 @@ def service_folder(name: str = "realtime") -> Path:
     )
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #327c45c2
-def free_port(port: int | None = None) -> int:
+def free_port(port: int | None = None, host: str = HOST) -> int:
     """Check that a port of this machine is free, or find one.
 
     Parameters
     ----------
     port : int, optional
         The port wanted, 1 to 65535; by default the system chooses.
+    host : str
+        IP address of this machine.
 
     Returns
     -------
@@ -282,13 +288,13 @@ def free_port(port: int | None = None) -> int:
     """
     if port is not None and not 0 < port < 65536:
         raise DeploymentError(f"port: from 1 to 65535; got {port}; choose another with --port", code="service.port")
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port or 0))
+            probe.bind((host, port or 0))
             probe.listen(1)
         except OSError as error:
-            rule = f"cannot use port {port}: {os.strerror(error.errno or 0)}"
+            rule = f"cannot use port {port} of {host}: {os.strerror(error.errno or 0)}"
             raise DeploymentError(
                 f"{rule}; stop what uses it, or choose another with --port", code="service.port_in_use"
             ) from None
@@ -329,7 +335,7 @@ def service_environment(
     return {**own, **given, **make_online_environment(), **(env or {})}
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #6a866523
-def is_ready(port: int, *, seconds: float = 1.0) -> bool:
+def is_ready(port: int, *, seconds: float = 1.0, address: Address | None = None) -> bool:
     """Ask a service whether it is ready to score.
 
     Parameters
@@ -338,6 +344,8 @@ def is_ready(port: int, *, seconds: float = 1.0) -> bool:
         Its port on this machine.
     seconds : float, default=1.0
         How long to wait for the answer.
+    address : Address, optional
+        Where it listens.
 
     Returns
     -------
@@ -349,7 +357,7 @@ def is_ready(port: int, *, seconds: float = 1.0) -> bool:
     >>> is_ready(9)
     False
     """
-    connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
+    connection = (address or Address()).connect(port, seconds=seconds)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
@@ -359,7 +367,7 @@ def is_ready(port: int, *, seconds: float = 1.0) -> bool:
         connection.close()
 
 
-def _await_ready(service: Service, seconds: float) -> None:
+def _await_ready(service: Service, seconds: float, address: Address) -> None:
     """Wait for the service; raise its own line when it dies, ours when it takes too long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -368,7 +376,7 @@ def _await_ready(service: Service, seconds: float) -> None:
             raise DeploymentError(
                 f"the service ended with code {code}; {_last_words(service.log)}", code="deployment.ended"
             )
-        if is_ready(service.port):
+        if is_ready(service.port, address=address):
             return
         time.sleep(0.1)
     words = _last_words(service.log)
@@ -423,6 +431,7 @@ def start_service(
     port: int | None = None,
     env: Mapping[str, str] | None = None,
     server: str = "uvicorn",
+    address: Address | None = None,
 ) -> Iterator[Service]:
     """Serve a model in a process of its own for as long as the block lasts.
 
@@ -436,11 +445,14 @@ def start_service(
         Alias, tag or beginning of a content id, which is pinned; by default the champion, else the newest that passed
         its gates, and then each next champion.
     port : int, optional
-        Port of 127.0.0.1; by default a free one.
+        Port of the address; by default a free one.
     env : mapping of str to str, optional
         More environment: ``MLWORKBENCH_WORKERS`` (1), ``MLWORKBENCH_READY_SECONDS`` (60).
     server : str, default="uvicorn"
         What runs the application, one of `SERVERS`; ``"bentoml"`` starts BentoML's supervisor.
+    address : Address, optional
+        Where it listens; by default on 127.0.0.1, where everybody on this machine may ask. For another one `env` says
+        who may, as ``MLWORKBENCH_SERVE_AUTH``.
 
     Yields
     ------
@@ -457,27 +469,35 @@ def start_service(
     if server not in SERVERS:
         line = f"--server: one of {', '.join(SERVERS)}; got {server!r}; {suggest(server, SERVERS)}"
         raise DeploymentError(line, code="service.server")
+    place, given = address or Address(), dict(env or {})
+    given = {LISTENS: place.host, **({AUTH: "none"} if place.is_local else {}), **given}
+    check_exposure(place, given.get(AUTH, ""))
     tag, reason = select_version(model, version, home=home)
-    number = free_port(port)
+    number = free_port(port, place.host)
     log = home.model(model) / "services" / f"{number}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = service_environment(model, tag if version else "", env, home=home)
-    with log.open("wb") as output:
-        process = _spawn(number, environment, output.fileno(), server=server)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment = service_environment(model, tag if version else "", given, home=home)
+    with make_private(log).open("wb") as output:
+        process = _spawn(number, environment, output.fileno(), server=server, address=place)
     service = Service(
-        url=f"http://{HOST}:{number}", port=number, version=tag, reason=reason, log=log, process=process
+        url=place.url(number), port=number, version=tag, reason=reason, log=log, process=process
     )
     try:
-        _await_ready(service, float(environment.get("MLWORKBENCH_READY_SECONDS", "60")))
+        _await_ready(service, float(environment.get("MLWORKBENCH_READY_SECONDS", "60")), place)
         yield service
     finally:
         stop(process)
 
 
-def _spawn(port: int, environment: dict[str, str], output: int, *, server: str) -> subprocess.Popen[bytes]:
+def _spawn(
+    port: int, environment: dict[str, str], output: int, *, server: str, address: Address
+) -> subprocess.Popen[bytes]:
     """Start uvicorn, or `bentoml serve` as a user types it, in a session of its own."""
-    own = f"from mlworkbench.deploy.realtime.server import run_server; run_server({HOST!r}, {port})"
-    words = ["-m", "bentoml", "serve", "service:Scoring", "--host", HOST, "--port", str(port)]
+    told = f"{address.host!r}, {port}, {address.certificate!r}, {address.key!r}"
+    own = f"from mlworkbench.deploy.realtime.server import run_server; run_server({told})"
+    words = ["-m", "bentoml", "serve", "service:Scoring", "--host", address.host, "--port", str(port)]
+    if address.certificate:
+        words += ["--ssl-certfile", address.certificate, "--ssl-keyfile", address.key]
     command = [sys.executable, *(words if server == "bentoml" else ["-c", own])]
     return subprocess.Popen(
         command,

@@ -6,17 +6,87 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 from ...core.settings_file import read_setting
 from . import process as guard
+from .access import Address, open_gate
 from .application import Application
 from .swap import open_application, select_running
+from ..selection import ServedVersion, select_shipped
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ModuleNotFoundError:  # Windows has no httptools; there uvicorn's own parser bounds a head
+    HttpToolsProtocol = object  # type: ignore[misc, assignment]
+
+KEEP_ALIVE = 75
+
 
 # %% auto #0
-__all__ = ['KEEP_ALIVE', 'make_application', 'run_server']
+__all__ = ['KEEP_ALIVE', 'SHIPPED', 'BoundedProtocol', 'select_here', 'make_application', 'run_server']
+
+# %% ../../../nbs/deploy/realtime/10_server.ipynb #40269e14
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 on httptools, with a bound for the bytes and the seconds of a request's head."""
+
+    most = 65_536
+    seconds: float = KEEP_ALIVE
+    _size: int | None = 0  # bytes of a head that has not ended; None between heads
+    _began = 0.0
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401, RUF100 - asyncio's own has a type per loop
+        """Begin to look at the clock."""
+        super().connection_made(transport)
+        self._began = self.loop.time()
+        self._timer = self.loop.call_later(self.seconds, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop looking."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes, unless the head is too large."""
+        if self._size is not None:
+            self._size += len(data)
+            if self._size - len(data) > self.most:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        self._size, self._began = 0, self.loop.time()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Stop counting, after a last look at what came in one piece."""
+        self._size = None
+        super().on_headers_complete()
+
+    def _look(self) -> None:
+        """End a connection whose head does not come; look again later otherwise."""
+        if self._size is not None and self.loop.time() - self._began >= self.seconds:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.seconds, self._look)
+
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #22468654
-KEEP_ALIVE = 75
+SHIPPED = "MLWORKBENCH_SHIPPED"  # in an image: tag and seal of the version that lies in it
+
+
+def select_here() -> ServedVersion:
+    """Settle the version that is served: in an image its own, else the one that environment and settings.ini name."""
+    tag, _, seal = os.environ.get(SHIPPED, "").partition(" ")
+    if not seal:
+        return select_running()
+    return select_shipped(Path(os.environ.get("BENTO_PATH", "."), "models", *tag.split(":")), seal=seal)
 
 
 def make_application() -> Application:
@@ -30,22 +100,26 @@ def make_application() -> Application:
     if guard.in_worker():
         guard.supervise()  # it ends with its supervisor
     try:
-        return open_application(select_running())
+        choice = select_here()
+        gate = open_gate(Address(read_setting("serve.host").value), home=choice.home)
+        return open_application(choice, gate)
     except Exception as error:
         guard.give_up(error)
 
 
-def run_server(host: str, port: int) -> None:
+def run_server(host: str, port: int, certificate: str = "", key: str = "") -> None:
     """Serve until SIGTERM or SIGINT; running requests are finished.
 
     Parameters
     ----------
+    certificate, key : str, optional
+        PEM files of TLS.
     port : int
         At which as many processes answer as the setting ``serve.workers`` says.
     """
     import uvicorn
 
-    native = os.name == "posix"
+    native, os.environ[guard.LISTENS] = os.name == "posix", host
     guard.supervise()
     guard.attempt(
         lambda: uvicorn.run(
@@ -53,8 +127,10 @@ def run_server(host: str, port: int) -> None:
             factory=True,
             host=host,
             port=port,
+            ssl_certfile=certificate or None,
+            ssl_keyfile=key or None,
             workers=read_setting("serve.workers").value,
-            http="httptools" if native else "auto",
+            http=BoundedProtocol if native else "auto",
             loop="uvloop" if native else "auto",
             lifespan="on",
             access_log=False,

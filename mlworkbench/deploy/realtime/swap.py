@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...core.files import write_file
 from ...core.home import Home
+from .access import Gate
 from .application import Application, Served
 from .process import FAILURE
 from .service import Realtime
@@ -225,8 +226,13 @@ class Follower:
             one.close(keep_log=True)
 
 # %% ../../../nbs/deploy/realtime/13_swap.ipynb #96824db0
-def open_application(choice: ServedVersion) -> Application:
+def open_application(choice: ServedVersion, gate: Gate | None = None) -> Application:
     """Make the application of a worker, which follows the champion where no version was asked for.
+
+    Parameters
+    ----------
+    gate : Gate, optional
+        Who may ask; see `Application`.
 
     Raises
     ------
@@ -234,7 +240,7 @@ def open_application(choice: ServedVersion) -> Application:
         If the version cannot be served.
     """
     first, opened = _open_first(choice)
-    application = Application(first)
+    application = Application(first, gate)
     how = f"follows the champion of {choice.model}" if choice.follows else "pinned, what is promoted does not reach it"
     _tell(f"{opened.version} ({opened.reason}); {how}")
     if choice.follows:

@@ -111,7 +111,8 @@ def plan_steps(source: str, label: str, *, name: str, model: str = "", apart: Se
     for doubt in apart:
         words += ["--key" if doubt.kind == "key" else "--personal", doubt.column]
     dump = f"in Python, with your fitted pipeline: import skops.io; skops.io.dump(pipeline, {file!r})"
-    taken = [f"mlworkbench certify {name}", f"mlworkbench serve --model {name}", f"mlworkbench ship image {name}"]
+    shipped = f"mlworkbench ship image {name} --auth keys"
+    taken = [f"mlworkbench certify {name}", f"mlworkbench serve --model {name}", shipped]
     return [*([] if model else [dump]), shlex.join(words), *taken]
 
 # %% ../../../nbs/operate/advise/03_first_day.ipynb #41277248

@@ -22,7 +22,7 @@ from ...scoring.artifacts.manifest import json_digest
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'SYSTEM', 'ShippedImage', 'ship_image']
+__all__ = ['TEMPLATES', 'SYSTEM', 'ShippedImage', 'check_image_auth', 'ship_image']
 
 # %% ../../../nbs/operate/ship/03_image.ipynb #458d452e
 TEMPLATES = ("service.py", "bentofile.yaml", "README.md", "settings.ini", "uv.toml")
@@ -58,8 +58,23 @@ class ShippedImage:
         return "bentoml build", f"bentoml serve {name}:latest", f"bentoml containerize {name}:latest"
 
 # %% ../../../nbs/operate/ship/03_image.ipynb #e08e22f1
+def check_image_auth(auth: str) -> str:
+    """Accept who may ask an image, ``"keys"`` or ``"none"``; it listens on all addresses, so nothing is guessed.
+
+    Examples
+    --------
+    >>> check_image_auth("keys")
+    'keys'
+    """
+    if auth not in ("keys", "none"):
+        rule = "--auth: an image listens on all addresses, so who may ask is chosen: keys, or none for everybody"
+        got = f"got {auth or 'neither'}; name one, or set [serve] auth"
+        raise DeploymentError(f"{rule}; {got}", code="access.not_chosen")
+    return auth
+
+
 def ship_image(
-    version: Version, folder: Path, *, batch: bool = False, progress: Progress | None = None
+    version: Version, folder: Path, *, auth: str, batch: bool = False, progress: Progress | None = None
 ) -> ShippedImage:
     """Write the build folder of a version.
 
@@ -69,6 +84,8 @@ def ship_image(
         Opened from the model store.
     folder : Path
         Missing or empty.
+    auth : str
+        Who may ask the container: ``"keys"``, or ``"none"`` for everybody.
     batch : bool, default=False
         Put in what the other commands need, too.
     progress : callable, optional
@@ -80,6 +97,7 @@ def ship_image(
         If the version is not declared for real time, something it needs is not installed or not found, no wheel can be
         built, or the folder holds something.
     """
+    check_image_auth(auth)
     require_deployment(version, "realtime")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         message = f"{folder}: an image is built from a new folder; got one with files; name another with --out"
@@ -89,7 +107,7 @@ def ship_image(
     report("proving what it needs", 0, 2)
     prove_lock(lock, version, trusted=trusted)
     report("building the wheel", 1, 2)
-    files = _contents(lock, _facts(version, trusted, batch=batch))
+    files = _contents(lock, {**_facts(version, trusted, batch=batch), "auth": auth})
     write_folder(files, folder.resolve(), last="bentofile.yaml")
     return ShippedImage(
         version=version.version,

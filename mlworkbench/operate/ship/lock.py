@@ -21,11 +21,12 @@ from ...scoring.artifacts.source_code import read_imports
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['OWN', 'BATCH', 'find_needs', 'Lock', 'lock_needs', 'lay_out', 'prove_lock']
+__all__ = ['OWN', 'BATCH', 'SERVING', 'find_needs', 'Lock', 'lock_needs', 'lay_out', 'prove_lock']
 
 # %% ../../../nbs/operate/ship/01_lock.ipynb #9ace353c
 OWN = "mlworkbench"
 BATCH = f"{OWN}[runs]"
+SERVING = ("bentoml", "numpy", "prometheus-client", "typer", "uvicorn")
 
 
 def find_needs(version: Version, *, batch: bool = False) -> list[str]:
@@ -36,7 +37,8 @@ def find_needs(version: Version, *, batch: bool = False) -> list[str]:
     batch : bool, default=False
         Add what the other commands need, not the service alone.
     """
-    names = {"bentoml", "numpy", *_distributions(_modules(version))} | {name for name in ("tzdata",) if _has(name)}
+    names = {*SERVING, *_distributions(_modules(version))}
+    names |= {name for name in ("tzdata", "httptools", "uvloop") if _has(name)}
     if (version.folder / "scorer.onnx").is_file():
         names.add("onnxruntime")
     if version.scorer.kind == "reference":
@@ -158,7 +160,7 @@ from pathlib import Path
 asked = json.loads(sys.argv[1])
 sys.path.append(asked["libraries"])
 try:
-    import mlworkbench.deploy.realtime.app
+    import mlworkbench.cli.app, mlworkbench.deploy.realtime.app, mlworkbench.deploy.realtime.server, uvicorn
     from mlworkbench.scoring.version.version import open_version
     open_version(Path(asked["folder"]), trusted=asked["trusted"], sealed=True)
 except Exception as error:

@@ -45,6 +45,7 @@ async def ask(application: Application, method: str, path: str, body: bytes = b"
         sent.append(message)
 
     path, _, query = path.partition("?")
+    headers = {"content_type": "application/json", **headers} if method == "POST" else headers
     listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": listed}
     await application(scope, receive, send)
@@ -116,8 +117,8 @@ def test_where_the_log_cannot_be_written_nobody_is_answered(birds: Realtime, mon
 
 def test_requests_at_the_same_time_share_a_turn(birds: Realtime, monkeypatch: pytest.MonkeyPatch) -> None:
     application, turns = Application(birds), []
-    respond = application.served.waiting._respond
     waiting = application.served.waiting
+    respond = waiting._respond
     monkeypatch.setattr(waiting, "_respond", lambda calls: turns.append(len(calls)) or respond(calls))
     body = json.dumps(BIRD).encode()
 

@@ -34,7 +34,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_folder_holds_what_bentoml_builds_from(shop: Home, place: Path) -> None:
     version = Registry(shop).open("line")
-    done = ship_image(version, place)
+    done = ship_image(version, place, auth="keys")
     names = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert names == {*image.TEMPLATES, "requirements.txt", "wheels/mlworkbench-0.1.0-py3-none-any.whl"}
     bento = yaml.safe_load((place / "bentofile.yaml").read_text())
@@ -53,42 +53,43 @@ def test_the_folder_holds_what_bentoml_builds_from(shop: Home, place: Path) -> N
 def test_a_package_of_the_system_is_asked_for_where_a_library_takes_it(
     shop: Home, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ship_image(Registry(shop).open("line"), place)
+    ship_image(Registry(shop).open("line"), place, auth="none")
     assert not (place / "setup.sh").exists()
     monkeypatch.setattr(image, "find_needs", lambda version, *, batch: ["bentoml", "lightgbm"])
-    ship_image(Registry(shop).open("line"), place / "boosted")
+    ship_image(Registry(shop).open("line"), place / "boosted", auth="none")
     docker = yaml.safe_load((place / "boosted/bentofile.yaml").read_text())["docker"]
     assert docker["setup_script"] == "setup.sh" and "libgomp1" in (place / "boosted/setup.sh").read_text()
 
 
 def test_settings_go_along(shop: Home, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLWORKBENCH_TRUST_TYPES", "cars.Wheel, cars.Door")
-    ship_image(replace(Registry(shop).open("line"), flags="refuse"), place)
+    ship_image(replace(Registry(shop).open("line"), flags="refuse"), place, auth="keys")
     monkeypatch.delenv("MLWORKBENCH_TRUST_TYPES")
     monkeypatch.delenv("MLWORKBENCH_HOME")
     found = read_settings(place)
     assert (found.trusted_types, found.contract_flags) == (("cars.Wheel", "cars.Door"), "refuse")
+    assert (found.host, found.auth) == ("0.0.0.0", "keys")
     assert found.home_folder == Path("~/.mlworkbench/line").expanduser()
 
 
 def test_an_empty_folder_is_filled_and_one_with_files_is_left_alone(shop: Home, place: Path) -> None:
     version = Registry(shop).open("line")
     place.mkdir()
-    ship_image(version, place)
+    ship_image(version, place, auth="keys")
     before = (place / "service.py").stat().st_mtime_ns
     with pytest.raises(DeploymentError, match="a new folder") as refused:
-        ship_image(version, place)
+        ship_image(version, place, auth="keys")
     assert refused.value.code == "output.not_ours" and (place / "service.py").stat().st_mtime_ns == before
     (place.parent / "file").touch()
     with pytest.raises(DeploymentError, match="a new folder"):
-        ship_image(version, place.parent / "file")
+        ship_image(version, place.parent / "file", auth="keys")
 
 
 def test_a_version_that_is_not_declared_for_real_time_is_refused(shop: Home, place: Path) -> None:
     version = Registry(shop).open("line")
     other = replace(version, declaration={**version.declaration, "deployments": ["one_off", "batch"]})
     with pytest.raises(DeploymentError, match="realtime"):
-        ship_image(other, place)
+        ship_image(other, place, auth="keys")
     assert not place.exists()
 
 
@@ -119,11 +120,15 @@ def test_another_manifest_and_an_altered_file_are_refused(shop: Home, tmp_path: 
     assert refused.value.code == "version.altered"
 
 
-def test_the_command_says_what_to_type_next(shop: Home, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["ship", "image", "line", "--out", str(place)]) == 0
+def test_the_command_says_what_to_type_next(
+    shop: Home, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["ship", "image", "line", "--auth", "keys", "--out", str(place)]) == 0
     told = capsys.readouterr().out
     assert "bentoml build" in told and "bentoml containerize line:latest" in told and "compiled" in told
+    monkeypatch.setenv("MLWORKBENCH_SERVE_AUTH", "none")  # the setting, in the place of the option
     assert run(["ship", "image", "line", "--out", str(place / "json"), "--json"]) == 0
+    assert "auth = none" in (place / "json/settings.ini").read_text()
     facts = json.loads(capsys.readouterr().out)
     assert facts["version"].startswith("line:") and facts["size"] > 1e7 and len(facts["commands"]) == 3
 
@@ -132,8 +137,10 @@ def test_the_command_says_what_to_type_next(shop: Home, place: Path, capsys: pyt
     ("words", "line"),
     [
         (["line", "--with", "spark"], "--with: batch, or nothing; got 'spark'"),
-        (["lines"], "this workbench has no model 'lines'"),
-        (["line:ffff"], "one version, by alias, tag or first digits"),
+        (["lines", "--auth", "keys"], "this workbench has no model 'lines'"),
+        (["line:ffff", "--auth", "keys"], "one version, by alias, tag or first digits"),
+        (["line"], "who may ask is chosen: keys, or none for everybody; got neither"),
+        (["line", "--auth", "password"], "keys, or none for everybody; got password"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -206,7 +206,8 @@ def test_a_request_that_has_begun_is_answered_by_the_version_it_began_with(flock
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b"", "headers": []}
+        sent_as = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b"", "headers": sent_as}
         slow = asyncio.create_task(application(scope, receive, send))
         await asyncio.sleep(0)
         flock.promote(flock.second)

@@ -389,6 +389,9 @@ def service(workshop, request) -> Iterator[Service]:
         yield running
 
 
+JSON_BODY = {"Content_Type": "application/json"}
+
+
 def ask(service: Service, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     connection = HTTPConnection("127.0.0.1", service.port, timeout=30)
     try:
@@ -430,7 +433,7 @@ def test_a_service_answers_on_each_path_of_the_protocol(service: Service) -> Non
 
 @pytest.mark.system
 def test_a_service_answers_tensors_as_it_answers_records(service: Service) -> None:
-    plain = json.loads(ask(service, "/score", json.dumps(ROWS).encode(), X_Request_Id="wire")[2])
+    plain = json.loads(ask(service, "/score", json.dumps(ROWS).encode(), X_Request_Id="wire", **JSON_BODY)[2])
     body = json.dumps({"id": "wire", "inputs": tensors()}).encode()
     for path in ("/v2/models/birds/infer", f"/v2/models/birds/versions/{service.version.partition(':')[2]}/infer"):
         status, headers, told = ask(service, path, body)
@@ -549,7 +552,9 @@ def test_tritons_client_gets_what_score_gives_bit_for_bit(service: Service, trit
     found = json.loads(run.stdout)
     for name in ("bytes", "json", "mixed"):
         kept = [row for row in rows if name != "json" or row["bill"] is not None]
-        plain = json.loads(ask(service, "/score", json.dumps(kept).encode(), X_Request_Id=f"triton-{name}")[2])
+        plain = json.loads(
+            ask(service, "/score", json.dumps(kept).encode(), X_Request_Id=f"triton-{name}", **JSON_BODY)[2]
+        )
         assert found[name]["id"] == f"triton-{name}"
         assert found[name]["score"] == [float(one["score"]).hex() for one in plain]
         assert found[name]["decision"] == [one["decision"] for one in plain]

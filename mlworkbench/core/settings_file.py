@@ -239,6 +239,7 @@ class Key:
 DEFAULT_HOME = ".workbench"
 FLAGS = ("tell", "refuse", "off")
 _FLAG = _read_word(*FLAGS)
+_ACCESS = _read_word("errors", "all", "off")
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _WORKERS = _read_number(1, 64, "a whole number from 1 to 64", whole=True)
 _SECONDS = _read_number(1e-3, 1e9, "a finite number of seconds greater than 0")
@@ -281,6 +282,7 @@ KEYS = (
     _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
     _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
+    _key("serve.access_log", "access_log", _ACCESS, "errors", "requests told on standard error: errors, all, off"),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

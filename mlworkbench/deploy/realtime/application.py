@@ -125,7 +125,8 @@ class Application:
         except Exception as error:  # of ours: whoever asked is told that, and the others are answered on
             self.told.tell_failure(error)
             reply = refuse_call(DeploymentError("the service failed; its log says where", code="service.failed"))
-        if reply is None:
+        if reply is None:  # nobody reads it, but BentoML waits for one until its time is over
+            await send_reply(send, _GONE)
             return
         version, seconds = served.realtime.version, time.perf_counter() - started
         if method == "POST" and path in self.posts:
@@ -193,6 +194,9 @@ class Application:
         self.metrics.close()
         if self.tracing is not None:
             self.tracing.close()
+
+
+_GONE = refuse_call(HttpError("body: it ended too early; send it again", 400, code="request.incomplete"))
 
 
 def _find_metrics_folder() -> Path | None:

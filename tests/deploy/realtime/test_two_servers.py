@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.realtime.process import SERVERS, Service, start_service
+from mlworkbench.deploy.realtime.process import SERVERS, Service, start_service, stop
 from mlworkbench.scoring.registry.registry import Registry
 
 pytestmark = pytest.mark.system
@@ -384,7 +384,7 @@ def send_raw(port: int, sent: bytes) -> bytes:
     found = b""
     with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as line, suppress(ConnectionError):
         line.sendall(sent)
-        line.settimeout(0.5)
+        line.settimeout(0.25)
         with suppress(TimeoutError):
             while part := line.recv(65536):
                 found += part
@@ -451,3 +451,14 @@ def test_schemathesis_finds_no_answer_that_is_not_described(pair: Pair, tmp_path
         done = subprocess.run([program, *words], cwd=tmp_path, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stdout[-8000:]
     assert pair.alive()
+
+
+def test_both_end_at_once_after_all_that(pair: Pair) -> None:
+    """The last of this file: a request whose caller has left in the middle of it is held by none of them."""
+    for service in pair.services.values():
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", service.port), timeout=SECONDS) as line:
+                line.sendall(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        begun = time.monotonic()
+        stop(service.process)
+        assert time.monotonic() - begun < 9

@@ -69,8 +69,8 @@ CASES = {  # series, time, and the labels that fire then; none where it must be 
     "ModelServiceFails": ([rate(200, "0+96x40"), rate(500, "0+4x40")], "30m", {"severity": "critical", **LABELS}),
     "ModelServiceFails, one in a thousand": ([rate(200, "0+999x40"), rate(503, "0+1x40")], "30m", None),
     "ModelServiceFails, nothing is asked": ([rate(200, "5x40"), rate(500, "5x40")], "30m", None),
-    "ModelServiceRefuses": ([rows("scored", "0+80x40"), rows("flagged", "0+10x40"), rows("refused", "0+10x40")], "35m", {
-        "severity": "warning", **LABELS}),
+    "ModelServiceRefuses": ([rows("scored", "0+80x40"), rows("flagged", "0+10x40"), rows("refused", "0+10x40")],
+                            "35m", {"severity": "warning", **LABELS}),
     "ModelServiceRefuses, not JSON": ([rate(200, "0+90x40"), rate(400, "0+10x40")], "35m", {
         "severity": "warning", **LABELS}),
     "ModelServiceRefuses, all well": ([rate(200, "0+90x40"), rate(400, "3x40"), rows("scored", "0+90x40"),

@@ -19,9 +19,10 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition
 
+from ...core.files import explain_failure
 from ...core.sqlite import SqliteFile
 from .call import Reply
-from ...errors import LogError
+from ...errors import DeploymentError, LogError
 from ...evaluation.log.writer import list_log_files, take_worker_file
 
 # %% auto #0
@@ -144,9 +145,16 @@ def _part_rows(reply: Reply) -> tuple[int, int, int]:
     return reply.rows - reply.refused - reply.flagged, reply.flagged, reply.refused
 
 
+_SIZE = 1 << 18  # bytes of a file from its beginning: on a full disk a page that is not there yet ends the process
+
+
 def _open_counts(place: Path, kind: str) -> MmapedDict:
     """Open the file of a worker for one kind of counts; Prometheus' library reads the kind from its name."""
-    return MmapedDict(str(place.with_name(f"{kind}_{place.stem}.db")))  # type: ignore[no-untyped-call]
+    file = place.with_name(f"{kind}_{place.stem}.db")
+    if hasattr(os, "posix_fallocate"):
+        with explain_failure(f"count requests in {file}", DeploymentError), file.open("ab") as made:
+            os.posix_fallocate(made.fileno(), 0, _SIZE)
+    return MmapedDict(str(file))  # type: ignore[no-untyped-call]
 
 
 class _Now:

@@ -18,6 +18,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -109,7 +110,7 @@ class Asked:
 
     @property
     def path(self) -> str:
-        return self.target.partition("?")[0]
+        return unquote(self.target.partition("?")[0])
 
     def parts(self) -> Iterator[bytes]:
         """Give what is sent, in the portions in which it is sent."""

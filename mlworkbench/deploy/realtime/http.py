@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus

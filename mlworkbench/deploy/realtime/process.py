@@ -24,6 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from ...core.files import is_locked, try_lock
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
 from ..selection import select_version
@@ -110,11 +111,23 @@ def supervise() -> None:
         follow(os.getppid(), leave)
         return
     os.environ[SUPERVISOR] = str(os.getpid())
-    folder = tempfile.mkdtemp(prefix="mlworkbench-")
-    os.environ[FAILURE] = str(Path(folder) / "failure")
-    atexit.register(_end, Path(folder))
+    folder = _make_folder()
+    os.environ[FAILURE] = str(folder / "failure")
+    atexit.register(_end, folder)
     if os.environ.get(OWNER, "").isdigit():
         follow(int(os.environ[OWNER]), leave)
+
+
+def _make_folder() -> Path:
+    """Make the folder that a service's processes share, and remove what killed supervisors have left of theirs."""
+    for old in Path(tempfile.gettempdir()).glob("mlworkbench-service-*"):
+        with contextlib.suppress(OSError):  # of another user
+            if (old / "lock").exists() and not is_locked(old / "lock"):
+                shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="mlworkbench-service-"))
+    with contextlib.suppress(OSError):  # a file system without locks
+        try_lock(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600))  # it is held until this process ends
+    return folder
 
 
 def _end(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -304,3 +305,23 @@ def test_a_neighbour_and_a_stranger_change_nothing(service: Service, workshop) -
         assert set(ask_many(second, 16, callers=2)) == {200}
         assert total(page_of(second), "mlworkbench_requests_total") == 16
     assert total(page_of(service), "mlworkbench_requests_total") == before
+
+
+def test_supervisors_that_are_killed_leave_no_more_than_one_folder(tmp_path: Path) -> None:
+    code = """
+import os, signal
+from mlworkbench.deploy.realtime.application import _find_metrics_folder
+from mlworkbench.deploy.realtime.metrics import Metrics
+from mlworkbench.deploy.realtime.process import supervise
+supervise()
+Metrics(folder=_find_metrics_folder())
+print(*os.listdir(os.environ["TMPDIR"]), flush=True)
+os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+"""
+    found = []
+    for ending in ("9", "9", "0"):
+        environment = {**os.environ, "TMPDIR": str(tmp_path), "SIGNAL": ending}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        found.append(done.stdout.split())
+    assert [len(one) for one in found] == [1, 1, 1] and len({*map(tuple, found)}) == 3
+    assert not [*tmp_path.iterdir()]  # the last one ended by itself

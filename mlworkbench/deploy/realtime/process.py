@@ -31,9 +31,9 @@ from ..selection import select_version
 from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise',
-           'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop',
-           'start_service']
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'is_orphan',
+           'supervise', 'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment',
+           'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
@@ -100,16 +100,31 @@ def in_worker() -> bool:
     return os.environ.get(SUPERVISOR) == str(os.getppid())
 
 
+def is_orphan() -> bool:
+    """Say whether the supervisor that started this process is gone, before the process could follow it."""
+    import psutil
+
+    known = os.environ.get(SUPERVISOR, "")
+    if not known.isdigit() or int(known) in (os.getpid(), os.getppid()):
+        return False
+    try:
+        return bool(psutil.Process(int(known)).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def supervise() -> None:
     """Take one's place in the family; called once when the service file is imported.
 
     The supervisor remembers its id, follows the process that started it where that one asked for it
     (environment ``MLWORKBENCH_OWNER``), and ends with exit code 2 when a worker could not start.
-    A worker follows its supervisor.
+    A worker follows its supervisor, and ends where that one is gone already.
     """
     if in_worker():
         follow(os.getppid(), leave)
         return
+    if is_orphan():
+        os._exit(1)
     os.environ[SUPERVISOR] = str(os.getpid())
     folder = _make_folder()
     os.environ[FAILURE] = str(folder / "failure")

@@ -28,7 +28,7 @@ def make_application() -> Application:
     WorkbenchError
         If there is nothing to serve; in a worker the whole service ends with its line.
     """
-    if guard.in_worker():
+    if guard.in_worker() or guard.is_orphan():
         guard.supervise()  # it ends with its supervisor
     try:
         return Application(Realtime.open(select_served()))

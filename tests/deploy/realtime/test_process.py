@@ -286,6 +286,16 @@ def test_the_service_comes_with_the_package() -> None:
     assert {"service.py", "README.md"} <= {path.name for path in service_folder().iterdir()}
 
 
+@pytest.mark.parametrize("step", ["process import supervise as begin", "server import make_application as begin"])
+def test_a_worker_whose_supervisor_died_before_it_began_ends(step: str) -> None:
+    gone_long = subprocess.Popen([sys.executable, "-c", ""])
+    gone_long.wait(60)
+    environment = {**os.environ, "MLWORKBENCH_SUPERVISOR": str(gone_long.pid)}
+    command = [sys.executable, "-c", f"from mlworkbench.deploy.realtime.{step}; begin(); print('serves')"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (1, ""), run.stderr
+
+
 def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:
     """The last of this file: the service that its tests share is gone after it."""
     processes = family(service)

@@ -21,7 +21,7 @@ MODULES = [
     path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "_modidx.py" and "templates" not in path.parts
 ]
 NAMED = {"yaml": "pyyaml", "sklearn": "scikit-learn", "adbc_driver_postgresql": "adbc-driver-postgresql"}
-NAMED |= {"markdown_it": "markdown-it-py"}
+NAMED |= {"markdown_it": "markdown-it-py", "opentelemetry": "opentelemetry-exporter-otlp-proto-http"}
 SPOKEN = {"pydantic": "bentoml", "starlette": "bentoml", "markupsafe": "jinja2"}  # parts of another's interface
 OF_THEIR_EXTRA = {"lab": "lab", "examples": "examples"}  # folders that are opened with their extra alone
 

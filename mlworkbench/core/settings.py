@@ -51,6 +51,8 @@ class Settings:
         Names by which callers may call the service, beside those of this machine.
     max_in_flight : int
         Requests that a worker answers at a time, at most.
+    access_log : str
+        Requests that it tells on standard error: ``errors``, ``all`` or ``off``.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -99,6 +101,7 @@ class Settings:
     max_in_flight: int = 1024
     tls_certificate: str = ""
     tls_key: str = ""
+    access_log: str = "errors"
 
     @property
     def home_folder(self) -> Path:

@@ -247,6 +247,7 @@ class Key:
 DEFAULT_HOME = ".workbench"
 FLAGS = ("tell", "refuse", "off")
 _FLAG = _read_word(*FLAGS)
+_ACCESS = _read_word("errors", "all", "off")
 _PORT = _read_number(1, 65535, "a whole number from 1 to 65535", whole=True)
 _WORKERS = _read_number(1, 64, "a whole number from 1 to 64", whole=True)
 _FLIGHTS = _read_number(1, 100_000, "a whole number from 1 to 100000", whole=True)
@@ -297,6 +298,7 @@ KEYS = (
     _key("serve.max_in_flight", "max_in_flight", _FLIGHTS, 1024, "requests that a worker answers at a time, at most"),
     _key("serve.tls_certificate", "tls_certificate", _read_folder, "", "PEM file of the certificate; empty: no TLS"),
     _key("serve.tls_key", "tls_key", _read_folder, "", "PEM file of the certificate's private key"),
+    _key("serve.access_log", "access_log", _ACCESS, "errors", "requests told on standard error: errors, all, off"),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

@@ -169,6 +169,7 @@ VALUES = {
     "serve.max_in_flight": ("64", 64),
     "serve.tls_certificate": ("server.pem", "server.pem"),
     "serve.tls_key": ("server.key", "server.key"),
+    "serve.access_log": ("all", "all"),
 }
 FOLDERS = ("workbench.home", "alerts.file", "reports.workspace", "serve.keys_file")
 FOLDERS += ("serve.tls_certificate", "serve.tls_key")

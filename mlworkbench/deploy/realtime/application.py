@@ -5,26 +5,33 @@
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #ac7a89bc
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from ...core.settings_file import read_setting
 from .access import Gate
 from .call import Call, Form, Reply, refuse_call
 from .http import PROBLEM, HttpError, Receive, Scope, Send, read_body
-from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
+from .metrics import Metrics, describe_model, measure_certificate, measure_log
+from .metrics import measure_store
 from .openapi import describe_service, read_schemas
 from .process import FAILURE
 from .service import Realtime
 from .v2 import BINARY, ROOT, Inference, describe_infer, find_aliases, infer_path
 from .v2 import to_v2_error, write_v2_pages
 from .waiting import WaitingCalls
-from ...errors import WorkbenchError
+from ..request_log import RequestLog
+from ..tracing import open_tracing
+from ...errors import DeploymentError, WorkbenchError
 
 # %% auto #0
 __all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages']
@@ -79,10 +86,13 @@ class Served:
         return not self.asked and self.waiting.idle
 
     def measure(self) -> Iterator[Any]:
-        """Measure what is asked for at this moment: the version, and the store."""
+        """Measure what is asked for at this moment: the version and its certificate, log and store."""
         version, store = self.realtime.version, self.realtime.store
         named = {"model": version.model, "version": version.version, "follows": self.follows}
         yield describe_model({**named, "scorer": version.scorer.kind, "task": version.declaration["task"]})
+        if (made := self.realtime.find_certificate()) is not None:
+            yield measure_certificate(named, made)
+        yield from measure_log(self.realtime.log.path, self.realtime.clock())
         if store is not None:
             yield from measure_store(*self.realtime.look_at_store())
 
@@ -93,7 +103,6 @@ class Served:
 
 
 Handler = Callable[[HttpRequest, Served], Awaitable[Reply | None]]  # None: the caller has gone
-_GONE = Reply(400, b"")  # nobody hears it; but BentoML holds a request until something is sent
 
 
 class Application:
@@ -112,55 +121,88 @@ class Application:
         self.closing: list[Callable[[], object]] = []  # what ends before the version is closed
         self.gate = gate or Gate()
         self.metrics = Metrics(folder=_find_metrics_folder())
+        self.metrics.begin(realtime.version.model, realtime.version.version)
+        self.told = RequestLog(read_setting("serve.access_log").value)
+        self.tracing = open_tracing(self._answer, self.describe)
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
         self.posts[infer_path(realtime.version)] = self._infer
-        self.gets: dict[str, Callable[[Served], Reply]] = {"/metrics": self._show_metrics}
+        self.gets: dict[str, Callable[[Served], Reply]] = {}
+        self.looks: dict[str, Handler] = {"/metrics": self._show_metrics}  # gets that wait for something
+        self._page = ThreadPoolExecutor(1, "mlworkbench-metrics")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
         if scope["type"] == "http":
-            served = self.served
-            served.asked += 1
-            try:
-                await self._answer(scope, receive, send, served)
-            finally:
-                served.asked -= 1
+            await (self.tracing or self._answer)(scope, receive, send)
         elif scope["type"] == "lifespan":
             await _live(receive, send, self.close)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, served: Served) -> None:
-        asked, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
-        path = served.aliases.get(asked, asked)
-        refused = self.gate.check(scope, path)
-        if method == "POST" and (handler := self.posts.get(path)):
-            reply = await self._handle(handler, HttpRequest(scope, receive), served, refused)
-        elif refused is not None:
-            reply = refused
-        elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
-            reply = show(served)
-        elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
-            reply = known
-        else:
-            reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
-        if reply.media_type == PROBLEM and f"{asked}/".startswith(f"{ROOT}/"):
-            reply = to_v2_error(reply)
-        await send_reply(send, reply, empty=method == "HEAD")
-
-    async def _handle(self, handler: Handler, request: HttpRequest, served: Served, refused: Reply | None) -> Reply:
-        """Answer one of the requests in flight, unless the gate refused it, and count it."""
-        started = time.perf_counter()
-        self.gate.in_flight += 1
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        served = self.served
+        served.asked += 1
         try:
-            reply = refused or await handler(request, served)
+            reply = await self._reply(HttpRequest(scope, receive), served)
+            await send_reply(send, reply, empty=scope["method"] == "HEAD")
         finally:
-            self.gate.in_flight -= 1
+            served.asked -= 1
+
+    async def _reply(self, request: HttpRequest, served: Served) -> Reply:
+        """Answer a request, count it, and tell of it where it went wrong."""
+        scope, started = request.scope, time.perf_counter()
+        asked = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = served.aliases.get(asked, asked)
+        try:
+            reply = self.gate.check(scope, path) or await self._find_reply(path, request, served)
+        except Exception as error:  # of ours: whoever asked is told that, and the others are answered on
+            self.told.tell_failure(error)
+            reply = refuse_call(DeploymentError("the service failed; its log says where", code="service.failed"))
         if reply is None:
             return _GONE
-        version = served.realtime.version
-        self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
+        version, seconds = served.realtime.version, time.perf_counter() - started
+        if scope["method"] == "POST" and path in self.posts:
+            self.metrics.count(version.model, version.version, reply, seconds)
+        if reply.status >= self.told.least:
+            self._tell(path, request, served, reply, seconds)
+        if reply.media_type == PROBLEM and f"{asked}/".startswith(f"{ROOT}/"):
+            return to_v2_error(reply)
         return reply
+
+    async def _find_reply(self, path: str, request: HttpRequest, served: Served) -> Reply | None:
+        """Answer a request by its route; None where the caller has gone."""
+        method = request.scope["method"]
+        if method == "POST" and (handler := self.posts.get(path)):
+            self.gate.in_flight += 1
+            try:
+                return await handler(request, served)
+            finally:
+                self.gate.in_flight -= 1
+        if method in ("GET", "HEAD"):
+            if look := self.looks.get(path):
+                return await look(request, served)
+            if show := self.gets.get(path):
+                return show(served)
+            if known := served.pages.get(path):
+                return known
+        routes = {**self.posts, **self.gets, **self.looks, **served.pages}
+        return refuse_call(_find_error(path, method, known=routes))
+
+    def describe(self, path: str) -> tuple[str, dict[str, str]]:
+        """Give the route of a path, empty where it is none, and which version answers there."""
+        tables = (self.posts, self.gets, self.looks, self.served.pages)
+        version = self.served.realtime.version
+        route = path if any(path in table for table in tables) else ""
+        return route, {"mlworkbench.model": version.model, "mlworkbench.version": version.version}
+
+    def _tell(self, path: str, request: HttpRequest, served: Served, reply: Reply, seconds: float) -> None:
+        """Tell of a request; what its caller named it is said only where it may be a name."""
+        sent = request.header(b"x-request-id") or ""
+        name = reply.request_id or (sent if len(sent) <= 128 and sent.isascii() and sent.isprintable() else "")
+        said = {"method": request.scope["method"], "route": self.describe(path)[0], "request_id": name}
+        version = served.realtime.version.version
+        self.told.tell(reply.status, seconds, **said, code=reply.code, version=version, rows=reply.rows or None)
+
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served)
@@ -184,14 +226,24 @@ class Application:
         name, partial = request.header(b"x-request-id"), request.parameter("partial")
         return await served.waiting.ask(Call(body, name, partial, invocation, form))
 
-    def _show_metrics(self, served: Served) -> Reply:
-        return Reply(200, self.metrics.write_page(served.measure), media_type=METRICS_TYPE)
+    async def _show_metrics(self, request: HttpRequest, served: Served) -> Reply:
+        """Write the page in a thread: store and registry may take long, and requests go on meanwhile."""
+        write = partial(self.metrics.write_page, served.measure, accept=request.header(b"accept") or "")
+        page, kind = await asyncio.get_running_loop().run_in_executor(self._page, write)
+        return Reply(200, page, media_type=kind)
 
     def close(self) -> None:
         """Finish what is being answered, and close log and store."""
         for close in self.closing:
             close()
+        self._page.shutdown(wait=False, cancel_futures=True)
         self.served.close()
+        self.metrics.close()
+        if self.tracing is not None:
+            self.tracing.close()
+
+
+_GONE = refuse_call(HttpError("body: it ended too early; send it again", 400, code="request.incomplete"))
 
 
 def _find_metrics_folder() -> Path | None:

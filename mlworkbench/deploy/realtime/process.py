@@ -24,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from ...core.files import make_private
+from ...core.files import is_locked, make_private, try_lock
 from ...core.home import Home
 from ...core.settings_file import make_online_environment
 from .access import Address, check_exposure
@@ -33,7 +33,7 @@ from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
 __all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'T', 'HOST', 'follow', 'leave',
-           'in_worker', 'supervise', 'give_up', 'attempt', 'Service', 'service_folder', 'free_port',
+           'in_worker', 'is_orphan', 'supervise', 'give_up', 'attempt', 'Service', 'service_folder', 'free_port',
            'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
@@ -103,22 +103,49 @@ def in_worker() -> bool:
     return os.environ.get(SUPERVISOR) == str(os.getppid())
 
 
+def is_orphan() -> bool:
+    """Say whether the supervisor that started this process is gone, before the process could follow it."""
+    import psutil
+
+    known = os.environ.get(SUPERVISOR, "")
+    if not known.isdigit() or int(known) in (os.getpid(), os.getppid()):
+        return False
+    try:
+        return bool(psutil.Process(int(known)).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def supervise() -> None:
     """Take one's place in the family; called once when the service file is imported.
 
     The supervisor remembers its id, follows the process that started it where that one asked for it
     (environment ``MLWORKBENCH_OWNER``), and ends with exit code 2 when a worker could not start.
-    A worker follows its supervisor.
+    A worker follows its supervisor, and ends where that one is gone already.
     """
     if in_worker():
         follow(os.getppid(), leave)
         return
+    if is_orphan():
+        os._exit(1)
     os.environ[SUPERVISOR] = str(os.getpid())
-    folder = tempfile.mkdtemp(prefix="mlworkbench-")
-    os.environ[FAILURE] = str(Path(folder) / "failure")
-    atexit.register(_end, Path(folder))
+    folder = _make_folder()
+    os.environ[FAILURE] = str(folder / "failure")
+    atexit.register(_end, folder)
     if os.environ.get(OWNER, "").isdigit():
         follow(int(os.environ[OWNER]), leave)
+
+
+def _make_folder() -> Path:
+    """Make the folder that a service's processes share, and remove what killed supervisors have left of theirs."""
+    for old in Path(tempfile.gettempdir()).glob("mlworkbench-service-*"):
+        with contextlib.suppress(OSError):  # of another user
+            if (old / "lock").exists() and not is_locked(old / "lock"):
+                shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="mlworkbench-service-"))
+    with contextlib.suppress(OSError):  # a file system without locks
+        try_lock(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600))  # it is held until this process ends
+    return folder
 
 
 def _end(folder: Path) -> None:

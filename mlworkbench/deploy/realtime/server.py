@@ -97,7 +97,7 @@ def make_application() -> Application:
     WorkbenchError
         If there is nothing to serve; in a worker the whole service ends with its line.
     """
-    if guard.in_worker():
+    if guard.in_worker() or guard.is_orphan():
         guard.supervise()  # it ends with its supervisor
     try:
         choice = select_here()

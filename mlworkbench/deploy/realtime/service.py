@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...contract.faults import Fault
+from ...contract.times import parse_time
+from ...core.home import Home
 from ..flags import with_flags
 from .call import Asked, Call, Reply, RowsRefusedError, read_call, refuse_call, to_fields
 from .call import write_reply
@@ -149,6 +151,7 @@ class Realtime:
             )
         self.version, self.log, self.store, self.clock = version, log, store, clock
         self.refused, self.follows = RefusalLog.beside(log), False
+        self.home: Home | None = None
 
     @classmethod
     def open(cls, choice: ServedVersion, *, log: PredictionLog | None = None) -> Realtime:
@@ -165,7 +168,7 @@ class Realtime:
                 )
             store = OnlineStore(home.online_place, read_only=True)
         opened = cls(version, log or PredictionLog(home.log(choice.model), own=True), store=store)
-        opened.follows = choice.follows
+        opened.follows, opened.home = choice.follows, home
         return opened
 
     def close(self, *, keep_log: bool = False) -> None:
@@ -187,6 +190,18 @@ class Realtime:
             return False, None
         newest = [mark["newest"] for mark in marks.values() if mark["newest"] is not None]
         return True, (self.clock() - max(newest)) / 1e6 if newest else None
+
+    def find_certificate(self) -> float | None:
+        """Say when the newest certificate that holds the version equal was made, in seconds since 1970 UTC."""
+        if self.home is None:
+            return None
+        from mlworkbench.scoring.registry.tables import Certificates
+
+        try:
+            found = Certificates(self.home.registry).of(self.version.version)
+        except WorkbenchError:
+            return None
+        return next((parse_time(one.at) / 1e6 for one in found if one.verdict == "equal"), None)
 
     def respond(self, body: bytes, request_id: str | None = None, partial: str | None = None) -> Reply:
         """Answer the body of a request to ``/score``; see `Call`."""

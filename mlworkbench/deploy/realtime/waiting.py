@@ -60,10 +60,19 @@ class WaitingCalls:
         taken = self._take()
         calls = [call for call, _ in taken]
         if self._thread is None:
-            self._deliver(taken, self._respond(calls), loop)
+            self._deliver(taken, self._respond_apart(calls), loop)
             return
-        found = loop.run_in_executor(self._thread, self._respond, calls)
+        found = loop.run_in_executor(self._thread, self._respond_apart, calls)
         found.add_done_callback(lambda done: self._deliver(taken, done.result(), loop))
+
+    def _respond_apart(self, calls: Sequence[Call]) -> list[Reply | Exception]:
+        """Answer calls together, or one by one where that fails: whoever waits gets a reply, or what failed."""
+        try:
+            return [*self._respond(calls)]
+        except Exception as error:
+            if len(calls) == 1:
+                return [error]
+        return [found for one in calls for found in self._respond_apart([one])]
 
     def _take(self) -> list[tuple[Call, asyncio.Future[Reply]]]:
         """Take the calls of a turn."""
@@ -79,12 +88,16 @@ class WaitingCalls:
     def _deliver(
         self,
         taken: Sequence[tuple[Call, asyncio.Future[Reply]]],
-        replies: Sequence[Reply],
+        replies: Sequence[Reply | Exception],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """Give each its reply, unless it has gone, and begin the next turn where somebody waits."""
         for (_, future), reply in zip(taken, replies, strict=True):
-            if not future.done():
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
                 future.set_result(reply)
         self._busy = bool(self._waiting)
         if self._waiting:

@@ -212,8 +212,12 @@ class SqliteRows(RowStore):
     def _begin_read(self, statement: str = "BEGIN") -> bool:
         """Take the lock and begin; False where another of this thread has begun."""
         self._lock.acquire()
-        if self._connection.in_transaction:
-            return False
+        try:
+            if self._connection.in_transaction:
+                return False
+        except sqlite3.Error as error:  # it was closed
+            self._lock.release()
+            raise sqlite_error("use the online store", self.path, error, FeatureError) from error
         try:
             self._connection.execute(statement)
         except BaseException as error:

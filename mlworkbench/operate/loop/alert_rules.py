@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ...core.types import Facts
+from ...evaluation.log.mover import OPEN_HOURS
 
 # %% auto #0
 __all__ = ['format_alert_metrics', 'write_alert_rules']
@@ -53,8 +54,9 @@ def _label(values: Mapping[str, object]) -> str:
     return f"{{{inner}}}"
 
 # %% ../../../nbs/operate/loop/10_alert_rules.ipynb #9a5c1773
-_ANSWERS = "bentoml_service_request_total"
-_WAITS = "bentoml_service_request_duration_seconds_bucket"
+_ANSWERS = "mlworkbench_requests_total"
+_ROWS = "mlworkbench_rows_total"
+_WAITS = "mlworkbench_request_seconds_bucket"
 
 
 def write_alert_rules(
@@ -67,11 +69,11 @@ def write_alert_rules(
     job : str
         Name of the scrape job of the real-time services.
     refused : float
-        Share of refused requests that is too many, of [0, 1].
+        Share of refused records that is too many, of [0, 1].
     slow : float
         Seconds that 99 of 100 requests must stay below.
     hours : float
-        Longest time between two reports of one source.
+        Longest time between two reports of one source, and between two moves of the log.
 
     Examples
     --------
@@ -83,8 +85,8 @@ def write_alert_rules(
     """
     import yaml
 
-    asked, path = f'job="{job}"', 'endpoint=~"/score|/invocations"'
-    rules = [*_found_rules(hours), *_service_rules(asked, f"{asked},{path}", refused, slow)]
+    asked = f'job="{job}"'
+    rules = [*_found_rules(hours), *_service_rules(asked, refused, slow), *_state_rules(asked, hours)]
     return str(yaml.safe_dump({"groups": [{"name": "mlworkbench", "rules": rules}]}, sort_keys=False, width=120))
 
 
@@ -109,20 +111,36 @@ def _found_rules(hours: float) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _service_rules(job: str, path: str, refused: float, slow: float) -> list[dict[str, Any]]:
+def _share(name: str, asked: str, which: str) -> str:
+    """Write the share of a counter's series among all of it."""
+    some, every = (f"sum by (job, instance) (rate({name}{{{labels}}}[10m]))" for labels in (f"{asked},{which}", asked))
+    return f"{some} / {every}"
+
+
+def _service_rules(asked: str, refused: float, slow: float) -> list[dict[str, Any]]:
     """Make the rules about a service that does not answer, fails, refuses or is slow."""
-    every = f"sum by (job, instance) (rate({_ANSWERS}{{{path}}}[10m]))"
-    failed = f'sum by (job, instance) (rate({_ANSWERS}{{{path},http_response_code=~"5.."}}[10m])) / {every} > 0.01'
-    wrong = f'sum by (job, instance) (rate({_ANSWERS}{{{path},http_response_code=~"400|422"}}[10m])) / {every}'
-    wait = f"histogram_quantile(0.99, sum by (job, instance, le) (rate({_WAITS}{{{path}}}[10m]))) > {slow:g}"
+    failed = _share(_ANSWERS, asked, 'code=~"5.."') + " > 0.01"
+    unread, rows = _share(_ANSWERS, asked, 'code="400"'), _share(_ROWS, asked, 'outcome="refused"')
+    wait = f"histogram_quantile(0.99, sum by (job, instance, le) (rate({_WAITS}{{{asked}}}[10m]))) > {slow:g}"
     where = "{{ $labels.instance }}"
     return [
-        _rule("ModelServiceDown", f"up{{{job}}} == 0 or absent(up{{{job}}})", "2m", "critical",
+        _rule("ModelServiceDown", f"up{{{asked}}} == 0 or absent(up{{{asked}}})", "2m", "critical",
               (f"No service answers at {where}", "Look at its process and its last lines; mlworkbench doctor.")),
         _rule("ModelServiceFails", failed, "5m", "critical",
               (f"{where} fails to answer", "More than 1 % of requests ended with a status of 500 or more.")),
-        _rule("ModelServiceRefuses", f"{wrong} > {refused:g}", "10m", "warning",
-              (f"{where} refuses requests", f"A share of more than {refused:g} breaks the contract; see the answers.")),
+        _rule("ModelServiceRefuses", f"{rows} > {refused:g} or {unread} > {refused:g}", "10m", "warning",
+              (f"{where} refuses records", f"A share of more than {refused:g} breaks the contract; see the answers.")),
         _rule("ModelServiceSlow", wait, "10m", "warning",
               (f"{where} is slow", f"One request of a hundred takes longer than {slow:g} s.")),
+    ]  # fmt: skip
+
+
+def _state_rules(asked: str, hours: float) -> list[dict[str, Any]]:
+    """Make the rules about a log that nobody moves, and a store that is away."""
+    waits, where = f"mlworkbench_log_lag_seconds{{{asked}}} > {(OPEN_HOURS + hours) * 3600:g}", "{{ $labels.instance }}"
+    left = f"Closed hours wait for more than {hours:g} hours; mlworkbench monitor moves them."
+    return [
+        _rule("ModelLogNotMoved", waits, "10m", "warning", (f"Nobody moves the log of {where}", left)),
+        _rule("ModelStoreDown", f"mlworkbench_store_up{{{asked}}} == 0", "2m", "critical",
+              (f"{where} does not reach its online store", "Requests that need it are answered with 503.")),
     ]  # fmt: skip

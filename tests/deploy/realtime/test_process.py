@@ -155,10 +155,10 @@ def test_many_callers_are_all_answered_and_all_logged(service: Service, workshop
     assert {status for status, _, _ in told} == {200}
     assert read_log(workshop.home.log("birds"), deployment="realtime").height == before + 300
     assert {count_scored(service) for _ in range(8)} == {counted + 300}  # whichever worker is asked
-    size = len(ask(service, "/metrics")[2])
+    lines = ask(service, "/metrics")[2].count(b"\n")
     for number in range(200):
         assert ask(service, f"/unknown/{number}")[0] == 404
-    assert len(ask(service, "/metrics")[2]) == size
+    assert ask(service, "/metrics")[2].count(b"\n") == lines
 
 
 def test_a_worker_that_is_killed_is_started_again(service: Service) -> None:
@@ -284,6 +284,16 @@ def test_a_service_that_is_too_slow_is_stopped(workshop) -> None:
 
 def test_the_service_comes_with_the_package() -> None:
     assert {"service.py", "README.md"} <= {path.name for path in service_folder().iterdir()}
+
+
+@pytest.mark.parametrize("step", ["process import supervise as begin", "server import make_application as begin"])
+def test_a_worker_whose_supervisor_died_before_it_began_ends(step: str) -> None:
+    gone_long = subprocess.Popen([sys.executable, "-c", ""])
+    gone_long.wait(60)
+    environment = {**os.environ, "MLWORKBENCH_SUPERVISOR": str(gone_long.pid)}
+    command = [sys.executable, "-c", f"from mlworkbench.deploy.realtime.{step}; begin(); print('serves')"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (1, ""), run.stderr
 
 
 def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:

@@ -15,7 +15,7 @@ from mlworkbench.operate.loop.alerts import Finding, report_findings
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "services/monitoring/rules.yml"
-SCORE = 'job="mlworkbench",instance="a:3000",endpoint="/score",service_name="scoring"'
+SCORE = 'job="mlworkbench",instance="a:3000",model="flights",version="flights:1f"'
 LABELS = {"job": "mlworkbench", "instance": "a:3000"}
 
 
@@ -31,12 +31,19 @@ def ran(*words: object) -> str:
 
 
 def rate(code: int, per_minute: str) -> dict[str, str]:
-    return {"series": f'bentoml_service_request_total{{{SCORE},http_response_code="{code}"}}', "values": per_minute}
+    return {"series": f'mlworkbench_requests_total{{{SCORE},code="{code}"}}', "values": per_minute}
+
+
+def rows(outcome: str, per_minute: str) -> dict[str, str]:
+    return {"series": f'mlworkbench_rows_total{{{SCORE},outcome="{outcome}"}}', "values": per_minute}
 
 
 def waits(bound: str, per_minute: str) -> dict[str, str]:
-    name = "bentoml_service_request_duration_seconds_bucket"
-    return {"series": f'{name}{{{SCORE},http_response_code="200",le="{bound}"}}', "values": per_minute}
+    return {"series": f'mlworkbench_request_seconds_bucket{{{SCORE},le="{bound}"}}', "values": per_minute}
+
+
+def gauge(name: str, values: str) -> dict[str, str]:
+    return {"series": f'mlworkbench_{name}{{job="mlworkbench",instance="a:3000"}}', "values": values}
 
 
 ALERT = 'mlworkbench_alert{model="flights",source="monitor",alert="3",subject="scores",severity="warning"}'
@@ -62,12 +69,20 @@ CASES = {  # series, time, and the labels that fire then; none where it must be 
     "ModelServiceFails": ([rate(200, "0+96x40"), rate(500, "0+4x40")], "30m", {"severity": "critical", **LABELS}),
     "ModelServiceFails, one in a thousand": ([rate(200, "0+999x40"), rate(503, "0+1x40")], "30m", None),
     "ModelServiceFails, nothing is asked": ([rate(200, "5x40"), rate(500, "5x40")], "30m", None),
-    "ModelServiceRefuses": ([rate(200, "0+90x40"), rate(422, "0+10x40")], "35m", {"severity": "warning", **LABELS}),
-    "ModelServiceRefuses, all well": ([rate(200, "0+90x40"), rate(422, "3x40")], "35m", None),
+    "ModelServiceRefuses": ([rows("scored", "0+80x40"), rows("flagged", "0+10x40"), rows("refused", "0+10x40")],
+                            "35m", {"severity": "warning", **LABELS}),
+    "ModelServiceRefuses, not JSON": ([rate(200, "0+90x40"), rate(400, "0+10x40")], "35m", {
+        "severity": "warning", **LABELS}),
+    "ModelServiceRefuses, all well": ([rate(200, "0+90x40"), rate(400, "3x40"), rows("scored", "0+90x40"),
+                                       rows("refused", "3x40")], "35m", None),
     "ModelServiceSlow": ([waits("0.1", "0+90x40"), waits("0.5", "0+100x40"), waits("+Inf", "0+100x40")], "35m", {
         "severity": "warning", **LABELS}),
     "ModelServiceSlow, fast": ([waits("0.1", "0+100x40"), waits("0.5", "0+100x40"), waits("+Inf", "0+100x40")],
                                "35m", None),
+    "ModelLogNotMoved": ([gauge("log_lag_seconds", "220000x60")], "45m", {"severity": "warning", **LABELS}),
+    "ModelLogNotMoved, moved each night": ([gauge("log_lag_seconds", "172800x60")], "45m", None),
+    "ModelStoreDown": ([gauge("store_up", "1 0x9")], "5m", {"severity": "critical", **LABELS}),
+    "ModelStoreDown, back": ([gauge("store_up", "1 0 1x9")], "5m", None),
 }  # fmt: skip
 
 
@@ -76,7 +91,7 @@ def test_the_file_is_what_the_function_writes() -> None:
 
 
 def test_promtool_accepts_the_rules(promtool) -> None:
-    assert "7 rules found" in ran(promtool, "check", "rules", FILE)
+    assert "9 rules found" in ran(promtool, "check", "rules", FILE)
 
 
 def test_each_rule_fires_when_it_should_and_not_before(promtool, tmp_path) -> None:

@@ -10,15 +10,17 @@ import json
 import os
 import re
 import sqlite3
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, Self, TypedDict, TypeVar
 
 from ...core.files import explain_failure, try_lock
 from ...core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
-from ...core.sqlite import SqliteFile, open_sqlite, sqlite_error, transaction
+from ...core.sqlite import SqliteFile, identify_sqlite, open_sqlite, settle_wal
+from ...core.sqlite import sqlite_error, transaction
 from ...errors import LogError
 from .rows import FIELDS, SCHEMA_VERSION
 
@@ -130,6 +132,7 @@ _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
     "ON CONFLICT DO NOTHING"
 )
+_T = TypeVar("_T")
 _FOUND = ("entity", "key", "prediction_time", "features", "scores", "decision")
 _FIND = (
     f"SELECT prediction_id, {', '.join(_FOUND)} FROM predictions "
@@ -165,6 +168,7 @@ class PredictionLog:
         self.wait, self.own = wait, own
         self._turn = threading.Lock()
         self._lock: int | None = None
+        self._closed = False
         if own and self.path.is_file():
             open_log(self.path, wait=wait).close()  # one of an older package is migrated before it is asked
         self._connection: sqlite3.Connection | None = self._open()
@@ -174,7 +178,9 @@ class PredictionLog:
         if self.own:
             self._release()  # a forked child holds its parent's lock, too
             self.file, self._lock = take_worker_file(self.path)
-        return open_log(self.file, wait=self.wait)
+        connection = open_log(self.file, wait=self.wait)
+        self._there = identify_sqlite(self.file)
+        return connection
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None
@@ -182,12 +188,52 @@ class PredictionLog:
             os.close(lock)
 
     def _opened(self) -> sqlite3.Connection:
-        if self._process != os.getpid() and self._connection is not None:
+        if not self._closed and (self._connection is None or self._process != os.getpid()):
             self._connection = self._open()  # a forked child must not use its parent's connection
         if self._connection is None:
             line = f"cannot use the prediction log {self.path}: it was closed; open it again with PredictionLog(path)"
             raise LogError(line, code="log.closed")
         return self._connection
+
+    def _keep(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do a work with the file; where that was pulled away meanwhile, do it again with the one in its place."""
+        for _ in range(2):
+            done = work(self._opened())
+            if identify_sqlite(self.file) == self._there:
+                return done
+            self._reopen()
+        line = f"cannot use the prediction log {self.path}: its file is moved or deleted again and again"
+        raise LogError(f"{line}; leave it where it is", code="log.pulled_away").again()
+
+    def _reopen(self) -> None:
+        """Let the file go that was pulled away, and say so in one line."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            settle_wal(connection)
+            connection.close()
+        line = f"the prediction log {self.file} was moved, deleted or replaced"
+        if not self.path.parent.parent.is_dir():
+            raise LogError(f"{line}, and its home is gone; put it back", code="log.pulled_away").again()
+        print(f"{line}; what is answered from now on is in the file that lies there", file=sys.stderr, flush=True)
+
+    def check_writable(self) -> None:
+        """Write nothing, but as a row is written.
+
+        Raises
+        ------
+        LogError
+            If no row could be written now.
+        """
+
+        def touch(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+        try:
+            with self._turn:
+                self._keep(touch)
+        except sqlite3.Error as error:
+            raise sqlite_error("write the prediction log", self.file, error, LogError) from error
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Append rows, as `log_rows` makes them, in one transaction; count the new ones, the others stay as they are.
@@ -197,8 +243,10 @@ class PredictionLog:
         LogError
             If they could not be written; then none was.
         """
+        new: list[int] = []
         with self._turn:
-            return insert_rows(self._opened(), self.file, _INSERT, rows)
+            self._keep(lambda connection: new.append(insert_rows(connection, self.file, _INSERT, rows)))
+        return max(new)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Give what the log's files hold under ids, whoever wrote them.
@@ -218,7 +266,7 @@ class PredictionLog:
         found = [row for file in others for row in SqliteFile(file, "prediction log", LogError).rows(_FIND, wanted)]
         try:
             with self._turn:
-                found += self._opened().execute(_FIND, wanted).fetchall()
+                found += self._keep(lambda connection: connection.execute(_FIND, wanted).fetchall())
         except sqlite3.Error as error:
             raise sqlite_error("read the prediction log", self.file, error, LogError) from error
         return {row[0]: dict(zip(_FOUND, row[1:], strict=True)) for row in found}
@@ -226,6 +274,7 @@ class PredictionLog:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         with self._turn:
+            self._closed = True
             connection, self._connection = self._connection, None
             if connection is not None and self._process == os.getpid():
                 connection.close()

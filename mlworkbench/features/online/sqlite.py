@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.sqlite import open_sqlite, sqlite_error
+from ...core.sqlite import identify_sqlite, open_sqlite, settle_wal, sqlite_error
 from ...errors import FeatureError
 from .store import DECODE, Found, Known, PointQuery, ReadPlan, Row, RowStore, Seen
 from ..views import View
@@ -196,6 +196,7 @@ class SqliteRows(RowStore):
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
         self._connection = open_database(self.path, read_only=read_only)
+        self._there = identify_sqlite(self.path) if read_only else ()
         self._lock = threading.RLock()
         self._writing = False
         self._views: tuple[int, dict[str, Known]] | None = None
@@ -215,11 +216,21 @@ class SqliteRows(RowStore):
         if self._connection.in_transaction:
             return False
         try:
+            if self._there and self._there != identify_sqlite(self.path):
+                self._reopen()
             self._connection.execute(statement)
         except BaseException as error:
             self._end(True, error)
             raise
         return True
+
+    def _reopen(self) -> None:
+        """Read the file that lies there now; the one that was open has been moved, deleted or replaced."""
+        if self.path.is_file():
+            settle_wal(self._connection)
+        there = open_database(self.path, read_only=True)
+        self._connection.close()
+        self._connection, self._views, self._there = there, None, identify_sqlite(self.path)
 
     def _begin_write(self) -> bool:
         """Begin, and keep other writers out."""

@@ -5,6 +5,7 @@
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #8c6cc919
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from .rows import FIELDS, SCHEMA_VERSION
 
 # %% auto #0
 __all__ = ['SCHEMA', 'open_log', 'list_log_files', 'take_worker_file', 'PredictionLog', 'insert_rows', 'LabelRow',
-           'append_labels']
+           'append_labels', 'note_labels']
 
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #a2fc67f2
 SCHEMA = """
@@ -329,6 +330,13 @@ _INSERT_LABEL = (
 )
 
 
+_NEWEST_LABEL = (
+    "SELECT value FROM labels WHERE model = :model AND prediction_id = :prediction_id AND entity = :entity "
+    "AND coalesce(prediction_time, 0) = coalesce(:prediction_time, 0) AND key = :key "
+    "ORDER BY available_at DESC, rowid DESC LIMIT 1"
+)
+
+
 def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
     """Append labels as they are in one transaction, and count the new ones; a label already there stays as it is.
 
@@ -342,11 +350,30 @@ def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
     mlworkbench.evaluation.log.label_writer.write_labels : Reads what a label means, and puts pseudonyms in first.
     """
     ready = [_check_label(position, row) for position, row in enumerate(rows)]
-    connection = open_log(Path(path))
-    try:
+    with contextlib.closing(open_log(Path(path))) as connection:
         return insert_rows(connection, Path(path), _INSERT_LABEL, ready)
-    finally:
-        connection.close()
+
+
+def note_labels(path: Path | str, rows: Sequence[LabelRow], *, now: int) -> list[bool]:
+    """Append labels as they arrive in one transaction, and say which are new; else as `append_labels` does.
+
+    Parameters
+    ----------
+    now : int
+        When a label without a time was known, microseconds since 1970 UTC. One that says what the newest label of the
+        same name says already is not new: whoever hears no answer may send it again.
+    """
+    ready = [_check_label(position, {"available_at": now, **row}) for position, row in enumerate(rows)]
+    with contextlib.closing(open_log(Path(path))) as connection:
+        try:
+            with transaction(connection):
+                return [
+                    ("available_at" in row or connection.execute(_NEWEST_LABEL, label).fetchone() != (label["value"],))
+                    and connection.execute(_INSERT_LABEL, label).rowcount == 1
+                    for row, label in zip(rows, ready, strict=True)
+                ]
+        except sqlite3.Error as error:
+            raise sqlite_error("write the prediction log", Path(path), error, LogError) from error
 
 
 def _check_label(position: int, row: LabelRow) -> dict[str, Any]:

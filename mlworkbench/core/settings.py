@@ -41,6 +41,10 @@ class Settings:
         Port of the real-time service, 1 to 65535.
     workers : int
         Processes that answer at it, 1 to 64.
+    root_path : str
+        Path before all its routes.
+    ready_needs_store : bool
+        Whether a process is not ready while its online store is away.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -82,6 +86,8 @@ class Settings:
     log_keep: timedelta = timedelta(days=400)
     port: int = 3000
     workers: int = 1
+    root_path: str = ""
+    ready_needs_store: bool = False
 
     @property
     def home_folder(self) -> Path:

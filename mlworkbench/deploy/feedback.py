@@ -21,7 +21,7 @@ __all__ = ['FIELDS', 'read_feedback', 'take_feedback']
 
 # %% ../../nbs/deploy/08_feedback.ipynb #81a29a5e
 FIELDS = ("prediction_id", "key", "entity", "prediction_time", "value", "available_at")
-_NAMES = {"prediction_id": str, "key": (str, int), "entity": dict}
+_NAMES: dict[str, tuple[type, ...]] = {"prediction_id": (str,), "key": (str, int), "entity": (dict,)}
 
 
 def read_feedback(record: Mapping[str, Any]) -> LabelRow:

@@ -84,6 +84,7 @@ def serve(
     from_: Annotated[str, typer.Option("--from", help="Pull it from there first.", metavar="URL")] = "",
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; default those of settings.ini.")] = None,
     server: Annotated[str, typer.Option("--server", help="uvicorn, or bentoml.")] = "uvicorn",
+    root_path: Annotated[str, typer.Option("--root-path", help="Path before all routes.", metavar="PATH")] = "",
     json: Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine until Ctrl-C."""
@@ -92,10 +93,9 @@ def serve(
     here = open_context()
     name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
     wanted = here.settings.port if port is None else port
-    count = {WORKERS: str(here.settings.workers if workers is None else workers)}
-    with start_service(
-        name, home=here.home, version=version or None, port=wanted, env=count, server=server
-    ) as service:
+    given = {WORKERS: str(here.settings.workers if workers is None else workers)}
+    given |= {"MLWORKBENCH_SERVE_ROOT_PATH": root_path} if root_path else {}
+    with start_service(name, home=here.home, version=version or None, port=wanted, env=given, server=server) as service:
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
         lines = [f"{service.version} ({service.reason}) at {service.url}/score; Ctrl-C to stop", f"log: {service.log}"]
         answer(facts, lines, as_json=json)

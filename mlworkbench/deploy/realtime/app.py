@@ -18,7 +18,6 @@ from . import process as guard
 from .application import Application
 from .http import Receive, Scope, Send
 from .openapi import invocation_schemas, read_schemas
-from .service import Realtime
 from ..selection import ServedVersion, select_served, select_shipped
 from ...errors import VersionError
 
@@ -84,8 +83,10 @@ class OwnRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is BentoML's."""
-        if self.application is None or scope["type"] == "lifespan" or scope.get("path") in _BENTOML:
+        if self.application is None or scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+        elif (path := self.application.find_path(scope)) in _BENTOML:
+            await self.app({**scope, "path": path, "root_path": ""}, receive, send)
         else:
             await self.application(scope, receive, send)
 
@@ -98,7 +99,7 @@ class Scoring:
     def __init__(self) -> None:
         """Open the version; it must reproduce its golden rows before the service is ready."""
         try:
-            OwnRoutes.application = Application(Realtime.open(self.choice))
+            OwnRoutes.application = Application.open(self.choice)
         except Exception as error:
             guard.give_up(error)
 
@@ -111,6 +112,14 @@ class Scoring:
     def invocations(self, body: Invocation, /) -> Predictions:
         """Score records as MLflow's scoring server and SageMaker take them: all of them, or none."""
         raise NotImplementedError
+
+    async def __is_alive__(self) -> bool:
+        """Say for BentoML's ``/livez`` and ``/healthz`` that the loop turns."""
+        return True
+
+    async def __is_ready__(self) -> bool:
+        """Say for BentoML's ``/readyz`` what the application's own says."""
+        return OwnRoutes.application is not None and await OwnRoutes.application.readiness.ask()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

@@ -5,26 +5,36 @@
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #ac7a89bc
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from .call import Call, Reply, refuse_call
-from .http import HttpError, Receive, Scope, Send, read_body
+from ...core.settings_file import read_setting
+from ..feedback import take_feedback
+from ..readiness import Readiness
+from .call import Call, Reply, RowsRefusedError
+from .call import read_partial, refuse_call
+from .docs_page import write_docs_page
+from .http import HttpError, Receive, Scope, Send
+from .http import read_body, read_json, read_records
 from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
 from .openapi import describe_service
 from .process import FAILURE
 from .service import Realtime
 from .waiting import WaitingCalls
-from ...errors import WorkbenchError
+from ..selection import ServedVersion
+from ...errors import FeatureError, WorkbenchError
 
 # %% auto #0
-__all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages']
+__all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages', 'respond_feedback']
 
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #da528609
 class HttpRequest:
@@ -59,7 +69,13 @@ class Served:
     def __init__(self, realtime: Realtime) -> None:
         self.realtime = realtime
         self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
+        self.described = describe_service(realtime.version.folder)
         self.pages = write_pages(realtime)
+
+    @cached_property
+    def docs(self) -> Reply:
+        """The page for people; written when somebody looks at it."""
+        return write_docs_page(self.realtime.version)
 
     def measure(self) -> Iterator[Any]:
         """Measure what is asked for at this moment: the version, and the store."""
@@ -85,13 +101,33 @@ class Application:
     ----------
     realtime : Realtime
         What answers.
+    root_path : str, default=""
+        Path before all routes, which a proxy may or may not have taken off.
+    needs_store : bool, default=False
+        Whether the process is not ready while the online store is away.
     """
 
-    def __init__(self, realtime: Realtime) -> None:
+    def __init__(self, realtime: Realtime, *, root_path: str = "", needs_store: bool = False) -> None:
         self.served = Served(realtime)
+        self.root_path, self._needs_store = root_path, needs_store
         self.metrics = Metrics(folder=_find_metrics_folder())
+        self.readiness = Readiness(self._look)
+        self._labels = ThreadPoolExecutor(1, "mlworkbench-labels")
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
-        self.gets: dict[str, Callable[[Served], Reply]] = {"/metrics": self._show_metrics}
+        self.posts["/feedback"] = self._take_feedback
+        self.gets: dict[str, Callable[[Served], Reply | Awaitable[Reply]]] = {"/metrics": self._show_metrics}
+        self.gets |= dict.fromkeys(("/readyz", "/ping"), self._show_readiness)
+        self.gets |= dict.fromkeys(("/openapi.json", "/docs.json"), self._show_description)
+        self.gets["/docs"] = lambda served: served.docs
+
+    @classmethod
+    def open(cls, choice: ServedVersion) -> Application:
+        """Open the version that is served, and answer as the settings say."""
+        return cls(
+            Realtime.open(choice),
+            root_path=_read_serving("root_path"),
+            needs_store=_read_serving("ready_needs_store"),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
@@ -103,7 +139,7 @@ class Application:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        path, method = self.find_path(scope), scope["method"]
         served = self.served
         reply: Reply | None
         if method == "POST" and (handler := self.posts.get(path)):
@@ -111,15 +147,26 @@ class Application:
             reply = await handler(HttpRequest(scope, receive), served)
             if reply is None:
                 return
+            if path == "/feedback":
+                await send_reply(send, reply)
+                return
             version = served.realtime.version
             self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
         elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
-            reply = show(served)
+            shown = show(served)
+            reply = shown if isinstance(shown, Reply) else await shown
         elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
             reply = known
         else:
-            reply = refuse_call(_find_error(path, method, known={**self.posts, **self.gets, **served.pages}))
+            ways = {**dict.fromkeys([*served.pages, *self.gets], "GET, HEAD"), **dict.fromkeys(self.posts, "POST")}
+            reply = refuse_call(_find_error(path, method, known=ways))
         await send_reply(send, reply, empty=method == "HEAD")
+
+    def find_path(self, scope: Scope) -> str:
+        """Give the path of a request without what stands before all routes."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        before = self.root_path
+        return path[len(before) :] if before and path.startswith(f"{before}/") else path
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served, invocation=False)
@@ -138,12 +185,49 @@ class Application:
         name, partial = request.header(b"x-request-id"), request.parameter("partial")
         return await served.waiting.ask(Call(body, name, partial, invocation))
 
+    async def _take_feedback(self, request: HttpRequest, served: Served) -> Reply | None:
+        """Write labels in a thread of their own: the log's own file may be another's for a while."""
+        try:
+            body = await read_body(request.headers, request.receive)
+        except HttpError as error:
+            return refuse_call(error)
+        if body is None:
+            return None
+        call = Call(body, partial=request.parameter("partial"))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._labels, respond_feedback, call, served.realtime)
+
+    def _look(self) -> None:
+        """See whether what every answer needs is there; raise what is missing."""
+        realtime = self.served.realtime
+        realtime.log.check_writable()
+        if self._needs_store and realtime.store is not None and not realtime.look_at_store()[0]:
+            raise FeatureError("cannot use the online store", code="features.store_away")
+
+    async def _show_readiness(self, served: Served) -> Reply:
+        if await self.readiness.ask():
+            return _WELL
+        line = f"the last {self.readiness.failures} looks failed, {self.readiness.reason}; see the log of the service"
+        return refuse_call(HttpError(line, 503, code="service.not_ready"))
+
+    def _show_description(self, served: Served) -> Reply:
+        where = {"servers": [{"url": self.root_path}]} if self.root_path else {}
+        return Reply(200, json.dumps({**served.described, **where}).encode())
+
     def _show_metrics(self, served: Served) -> Reply:
         return Reply(200, self.metrics.write_page(served.measure), media_type=METRICS_TYPE)
 
     def close(self) -> None:
         """Finish what is being answered, and close log and store."""
+        self._labels.shutdown(wait=True)
+        self.readiness.close()
         self.served.close()
+
+
+def _read_serving(name: str) -> Any:  # noqa: ANN401, RUF100 - of the kind that the table of settings says
+    """Read a setting of the section ``serve`` where settings.ini of the workbench is."""
+    folder = os.environ.get("MLWORKBENCH_FOLDER")
+    return read_setting(f"serve.{name}", Path(folder) if folder else None).value
 
 
 def _find_metrics_folder() -> Path | None:
@@ -152,10 +236,11 @@ def _find_metrics_folder() -> Path | None:
     return Path(shared).with_name("metrics") if shared else None
 
 
-def _find_error(path: str, method: str, *, known: Mapping[str, object]) -> WorkbenchError:
+def _find_error(path: str, method: str, *, known: Mapping[str, str]) -> WorkbenchError:
     """Say why nothing is at a path."""
-    if path in known:
-        return HttpError(f"{path}: another method; got {method}; see /openapi.json", 405, code="request.method")
+    if allowed := known.get(path):
+        line = f"{path}: {allowed}; got {method[:20]}; see /openapi.json"
+        return HttpError(line, 405, code="request.method", headers={"Allow": allowed})
     return HttpError(f"no page at {path[:80]!r}; see /openapi.json", 404, code="request.path")
 
 
@@ -171,6 +256,9 @@ async def _live(receive: Receive, send: Send, close: Callable[[], None]) -> None
             return
 
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #99315540
+_CUT_OFF = ("request.too_large", "request.content_type", "request.slow")  # what follows of the body is not read
+
+
 async def send_reply(send: Send, reply: Reply, *, empty: bool = False) -> None:
     """Send a reply; one to ``HEAD`` without its body."""
     headers = [
@@ -178,21 +266,20 @@ async def send_reply(send: Send, reply: Reply, *, empty: bool = False) -> None:
         (b"content-length", str(len(reply.body)).encode()),
         *((name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()),
     ]
-    if reply.code in ("request.too_large", "request.content_type"):  # what follows of the body is not read
+    if reply.code in _CUT_OFF:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if empty else reply.body})
 
 
+_WELL = Reply(200, b"\n", media_type="text/plain; charset=utf-8")
+
+
 def write_pages(realtime: Realtime) -> dict[str, Reply]:
     """Write what is answered to ``GET``, once at the start."""
-    version = realtime.version
-    alive = Reply(200, b"\n", media_type="text/plain; charset=utf-8")
-    described = Reply(200, json.dumps(describe_service(version.folder)).encode())
     client = resources.files("mlworkbench").joinpath("client.py").read_bytes()
     return {
-        **dict.fromkeys(("/livez", "/healthz", "/readyz", "/ping"), alive),
-        **dict.fromkeys(("/openapi.json", "/docs.json"), described),
+        **dict.fromkeys(("/livez", "/healthz"), _WELL),
         "/model": Reply(200, json.dumps(_describe_model(realtime)).encode()),
         "/client.py": Reply(200, client, media_type="text/x-python; charset=utf-8"),
     }
@@ -210,3 +297,19 @@ def _describe_model(realtime: Realtime) -> dict[str, Any]:
         "request": version.request.to_dict(),
         "card": card.read_text(encoding="utf-8") if card.is_file() else "",
     }
+
+# %% ../../../nbs/deploy/realtime/08_application.ipynb #bf96c20a
+def respond_feedback(call: Call, realtime: Realtime) -> Reply:
+    """Answer the body of a request to ``/feedback``: one label, or a list of which the good ones are taken."""
+    try:
+        records, single = read_records(read_json(call.body, shape="one label or a list of labels"))
+        whole = single or not read_partial(call.partial)
+        now = realtime.clock()
+        told, faults = take_feedback(realtime.version, records, realtime.log.path, now=now, whole=whole)
+        if faults and whole:
+            raise RowsRefusedError(faults, len(records))
+    except WorkbenchError as error:
+        return refuse_call(error)
+    more = {"X-Refused": str(len(faults))} if faults else {}
+    text = json.dumps(told[0] if single else told).encode()
+    return Reply(200 if len(faults) < len(told) else 422, text, more=more)

@@ -5,7 +5,7 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
-import json
+import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -15,8 +15,9 @@ from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_
 from ...errors import ContractError, DeploymentError, FeatureError, LogError, ScoringError, WorkbenchError
 
 # %% auto #0
-__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'HttpError',
-           'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name', 'read_body']
+__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'Message', 'Scope', 'Receive', 'Send', 'BODY_SECONDS',
+           'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name',
+           'read_body']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -30,13 +31,15 @@ PROBLEM = "application/problem+json"
 
 
 class HttpError(DeploymentError):
-    """A request that is answered with an error; knows the HTTP status."""
+    """A request that is answered with an error; knows the HTTP status, and headers beside it."""
 
     code = "request"
 
-    def __init__(self, message: str, status: int = 400, *, code: str = "") -> None:
+    def __init__(
+        self, message: str, status: int = 400, *, code: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message, code=code)
-        self.status = status
+        self.status, self.headers = status, dict(headers or {})
 
 
 def status_of(error: WorkbenchError) -> int:
@@ -305,7 +308,12 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES) -> bytes | None:
+BODY_SECONDS = 30.0
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES, seconds: float = BODY_SECONDS
+) -> bytes | None:
     """Read the body of a request that holds JSON.
 
     Parameters
@@ -314,6 +322,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
         Names in small letters, as ASGI gives them.
     limit : int, default=MAX_BYTES
         Bytes, at most.
+    seconds : float, default=BODY_SECONDS
+        How long its sender may take.
 
     Returns
     -------
@@ -323,8 +333,17 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     Raises
     ------
     HttpError
-        If it is of another type, too large, or empty; what was still on its way has been taken in.
+        If it is of another type, too large, too slow, or empty; what was still on its way has been taken in.
     """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read_body(headers, receive, limit)
+    except TimeoutError:
+        line = f"body: within {seconds:g} s; got no more of it; send it faster, or the records in parts"
+        raise HttpError(line, 408, code="request.slow") from None
+
+
+async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
     try:
         _check_headers(headers, limit)
     except HttpError:

@@ -30,9 +30,9 @@ from ..selection import select_version
 from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'T', 'HOST', 'follow', 'leave', 'in_worker', 'supervise',
-           'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop',
-           'start_service']
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'SERVERS', 'KEEP_ALIVE', 'T', 'HOST', 'follow', 'leave', 'in_worker',
+           'supervise', 'give_up', 'attempt', 'Service', 'service_folder', 'free_port', 'service_environment',
+           'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
@@ -40,6 +40,7 @@ SUPERVISOR = "MLWORKBENCH_SUPERVISOR"
 FAILURE = "MLWORKBENCH_FAILURE"
 WORKERS = "MLWORKBENCH_WORKERS"  # the setting serve.workers
 SERVERS = ("uvicorn", "bentoml")
+KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than a balancer keeps its own
 
 
 def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> threading.Thread:
@@ -477,6 +478,7 @@ def _spawn(port: int, environment: dict[str, str], output: int, *, server: str) 
     """Start uvicorn, or `bentoml serve` as a user types it, in a session of its own."""
     own = f"from mlworkbench.deploy.realtime.server import run_server; run_server({HOST!r}, {port})"
     words = ["-m", "bentoml", "serve", "service:Scoring", "--host", HOST, "--port", str(port)]
+    words += ["--timeout-keep-alive", str(KEEP_ALIVE)]
     command = [sys.executable, *(words if server == "bentoml" else ["-c", own])]
     return subprocess.Popen(
         command,

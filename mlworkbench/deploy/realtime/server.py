@@ -10,16 +10,12 @@ import os
 from ...core.settings_file import read_setting
 from . import process as guard
 from .application import Application
-from .service import Realtime
 from ..selection import select_served
 
 # %% auto #0
-__all__ = ['KEEP_ALIVE', 'make_application', 'run_server']
+__all__ = ['make_application', 'run_server']
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #22468654
-KEEP_ALIVE = 75
-
-
 def make_application() -> Application:
     """Make the application of the version that environment and settings.ini name.
 
@@ -31,7 +27,7 @@ def make_application() -> Application:
     if guard.in_worker():
         guard.supervise()  # it ends with its supervisor
     try:
-        return Application(Realtime.open(select_served()))
+        return Application.open(select_served())
     except Exception as error:
         guard.give_up(error)
 
@@ -62,7 +58,7 @@ def run_server(host: str, port: int) -> None:
             proxy_headers=False,
             server_header=False,
             log_level="warning",
-            timeout_keep_alive=KEEP_ALIVE,
+            timeout_keep_alive=guard.KEEP_ALIVE,
             timeout_graceful_shutdown=30,
         )
     )

@@ -13,7 +13,7 @@ from ..contract.faults import NOTHING, Fault
 from ..contract.times import format_time, parse_time
 from ..errors import LogError, WorkbenchError, suggest
 from ..evaluation.log.label_writer import read_label, read_labels_as_logged
-from ..evaluation.log.writer import LabelRow, note_labels
+from ..evaluation.log.writer import LabelRow, check_label, note_labels
 from ..scoring.version.version import Version
 
 # %% auto #0
@@ -72,7 +72,7 @@ def take_feedback(
     Returns
     -------
     told : list of dict
-        For each record ``label``: ``"new"`` or ``"known"``; or its ``index`` and ``faults``.
+        For each record ``label``: ``"new"``, with ``available_at``, or ``"known"``; or its ``index`` and ``faults``.
     faults : list of Fault
         All of them.
 
@@ -88,12 +88,13 @@ def take_feedback(
             ready[row] = _read_one(record, version)
         except WorkbenchError as error:
             column = "value" if error.code == "log.label_value" else ""
-            faults[row] = Fault(row, column, str(error).removeprefix("label 0: "), NOTHING)
+            value = record["value"] if column and isinstance(record, Mapping) else NOTHING
+            faults[row] = Fault(row, column, str(error).removeprefix("label 0: "), value)
     if ready and not (whole and faults):
         new = dict(zip(ready, note_labels(log, [*ready.values()], now=now), strict=True))
     else:
         new = dict.fromkeys(ready, False)
-    told = [_tell(row, ready.get(row), faults, new, now) for row in range(len(records))]
+    told = [_tell(row, faults, ready, new, now) for row in range(len(records))]
     return told, [*faults.values()]
 
 
@@ -102,13 +103,29 @@ def _read_one(record: object, version: Version) -> LabelRow:
         raise LogError(f"a label is an object; got {type(record).__name__}", code="log.label_shape")
     label = read_feedback(record)
     read_label(label["value"], version.declaration)  # says what is wrong with this one alone
-    return read_labels_as_logged(version, [label])[0]
+    if "entity" in label:
+        label["entity"] = _read_entity(label["entity"], version.declaration)
+    found = read_labels_as_logged(version, [label])[0]
+    check_label(0, {"available_at": 0, **found})
+    return found
+
+
+def _read_entity(entity: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the entity of a label in the order declared; it must be whole, and of plain values."""
+    names = list(declared.get("entity") or ()) if declared.get("prediction_time") else []
+    if not names:
+        line = "entity: the model declares none with a prediction time; name the answer by prediction_id"
+        raise LogError(line, code="log.label_name")
+    if {*entity} != {*names} or any(isinstance(value, dict | list) for value in entity.values()):
+        raise LogError(f"entity: an object of {', '.join(names)}, each a plain value; send it so", code="log.label_name")
+    return {name: entity[name] for name in names}
 
 
 def _tell(
-    row: int, label: LabelRow | None, faults: Mapping[int, Fault], new: Mapping[int, bool], now: int
+    row: int, faults: Mapping[int, Fault], ready: Mapping[int, LabelRow], new: Mapping[int, bool], now: int
 ) -> dict[str, Any]:
-    if label is None:
+    if row in faults:
         return {"index": row, "faults": [faults[row].to_dict()]}
-    known_from = label.get("available_at", now)
-    return {"label": "new" if new[row] else "known", "available_at": format_time(known_from)}
+    if not new[row]:
+        return {"label": "known"}
+    return {"label": "new", "available_at": format_time(ready[row].get("available_at", now))}

@@ -304,7 +304,7 @@ def feedback_schemas(declaration: Mapping[str, Any]) -> tuple[dict[str, Any], di
     label: dict[str, Any] = {"type": "object", "properties": fields, "required": ["value"], "oneOf": names}
     label["additionalProperties"] = False
     taken = {"label": {"enum": ["new", "known"]}, "available_at": moment}
-    answer = {"type": "object", "properties": taken, "required": list(taken)}
+    answer = {"type": "object", "properties": taken, "required": ["label"]}
     return _one_or_many("Labels", label, MAX_RECORDS), _one_or_many("Taken", answer)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def read_label(value: object, declaration: Mapping[str, Any]) -> Label:
     plain = value.item() if hasattr(value, "item") else value
     if declaration["task"] == "regression":
         number = None if isinstance(plain, str) else _read_number(plain)
-        if number is None:
+        if number is None or abs(number) > sys.float_info.max:
             raise LogError(f"the label {shorten(plain)} is no finite number", code="log.label_value")
         return float(number)
     classes = list(declaration.get("classes") or ())

@@ -5,6 +5,7 @@
 # %% ../../../nbs/evaluation/log/08_refusals.ipynb #aabc4ef7
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -159,7 +160,8 @@ class RefusalLog:
         try:
             self.write(refusals)
         except LogError as error:
-            print(f"refused rows are not counted: {error}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # its own output may be on a full disk
+                print(f"refused rows are not counted: {error}", file=sys.stderr, flush=True)
 
     def _opened(self) -> sqlite3.Connection:
         """Give the connection of this process; a forked child makes its own, and so does one whose file has gone."""

@@ -27,7 +27,7 @@ from .rows import FIELDS, SCHEMA_VERSION
 
 # %% auto #0
 __all__ = ['SCHEMA', 'open_log', 'list_log_files', 'take_worker_file', 'PredictionLog', 'insert_rows', 'LabelRow',
-           'append_labels', 'note_labels']
+           'append_labels', 'note_labels', 'check_label']
 
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #a2fc67f2
 SCHEMA = """
@@ -215,7 +215,8 @@ class PredictionLog:
         line = f"the prediction log {self.file} was moved, deleted or replaced"
         if not self.path.parent.parent.is_dir():
             raise LogError(f"{line}, and its home is gone; put it back", code="log.pulled_away").again()
-        print(f"{line}; what is answered from now on is in the file that lies there", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # its own output may be on a full disk
+            print(f"{line}; answers go into the file that lies there from now on", file=sys.stderr, flush=True)
 
     def check_writable(self) -> None:
         """Write nothing, but as a row is written.
@@ -349,7 +350,7 @@ def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
     --------
     mlworkbench.evaluation.log.label_writer.write_labels : Reads what a label means, and puts pseudonyms in first.
     """
-    ready = [_check_label(position, row) for position, row in enumerate(rows)]
+    ready = [check_label(position, row) for position, row in enumerate(rows)]
     with contextlib.closing(open_log(Path(path))) as connection:
         return insert_rows(connection, Path(path), _INSERT_LABEL, ready)
 
@@ -363,7 +364,7 @@ def note_labels(path: Path | str, rows: Sequence[LabelRow], *, now: int) -> list
         When a label without a time was known, microseconds since 1970 UTC. One that says what the newest label of the
         same name says already is not new: whoever hears no answer may send it again.
     """
-    ready = [_check_label(position, {"available_at": now, **row}) for position, row in enumerate(rows)]
+    ready = [check_label(position, {"available_at": now, **row}) for position, row in enumerate(rows)]
     with contextlib.closing(open_log(Path(path))) as connection:
         try:
             with transaction(connection):
@@ -376,8 +377,8 @@ def note_labels(path: Path | str, rows: Sequence[LabelRow], *, now: int) -> list
             raise sqlite_error("write the prediction log", Path(path), error, LogError) from error
 
 
-def _check_label(position: int, row: LabelRow) -> dict[str, Any]:
-    """Check one label and write its entity and value as JSON."""
+def check_label(position: int, row: LabelRow) -> dict[str, Any]:
+    """Check one label and write its entity and value as JSON; see `append_labels`."""
     missing = next((n for n in ("model", "value", "available_at") if to_json(row.get(n)) == "null"), None)
     if missing is not None:
         line = f"label {position}: {missing} is missing; leave out rows without a label"

@@ -10,8 +10,8 @@ function write(field) {
 }
 function sum(answer) {
   const scores = Object.entries(answer.scores || {}).map(([name, score]) => name + " " + score);
-  const parts = [answer.decision, answer.score, ...scores, answer.detail];
-  return parts.filter((part) => part !== undefined).map(String).join(" - ");
+  const named = ["decision", "score"].filter((name) => name in answer).map((name) => name + " " + answer[name]);
+  return [...named, ...scores, ...(answer.detail ? [answer.detail] : [])].join(", ");
 }
 async function ask(event) {
   event.preventDefault();

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from .files import make_private
 from ..errors import SettingsError, WorkbenchError
 
 # %% auto #0
-__all__ = ['sqlite_error', 'transaction', 'open_sqlite', 'identify_sqlite', 'settle_wal', 'SqliteFile', 'copy_sqlite']
+__all__ = ['sqlite_error', 'transaction', 'open_sqlite', 'identify_sqlite', 'open_identified', 'settle_wal', 'SqliteFile',
+           'copy_sqlite']
 
 # %% ../../nbs/core/02_sqlite.ipynb #61c55749
 _WAYS = {  # a word of SQLite's message: what of the code, and the way out
@@ -132,6 +133,20 @@ def identify_sqlite(path: Path) -> tuple[int, ...]:
         except OSError:
             found += [0, 0]
     return tuple(found)
+
+
+def open_identified(
+    path: Path, opened: Callable[[], sqlite3.Connection]
+) -> tuple[sqlite3.Connection, tuple[int, ...]]:
+    """Open a file, and say which one that is, as `identify_sqlite` does; again where it is pulled away just then."""
+    for left in range(9, -1, -1):
+        before, connection = identify_sqlite(path)[:2], opened()
+        there = identify_sqlite(path)
+        if before == there[:2] != (0, 0) and (there[2:] != (0, 0) or not left):
+            break
+        if left:
+            connection.close()
+    return connection, there if before == there[:2] != (0, 0) else ()
 
 
 def settle_wal(connection: sqlite3.Connection) -> None:

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ...core.sqlite import SqliteFile, identify_sqlite, open_sqlite, settle_wal
-from ...core.sqlite import sqlite_error, transaction
+from ...core.sqlite import SqliteFile, identify_sqlite, open_identified, open_sqlite
+from ...core.sqlite import settle_wal, sqlite_error, transaction
 from ...errors import LogError
 from .rows import prediction_ids
 from .writer import PredictionLog, insert_rows
@@ -172,11 +172,13 @@ class RefusalLog:
             own = None
         if own is None:
             try:
-                made = open_sqlite(self.path, seconds=_SECONDS, wal=True)
+                made, there = open_identified(
+                    self.path, lambda: open_sqlite(self.path, seconds=_SECONDS, wal=True)
+                )
                 _make_tables(made)
             except sqlite3.Error as error:
                 raise sqlite_error("write the log of refused rows", self.path, error, LogError) from error
-            self._process, self._there, self._connection = os.getpid(), identify_sqlite(self.path), made
+            self._process, self._there, self._connection = os.getpid(), there, made
             return made
         return own
 

@@ -20,8 +20,8 @@ from typing import Any, Self, TypedDict, TypeVar
 
 from ...core.files import explain_failure, try_lock
 from ...core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
-from ...core.sqlite import SqliteFile, identify_sqlite, open_sqlite, settle_wal
-from ...core.sqlite import sqlite_error, transaction
+from ...core.sqlite import SqliteFile, identify_sqlite, open_identified, open_sqlite
+from ...core.sqlite import settle_wal, sqlite_error, transaction
 from ...errors import LogError
 from .rows import FIELDS, SCHEMA_VERSION
 
@@ -179,8 +179,7 @@ class PredictionLog:
         if self.own:
             self._release()  # a forked child holds its parent's lock, too
             self.file, self._lock = take_worker_file(self.path)
-        connection = open_log(self.file, wait=self.wait)
-        self._there = identify_sqlite(self.file)
+        connection, self._there = open_identified(self.file, lambda: open_log(self.file, wait=self.wait))
         return connection
 
     def _release(self) -> None:
@@ -189,6 +188,8 @@ class PredictionLog:
             os.close(lock)
 
     def _opened(self) -> sqlite3.Connection:
+        if self._connection is None and not self._closed:
+            self._check_home()
         if not self._closed and (self._connection is None or self._process != os.getpid()):
             self._connection = self._open()  # a forked child must not use its parent's connection
         if self._connection is None:
@@ -212,11 +213,15 @@ class PredictionLog:
         if connection is not None:
             settle_wal(connection)
             connection.close()
+        self._check_home()
         line = f"the prediction log {self.file} was moved, deleted or replaced"
-        if not self.path.parent.parent.is_dir():
-            raise LogError(f"{line}, and its home is gone; put it back", code="log.pulled_away").again()
         with contextlib.suppress(OSError):  # its own output may be on a full disk
             print(f"{line}; answers go into the file that lies there from now on", file=sys.stderr, flush=True)
+
+    def _check_home(self) -> None:
+        if not self.path.parent.parent.is_dir():
+            line = f"cannot use the prediction log {self.file}: its home is gone; put it back"
+            raise LogError(line, code="log.pulled_away").again()
 
     def check_writable(self) -> None:
         """Write nothing, but as a row is written.

@@ -166,7 +166,9 @@ def test_persons_are_labelled_by_pseudonym(tmp_path: Path) -> None:
         declaration={"task": "regression", "label": "fare", "entity": ["rider"], "prediction_time": "asked"},
     )
     label = {"entity": {"rider": "Ada"}, "prediction_time": "2013-10-01T00:00:00Z", "value": 7}
-    told, faults = take_feedback(rides, [label, {**label, "value": "7"}, {**label, "value": 10**400}], tmp_path / "log.sqlite", now=0)
+    told, faults = take_feedback(
+        rides, [label, {**label, "value": "7"}, {**label, "value": 10**400}], tmp_path / "log.sqlite", now=0
+    )
     assert told[0]["label"] == "new" and all("no finite number" in fault.rule for fault in faults)
     assert len(faults) == 2
     assert "Ada" not in read_labels(tmp_path / "log.sqlite")["entity"][0]

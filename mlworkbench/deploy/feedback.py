@@ -117,7 +117,8 @@ def _read_entity(entity: Mapping[str, Any], declared: Mapping[str, Any]) -> dict
         line = "entity: the model declares none with a prediction time; name the answer by prediction_id"
         raise LogError(line, code="log.label_name")
     if {*entity} != {*names} or any(isinstance(value, dict | list) for value in entity.values()):
-        raise LogError(f"entity: an object of {', '.join(names)}, each a plain value; send it so", code="log.label_name")
+        line = f"entity: an object of {', '.join(names)}, each a plain value; send it so"
+        raise LogError(line, code="log.label_name")
     return {name: entity[name] for name in names}
 
 

@@ -146,6 +146,7 @@ class Application:
             started = time.perf_counter()
             reply = await handler(HttpRequest(scope, receive), served)
             if reply is None:
+                await send_reply(send, _GONE)
                 return
             if path == "/feedback":
                 await send_reply(send, reply)
@@ -272,6 +273,7 @@ async def send_reply(send: Send, reply: Reply, *, empty: bool = False) -> None:
     await send({"type": "http.response.body", "body": b"" if empty else reply.body})
 
 
+_GONE = refuse_call(HttpError("the caller has gone", 408, code="request.gone"))  # unheard, but BentoML waits for one
 _WELL = Reply(200, b"\n", media_type="text/plain; charset=utf-8")
 
 

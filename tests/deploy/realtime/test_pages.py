@@ -43,6 +43,7 @@ class Answer:
 class Asked:
     """A running service, a connection that idles since its start, and its description."""
 
+    server: str
     service: Service
     idle: http.client.HTTPConnection
     since: float
@@ -79,7 +80,7 @@ def served(workshop, request: pytest.FixtureRequest) -> Iterator[Asked]:
         idle = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
         idle.request("GET", "/livez")
         idle.getresponse().read()
-        yield Asked(service, idle, time.monotonic())
+        yield Asked(request.param, service, idle, time.monotonic())
         idle.close()
 
 
@@ -333,34 +334,37 @@ FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --d
 FLAGS += " --disable-component-update --disable-sync"
 
 
-@pytest.mark.parametrize("width", [1200, 360])
-def test_the_form_scores_a_real_record_in_a_browser(served: Asked, width: int) -> None:
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install 'mlworkbench[dev]'"
-    )
+def test_the_form_scores_a_real_record_in_a_browser(served: Asked) -> None:
+    """Wide and narrow; in BentoML's service the same bytes are shown."""
+    if served.server == "bentoml":
+        pytest.skip("the page is the same")
+    missing = "playwright is not installed: pip install 'mlworkbench[dev]'"
+    api = pytest.importorskip("playwright.sync_api", reason=missing)
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("there is no Chromium here: apt-get install chromium")
     said: list[str] = []
     with api.sync_playwright() as play:
         opened = play.chromium.launch(executable_path=browser, args=FLAGS.split())
-        page = opened.new_page(viewport={"width": width, "height": 900})
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url))
-        page.goto(f"{served.service.url}{PREFIX}/docs")
-        page.click("button")
-        page.wait_for_function("document.getElementById('answer').textContent !== ''")
-        assert re.match(r"decision (Adelie|Gentoo), score [\d.e-]+$", page.inner_text("#result"))
-        page.fill("[name=bill]", "a lot")
-        page.click("button")
-        page.wait_for_function("document.getElementById('answer').textContent.startsWith('HTTP 422')")
-        assert "bill" in page.inner_text("#result") and page.text_content("#sent").count('"a lot"') == 1
-        fits = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for width in (1200, 360):
+            page = opened.new_page(viewport={"width": width, "height": 900})
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.on("request", lambda request: said.append(request.url))
+            page.goto(f"{served.service.url}{PREFIX}/docs")
+            page.click("button")
+            page.wait_for_selector("#answer:has-text('HTTP 200')")
+            assert re.match(r"decision (Adelie|Gentoo), score [\d.e-]+$", page.inner_text("#result"))
+            page.fill("[name=bill]", "a lot")
+            page.click("button")
+            page.wait_for_selector("#answer:has-text('HTTP 422')")
+            assert "bill" in page.inner_text("#result") and page.text_content("#sent").count('"a lot"') == 1
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            page.close()
         opened.close()
     own = f"{served.service.url}{PREFIX}"
     rest = [line for line in said if line not in (f"{own}/docs", f"{own}/score")]
-    assert fits and not [line for line in rest if "422" not in line], rest
+    assert not [line for line in rest if "422" not in line], rest
 
 
 def test_idle_connections_are_kept_longer_than_a_balancer_keeps_its_own(served: Asked) -> None:

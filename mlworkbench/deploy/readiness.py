@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['EVERY', 'FAILURES', 'Readiness']
+__all__ = ['LOOK_SECONDS', 'FAILURES', 'Readiness']
 
 # %% ../../nbs/deploy/09_readiness.ipynb #5feeea01
-EVERY = 1.0  # seconds between two looks
+LOOK_SECONDS = 1.0  # seconds between two looks
 FAILURES = 3  # in a row
 
 
@@ -27,11 +27,11 @@ class Readiness:
     ----------
     look : callable
         Raises a WorkbenchError where something is missing; runs in a thread.
-    every : float, default=EVERY
+    every : float, default=LOOK_SECONDS
         Seconds between two looks at least.
     """
 
-    def __init__(self, look: Callable[[], object], *, every: float = EVERY) -> None:
+    def __init__(self, look: Callable[[], object], *, every: float = LOOK_SECONDS) -> None:
         self._look, self._every = look, every
         self._thread = ThreadPoolExecutor(1, "mlworkbench-readiness")
         self._last = float("-inf")
@@ -53,7 +53,7 @@ class Readiness:
             else:
                 self._fail("deployment.look_hangs")
         if self._running is not None and not self._running.done():
-            await asyncio.wait([self._running], timeout=EVERY)
+            await asyncio.wait([self._running], timeout=LOOK_SECONDS)
         return self.ready
 
     def _note(self, done: asyncio.Future[object]) -> None:

@@ -367,8 +367,9 @@ def test_the_form_scores_a_real_record_in_a_browser(served: Asked) -> None:
     assert not [line for line in rest if "422" not in line], rest
 
 
+@pytest.mark.long
 def test_idle_connections_are_kept_longer_than_a_balancer_keeps_its_own(served: Asked) -> None:
-    """The last of this file: BentoML's own five seconds are over by then."""
+    """BentoML ends them after five seconds of itself."""
     time.sleep(max(0.0, 6.5 - (time.monotonic() - served.since)))
     served.idle.request("GET", "/livez")
     assert served.idle.getresponse().read() == b"\n"

@@ -80,7 +80,7 @@ def test_it_looks_at_most_once_a_second_however_many_ask() -> None:
 
 
 def test_a_look_that_hangs_counts_as_failed_and_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlworkbench.deploy.readiness.EVERY", 0.1)
+    monkeypatch.setattr("mlworkbench.deploy.readiness.LOOK_SECONDS", 0.1)
     release = threading.Event()
     readiness = Readiness(lambda: release.wait(20), every=0.1)
 

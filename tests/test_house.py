@@ -64,6 +64,8 @@ HEAVY += ["skl2onnx", "pandera", "evidently", "IPython", "nbdev"]
 LIGHT = [
     "deploy.request",
     "deploy.realtime.service",
+    "deploy.realtime.application",
+    "deploy.feedback",
     "deploy.edge.command",
     "scoring.compiled.scorer",
     "contract.cell",
@@ -76,6 +78,7 @@ LIGHT = [
     "features.online.lookup",
     "features.row_functions",
     "evaluation.log.writer",
+    "evaluation.log.label_writer",
     "evaluation.equivalence",
     "metrics.functions",
     "contract.contract",

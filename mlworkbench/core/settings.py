@@ -53,6 +53,10 @@ class Settings:
         Requests that a worker answers at a time, at most.
     access_log : str
         Requests that it tells on standard error: ``errors``, ``all`` or ``off``.
+    root_path : str
+        Path before all its routes.
+    ready_needs_store : bool
+        Whether a process is not ready while its online store is away.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -102,6 +106,8 @@ class Settings:
     tls_certificate: str = ""
     tls_key: str = ""
     access_log: str = "errors"
+    root_path: str = ""
+    ready_needs_store: bool = False
 
     @property
     def home_folder(self) -> Path:

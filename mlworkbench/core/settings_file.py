@@ -146,6 +146,21 @@ def _read_word(*words: str) -> Reader:
     return read
 
 
+def _read_answer(text: str, where: str) -> bool:
+    """Read yes or no."""
+    if text not in ("yes", "no"):
+        raise _wrong_value(where, "yes or no", text, "write one of them")
+    return text == "yes"
+
+
+def _read_prefix(text: str, where: str) -> str:
+    """Read a path that stands before others."""
+    if text and not re.fullmatch(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+", text):
+        rule = "a path that begins with / and does not end with one, of letters, digits and ._~-"
+        raise _wrong_value(where, rule, text, "write it like /models/flights")
+    return text
+
+
 def _read_list(text: str, where: str) -> tuple[str, ...]:
     """Read names with commas or lines between."""
     return tuple(name.strip() for name in re.split(r"[,\n]", text) if name.strip())
@@ -256,6 +271,7 @@ _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
 _WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
+_NEEDS_STORE_MEANING = "whether a process is not ready while its online store is away: yes or no"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -290,6 +306,8 @@ KEYS = (
     _key("log.to", "log_to", _read_log_place, "home", "where closed hours of the log go: home, or s3://BUCKET/FOLDER"),
     _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
+    _key("serve.root_path", "root_path", _read_prefix, "", "path before all routes, as a proxy has it; empty: none"),
+    _key("serve.ready_needs_store", "ready_needs_store", _read_answer, False, _NEEDS_STORE_MEANING),
     _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
     _key("serve.host", "host", _read_host, "127.0.0.1", "address the service listens on; others than 127.* need auth"),
     _key("serve.auth", "auth", _read_word("keys", "none"), "", "who may ask: keys, or none for everybody"),

@@ -18,9 +18,9 @@ WORDS = {
     "--due", "--html", "--if-older", "--on-alarm",
     "--end", "--first-day", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key",
     "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
-    "--pipeline", "--port", "--promote", "--query", "--refresh", "--rows", "--send", "--server", "--settings", "--skip",
-    "--source", "--start", "--table", "--to", "--trust-pickle", "--until", "--version", "--view", "--why", "--with",
-    "--with-keys", "--workers", "--auth", "--expires", "--host", "--id", "--scope",
+    "--pipeline", "--port", "--promote", "--query", "--refresh", "--root-path", "--rows", "--send", "--server",
+    "--settings", "--skip", "--source", "--start", "--table", "--to", "--trust-pickle", "--until", "--version",
+    "--view", "--why", "--with", "--with-keys", "--workers", "--auth", "--expires", "--host", "--id", "--scope",
 }  # fmt: skip
 
 

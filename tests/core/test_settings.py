@@ -161,6 +161,8 @@ VALUES = {
     "policy.promote": ("propose", "propose"),
     "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
+    "serve.root_path": ("/models/birds", "/models/birds"),
+    "serve.ready_needs_store": ("yes", True),
     "serve.workers": ("4", 4),
     "serve.host": ("::1", "::1"),
     "serve.auth": ("keys", "keys"),

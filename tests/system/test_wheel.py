@@ -75,6 +75,7 @@ def test_the_wheel_carries_run_notebooks_explore_pages_and_services(wheel: Path)
         "mlworkbench/templates/runs/retrain.ipynb",
         "mlworkbench/templates/explore/data.ipynb",
         "mlworkbench/templates/explore/model.ipynb",
+        "mlworkbench/templates/docs_page/page.html",
         "mlworkbench/templates/services/realtime/service.py",
         "mlworkbench/py.typed",
     } <= names

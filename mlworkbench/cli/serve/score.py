@@ -90,6 +90,7 @@ def serve(
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; default those of settings.ini.")] = None,
     server: Annotated[str, typer.Option("--server", help="uvicorn, or bentoml.")] = "uvicorn",
     host: Annotated[str, typer.Option("--host", help="IP address; default 127.0.0.1; others need [serve] auth.")] = "",
+    root_path: Annotated[str, typer.Option("--root-path", help="Path before all routes.", metavar="PATH")] = "",
     json: Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine until Ctrl-C.
@@ -107,6 +108,7 @@ def serve(
     given = {WORKERS: str(here.settings.workers if workers is None else workers)}
     given |= {AUTH: here.settings.auth} if here.settings.auth else {}
     given |= {KEYS_FILE: str(here.settings.folder / here.settings.keys_file)} if here.settings.keys_file else {}
+    given |= {"MLWORKBENCH_SERVE_ROOT_PATH": root_path} if root_path else {}
     with start_service(
         name, home=here.home, version=version or None, port=wanted, env=given, server=server, address=place
     ) as service:

@@ -15,7 +15,7 @@ import secrets
 import ssl
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -25,13 +25,13 @@ from typing import Any
 from ...core.files import hold_lock, write_file
 from ...core.home import Home
 from ...core.settings import Settings, read_settings
-from .call import Reply
-from .http import PROBLEM, HttpError, Scope, problem
+from .call import Reply, refuse_call
+from .http import HttpError, Scope
 from ...errors import DeploymentError, SettingsError, suggest
 
 # %% auto #0
 __all__ = ['SCOPES', 'MOST_KEYS', 'PROBES', 'LOCAL_NAMES', 'Address', 'check_exposure', 'CallerKey', 'read_callers', 'add_caller',
-           'revoke_callers', 'find_keys_file', 'KeyRing', 'Refusal', 'Gate', 'open_gate']
+           'revoke_callers', 'find_keys_file', 'KeyRing', 'Gate', 'open_gate']
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #445e11f8
 @dataclass(frozen=True)
@@ -325,28 +325,7 @@ PROBES = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/v2/health/live",
 LOCAL_NAMES = frozenset({b"", b"localhost", b"127.0.0.1", b"[::1]"})  # a program may name no host, a browser may not
 _SCOPE_OF = {"/metrics": "metrics", "/feedback": "feedback"}
 _HOST = re.compile(rb"(|[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-
-
-@dataclass(frozen=True)
-class Refusal(Reply):
-    """A reply of the gate, with headers that say how to be let in."""
-
-    more: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What HTTP wants beside the status."""
-        return dict(self.more)
-
-    @classmethod
-    def of(cls, error: HttpError) -> Refusal:
-        """Make the reply of an error."""
-        more = {429: {"Retry-After": "1"}, 503: {"Retry-After": "5"}}.get(error.status, {})
-        if error.status == 401:
-            told = "" if error.code == "access.key_missing" else ', error="invalid_token"'
-            more = {"WWW-Authenticate": f'Bearer realm="mlworkbench"{told}'}
-        body = json.dumps(problem(error)).encode()
-        return cls(error.status, body, code=error.code, media_type=PROBLEM, more=more)
+_REALM = 'Bearer realm="mlworkbench"'
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #7cfa5194
 class Gate:
@@ -400,7 +379,7 @@ class Gate:
             if self._keys is not None:
                 _check_key(_read_once(scope, b"authorization", "Authorization"), path, self._keys)
         except HttpError as error:
-            return Refusal.of(error)
+            return refuse_call(error)
         return None
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #e52fc616
@@ -435,11 +414,14 @@ def _check_key(value: bytes, path: str, keys: KeyRing) -> None:
     if not value or scheme.lower() != b"bearer":
         got = "another scheme" if value else "none"
         rule = "Authorization: a key of this service"
-        raise HttpError(f"{rule}; got {got}; send -H 'Authorization: Bearer KEY'", 401, code="access.key_missing")
+        line = f"{rule}; got {got}; send -H 'Authorization: Bearer KEY'"
+        raise HttpError(line, 401, code="access.key_missing", headers={"WWW-Authenticate": _REALM})
     if found is None or found.is_over(time.time()):
         got = "one that is unknown or revoked" if found is None else "one that has expired"
         code = "access.key_unknown" if found is None else "access.key_expired"
-        raise HttpError(f"Authorization: a key that is good; got {got}; ask the service's owner", 401, code=code)
+        line, told = "Authorization: a key that is good", f'{_REALM}, error="invalid_token"'
+        line = f"{line}; got {got}; ask the service's owner"
+        raise HttpError(line, 401, code=code, headers={"WWW-Authenticate": told})
     if (scope := _SCOPE_OF.get(path, "score")) not in found.scopes:
         got = ", ".join(found.scopes)
         raise HttpError(f"this needs a key for {scope}; got one for {got}; ask for one", 403, code="access.scope")

@@ -89,15 +89,15 @@ class OwnRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is BentoML's."""
-        application, path = self.application, scope.get("path", "")
+        application = self.application
         if application is None or scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif scope["type"] != "http" or path not in _BENTOML:
+        elif scope["type"] != "http" or (path := application.find_path(scope)) not in _BENTOML:
             await application(scope, receive, send)
         elif refused := application.gate.check(scope, path):
             await send_reply(send, refused)
         else:
-            await self.app(scope, receive, send)
+            await self.app({**scope, "path": path, "root_path": ""}, receive, send)
 
 
 class Scoring:
@@ -123,6 +123,14 @@ class Scoring:
     def invocations(self, body: Invocation, /) -> Predictions:
         """Score records as MLflow's scoring server and SageMaker take them: all of them, or none."""
         raise NotImplementedError
+
+    async def __is_alive__(self) -> bool:
+        """Say for BentoML's ``/livez`` and ``/healthz`` that the loop turns."""
+        return True
+
+    async def __is_ready__(self) -> bool:
+        """Say for BentoML's ``/readyz`` what the application's own says."""
+        return OwnRoutes.application is not None and await OwnRoutes.application.readiness.ask()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

@@ -11,16 +11,21 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from ...core.settings_file import read_setting
+from ..feedback import take_feedback
+from ..readiness import Readiness
 from .access import Gate
-from .call import Call, Form, Reply, refuse_call
-from .http import PROBLEM, HttpError, Receive, Scope, Send, read_body
+from .call import Call, Form, Reply, RowsRefusedError
+from .call import read_partial, refuse_call
+from .docs_page import write_docs_page
+from .http import PROBLEM, HttpError, Receive, Scope, Send
+from .http import read_body, read_json, read_records
 from .metrics import Metrics, describe_model, measure_certificate, measure_log
 from .metrics import measure_store
 from .openapi import describe_service, read_schemas
@@ -31,10 +36,11 @@ from .v2 import to_v2_error, write_v2_pages
 from .waiting import WaitingCalls
 from ..request_log import RequestLog
 from ..tracing import open_tracing
-from ...errors import DeploymentError, WorkbenchError
+from ...errors import DeploymentError, FeatureError, WorkbenchError
+from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages']
+__all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages', 'respond_feedback']
 
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #da528609
 class HttpRequest:
@@ -76,6 +82,7 @@ class Served:
     def __init__(self, realtime: Realtime) -> None:
         self.realtime = realtime
         self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
+        self.described = _describe(realtime.version)
         self.pages = write_pages(realtime)
         self.aliases = find_aliases(realtime.version)
         self.asked, self.follows = 0, "champion" if realtime.follows else "pinned"
@@ -84,6 +91,11 @@ class Served:
     def idle(self) -> bool:
         """Whether no request of it is under way, not even one whose caller has gone."""
         return not self.asked and self.waiting.idle
+
+    @cached_property
+    def docs(self) -> Reply:
+        """The page for people; written when somebody looks at it."""
+        return write_docs_page(self.realtime.version)
 
     def measure(self) -> Iterator[Any]:
         """Measure what is asked for at this moment: the version and its certificate, log and store."""
@@ -114,21 +126,36 @@ class Application:
         What answers.
     gate : Gate, optional
         Who may ask; by default everybody who calls it by a name of this machine.
+    root_path : str, default=""
+        Path before all routes, which a proxy may or may not have taken off.
+    needs_store : bool, default=False
+        Whether the process is not ready while the online store is away.
     """
 
-    def __init__(self, realtime: Realtime, gate: Gate | None = None) -> None:
+    def __init__(
+        self, realtime: Realtime, gate: Gate | None = None, *, root_path: str = "", needs_store: bool = False
+    ) -> None:
         self.served = Served(realtime)
         self.closing: list[Callable[[], object]] = []  # what ends before the version is closed
         self.gate = gate or Gate()
+        self.root_path, self._needs_store = root_path, needs_store
         self.metrics = Metrics(folder=_find_metrics_folder())
         self.metrics.begin(realtime.version.model, realtime.version.version)
         self.told = RequestLog(read_setting("serve.access_log").value)
         self.tracing = open_tracing(self._answer, self.describe)
+        self.readiness = Readiness(self._look)
+        self._page, self._labels = (ThreadPoolExecutor(1, f"mlworkbench-{name}") for name in ("metrics", "labels"))
         self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
-        self.posts[infer_path(realtime.version)] = self._infer
-        self.gets: dict[str, Callable[[Served], Reply]] = {}
-        self.looks: dict[str, Handler] = {"/metrics": self._show_metrics}  # gets that wait for something
-        self._page = ThreadPoolExecutor(1, "mlworkbench-metrics")
+        self.posts |= {infer_path(realtime.version): self._infer, "/feedback": self._take_feedback}
+        self.gets: dict[str, Handler] = {"/metrics": self._show_metrics, "/docs": _show_docs}
+        self.gets |= dict.fromkeys(("/readyz", "/ping"), self._show_readiness)
+        self.gets |= dict.fromkeys(("/openapi.json", "/docs.json"), self._show_description)
+
+    @classmethod
+    def open(cls, realtime: Realtime, gate: Gate | None = None) -> Application:
+        """Answer as the settings say."""
+        needs_store = _read_serving("ready_needs_store")
+        return cls(realtime, gate, root_path=_read_serving("root_path"), needs_store=needs_store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
@@ -151,7 +178,7 @@ class Application:
     async def _reply(self, request: HttpRequest, served: Served) -> Reply:
         """Answer a request, count it, and tell of it where it went wrong."""
         scope, started = request.scope, time.perf_counter()
-        asked = scope["path"].removeprefix(scope.get("root_path", ""))
+        asked = self.find_path(scope)
         path = served.aliases.get(asked, asked)
         try:
             reply = self.gate.check(scope, path) or await self._find_reply(path, request, served)
@@ -179,18 +206,16 @@ class Application:
             finally:
                 self.gate.in_flight -= 1
         if method in ("GET", "HEAD"):
-            if look := self.looks.get(path):
-                return await look(request, served)
             if show := self.gets.get(path):
-                return show(served)
+                return await show(request, served)
             if known := served.pages.get(path):
                 return known
-        routes = {**self.posts, **self.gets, **self.looks, **served.pages}
-        return refuse_call(_find_error(path, method, known=routes))
+        ways = {**dict.fromkeys([*served.pages, *self.gets], "GET, HEAD"), **dict.fromkeys(self.posts, "POST")}
+        return refuse_call(_find_error(path, method, known=ways))
 
     def describe(self, path: str) -> tuple[str, dict[str, str]]:
         """Give the route of a path, empty where it is none, and which version answers there."""
-        tables = (self.posts, self.gets, self.looks, self.served.pages)
+        tables = (self.posts, self.gets, self.served.pages)
         version = self.served.realtime.version
         route = path if any(path in table for table in tables) else ""
         return route, {"mlworkbench.model": version.model, "mlworkbench.version": version.version}
@@ -203,6 +228,12 @@ class Application:
         version = served.realtime.version.version
         self.told.tell(reply.status, seconds, **said, code=reply.code, version=version, rows=reply.rows or None)
 
+
+    def find_path(self, scope: Scope) -> str:
+        """Give the path of a request without what stands before all routes."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        before = self.root_path
+        return path[len(before) :] if before and path.startswith(f"{before}/") else path
 
     async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served)
@@ -226,6 +257,35 @@ class Application:
         name, partial = request.header(b"x-request-id"), request.parameter("partial")
         return await served.waiting.ask(Call(body, name, partial, invocation, form))
 
+    async def _take_feedback(self, request: HttpRequest, served: Served) -> Reply | None:
+        """Write labels in a thread of their own: the log's own file may be another's for a while."""
+        try:
+            body = await read_body(request.headers, request.receive)
+        except HttpError as error:
+            return refuse_call(error)
+        if body is None:
+            return None
+        call = Call(body, partial=request.parameter("partial"))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._labels, respond_feedback, call, served.realtime)
+
+    def _look(self) -> None:
+        """See whether what every answer needs is there; raise what is missing."""
+        realtime = self.served.realtime
+        realtime.log.check_writable()
+        if self._needs_store and realtime.store is not None and not realtime.look_at_store()[0]:
+            raise FeatureError("cannot use the online store", code="features.store_away")
+
+    async def _show_readiness(self, request: HttpRequest, served: Served) -> Reply:
+        if await self.readiness.ask():
+            return _WELL
+        line = f"the last {self.readiness.failures} looks failed, {self.readiness.reason}; see the log of the service"
+        return refuse_call(HttpError(line, 503, code="service.not_ready"))
+
+    async def _show_description(self, request: HttpRequest, served: Served) -> Reply:
+        where = {"servers": [{"url": self.root_path}]} if self.root_path else {}
+        return Reply(200, json.dumps({**served.described, **where}).encode())
+
     async def _show_metrics(self, request: HttpRequest, served: Served) -> Reply:
         """Write the page in a thread: store and registry may take long, and requests go on meanwhile."""
         write = partial(self.metrics.write_page, served.measure, accept=request.header(b"accept") or "")
@@ -237,6 +297,8 @@ class Application:
         for close in self.closing:
             close()
         self._page.shutdown(wait=False, cancel_futures=True)
+        self._labels.shutdown(wait=True)
+        self.readiness.close()
         self.served.close()
         self.metrics.close()
         if self.tracing is not None:
@@ -246,16 +308,23 @@ class Application:
 _GONE = refuse_call(HttpError("body: it ended too early; send it again", 400, code="request.incomplete"))
 
 
+def _read_serving(name: str) -> Any:  # noqa: ANN401, RUF100 - of the kind that the table of settings says
+    """Read a setting of the section ``serve`` where settings.ini of the workbench is."""
+    folder = os.environ.get("MLWORKBENCH_FOLDER")
+    return read_setting(f"serve.{name}", Path(folder) if folder else None).value
+
+
 def _find_metrics_folder() -> Path | None:
     """Find the folder that the workers of a service share; None where there is one process alone."""
     shared = os.environ.get(FAILURE)
     return Path(shared).with_name("metrics") if shared else None
 
 
-def _find_error(path: str, method: str, *, known: Mapping[str, object]) -> WorkbenchError:
+def _find_error(path: str, method: str, *, known: Mapping[str, str]) -> WorkbenchError:
     """Say why nothing is at a path."""
-    if path in known:
-        return HttpError(f"{path}: another method; got {method}; see /openapi.json", 405, code="request.method")
+    if allowed := known.get(path):
+        line = f"{path}: {allowed}; got {method[:20]}; see /openapi.json"
+        return HttpError(line, 405, code="request.method", headers={"Allow": allowed})
     return HttpError(f"no page at {path[:80]!r}; see /openapi.json", 404, code="request.path")
 
 
@@ -271,6 +340,9 @@ async def _live(receive: Receive, send: Send, close: Callable[[], None]) -> None
             return
 
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #99315540
+_CUT_OFF = ("request.too_large", "request.content_type", "request.slow")  # what follows of the body is not read
+
+
 async def send_reply(send: Send, reply: Reply, *, empty: bool = False) -> None:
     """Send a reply; one to ``HEAD`` without its body."""
     headers = [
@@ -278,27 +350,36 @@ async def send_reply(send: Send, reply: Reply, *, empty: bool = False) -> None:
         (b"content-length", str(len(reply.body)).encode()),
         *((name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()),
     ]
-    if reply.code in ("request.too_large", "request.content_type"):  # what follows of the body is not read
+    if reply.code in _CUT_OFF:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if empty else reply.body})
 
 
+_GONE = refuse_call(HttpError("the caller has gone", 408, code="request.gone"))  # unheard, but BentoML waits for one
+_WELL = Reply(200, b"\n", media_type="text/plain; charset=utf-8")
+
+
 def write_pages(realtime: Realtime) -> dict[str, Reply]:
     """Write what is answered to ``GET``, once at the start."""
     version = realtime.version
-    alive = Reply(200, b"\n", media_type="text/plain; charset=utf-8")
-    service = describe_service(version.folder)
-    service["paths"] |= describe_infer(version, read_schemas(version.folder)[0]["example"])
-    described = Reply(200, json.dumps(service).encode())
     client = resources.files("mlworkbench").joinpath("client.py").read_bytes()
     return {
-        **dict.fromkeys(("/livez", "/healthz", "/readyz", "/ping"), alive),
-        **dict.fromkeys(("/openapi.json", "/docs.json"), described),
+        **dict.fromkeys(("/livez", "/healthz"), _WELL),
         "/model": Reply(200, json.dumps(_describe_model(realtime)).encode()),
         "/client.py": Reply(200, client, media_type="text/x-python; charset=utf-8"),
         **write_v2_pages(version),
     }
+
+
+async def _show_docs(request: HttpRequest, served: Served) -> Reply:
+    return served.docs
+
+
+def _describe(version: Version) -> dict[str, Any]:
+    """Describe the service as OpenAPI does."""
+    example = read_schemas(version.folder)[0]["example"]
+    return describe_service(version.folder, describe_infer(version, example))
 
 
 def _describe_model(realtime: Realtime) -> dict[str, Any]:
@@ -314,3 +395,19 @@ def _describe_model(realtime: Realtime) -> dict[str, Any]:
         "request": version.request.to_dict(),
         "card": card.read_text(encoding="utf-8") if card.is_file() else "",
     }
+
+# %% ../../../nbs/deploy/realtime/08_application.ipynb #bf96c20a
+def respond_feedback(call: Call, realtime: Realtime) -> Reply:
+    """Answer the body of a request to ``/feedback``: one label, or a list of which the good ones are taken."""
+    try:
+        records, single = read_records(read_json(call.body, shape="one label or a list of labels"))
+        whole = single or not read_partial(call.partial)
+        now = realtime.clock()
+        told, faults = take_feedback(realtime.version, records, realtime.log.path, now=now, whole=whole)
+        if faults and whole:
+            raise RowsRefusedError(faults, len(records))
+    except WorkbenchError as error:
+        return refuse_call(error)
+    more = {"X-Refused": str(len(faults))} if faults else {}
+    text = json.dumps(told[0] if single else told).encode()
+    return Reply(200 if len(faults) < len(told) else 422, text, more=more)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ...contract.faults import Fault, merge_faults
@@ -140,8 +140,8 @@ class Reply:
         Code of the error of a whole request; empty where there is none.
     media_type : str
         Of the body.
-    head : int
-        Bytes of JSON before binary tensors; 0 where there are none.
+    more : mapping of str to str
+        Headers of its own.
     """
 
     status: int
@@ -152,13 +152,14 @@ class Reply:
     flagged: int = 0
     code: str = ""
     media_type: str = "application/json"
-    head: int = 0
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def headers(self) -> dict[str, str]:
-        """Name of the request, and how many records of a list were refused, where there are any."""
+        """Name of the request, how many records of a list were refused, when to try again: where there is any."""
         named = {"X-Request-Id": self.request_id} if self.request_id else {}
-        named |= {"Inference-Header-Content-Length": str(self.head)} if self.head else {}
+        if self.more or self.status in (429, 503):
+            named |= {**({"Retry-After": "1"} if self.status in (429, 503) else {}), **self.more}
         return {**named, "X-Refused": str(self.refused)} if self.refused and not self.code else named
 
 
@@ -181,7 +182,8 @@ def refuse_call(error: WorkbenchError, name: str = "") -> Reply:
     faults, rows = (error.faults, error.rows) if isinstance(error, RowsRefusedError) else ([], 0)
     found = problem(error, faults)
     body = json.dumps(found).encode()
-    return Reply(found["status"], body, name, rows, rows, code=error.code, media_type=PROBLEM)
+    more = error.headers if isinstance(error, HttpError) else {}
+    return Reply(found["status"], body, name, rows, rows, code=error.code, media_type=PROBLEM, more=more)
 
 
 def write_reply(asked: Asked, results: Sequence[Mapping[str, Any]], task: str) -> Reply:

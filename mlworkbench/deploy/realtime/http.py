@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,8 @@ from ...errors import ContractError, DeploymentError, FeatureError, LogError, Sc
 
 # %% auto #0
 __all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'MAX_TEXT', 'Message', 'Scope', 'Receive', 'Send',
-           'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'read_invocation', 'request_name',
-           'read_body']
+           'BODY_SECONDS', 'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'read_invocation',
+           'request_name', 'read_body']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -31,13 +32,15 @@ PROBLEM = "application/problem+json"
 
 
 class HttpError(DeploymentError):
-    """A request that is answered with an error; knows the HTTP status."""
+    """A request that is answered with an error; knows the HTTP status, and headers beside it."""
 
     code = "request"
 
-    def __init__(self, message: str, status: int = 400, *, code: str = "") -> None:
+    def __init__(
+        self, message: str, status: int = 400, *, code: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message, code=code)
-        self.status = status
+        self.status, self.headers = status, dict(headers or {})
 
 
 def status_of(error: WorkbenchError) -> int:
@@ -329,8 +332,16 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 
 
+BODY_SECONDS = 30.0
+
+
 async def read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, *, limit: int = MAX_BYTES, also: Sequence[bytes] = ()
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    *,
+    limit: int = MAX_BYTES,
+    also: Sequence[bytes] = (),
+    seconds: float = BODY_SECONDS,
 ) -> bytes | None:
     """Read the body of a request that holds JSON.
 
@@ -342,6 +353,8 @@ async def read_body(
         Bytes, at most.
     also : sequence of bytes, optional
         Other content types that may hold it.
+    seconds : float, default=BODY_SECONDS
+        How long its sender may take.
 
     Returns
     -------
@@ -351,8 +364,19 @@ async def read_body(
     Raises
     ------
     HttpError
-        If it is of another type, too large, or empty; what was still on its way has been taken in.
+        If it is of another type, too large, too slow, or empty; what was still on its way has been taken in.
     """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read_body(headers, receive, limit, also)
+    except TimeoutError:
+        line = f"body: within {seconds:g} s; got no more of it; send it faster, or the records in parts"
+        raise HttpError(line, 408, code="request.slow") from None
+
+
+async def _read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int, also: Sequence[bytes]
+) -> bytes | None:
     try:
         _check_headers(headers, limit, also)
     except HttpError:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ...scoring.decision import class_names
 
 # %% auto #0
 __all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'column_schema', 'fill', 'example_record',
-           'records_schema', 'answers_schema', 'read_schemas', 'invocation_schemas', 'describe_service']
+           'records_schema', 'answers_schema', 'read_schemas', 'invocation_schemas', 'describe_operation',
+           'feedback_schemas', 'describe_service']
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #084605bb
 SCHEMA_TYPES: dict[str, dict[str, Any]] = {
@@ -42,7 +43,7 @@ def column_schema(column: Column) -> dict[str, Any]:
     Returns
     -------
     dict
-        OpenAPI 3.0 schema.
+        OpenAPI 3.1 schema.
 
     Examples
     --------
@@ -51,7 +52,7 @@ def column_schema(column: Column) -> dict[str, Any]:
     """
     schema = dict(SCHEMA_TYPES[column.kind])
     if column.nullable:
-        schema["nullable"] = True
+        schema["type"] = [schema["type"], "null"]
     if column.closed and not column.learned and column.categories and not column.personal:
         schema["enum"] = [*column.categories, *([None] if column.nullable else [])]
     if column.kind in ("number", "integer") and not column.learned:
@@ -112,7 +113,7 @@ def records_schema(contract: Contract, example: Mapping[str, Any]) -> dict[str, 
     Returns
     -------
     dict
-        OpenAPI 3.0 schema.
+        OpenAPI 3.1 schema.
     """
     record = {
         "type": "object",
@@ -167,7 +168,7 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        OpenAPI 3.0 schema.
+        OpenAPI 3.1 schema.
     """
     properties: dict[str, Any] = {name: {"type": "string"} for name in ("prediction_id", "model", "version")}
     if declaration.get("key"):
@@ -197,7 +198,7 @@ def read_schemas(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Returns
     -------
     request, answer : dict
-        OpenAPI 3.0 schemas.
+        OpenAPI 3.1 schemas.
     """
     contract = Contract.from_dict(json.loads((folder / "contract.json").read_text(encoding="utf-8"))["request"])
     declaration = json.loads((folder / "declaration.json").read_text(encoding="utf-8"))
@@ -212,7 +213,7 @@ def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -
     Returns
     -------
     request, answer : dict
-        OpenAPI 3.0 schemas.
+        OpenAPI 3.1 schemas.
     """
     record, example = records["oneOf"][0], records["example"]
     rows = {"type": "array", "items": {"type": "array", "items": {}}}
@@ -232,48 +233,145 @@ def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -
     return {**asked, "example": {"dataframe_records": [example]}}, {**words, "oneOf": [found, PROBLEM_SCHEMA]}
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #58babe39
-_REFUSALS = {
+_GUARDED = {
+    "400": "no header Host, or a wrong one",
+    "401": "no key, or one that is not known",
+    "403": "the key allows something else",
+    "421": "asked under the name of another host",
+    "429": "too many requests at once: try again",
+}
+_ASKED = {
+    **_GUARDED,
     "400": "not JSON, no records, or a wrong parameter",
-    "409": "the request id was used before for another record",
+    "408": "the body did not come in time",
     "413": "too many records or bytes",
     "415": "not application/json",
     "422": "no record could be answered, or not all where that was asked for",
     "503": "log or store cannot be used now: try again",
 }
-_PAGES = {
-    "/livez": "the process answers",
-    "/readyz": "the version has reproduced its golden rows",
-    "/ping": "the same, as SageMaker and MLflow call it",
-    "/model": "version, contract and card",
-    "/metrics": "counts, as Prometheus reads them",
-    "/client.py": "a client, one file without dependencies",
-    "/openapi.json": "this description",
+_SCORED = {**_ASKED, "409": "the request id was used before for another record"}
+_NOT_READY = {"503": "three looks in a row found that it cannot be asked"}
+_NAMED = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
+_PARTIAL = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
+
+
+def describe_operation(
+    text: str,
+    told: Mapping[str, Any],
+    refusals: Mapping[str, str],
+    *,
+    asked: Mapping[str, Any] | None = None,
+    parameters: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Describe an operation with every status that it answers.
+
+    Parameters
+    ----------
+    told : mapping
+        Media type to schema of the answer.
+    refusals : mapping of str to str
+        Status to what it means; each is a problem.
+    asked : mapping, optional
+        Schema of a body in JSON.
+    """
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    refused = {status: {"description": why, "content": problem} for status, why in sorted(refusals.items())}
+    content = {kind: {"schema": schema} for kind, schema in told.items()}
+    found: dict[str, Any] = {"summary": text, "responses": {"200": {"description": text, "content": content}}}
+    found["responses"] |= refused
+    if parameters:
+        found["parameters"] = list(parameters)
+    if asked is not None:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": asked}}}
+    return found
+
+# %% ../../../nbs/deploy/realtime/02_openapi.ipynb #0ac6bac4
+def feedback_schemas(declaration: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe body and answer of ``/feedback``.
+
+    Returns
+    -------
+    request, answer : dict
+        OpenAPI 3.1 schemas.
+    """
+    moment = SCHEMA_TYPES["time"]
+    values = list(declaration.get("classes") or ())
+    value = {"examples": values[:5], "description": "one of the classes"} if values else {"type": "number"}
+    fields = {"prediction_id": {"type": "string"}, "key": {"type": ["string", "integer"]}, "entity": {"type": "object"}}
+    fields |= {"prediction_time": moment, "value": value}
+    fields |= {"available_at": {**moment, "description": "since when it is known; left out: now"}}
+    names = [{"required": ["prediction_id"]}, {"required": ["key"]}, {"required": ["entity", "prediction_time"]}]
+    label: dict[str, Any] = {"type": "object", "properties": fields, "required": ["value"], "oneOf": names}
+    label["additionalProperties"] = False
+    taken = {"label": {"enum": ["new", "known"]}, "available_at": moment}
+    answer = {"type": "object", "properties": taken, "required": ["label"]}
+    return _one_or_many("Labels", label, MAX_RECORDS), _one_or_many("Taken", answer)
+
+
+def _one_or_many(title: str, one: Mapping[str, Any], most: int = 0) -> dict[str, Any]:
+    """Describe one, or a list; among answers the place of one that was refused is taken by its faults."""
+    bounds = {"minItems": 1, "maxItems": most} if most else {}
+    each = one if most else {"oneOf": [one, REFUSED]}
+    return {"title": title, "oneOf": [one, {"type": "array", "items": each, **bounds}]}
+
+# %% ../../../nbs/deploy/realtime/02_openapi.ipynb #0be5411a
+_TEXT = {"type": "string"}
+_PAGES: dict[str, tuple[str, str, Mapping[str, str]]] = {
+    "/livez": ("the process answers", "text/plain", {}),
+    "/healthz": ("the same", "text/plain", {}),
+    "/readyz": ("the process can be asked", "text/plain", _NOT_READY),
+    "/ping": ("the same, as SageMaker and MLflow call it", "text/plain", _NOT_READY),
+    "/model": ("version, contract and card", "application/json", _GUARDED),
+    "/metrics": ("counts, as Prometheus reads them", "text/plain", _GUARDED),
+    "/docs": ("this service as a page, with a form", "text/html", _GUARDED),
+    "/client.py": ("a client, one file without dependencies", "text/x-python", _GUARDED),
+    "/openapi.json": ("this description", "application/json", _GUARDED),
+    "/docs.json": ("this description", "application/json", _GUARDED),
 }
 
 
-def describe_service(folder: Path) -> dict[str, Any]:
-    """Describe the service of a version from its files, as OpenAPI 3.0."""
-    asked, told = read_schemas(folder)
+def describe_service(folder: Path, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Describe the service of a version from its files, as OpenAPI 3.1.
+
+    Parameters
+    ----------
+    more : mapping, optional
+        Path to method to operation, of routes beside these; see `describe_operation`.
+    """
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    named = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
-    partial = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
-    invoked = invocation_schemas(asked, told)
-    paths: dict[str, Any] = {
-        "/score": {"post": _describe_post("Score one record or a list", asked, told, [named, partial])},
-        "/invocations": {"post": _describe_post("Score records, all or none", *invoked, [named])},
-    }
-    for path, text in _PAGES.items():
-        paths[path] = {"get": {"summary": text, "responses": {"200": {"description": text}}}}
+    declaration = json.loads((folder / "declaration.json").read_text(encoding="utf-8"))
+    paths: dict[str, Any] = {**_describe_posts(folder, declaration), **(more or {})}
+    for path, (text, kind, refusals) in _PAGES.items():
+        schema = {"type": "object"} if kind == "application/json" else _TEXT
+        paths[path] = {"get": describe_operation(text, {kind: schema}, refusals)}
+    parts: dict[str, Any] = {"schemas": {"Problem": PROBLEM_SCHEMA}}
+    parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "where the service asks"}}
     info = {"title": manifest["model"], "version": manifest["content_id"][:32]}
-    return {"openapi": "3.0.2", "info": info, "paths": paths}
+    return {"openapi": "3.1.0", "info": info, "security": [{}, {"key": []}], "paths": paths, "components": parts}
 
 
-def _describe_post(
-    text: str, asked: Mapping[str, Any], told: Mapping[str, Any], parameters: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Describe an operation with every status that it answers."""
-    answers = {"description": "scored and logged", "content": {"application/json": {"schema": told}}}
-    problem = {"application/problem+json": {"schema": PROBLEM_SCHEMA}}
-    refusals = {status: {"description": why, "content": problem} for status, why in _REFUSALS.items()}
-    body = {"required": True, "content": {"application/json": {"schema": asked}}}
-    return {"summary": text, "parameters": parameters, "requestBody": body, "responses": {"200": answers, **refusals}}
+def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe what takes records: of a list nothing of which could be answered, every element tells its faults."""
+    asked, told = read_schemas(folder)
+    (body, answered), (label, taken) = invocation_schemas(asked, told), feedback_schemas(declaration)
+    answers = {"title": "Answers", "description": told["description"], "oneOf": told["oneOf"][:2]}
+    score = describe_operation(
+        "score one record or a list", _json(answers), _SCORED, asked=asked, parameters=[_NAMED, _PARTIAL]
+    )
+    taking = describe_operation(
+        "take what came true, one label or a list", _json(taken), _ASKED, asked=label, parameters=[_PARTIAL]
+    )
+    for operation in (score, taking):
+        operation["responses"]["422"]["content"] |= {"application/json": {"schema": _ALL_REFUSED}}
+    invoke = describe_operation(
+        "score records, all or none", _json(answered["oneOf"][0]), _SCORED, asked=body, parameters=[_NAMED]
+    )
+    return {path: {"post": one} for path, one in zip(_POSTS, (score, taking, invoke), strict=True)}
+
+
+_POSTS = ("/score", "/feedback", "/invocations")
+_ALL_REFUSED = {"type": "array", "items": REFUSED, "description": "none of the list"}
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"application/json": schema}

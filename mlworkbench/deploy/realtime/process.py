@@ -32,9 +32,9 @@ from ..selection import select_version
 from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'T', 'HOST', 'follow', 'leave',
-           'in_worker', 'is_orphan', 'supervise', 'give_up', 'attempt', 'Service', 'service_folder', 'free_port',
-           'service_environment', 'is_ready', 'stop', 'start_service']
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'T', 'HOST',
+           'follow', 'leave', 'in_worker', 'is_orphan', 'supervise', 'give_up', 'attempt', 'Service', 'service_folder',
+           'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
@@ -44,6 +44,7 @@ WORKERS = "MLWORKBENCH_WORKERS"  # the setting serve.workers
 LISTENS, AUTH = "MLWORKBENCH_SERVE_HOST", "MLWORKBENCH_SERVE_AUTH"
 KEYS_FILE = "MLWORKBENCH_SERVE_KEYS_FILE"
 SERVERS = ("uvicorn", "bentoml")
+KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than a balancer keeps its own
 
 
 def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> threading.Thread:
@@ -523,6 +524,7 @@ def _spawn(
     told = f"{address.host!r}, {port}, {address.certificate!r}, {address.key!r}"
     own = f"from mlworkbench.deploy.realtime.server import run_server; run_server({told})"
     words = ["-m", "bentoml", "serve", "service:Scoring", "--host", address.host, "--port", str(port)]
+    words += ["--timeout-keep-alive", str(KEEP_ALIVE)]
     if address.certificate:
         words += ["--ssl-certfile", address.certificate, "--ssl-keyfile", address.key]
     command = [sys.executable, *(words if server == "bentoml" else ["-c", own])]

@@ -21,18 +21,17 @@ try:
 except ModuleNotFoundError:  # Windows has no httptools; there uvicorn's own parser bounds a head
     HttpToolsProtocol = object  # type: ignore[misc, assignment]
 
-KEEP_ALIVE = 75
 
 
 # %% auto #0
-__all__ = ['KEEP_ALIVE', 'SHIPPED', 'BoundedProtocol', 'select_here', 'make_application', 'run_server']
+__all__ = ['SHIPPED', 'BoundedProtocol', 'select_here', 'make_application', 'run_server']
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #40269e14
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 on httptools, with a bound for the bytes and the seconds of a request's head."""
 
     most = 65_536
-    seconds: float = KEEP_ALIVE
+    seconds: float = guard.KEEP_ALIVE
     _size: int | None = 0  # bytes of a head that has not ended; None between heads
     _began = 0.0
 
@@ -137,7 +136,7 @@ def run_server(host: str, port: int, certificate: str = "", key: str = "") -> No
             proxy_headers=False,
             server_header=False,
             log_level="warning",
-            timeout_keep_alive=KEEP_ALIVE,
+            timeout_keep_alive=guard.KEEP_ALIVE,
             timeout_graceful_shutdown=30,
         )
     )

@@ -240,7 +240,7 @@ def open_application(choice: ServedVersion, gate: Gate | None = None) -> Applica
         If the version cannot be served.
     """
     first, opened = _open_first(choice)
-    application = Application(first, gate)
+    application = Application.open(first, gate)
     how = f"follows the champion of {choice.model}" if choice.follows else "pinned, what is promoted does not reach it"
     _tell(f"{opened.version} ({opened.reason}); {how}")
     if choice.follows:

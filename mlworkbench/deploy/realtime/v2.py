@@ -303,7 +303,8 @@ class Inference:
         head, content = json.dumps(told, allow_nan=False).encode(), b"".join(contents)
         flagged = sum("flags" in one for one in results)
         reply = Reply(200, head, asked.name, len(results), flagged=flagged)
-        return replace(reply, body=head + content, media_type=BINARY, head=len(head)) if content else reply
+        more = {"Inference-Header-Content-Length": str(len(head))}
+        return replace(reply, body=head + content, media_type=BINARY, more=more) if content else reply
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a90009
 def to_v2_error(reply: Reply) -> Reply:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from ...contract.cell import parse_cell
 from ...contract.faults import shorten
@@ -23,15 +22,18 @@ from ...contract.times import format_time, parse_time
 from ...core.home import Home
 from ...core.jsontext import to_json
 from ...core.types import Label
-from ...data.sources.open_source import open_source
-from ...data.sources.source import Source
 from ...errors import IngestError, LogError, WorkbenchError, suggest
-from .reader import count_unpredicted
 from .writer import LabelRow, append_labels
 from ...scoring.version.version import Version
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mlworkbench.data.sources.source import Source
+
 # %% auto #0
-__all__ = ['CLOCK_TOLERANCE', 'read_label', 'split_usable_labels', 'LabelReport', 'write_labels', 'read_label_file']
+__all__ = ['CLOCK_TOLERANCE', 'read_label', 'split_usable_labels', 'LabelReport', 'write_labels', 'read_labels_as_logged',
+           'read_label_file']
 
 # %% ../../../nbs/evaluation/log/06_label_writer.ipynb #d7a6ab8e
 _WHOLE = re.compile(r"[+-]?\d{1,400}")
@@ -57,7 +59,7 @@ def read_label(value: object, declaration: Mapping[str, Any]) -> Label:
     plain = value.item() if hasattr(value, "item") else value
     if declaration["task"] == "regression":
         number = None if isinstance(plain, str) else _read_number(plain)
-        if number is None:
+        if number is None or abs(number) > sys.float_info.max:
             raise LogError(f"the label {shorten(plain)} is no finite number", code="log.label_value")
         return float(number)
     classes = list(declaration.get("classes") or ())
@@ -107,6 +109,8 @@ def split_usable_labels(
     skipped : list of dict
         `row` of the log's table of labels, `name` of the prediction, `value`, `reason` of each other one.
     """
+    import polars as pl
+
     read = {text: _read_stored(text, declaration) for text in labels["value"].unique().to_list()}
     reasons = {text: reason for text, (_, reason) in read.items() if reason}
     values = pl.Series("value", [read[text][0] for text in labels["value"]], dtype=pl.String)
@@ -194,9 +198,9 @@ def write_labels(
         If a row is of another model, names no prediction, or a person by anything but text, or its value is none of
         the classes, or no number; then none was written.
     """
-    persons = find_pseudonym_columns(version.request)
-    ready = [_pseudonymise(_locate(source, n, row), row, version, persons) for n, row in enumerate(rows)]
-    _check_values(ready, rows, version, source)
+    from mlworkbench.evaluation.log.reader import count_unpredicted
+
+    ready = read_labels_as_logged(version, rows, source=source)
     path, clock = home.log(version.model), time.time_ns() // 1000 if now is None else now
     new = append_labels(path, ready)
     later = [row["available_at"] for row in ready if row["available_at"] > clock + CLOCK_TOLERANCE]
@@ -208,6 +212,14 @@ def write_labels(
         held=len(later),
         held_from=format_time(min(later)) if later else "",
     )
+
+
+def read_labels_as_logged(version: Version, rows: Sequence[LabelRow], *, source: str = "") -> list[LabelRow]:
+    """Read labels as the log keeps them: the model's own classes, persons by pseudonym; see `write_labels`."""
+    persons = find_pseudonym_columns(version.request)
+    ready = [_pseudonymise(_locate(source, n, row), row, version, persons) for n, row in enumerate(rows)]
+    _check_values(ready, rows, version, source)
+    return ready
 
 
 def _locate(source: str, position: int, row: LabelRow) -> str:
@@ -281,6 +293,8 @@ def read_label_file(file: str, version: Version) -> list[LabelRow]:
         If a column is missing, or a row has no name or no time.
     """
     declared, label = version.declaration, version.declaration["label"]
+    from mlworkbench.data.sources.open_source import open_source
+
     source = open_source(file, text=_text_columns(version))
     columns, ways = source.columns(), _list_names(declared)
     for name in (label, "available_at"):

@@ -5,6 +5,7 @@
 # %% ../../../nbs/evaluation/log/08_refusals.ipynb #aabc4ef7
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -16,7 +17,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ...core.sqlite import SqliteFile, open_sqlite, sqlite_error, transaction
+from ...core.sqlite import SqliteFile, identify_sqlite, open_identified, open_sqlite
+from ...core.sqlite import settle_wal, sqlite_error, transaction
 from ...errors import LogError
 from .rows import prediction_ids
 from .writer import PredictionLog, insert_rows
@@ -107,6 +109,7 @@ class RefusalLog:
         self._turn = threading.Lock()
         self._process = 0
         self._connection: sqlite3.Connection | None = None
+        self._there: tuple[int, ...] = ()
 
     @classmethod
     def beside(cls, log: PredictionLog) -> RefusalLog:
@@ -157,18 +160,27 @@ class RefusalLog:
         try:
             self.write(refusals)
         except LogError as error:
-            print(f"refused rows are not counted: {error}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # its own output may be on a full disk
+                print(f"refused rows are not counted: {error}", file=sys.stderr, flush=True)
 
     def _opened(self) -> sqlite3.Connection:
-        """Give the connection of this process; a forked child makes its own."""
-        if self._connection is None or self._process != os.getpid():
+        """Give the connection of this process; a forked child makes its own, and so does one whose file has gone."""
+        own = self._connection if self._process == os.getpid() else None
+        if own is not None and identify_sqlite(self.path) != self._there:
+            settle_wal(own)
+            own.close()
+            own = None
+        if own is None:
             try:
-                made = open_sqlite(self.path, seconds=_SECONDS, wal=True)
+                made, there = open_identified(
+                    self.path, lambda: open_sqlite(self.path, seconds=_SECONDS, wal=True)
+                )
                 _make_tables(made)
             except sqlite3.Error as error:
                 raise sqlite_error("write the log of refused rows", self.path, error, LogError) from error
-            self._process, self._connection = os.getpid(), made
-        return self._connection
+            self._process, self._there, self._connection = os.getpid(), there, made
+            return made
+        return own
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -5,26 +5,29 @@
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #8c6cc919
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
 import sqlite3
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, Self, TypedDict, TypeVar
 
 from ...core.files import explain_failure, try_lock
 from ...core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
-from ...core.sqlite import SqliteFile, open_sqlite, sqlite_error, transaction
+from ...core.sqlite import SqliteFile, identify_sqlite, open_identified, open_sqlite
+from ...core.sqlite import settle_wal, sqlite_error, transaction
 from ...errors import LogError
 from .rows import FIELDS, SCHEMA_VERSION
 
 # %% auto #0
 __all__ = ['SCHEMA', 'open_log', 'list_log_files', 'take_worker_file', 'PredictionLog', 'insert_rows', 'LabelRow',
-           'append_labels']
+           'append_labels', 'note_labels', 'check_label']
 
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #a2fc67f2
 SCHEMA = """
@@ -130,6 +133,7 @@ _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
     "ON CONFLICT DO NOTHING"
 )
+_T = TypeVar("_T")
 _FOUND = ("entity", "key", "prediction_time", "features", "scores", "decision")
 _FIND = (
     f"SELECT prediction_id, {', '.join(_FOUND)} FROM predictions "
@@ -165,6 +169,7 @@ class PredictionLog:
         self.wait, self.own = wait, own
         self._turn = threading.Lock()
         self._lock: int | None = None
+        self._closed = False
         if own and self.path.is_file():
             open_log(self.path, wait=wait).close()  # one of an older package is migrated before it is asked
         self._connection: sqlite3.Connection | None = self._open()
@@ -174,7 +179,8 @@ class PredictionLog:
         if self.own:
             self._release()  # a forked child holds its parent's lock, too
             self.file, self._lock = take_worker_file(self.path)
-        return open_log(self.file, wait=self.wait)
+        connection, self._there = open_identified(self.file, lambda: open_log(self.file, wait=self.wait))
+        return connection
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None
@@ -182,12 +188,59 @@ class PredictionLog:
             os.close(lock)
 
     def _opened(self) -> sqlite3.Connection:
-        if self._process != os.getpid() and self._connection is not None:
+        if self._connection is None and not self._closed:
+            self._check_home()
+        if not self._closed and (self._connection is None or self._process != os.getpid()):
             self._connection = self._open()  # a forked child must not use its parent's connection
         if self._connection is None:
             line = f"cannot use the prediction log {self.path}: it was closed; open it again with PredictionLog(path)"
             raise LogError(line, code="log.closed")
         return self._connection
+
+    def _keep(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do a work with the file; where that was pulled away meanwhile, do it again with the one in its place."""
+        for _ in range(2):
+            done = work(self._opened())
+            if identify_sqlite(self.file) == self._there:
+                return done
+            self._reopen()
+        line = f"cannot use the prediction log {self.path}: its file is moved or deleted again and again"
+        raise LogError(f"{line}; leave it where it is", code="log.pulled_away").again()
+
+    def _reopen(self) -> None:
+        """Let the file go that was pulled away, and say so in one line."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            settle_wal(connection)
+            connection.close()
+        self._check_home()
+        line = f"the prediction log {self.file} was moved, deleted or replaced"
+        with contextlib.suppress(OSError):  # its own output may be on a full disk
+            print(f"{line}; answers go into the file that lies there from now on", file=sys.stderr, flush=True)
+
+    def _check_home(self) -> None:
+        if not self.path.parent.parent.is_dir():
+            line = f"cannot use the prediction log {self.file}: its home is gone; put it back"
+            raise LogError(line, code="log.pulled_away").again()
+
+    def check_writable(self) -> None:
+        """Write nothing, but as a row is written.
+
+        Raises
+        ------
+        LogError
+            If no row could be written now.
+        """
+
+        def touch(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+        try:
+            with self._turn:
+                self._keep(touch)
+        except sqlite3.Error as error:
+            raise sqlite_error("write the prediction log", self.file, error, LogError) from error
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Append rows, as `log_rows` makes them, in one transaction; count the new ones, the others stay as they are.
@@ -197,8 +250,10 @@ class PredictionLog:
         LogError
             If they could not be written; then none was.
         """
+        new: list[int] = []
         with self._turn:
-            return insert_rows(self._opened(), self.file, _INSERT, rows)
+            self._keep(lambda connection: new.append(insert_rows(connection, self.file, _INSERT, rows)))
+        return max(new)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Give what the log's files hold under ids, whoever wrote them.
@@ -218,7 +273,7 @@ class PredictionLog:
         found = [row for file in others for row in SqliteFile(file, "prediction log", LogError).rows(_FIND, wanted)]
         try:
             with self._turn:
-                found += self._opened().execute(_FIND, wanted).fetchall()
+                found += self._keep(lambda connection: connection.execute(_FIND, wanted).fetchall())
         except sqlite3.Error as error:
             raise sqlite_error("read the prediction log", self.file, error, LogError) from error
         return {row[0]: dict(zip(_FOUND, row[1:], strict=True)) for row in found}
@@ -226,6 +281,7 @@ class PredictionLog:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         with self._turn:
+            self._closed = True
             connection, self._connection = self._connection, None
             if connection is not None and self._process == os.getpid():
                 connection.close()
@@ -280,6 +336,13 @@ _INSERT_LABEL = (
 )
 
 
+_NEWEST_LABEL = (
+    "SELECT value FROM labels WHERE model = :model AND prediction_id = :prediction_id AND entity = :entity "
+    "AND coalesce(prediction_time, 0) = coalesce(:prediction_time, 0) AND key = :key "
+    "ORDER BY available_at DESC, rowid DESC LIMIT 1"
+)
+
+
 def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
     """Append labels as they are in one transaction, and count the new ones; a label already there stays as it is.
 
@@ -292,16 +355,35 @@ def append_labels(path: Path | str, rows: Sequence[LabelRow]) -> int:
     --------
     mlworkbench.evaluation.log.label_writer.write_labels : Reads what a label means, and puts pseudonyms in first.
     """
-    ready = [_check_label(position, row) for position, row in enumerate(rows)]
-    connection = open_log(Path(path))
-    try:
+    ready = [check_label(position, row) for position, row in enumerate(rows)]
+    with contextlib.closing(open_log(Path(path))) as connection:
         return insert_rows(connection, Path(path), _INSERT_LABEL, ready)
-    finally:
-        connection.close()
 
 
-def _check_label(position: int, row: LabelRow) -> dict[str, Any]:
-    """Check one label and write its entity and value as JSON."""
+def note_labels(path: Path | str, rows: Sequence[LabelRow], *, now: int) -> list[bool]:
+    """Append labels as they arrive in one transaction, and say which are new; else as `append_labels` does.
+
+    Parameters
+    ----------
+    now : int
+        When a label without a time was known, microseconds since 1970 UTC. One that says what the newest label of the
+        same name says already is not new: whoever hears no answer may send it again.
+    """
+    ready = [check_label(position, {"available_at": now, **row}) for position, row in enumerate(rows)]
+    with contextlib.closing(open_log(Path(path))) as connection:
+        try:
+            with transaction(connection):
+                return [
+                    ("available_at" in row or connection.execute(_NEWEST_LABEL, label).fetchone() != (label["value"],))
+                    and connection.execute(_INSERT_LABEL, label).rowcount == 1
+                    for row, label in zip(rows, ready, strict=True)
+                ]
+        except sqlite3.Error as error:
+            raise sqlite_error("write the prediction log", Path(path), error, LogError) from error
+
+
+def check_label(position: int, row: LabelRow) -> dict[str, Any]:
+    """Check one label and write its entity and value as JSON; see `append_labels`."""
     missing = next((n for n in ("model", "value", "available_at") if to_json(row.get(n)) == "null"), None)
     if missing is not None:
         line = f"label {position}: {missing} is missing; leave out rows without a label"

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.sqlite import open_sqlite, sqlite_error
+from ...core.sqlite import identify_sqlite, open_identified, open_sqlite
+from ...core.sqlite import settle_wal, sqlite_error
 from ...errors import FeatureError
 from .store import DECODE, Found, Known, PointQuery, ReadPlan, Row, RowStore, Seen
 from ..views import View
@@ -195,7 +196,12 @@ class SqliteRows(RowStore):
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        self._connection = open_database(self.path, read_only=read_only)
+        self._watched = read_only
+        self._there: tuple[int, ...] = ()
+        if read_only:
+            self._connection, self._there = self._open_identified()
+        else:
+            self._connection = open_database(self.path, read_only=False)
         self._lock = threading.RLock()
         self._writing = False
         self._views: tuple[int, dict[str, Known]] | None = None
@@ -219,11 +225,24 @@ class SqliteRows(RowStore):
             self._lock.release()
             raise sqlite_error("use the online store", self.path, error, FeatureError) from error
         try:
+            if self._watched and self._there != identify_sqlite(self.path):
+                self._reopen()
             self._connection.execute(statement)
         except BaseException as error:
             self._end(True, error)
             raise
         return True
+
+    def _reopen(self) -> None:
+        """Read the file that lies there now; the one that was open has been moved, deleted or replaced."""
+        if self.path.is_file():
+            settle_wal(self._connection)
+        opened, there = self._open_identified()
+        self._connection.close()
+        self._connection, self._views, self._there = opened, None, there
+
+    def _open_identified(self) -> tuple[sqlite3.Connection, tuple[int, ...]]:
+        return open_identified(self.path, lambda: open_database(self.path, read_only=True))
 
     def _begin_write(self) -> bool:
         """Begin, and keep other writers out."""

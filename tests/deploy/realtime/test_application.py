@@ -128,3 +128,20 @@ def test_requests_at_the_same_time_share_a_turn(birds: Realtime, monkeypatch: py
     answers = asyncio.run(many())
     assert {status for status, _ in answers} == {200} and sum(turns) == 100 and len(turns) < 10
     assert len({json.loads(told)["prediction_id"] for _, told in answers}) == 100 == read_log(birds.log.path).height
+
+
+def test_a_caller_that_has_gone_is_answered_all_the_same(birds: Realtime) -> None:
+    """BentoML's own middleware waits for an answer, for a minute, and so would the end of its process."""
+    sent: list[dict[str, Any]] = []
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    application = Application(birds)
+    for path in ("/score", "/invocations", "/feedback"):
+        headers = [(b"content-type", b"application/json")]
+        asyncio.run(application({"type": "http", "method": "POST", "path": path, "headers": headers}, gone, send))
+    assert [message["status"] for message in sent[::2]] == [408] * 3

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -113,9 +114,11 @@ def _written(encode: Callable[[Any], str], value: object) -> str:
 # %% ../../nbs/core/03_jsontext.ipynb #b4c51fd0
 def to_plain_list(column: NDArray[Any]) -> list[Any]:
     """Convert an array of shape (n,) or (n, k) to n plain values; only one that may hold odd values is walked."""
-    kind = column.dtype.kind
-    ready = kind in "iubU" or (kind == "f" and bool((abs(column) < math.inf).all()))
-    items: list[Any] = column.tolist()
+    kind, items = column.dtype.kind, list[Any](column.tolist())
+    if kind == "f":
+        ready = math.isfinite(sum(items)) if column.ndim == 1 else bool((abs(column) < math.inf).all())
+    else:
+        ready = kind in "iubU"
     return items if ready else [to_plain(item) for item in items]
 
 
@@ -248,12 +251,18 @@ def parse_json(data: bytes | str, *, pairs: Callable[[list[tuple[str, Any]]], An
         raise JsonTextError(f"values nested at most {DEPTH} deep; got deeper ones", "flatten it")
     try:
         text = data if isinstance(data, str) else _decoded(data)
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=pairs)
+        return _make_decoder(pairs).decode(text)
     except JsonTextError:
         raise
     except ValueError as error:
         reason = str(error).partition(";")[0]  # what follows is advice to the programmer
         raise JsonTextError(f"not JSON: {reason}") from None
+
+
+@cache
+def _make_decoder(pairs: Callable[[list[tuple[str, Any]]], Any] | None) -> json.JSONDecoder:
+    """Make a parser once; `json.loads` would make one for each text."""
+    return json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=pairs)
 
 
 def _decoded(data: bytes) -> str:

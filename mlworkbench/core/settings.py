@@ -41,6 +41,8 @@ class Settings:
         Port of the real-time service, 1 to 65535.
     workers : int
         Processes that answer at it, 1 to 64.
+    synchronous : str
+        ``"normal"``: logged answers outlive a killed process; ``"full"``: a power cut as well.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -82,6 +84,7 @@ class Settings:
     log_keep: timedelta = timedelta(days=400)
     port: int = 3000
     workers: int = 1
+    synchronous: str = "normal"
 
     @property
     def home_folder(self) -> Path:

@@ -246,6 +246,7 @@ _SHARE = _read_number(0, 1, "a share from 0 to 1, or from 0 % to 100 %")
 _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000")
 _MINUTES = timedelta(minutes=10)
 _WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
+_SYNCHRONOUS_MEANING = "answers that outlive a killed process (normal), or a power cut too (full)"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -281,6 +282,7 @@ KEYS = (
     _key("log.keep", "log_keep", _read_keep, timedelta(days=400), "how long the log keeps an answer, from 1 day on"),
     _key("serve.port", "port", _PORT, 3000, "port of the real-time service, 1 to 65535", short=True),
     _key("serve.workers", "workers", _WORKERS, 1, "processes that answer at the port, 1 to 64", short=True),
+    _key("serve.synchronous", "synchronous", _read_word("normal", "full"), "normal", _SYNCHRONOUS_MEANING),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

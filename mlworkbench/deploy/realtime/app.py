@@ -99,6 +99,7 @@ class Scoring:
         """Open the version; it must reproduce its golden rows before the service is ready."""
         try:
             OwnRoutes.application = Application(Realtime.open(self.choice))
+            guard.settle_memory()
         except Exception as error:
             guard.give_up(error)
 

@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/08_application.ipynb #ac7a89bc
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -20,7 +21,7 @@ from .metrics import METRICS_TYPE, Metrics, describe_model, measure_store
 from .openapi import describe_service
 from .process import FAILURE
 from .service import Realtime
-from .waiting import WaitingCalls
+from .waiting import Aside, WaitingCalls
 from ...errors import WorkbenchError
 
 # %% auto #0
@@ -60,6 +61,8 @@ class Served:
         self.realtime = realtime
         self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
         self.pages = write_pages(realtime)
+        self.aside = Aside()
+        realtime.hand_over(self.aside)
 
     def measure(self) -> Iterator[Any]:
         """Measure what is asked for at this moment: the version, and the store."""
@@ -72,6 +75,7 @@ class Served:
     def close(self) -> None:
         """Finish what is being answered, and close log and store."""
         self.waiting.close()
+        self.aside.close()
         self.realtime.close()
 
 
@@ -114,7 +118,7 @@ class Application:
             version = served.realtime.version
             self.metrics.count(version.model, version.version, reply, time.perf_counter() - started)
         elif method in ("GET", "HEAD") and (show := self.gets.get(path)):
-            reply = show(served)
+            reply = await asyncio.to_thread(show, served)  # it may wait for a store or a disk
         elif method in ("GET", "HEAD") and (known := served.pages.get(path)):
             reply = known
         else:

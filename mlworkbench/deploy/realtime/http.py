@@ -5,8 +5,7 @@
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #6193a286
 from __future__ import annotations
 
-import json
-import uuid
+import os
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -292,7 +291,7 @@ def request_name(header: str | None) -> str:
     'order-17'
     """
     if not header:
-        return uuid.uuid4().hex
+        return os.urandom(16).hex()
     if len(header) > 128 or not header.isascii() or not header.isprintable():
         rule = "X-Request-Id: up to 128 printable ASCII characters"
         raise HttpError(f"{rule}; got {len(header)}; shorten it", 400, code="request.request_id")

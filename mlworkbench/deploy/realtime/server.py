@@ -31,7 +31,9 @@ def make_application() -> Application:
     if guard.in_worker():
         guard.supervise()  # it ends with its supervisor
     try:
-        return Application(Realtime.open(select_served()))
+        made = Application(Realtime.open(select_served()))
+        guard.settle_memory()
+        return made
     except Exception as error:
         guard.give_up(error)
 

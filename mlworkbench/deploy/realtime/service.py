@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...contract.faults import Fault
+from ...core.settings_file import read_setting
 from ..flags import with_flags
 from .call import Asked, Call, Reply, RowsRefusedError, read_call, refuse_call, to_fields
 from .call import write_reply
@@ -52,8 +53,10 @@ class _Made:
 
     def answered(self, call: int) -> dict[int, int]:
         """Give places of records of a call to places among the log rows."""
-        places = self.rows.positions
-        low, high = np.searchsorted(places, self.starts[call : call + 2])
+        places, (first, end) = self.rows.positions, self.starts[call : call + 2]
+        if len(places) == self.starts[-1]:  # none of all calls is refused
+            return {row: row for row in range(first, end)}
+        low, high = np.searchsorted(places, [first, end])
         return dict(zip(places[low:high].tolist(), range(low, high), strict=True))
 
     def refused(self, call: int) -> list[Fault]:
@@ -149,6 +152,7 @@ class Realtime:
             )
         self.version, self.log, self.store, self.clock = version, log, store, clock
         self.refused = RefusalLog.beside(log)
+        self._aside: Callable[[Callable[[], None]], None] = lambda work: work()
 
     @classmethod
     def open(cls, choice: ServedVersion) -> Realtime:
@@ -164,7 +168,13 @@ class Realtime:
                     code="deployment.store_missing",
                 )
             store = OnlineStore(home.online_place, read_only=True)
-        return cls(version, PredictionLog(home.log(choice.model), own=True), store=store)
+        full = read_setting("serve.synchronous").value == "full"
+        return cls(version, PredictionLog(home.log(choice.model), own=True, full=full), store=store)
+
+    def hand_over(self, aside: Callable[[Callable[[], None]], None]) -> None:
+        """Let `aside` do what no answer waits for: checkpoints of the log, and noting why rows were refused."""
+        self._aside = aside
+        self.log.checkpoint_by(aside)
 
     def close(self) -> None:
         """Close logs and store."""
@@ -285,7 +295,8 @@ class Realtime:
         """Log which records were refused."""
         reasons, now = rows.reasons(_name_records(asked)), self.clock()
         who = self.version.model, self.version.version, "realtime"
-        self.refused.note(name_refusals(who, reasons, dict.fromkeys(reasons, now)))
+        noted = name_refusals(who, reasons, dict.fromkeys(reasons, now))
+        self._aside(lambda: self.refused.note(noted))
 
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -184,14 +184,14 @@ def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
     faults, whole = _group_faults(predictions.faults), _whole(context)
     found = (predictions.scores, predictions.decisions, context.get("key"))
     scores, decisions, keys = (None if column is None else to_plain_list(np.asarray(column)) for column in found)
-    encode = cache(lambda kind, item: to_json(item))  # few distinct decisions repeat
+
     columns = {
         "prediction_id": ids,
         "request_id": names,
         "entity": encode_rows(context.get("entity") or {}, count),
         "prediction_time": times,
-        "scores": [encode_plain(score if isinstance(score, list) else [score]) for score in scores or ()],
-        "decision": [encode(type(item).__name__, item) for item in decisions or [None] * count],
+        "scores": [_encode_score(score) for score in scores or ()],
+        "decision": [_encode_decision(type(item), item) for item in decisions or [None] * count],
         "features": encode_rows(predictions.frame.columns, count),
         "faults": [to_json(faults[row]) if row in faults else "[]" for row in range(count)],
         "request": encode_rows(rest, count) if (rest := context.get("request")) is not None else [""] * count,
@@ -199,6 +199,19 @@ def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
     }
     rows = [{**whole, **dict(zip(columns, values, strict=True))} for values in zip(*columns.values(), strict=True)]
     return PredictionRows(rows=rows, scores=scores or [], decisions=decisions, keys=keys)
+
+
+def _encode_score(score: Any) -> str:  # noqa: ANN401, RUF100 - a number, or a list of a number by class
+    """Write the scores of a row; a float is finite here, and JSON writes it as Python does."""
+    if type(score) is float:
+        return f"[{score!r}]"
+    return encode_plain(score if isinstance(score, list) else [score])
+
+
+@lru_cache(1024)
+def _encode_decision(kind: type, decision: Any) -> str:  # noqa: ANN401, RUF100 - a class; few distinct ones repeat
+    """Write a decision; 1, 1.0 and True are different ones, and equal in Python."""
+    return to_json(decision)
 
 
 def _count_rows(predictions: Predictions, context: LogContext) -> int:
@@ -210,7 +223,7 @@ def _count_rows(predictions: Predictions, context: LogContext) -> int:
     given = {name: context.get(name) for name in ("input_ids", "prediction_times", "key")}
     given["request_id"] = None if isinstance(request, str) else request
     for name, values in given.items():
-        if isinstance(values, Sequence | np.ndarray) and len(values) != count:
+        if values is not None and len(values) != count:
             rule = f"log_rows: {name}: one for each score; got {len(values)} for {count} scores"
             raise LogError(rule, code="log.context")
     return count
@@ -235,7 +248,7 @@ def _whole(context: LogContext) -> dict[str, Any]:
         "deployment": context["deployment"],
         "role": context.get("role", "served"),
         "logged_at": int(context["logged_at"]),
-        "watermark": to_json(context.get("watermark")),
+        "watermark": "null" if (watermark := context.get("watermark")) is None else to_json(watermark),
         "latency_us": round(context.get("latency_us") or 0),
         "schema_version": SCHEMA_VERSION,
     }

@@ -117,7 +117,8 @@ def test_where_the_log_cannot_be_written_nobody_is_answered(birds: Realtime, mon
 def test_requests_at_the_same_time_share_a_turn(birds: Realtime, monkeypatch: pytest.MonkeyPatch) -> None:
     application, turns = Application(birds), []
     respond = application.served.waiting._respond
-    monkeypatch.setattr(application.served.waiting, "_respond", lambda calls: turns.append(len(calls)) or respond(calls))
+    counted = lambda calls: turns.append(len(calls)) or respond(calls)  # noqa: E731
+    monkeypatch.setattr(application.served.waiting, "_respond", counted)
     body = json.dumps(BIRD).encode()
 
     async def many() -> list[tuple[int, bytes]]:

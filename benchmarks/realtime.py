@@ -295,10 +295,8 @@ class Contest:
             one = self.load(port, 1, self.plan.seconds, body=body)
             many = self.load(port, 32, self.plan.seconds, body=body)
             pss, rss = measure_memory(process)
-        self.plan.note(
-            who, p50=one["p50"], rate=many["rate"], spread=many["p99"] / many["p50"], errors=one["errors"] + many["errors"],
-            ready=ready, pss=pss, rss=rss,
-        )  # fmt: skip
+        found = {"p50": one["p50"], "rate": many["rate"], "spread": many["p99"] / many["p50"]}
+        self.plan.note(who, **found, errors=one["errors"] + many["errors"], ready=ready, pss=pss, rss=rss)
 
     def check(self, who: str, port: int, body: str) -> None:
         """See that a contestant gives the score of the others."""
@@ -386,9 +384,8 @@ def judge(plan: Plan) -> list[tuple[str, float, str, float, float | None]]:
 
 def show(plan: Plan, rows: int) -> int:
     """Print the table, then what was asked for; count what is missed."""
-    print(
-        f"{'':32} {'p50 at 1, ms':>13} {'requests/s at 32':>17} {'p99/p50':>8} {'ready, s':>9} {'PSS/RSS, MB':>12} errors"
-    )
+    heads = f"{'p50 at 1, ms':>13} {'requests/s at 32':>17} {'p99/p50':>8} {'ready, s':>9} {'PSS/RSS, MB':>12}"
+    print(f"{'':32} {heads} errors")
     for who in [*plan.taken]:
         if plan.taken[who]["rate"] and plan.taken[who]["p50"]:
             m = {name: plan.median(who, name) for name in plan.taken[who]}

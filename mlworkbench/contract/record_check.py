@@ -193,7 +193,8 @@ class RowCheck:
                 if value is NO_VALUE:
                     return REFUSED, row
             row[name] = value
-            worst = max(worst, judge(value))
+            if (found := judge(value)) > worst:
+                worst = found
         for relation in self.relations if worst < REFUSED else ():
             worst = max(worst, relation(row))
         return worst, row

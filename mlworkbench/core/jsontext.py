@@ -114,7 +114,8 @@ def _written(encode: Callable[[Any], str], value: object) -> str:
 # %% ../../nbs/core/03_jsontext.ipynb #b4c51fd0
 def to_plain_list(column: NDArray[Any]) -> list[Any]:
     """Convert an array of shape (n,) or (n, k) to n plain values; only one that may hold odd values is walked."""
-    kind, items = column.dtype.kind, list[Any](column.tolist())
+    kind = column.dtype.kind
+    items: list[Any] = column.tolist()
     if kind == "f":
         ready = math.isfinite(sum(items)) if column.ndim == 1 else bool((abs(column) < math.inf).all())
     else:

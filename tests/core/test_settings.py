@@ -162,6 +162,7 @@ VALUES = {
     "reports.workspace": ("shown", "shown"),
     "serve.port": ("3001", 3001),
     "serve.workers": ("4", 4),
+    "serve.synchronous": ("full", "full"),
 }
 FOLDERS = ("workbench.home", "alerts.file", "reports.workspace")
 

@@ -5,7 +5,9 @@
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #440ac12f
 from __future__ import annotations
 
+import asyncio
 import os
+from typing import TYPE_CHECKING, Any
 
 from ...core.settings_file import read_setting
 from . import process as guard
@@ -13,8 +15,57 @@ from .application import Application
 from .service import Realtime
 from ..selection import select_served
 
+if TYPE_CHECKING or os.name == "posix":
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+else:
+    HttpToolsProtocol = object
+
 # %% auto #0
-__all__ = ['KEEP_ALIVE', 'make_application', 'run_server']
+__all__ = ['KEEP_ALIVE', 'Gathering', 'GatheringProtocol', 'make_application', 'run_server']
+
+# %% ../../../nbs/deploy/realtime/10_server.ipynb #914d10b2
+class Gathering:
+    """A transport that holds what is written until more is, or the loop turns.
+
+    Parameters
+    ----------
+    transport : asyncio.Transport
+        That of the connection; everything else is asked of it.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401, RUF100 - whatever a transport has
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold the first part; send it with the second."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+
+class GatheringProtocol(HttpToolsProtocol):
+    """uvicorn's protocol on such a transport."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin a connection."""
+        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type] # it is one by its methods
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #22468654
 KEEP_ALIVE = 75
@@ -30,6 +81,8 @@ def make_application() -> Application:
     """
     if guard.in_worker():
         guard.supervise()  # it ends with its supervisor
+    elif os.environ.get(guard.SUPERVISOR, own := str(os.getpid())) != own:
+        raise SystemExit(1)  # which ended before this worker had begun
     try:
         made = Application(Realtime.open(select_served()))
         guard.settle_memory()
@@ -57,7 +110,7 @@ def run_server(host: str, port: int) -> None:
             host=host,
             port=port,
             workers=read_setting("serve.workers").value,
-            http="httptools" if native else "auto",
+            http=f"{__name__}:GatheringProtocol" if native else "auto",
             loop="uvloop" if native else "auto",
             lifespan="on",
             access_log=False,

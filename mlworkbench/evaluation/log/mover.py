@@ -99,7 +99,7 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
     return count
 
 # %% ../../../nbs/evaluation/log/09_mover.ipynb #638089ac
-def _delete(connection: sqlite3.Connection, move: _Move, *, pause: float) -> None:
+def _delete(connection: sqlite3.Connection, move: _Move, pause: float) -> None:
     """Delete the rows of a move in portions, the last one together with the note; `pause` is seconds after each."""
     first, low = f"SELECT rowid FROM {_CLOSED} AND rowid >= ? ORDER BY rowid LIMIT 1", 0
     while (found := connection.execute(first, [move.last, move.before, low]).fetchone()) and found[0] < move.last:
@@ -134,7 +134,7 @@ def _move_file(file: Path, table: LogTable, before: int) -> int:
         try:
             while (move := _begin(connection, before)) is not None:
                 count += _append(connection, move, table)
-                _delete(connection, move, pause=_PAUSE if is_worker_file_taken(file) else 0.0)
+                _delete(connection, move, _PAUSE if is_worker_file_taken(file) else 0.0)
             _shrink(connection)
         except sqlite3.Error as error:
             raise sqlite_error("move the prediction log", file, error, LogError) from error

@@ -14,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract.pseudonym import find_pseudonym_columns
+
 from ...core.jsontext import encode_plain, encode_rows, to_json, to_plain_list
 from ...core.types import ColumnDict
 from ...errors import LogError
@@ -191,7 +191,7 @@ def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
         "entity": encode_rows(context.get("entity") or {}, count),
         "prediction_time": times,
         "scores": [_encode_score(score) for score in scores or ()],
-        "decision": [_encode_decision(type(item), item) for item in decisions or [None] * count],
+        "decision": [_encode_decision(type(item).__name__, item) for item in decisions or [None] * count],
         "features": encode_rows(predictions.frame.columns, count),
         "faults": [to_json(faults[row]) if row in faults else "[]" for row in range(count)],
         "request": encode_rows(rest, count) if (rest := context.get("request")) is not None else [""] * count,
@@ -209,7 +209,7 @@ def _encode_score(score: Any) -> str:  # noqa: ANN401, RUF100 - a number, or a l
 
 
 @lru_cache(1024)
-def _encode_decision(kind: type, decision: Any) -> str:  # noqa: ANN401, RUF100 - a class; few distinct ones repeat
+def _encode_decision(kind: str, decision: Any) -> str:  # noqa: ANN401, RUF100 - a class; few distinct ones repeat
     """Write a decision; 1, 1.0 and True are different ones, and equal in Python."""
     return to_json(decision)
 
@@ -220,7 +220,7 @@ def _count_rows(predictions: Predictions, context: LogContext) -> int:
         if name not in context:
             raise LogError(f"log_rows: {name} is needed and was not given", code="log.context")
     count, request = len(predictions.scores), context.get("request_id", "")
-    given = {name: context.get(name) for name in ("input_ids", "prediction_times", "key")}
+    given: dict[str, Any] = {name: context.get(name) for name in ("input_ids", "prediction_times", "key")}
     given["request_id"] = None if isinstance(request, str) else request
     for name, values in given.items():
         if values is not None and len(values) != count:
@@ -295,7 +295,7 @@ class LogEntry:
 
 def personal_columns(version: Version) -> set[str]:
     """Name the request columns that say something of a person, by declaration or by contract."""
-    return {c.name for c in version.request.columns if c.personal} | {*(version.declaration.get("personal") or ())}
+    return {*version.personal}
 
 
 def prediction_rows(version: Version, predictions: Predictions, columns: ColumnDict, entry: LogEntry) -> PredictionRows:
@@ -315,8 +315,7 @@ def prediction_rows(version: Version, predictions: Predictions, columns: ColumnD
     declared = version.declaration
     key, timed = declared.get("key"), declared.get("prediction_time")
     entity = {name: columns[name] for name in declared.get("entity") or ()}
-    left_out = {*predictions.frame.columns, *entity, timed}
-    left_out |= personal_columns(version) - {*find_pseudonym_columns(version.request)}
+    left_out = {*predictions.frame.columns, *entity, timed, *version.withheld}
     asked = {**columns, **entry.carried}
     context: LogContext = {
         "model": version.model,

@@ -167,7 +167,7 @@ def test_a_service_that_is_stopped_under_load_gives_no_other_answer_and_logs_eac
         while len(load.ids) < 100:
             time.sleep(0.01)
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(20) == 0
+        assert service.process.wait(20) in (0, -signal.SIGTERM), "uvicorn ends by the signal that it was told"
     assert load.statuses <= {200, 503}
     assert count_logged(elsewhere, load.ids) == len(load.ids) == len({*load.ids})
 

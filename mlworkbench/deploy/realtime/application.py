@@ -59,7 +59,7 @@ class Served:
 
     def __init__(self, realtime: Realtime) -> None:
         self.realtime = realtime
-        self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
+        self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.waits)
         self.pages = write_pages(realtime)
         self.aside = Aside()
         realtime.hand_over(self.aside)

@@ -29,6 +29,7 @@ from ...evaluation.log.refusals import RefusalLog, name_refusals
 from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, store_exists
+from ...features.online.sqlite import SqliteRows
 from ...features.windows import check_lag
 from ...scoring.version.version import Version
 
@@ -170,6 +171,12 @@ class Realtime:
             store = OnlineStore(home.online_place, read_only=True)
         full = read_setting("serve.synchronous").value == "full"
         return cls(version, PredictionLog(home.log(choice.model), own=True, full=full), store=store)
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer takes more than arithmetic and a file: a pipeline, or a store on another machine."""
+        remote = self.store is not None and not isinstance(self.store.rows, SqliteRows)
+        return remote or self.version.scorer.kind == "reference"
 
     def hand_over(self, aside: Callable[[Callable[[], None]], None]) -> None:
         """Let `aside` do what no answer waits for: checkpoints of the log, and noting why rows were refused."""

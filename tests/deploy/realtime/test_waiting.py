@@ -19,7 +19,7 @@ from mlworkbench.deploy.realtime.application import Application
 from mlworkbench.deploy.realtime.call import Call, Reply
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.realtime.waiting import MOST_BYTES, MOST_CALLS, Aside, WaitingCalls
-from mlworkbench.errors import SettingsError
+from mlworkbench.errors import FeatureError, SettingsError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.refusals import count_refusals
 from mlworkbench.evaluation.log.writer import CHECKPOINT_ROWS, PredictionLog
@@ -228,3 +228,33 @@ def test_another_word_for_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPa
     with pytest.raises(SettingsError, match=r"normal.*full") as refused:
         read_setting("serve.synchronous")
     assert "\n" not in str(refused.value)
+
+
+def test_a_store_on_another_machine_that_hangs_leaves_the_loop_free(workshop, elsewhere: Home) -> None:
+    class Hanging:
+        """Stands for the client of a server that does not answer."""
+
+        rows = object()
+
+        def transaction(self, *, write: bool = True) -> None:
+            time.sleep(0.4)
+            raise FeatureError("cannot read the online store: it does not answer; try again")
+
+        def close(self) -> None:
+            pass
+
+    log = PredictionLog(elsewhere.log("delays"), own=True)
+    application = Application(Realtime(workshop.open("delays"), log, store=Hanging()))  # type: ignore[arg-type]
+    trip = {"trip": "T1", "origin": "JFK", "asked": "2013-10-01T12:00:00+00:00", "distance": 300}
+
+    async def run() -> float:
+        asked = asyncio.create_task(ask(application, "POST", "/score", trip))
+        await asyncio.sleep(0.05)
+        begun = time.monotonic()
+        assert (await ask(application, "GET", "/livez"))[0] == 200
+        taken = time.monotonic() - begun
+        assert not asked.done() and (await asked)[0] == 503
+        return taken
+
+    assert asyncio.run(run()) < 0.2
+    application.close()

@@ -142,7 +142,11 @@ def encode_rows(columns: Mapping[str, NDArray[Any]], rows: int) -> list[str]:
     names = sorted(columns)
     if not names:
         return ["{}"] * rows
-    lists = [to_plain_list(columns[name]) for name in names]
+    lists = [columns[name].tolist() for name in names]
+    try:  # most rows are plain already
+        return [_encode(dict(zip(names, row, strict=True))) for row in zip(*lists, strict=True)]
+    except (TypeError, ValueError):  # NaN, an infinity, a value of numpy or pandas
+        lists = [to_plain_list(columns[name]) for name in names]
     return [encode_plain(dict(zip(names, row, strict=True))) for row in zip(*lists, strict=True)]
 
 # %% ../../nbs/core/03_jsontext.ipynb #a81ea12e

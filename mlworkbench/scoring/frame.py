@@ -126,6 +126,8 @@ def _holds_infinity(values: NDArray[np.float64]) -> bool:
 
 
 def _number(values: NDArray[Any], column: Column) -> NDArray[np.float64]:
+    if values.dtype == np.float64 and (column.infinite or not _holds_infinity(values)):
+        return values
     try:
         result = values.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
@@ -172,9 +174,15 @@ def _label_or_none(value: object) -> str | None:
     raise TypeError(value)
 
 
+_TEXT = frozenset((str, type(None)))
+
+
 def _words(values: NDArray[Any], column: Column) -> NDArray[np.object_]:
     items = values.tolist()
-    if not all(v is None or type(v) is str for v in items):
+    if {*map(type, items)} <= _TEXT:
+        if values.dtype == object:
+            return values
+    else:
         try:
             items = [_label_or_none(v) for v in items]
         except TypeError as error:

@@ -79,17 +79,17 @@ class Version:
     pseudonyms: Pseudonyms | None = None
     flags: str = "tell"
 
-    @property
+    @cached_property
     def model(self) -> str:
         """Name of the model."""
         return str(self.manifest["model"])
 
-    @property
+    @cached_property
     def content_id(self) -> str:
         """What the version computes and was taught, as 64 hex digits."""
         return str(self.manifest["content_id"])
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Tag in the model store: the model and the first 32 digits of the content id."""
         return f"{self.model}:{self.content_id[:32]}"

@@ -377,7 +377,7 @@ def _await_ready(service: Service, seconds: float) -> None:
             )
         if is_ready(service.port):
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     words = _last_words(service.log)
     raise DeploymentError(
         f"the service was not ready within {seconds:g} s; {words}; see {service.log}",

@@ -226,7 +226,7 @@ class Contract:
         for relation in self.relations:
             check_kinds(relation, {c.name: "pseudonym" if c.pseudonym else c.kind for c in self.columns})
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the columns, in order."""
         return tuple(column.name for column in self.columns)

@@ -20,7 +20,7 @@ from .contract import Column, Contract, find_limits
 from .faults import Fault, normalize_spelling
 from .relation import Relation
 from .times import MINUTE, NO_TIME, compute_offset
-from .values import NO_VALUE, WHOLE, make_array, read_value
+from .values import NO_VALUE, WHOLE, find_array_type, read_value
 from ..core.jsontext import is_readable
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2
@@ -180,6 +180,7 @@ class RowCheck:
         self.columns = [(c.name, OWN.get(c.kind), c, JUDGES[c.kind](c)) for c in contract.columns]
         self.relations = [_relation_judge(relation, contract) for relation in contract.relations]
         self.flat = all(column.kind != "vector" for column in contract.columns)
+        self.types = {c.name: find_array_type(c) for c in contract.columns} if self.flat else {}
 
     def read(self, record: object) -> tuple[int, dict[str, Any]]:
         """Give the verdict on a record, and its values by column; those of a refused one are not complete."""
@@ -193,7 +194,8 @@ class RowCheck:
                 if value is NO_VALUE:
                     return REFUSED, row
             row[name] = value
-            worst = max(worst, judge(value))
+            if (found := judge(value)) > worst:
+                worst = found
         for relation in self.relations if worst < REFUSED else ():
             worst = max(worst, relation(row))
         return worst, row
@@ -217,7 +219,9 @@ class RowCheck:
             if verdict != GOOD:
                 return None
             rows.append(row)
-        return {c.name: make_array(c, [row[c.name] for row in rows]) for _, _, c, _ in self.columns} if rows else None
+        if not rows:
+            return None
+        return {name: np.array([row[name] for row in rows], dtype=kind) for name, kind in self.types.items()}
 
     def faults(self, record: object) -> list[Fault]:
         """Give the faults of a record, in the words of the check of columns; none where it is good."""

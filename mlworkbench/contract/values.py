@@ -23,7 +23,7 @@ from ..errors import ContractError, suggest
 
 # %% auto #0
 __all__ = ['WHOLE', 'NO_VALUE', 'Reader', 'READERS', 'PLACEHOLDERS', 'PLAIN', 'WrongValueError', 'find_placeholder', 'is_null',
-           'read_value', 'read_column', 'make_array', 'convert_records']
+           'read_value', 'read_column', 'find_array_type', 'convert_records']
 
 # %% ../../nbs/contract/06_values.ipynb #51a7e281
 WHOLE = 2**63
@@ -230,17 +230,17 @@ def read_column(column: Column, raw: Sequence[Any]) -> tuple[NDArray[Any], list[
     return _to_array(column, found, faults), faults
 
 
-def make_array(column: Column, found: list[Any]) -> NDArray[Any]:
-    """Make the array of a kind, other than a vector's, from values that were read."""
+def find_array_type(column: Column) -> Any:  # noqa: ANN401, RUF100 - a type of numpy
+    """Give the type of the array of a kind, other than a vector's."""
     if column.kind == "boolean" and column.nullable:
-        return np.array(found, dtype=object)
-    return np.array(found, dtype=np.int64 if column.kind == "time" else PLAIN[column.kind][1])
+        return object
+    return np.int64 if column.kind == "time" else PLAIN[column.kind][1]
 
 
 def _to_array(column: Column, found: list[Any], faults: list[Fault]) -> NDArray[Any]:
     """Make the array of a kind from values read one by one."""
     if column.kind != "vector":
-        return make_array(column, found)
+        return np.array(found, dtype=find_array_type(column))
     size = column.size or next((len(vector) for vector in found if vector is not None), 0)
     values = np.full((len(found), size), np.nan)
     for row, vector in enumerate(found):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -114,8 +115,11 @@ def _written(encode: Callable[[Any], str], value: object) -> str:
 def to_plain_list(column: NDArray[Any]) -> list[Any]:
     """Convert an array of shape (n,) or (n, k) to n plain values; only one that may hold odd values is walked."""
     kind = column.dtype.kind
-    ready = kind in "iubU" or (kind == "f" and bool((abs(column) < math.inf).all()))
     items: list[Any] = column.tolist()
+    if kind == "f":
+        ready = math.isfinite(sum(items)) if column.ndim == 1 else bool((abs(column) < math.inf).all())
+    else:
+        ready = kind in "iubU"
     return items if ready else [to_plain(item) for item in items]
 
 
@@ -138,7 +142,11 @@ def encode_rows(columns: Mapping[str, NDArray[Any]], rows: int) -> list[str]:
     names = sorted(columns)
     if not names:
         return ["{}"] * rows
-    lists = [to_plain_list(columns[name]) for name in names]
+    lists = [columns[name].tolist() for name in names]
+    try:  # most rows are plain already
+        return [_encode(dict(zip(names, row, strict=True))) for row in zip(*lists, strict=True)]
+    except (TypeError, ValueError):  # NaN, an infinity, a value of numpy or pandas
+        lists = [to_plain_list(columns[name]) for name in names]
     return [encode_plain(dict(zip(names, row, strict=True))) for row in zip(*lists, strict=True)]
 
 # %% ../../nbs/core/03_jsontext.ipynb #a81ea12e
@@ -248,12 +256,18 @@ def parse_json(data: bytes | str, *, pairs: Callable[[list[tuple[str, Any]]], An
         raise JsonTextError(f"values nested at most {DEPTH} deep; got deeper ones", "flatten it")
     try:
         text = data if isinstance(data, str) else _decoded(data)
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=pairs)
+        return _make_decoder(pairs).decode(text)
     except JsonTextError:
         raise
     except ValueError as error:
         reason = str(error).partition(";")[0]  # what follows is advice to the programmer
         raise JsonTextError(f"not JSON: {reason}") from None
+
+
+@cache
+def _make_decoder(pairs: Callable[[list[tuple[str, Any]]], Any] | None) -> json.JSONDecoder:
+    """Make a parser once; `json.loads` would make one for each text."""
+    return json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=pairs)
 
 
 def _decoded(data: bytes) -> str:

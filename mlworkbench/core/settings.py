@@ -57,6 +57,8 @@ class Settings:
         Path before all its routes.
     ready_needs_store : bool
         Whether a process is not ready while its online store is away.
+    synchronous : str
+        ``"normal"``: logged answers outlive a killed process; ``"full"``: a power cut as well.
     run_seconds : float
         Longest time a notebook run may take, in seconds.
     max_refused : float
@@ -108,6 +110,7 @@ class Settings:
     access_log: str = "errors"
     root_path: str = ""
     ready_needs_store: bool = False
+    synchronous: str = "normal"
 
     @property
     def home_folder(self) -> Path:

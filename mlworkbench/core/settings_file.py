@@ -272,6 +272,7 @@ _ALARMS = _read_number(0.01, 1000, "a number of alarms a month from 0.01 to 1000
 _MINUTES = timedelta(minutes=10)
 _WORKSPACE_MEANING = "folder of an Evidently workspace that reports go to; empty: none"
 _NEEDS_STORE_MEANING = "whether a process is not ready while its online store is away: yes or no"
+_SYNCHRONOUS_MEANING = "answers that outlive a killed process (normal), or a power cut too (full)"
 _ONLINE_MEANING = "redis:// URL of the online store; empty: a file of the home"
 
 
@@ -317,6 +318,7 @@ KEYS = (
     _key("serve.tls_certificate", "tls_certificate", _read_folder, "", "PEM file of the certificate; empty: no TLS"),
     _key("serve.tls_key", "tls_key", _read_folder, "", "PEM file of the certificate's private key"),
     _key("serve.access_log", "access_log", _ACCESS, "errors", "requests told on standard error: errors, all, off"),
+    _key("serve.synchronous", "synchronous", _read_word("normal", "full"), "normal", _SYNCHRONOUS_MEANING),
 )
 MOVED = {("workbench", "port"): ("serve", "port")}  # where an older file has it
 

@@ -210,7 +210,8 @@ def predict_rows(rows: RequestRows, version: Version) -> RequestRows:
     faults: list[Fault] = []
     _answer(rows, np.arange(len(rows)), version, pieces, faults)
     kept = rows.with_faults(faults)
-    return replace(kept, predictions=_joined(pieces, kept.request.faults) if pieces else None)
+    made = _joined(pieces, kept.request.faults) if pieces else None
+    return RequestRows(kept.positions, kept.request, kept.values, kept.refused, made)
 
 
 def _answer(
@@ -252,7 +253,7 @@ def _unanswered(row: int, error: Exception, version: Version) -> Fault:
 def _joined(pieces: Sequence[Predictions], faults: tuple[Fault, ...]) -> Predictions:
     """Put predictions of neighbouring rows together."""
     if len(pieces) == 1:
-        return replace(pieces[0], faults=list(faults))
+        return Predictions(pieces[0].frame, pieces[0].scores, pieces[0].decisions, list(faults))
     names = pieces[0].frame.names
     frame = FeatureFrame({name: np.concatenate([piece.frame.columns[name] for piece in pieces]) for name in names})
     scores, decisions = (np.concatenate([getattr(p, name) for p in pieces]) for name in ("scores", "decisions"))

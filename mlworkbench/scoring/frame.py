@@ -49,8 +49,8 @@ class FeatureFrame:
     columns: dict[str, NDArray[Any]]
 
     def __post_init__(self) -> None:
-        lengths = {name: len(values) for name, values in self.columns.items()}
-        if len(set(lengths.values())) > 1:
+        if len({*map(len, self.columns.values())}) > 1:
+            lengths = {name: len(values) for name, values in self.columns.items()}
             raise ScoringError(
                 f"cannot build a frame: columns differ in length, {lengths}; correct the row function",
                 code="scoring.frame_length",
@@ -116,16 +116,26 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
 
 
 EDGE = 2**63
+_FEW = 32  # numbers that Python has read before numpy has begun
+
+
+def _holds_infinity(values: NDArray[np.float64]) -> bool:
+    if values.size <= _FEW and values.ndim == 1:
+        return math.inf in map(abs, values.tolist())
+    return bool(np.isinf(values).any())
 
 
 def _number(values: NDArray[Any], column: Column) -> NDArray[np.float64]:
+    if values.dtype == np.float64 and (column.infinite or not _holds_infinity(values)):
+        return values
     try:
         result = values.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise _fail(column, "a number", str(error), "return a float64 array") from None
-    if values.dtype.kind in "US" or (values.dtype == object and any(isinstance(v, str) for v in values.flat)):
+    kind = values.dtype.kind
+    if kind in "US" or (kind == "O" and any(isinstance(v, str) for v in values.flat)):
         raise _fail(column, "a number, not text", values.ravel()[0], "convert it at ingest")
-    if not column.infinite and np.isinf(result).any():
+    if not column.infinite and _holds_infinity(result):
         where = np.asarray(np.isinf(result).reshape(len(result), -1).any(axis=1))
         raise _fail(column, "finite or missing", _first(result, where), "give NaN, or declare infinite=True")
     return result
@@ -164,9 +174,15 @@ def _label_or_none(value: object) -> str | None:
     raise TypeError(value)
 
 
+_TEXT = frozenset((str, type(None)))
+
+
 def _words(values: NDArray[Any], column: Column) -> NDArray[np.object_]:
     items = values.tolist()
-    if not all(v is None or type(v) is str for v in items):
+    if {*map(type, items)} <= _TEXT:
+        if values.dtype == object:
+            return values
+    else:
         try:
             items = [_label_or_none(v) for v in items]
         except TypeError as error:
@@ -205,13 +221,13 @@ def column_array(values: NDArray[Any], column: Column) -> NDArray[Any]:
     >>> column_array(np.array([3.0, 4.0]), Column("seats", "integer"))
     array([3, 4])
     """
-    if np.asarray(values).dtype.kind in "mM" or column.kind == "time":
+    array, axes = np.asarray(values), 2 if column.kind == "vector" else 1
+    if array.dtype.kind in "mM" or column.kind == "time":
         raise _fail(column, "no dates in a feature frame", column.kind, "derive numbers from it in a row function")
-    axes = 2 if column.kind == "vector" else 1
-    if np.ndim(values) != axes:
-        raise _fail(column, f"an array of dimension {axes}", np.shape(values), "correct the row function")
+    if array.ndim != axes:
+        raise _fail(column, f"an array of dimension {axes}", array.shape, "correct the row function")
     reader: _Reader = _READERS.get(column.kind, _words)
-    return reader(np.asarray(values), column)
+    return reader(array, column)
 
 # %% ../../nbs/scoring/01_frame.ipynb #f68e9ccd
 def frame_from_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) -> FeatureFrame:

@@ -172,6 +172,7 @@ VALUES = {
     "serve.tls_certificate": ("server.pem", "server.pem"),
     "serve.tls_key": ("server.key", "server.key"),
     "serve.access_log": ("all", "all"),
+    "serve.synchronous": ("full", "full"),
 }
 FOLDERS = ("workbench.home", "alerts.file", "reports.workspace", "serve.keys_file")
 FOLDERS += ("serve.tls_certificate", "serve.tls_key")

@@ -111,6 +111,7 @@ class Scoring:
         try:
             gate = open_gate(self.address, home=self.choice.home)
             OwnRoutes.application = open_application(self.choice, gate)
+            guard.settle_memory()
         except Exception as error:
             guard.give_up(error)
 

@@ -33,11 +33,12 @@ from .process import FAILURE
 from .service import Realtime
 from .v2 import BINARY, ROOT, Inference, describe_infer, find_aliases, infer_path
 from .v2 import to_v2_error, write_v2_pages
-from .waiting import WaitingCalls
+from .waiting import Aside, WaitingCalls
 from ..request_log import RequestLog
 from ..tracing import open_tracing
 from ...errors import DeploymentError, FeatureError, WorkbenchError
 from ...scoring.version.version import Version
+
 
 # %% auto #0
 __all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'write_pages', 'respond_feedback']
@@ -81,11 +82,13 @@ class Served:
 
     def __init__(self, realtime: Realtime) -> None:
         self.realtime = realtime
-        self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.version.scorer.kind == "reference")
+        self.waiting = WaitingCalls(realtime.respond_together, threaded=realtime.waits)
         self.described = _describe(realtime.version)
         self.pages = write_pages(realtime)
         self.aliases = find_aliases(realtime.version)
         self.asked, self.follows = 0, "champion" if realtime.follows else "pinned"
+        self.aside = Aside()
+        realtime.hand_over(self.aside)
 
     @property
     def idle(self) -> bool:
@@ -111,6 +114,7 @@ class Served:
     def close(self, *, keep_log: bool = False) -> None:
         """Finish what is being answered, and close store and log, unless another version writes it, too."""
         self.waiting.close()
+        self.aside.close()
         self.realtime.close(keep_log=keep_log)
 
 

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -319,7 +319,7 @@ def request_name(header: str | None, *, what: str = "X-Request-Id") -> str:
     'order-17'
     """
     if not header:
-        return uuid.uuid4().hex
+        return os.urandom(16).hex()
     if len(header) > 128 or not header.isascii() or not header.isprintable():
         rule = f"{what}: up to 128 printable ASCII characters"
         raise HttpError(f"{rule}; got {len(header)}; shorten it", 400, code="request.request_id")

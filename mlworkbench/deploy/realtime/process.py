@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import http.client
 import os
 import shutil
@@ -33,8 +34,8 @@ from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
 __all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'T', 'HOST',
-           'follow', 'leave', 'in_worker', 'is_orphan', 'supervise', 'give_up', 'attempt', 'Service', 'service_folder',
-           'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
+           'follow', 'leave', 'in_worker', 'is_orphan', 'supervise', 'give_up', 'attempt', 'settle_memory', 'Service',
+           'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
@@ -229,6 +230,12 @@ def attempt(step: Callable[[], T]) -> T:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(0) from None
 
+# %% ../../../nbs/deploy/realtime/03_process.ipynb #d0e7c86f
+def settle_memory() -> None:
+    """Leave what is loaded now out of the rounds of the garbage collector; called once a service is ready."""
+    gc.collect()
+    gc.freeze()
+
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #7bac87a6
 HOST = "127.0.0.1"
 
@@ -406,7 +413,7 @@ def _await_ready(service: Service, seconds: float, address: Address) -> None:
             )
         if is_ready(service.port, address=address):
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     words = _last_words(service.log)
     raise DeploymentError(
         f"the service was not ready within {seconds:g} s; {words}; see {service.log}",

@@ -5,9 +5,10 @@
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #440ac12f
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.settings_file import read_setting
 from . import process as guard
@@ -16,15 +17,14 @@ from .application import Application
 from .swap import open_application, select_running
 from ..selection import ServedVersion, select_shipped
 
-try:
+if TYPE_CHECKING or os.name == "posix":
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ModuleNotFoundError:  # Windows has no httptools; there uvicorn's own parser bounds a head
-    HttpToolsProtocol = object  # type: ignore[misc, assignment]
-
+else:  # Windows has no httptools; there uvicorn's own parser bounds a head
+    HttpToolsProtocol = object
 
 
 # %% auto #0
-__all__ = ['SHIPPED', 'BoundedProtocol', 'select_here', 'make_application', 'run_server']
+__all__ = ['SHIPPED', 'BoundedProtocol', 'Gathering', 'GatheringProtocol', 'select_here', 'make_application', 'run_server']
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #40269e14
 class BoundedProtocol(HttpToolsProtocol):
@@ -76,6 +76,50 @@ class BoundedProtocol(HttpToolsProtocol):
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
+# %% ../../../nbs/deploy/realtime/10_server.ipynb #914d10b2
+class Gathering:
+    """A transport that holds what is written until more is, or the loop turns.
+
+    Parameters
+    ----------
+    transport : asyncio.Transport
+        That of the connection; everything else is asked of it.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401, RUF100 - whatever a transport has
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold the first part; send it with the second."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+
+class GatheringProtocol(BoundedProtocol):
+    """Such a protocol on such a transport."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin a connection."""
+        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type] # it is one by its methods
+
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #22468654
 SHIPPED = "MLWORKBENCH_SHIPPED"  # in an image: tag and seal of the version that lies in it
 
@@ -98,10 +142,14 @@ def make_application() -> Application:
     """
     if guard.in_worker() or guard.is_orphan():
         guard.supervise()  # it ends with its supervisor
+    elif os.environ.get(guard.SUPERVISOR, own := str(os.getpid())) != own:
+        raise SystemExit(1)  # which ended before this worker had begun
     try:
         choice = select_here()
         gate = open_gate(Address(read_setting("serve.host").value), home=choice.home)
-        return open_application(choice, gate)
+        made = open_application(choice, gate)
+        guard.settle_memory()
+        return made
     except Exception as error:
         guard.give_up(error)
 
@@ -129,7 +177,7 @@ def run_server(host: str, port: int, certificate: str = "", key: str = "") -> No
             ssl_certfile=certificate or None,
             ssl_keyfile=key or None,
             workers=read_setting("serve.workers").value,
-            http=BoundedProtocol if native else "auto",
+            http=f"{__name__}:GatheringProtocol" if native else "auto",
             loop="uvloop" if native else "auto",
             lifespan="on",
             access_log=False,

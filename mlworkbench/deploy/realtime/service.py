@@ -16,6 +16,7 @@ import numpy as np
 from ...contract.faults import Fault
 from ...contract.times import parse_time
 from ...core.home import Home
+from ...core.settings_file import read_setting
 from ..flags import with_flags
 from .call import Asked, Call, Reply, RowsRefusedError, read_call, refuse_call, to_fields
 from .call import write_reply
@@ -30,6 +31,7 @@ from ...evaluation.log.refusals import RefusalLog, name_refusals
 from ...evaluation.log.rows import LogEntry, input_identities, prediction_rows
 from ...evaluation.log.writer import PredictionLog
 from ...features.online.lookup import OnlineStore, store_exists
+from ...features.online.sqlite import SqliteRows
 from ...features.windows import check_lag
 from ...scoring.version.version import Version
 
@@ -54,8 +56,10 @@ class _Made:
 
     def answered(self, call: int) -> dict[int, int]:
         """Give places of records of a call to places among the log rows."""
-        places = self.rows.positions
-        low, high = np.searchsorted(places, self.starts[call : call + 2])
+        places, (first, end) = self.rows.positions, self.starts[call : call + 2]
+        if len(places) == self.starts[-1]:  # none of all calls is refused
+            return {row: row for row in range(first, end)}
+        low, high = np.searchsorted(places, [first, end])
         return dict(zip(places[low:high].tolist(), range(low, high), strict=True))
 
     def refused(self, call: int) -> list[Fault]:
@@ -152,6 +156,7 @@ class Realtime:
         self.version, self.log, self.store, self.clock = version, log, store, clock
         self.refused, self.follows = RefusalLog.beside(log), False
         self.home: Home | None = None
+        self._aside: Callable[[Callable[[], None]], None] = lambda work: work()
 
     @classmethod
     def open(cls, choice: ServedVersion, *, log: PredictionLog | None = None) -> Realtime:
@@ -167,9 +172,23 @@ class Realtime:
                     code="deployment.store_missing",
                 )
             store = OnlineStore(home.online_place, read_only=True)
-        opened = cls(version, log or PredictionLog(home.log(choice.model), own=True), store=store)
+        if log is None:
+            full = read_setting("serve.synchronous").value == "full"
+            log = PredictionLog(home.log(choice.model), own=True, full=full)
+        opened = cls(version, log, store=store)
         opened.follows, opened.home = choice.follows, home
         return opened
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer takes more than arithmetic and a file: a pipeline, or a store on another machine."""
+        remote = self.store is not None and not isinstance(self.store.rows, SqliteRows)
+        return remote or self.version.scorer.kind == "reference"
+
+    def hand_over(self, aside: Callable[[Callable[[], None]], None]) -> None:
+        """Let `aside` do what no answer waits for: checkpoints of the log, and noting why rows were refused."""
+        self._aside = aside
+        self.log.checkpoint_by(aside)
 
     def close(self, *, keep_log: bool = False) -> None:
         """Close logs and store; a log that others write, too, is kept open."""
@@ -303,7 +322,8 @@ class Realtime:
         """Log which records were refused."""
         reasons, now = rows.reasons(_name_records(asked)), self.clock()
         who = self.version.model, self.version.version, "realtime"
-        self.refused.note(name_refusals(who, reasons, dict.fromkeys(reasons, now)))
+        noted = name_refusals(who, reasons, dict.fromkeys(reasons, now))
+        self._aside(lambda: self.refused.note(noted))
 
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""

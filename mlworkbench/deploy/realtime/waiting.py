@@ -9,11 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
 
 from .call import Call, Reply
 
 # %% auto #0
-__all__ = ['MOST_CALLS', 'MOST_BYTES', 'WaitingCalls']
+__all__ = ['MOST_CALLS', 'MOST_BYTES', 'MOST_ASIDE', 'WaitingCalls', 'Aside']
 
 # %% ../../../nbs/deploy/realtime/06_waiting.ipynb #eba019ca
 MOST_CALLS = 64
@@ -107,3 +108,35 @@ class WaitingCalls:
         """Let the thread finish what it computes, and end it."""
         if self._thread is not None:
             self._thread.shutdown(wait=True)
+
+# %% ../../../nbs/deploy/realtime/06_waiting.ipynb #924e1b2e
+MOST_ASIDE = 1000
+
+
+class Aside:
+    """A thread for what no answer waits for; a function is handed to it by calling it.
+
+    Parameters
+    ----------
+    most : int, default=MOST_ASIDE
+        How many functions may wait; one more is done by who brings it.
+    """
+
+    def __init__(self, *, most: int = MOST_ASIDE) -> None:
+        self._thread = ThreadPoolExecutor(1, "mlworkbench-aside")
+        self._places = BoundedSemaphore(most)
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Do it soon, in the order of the calls; it does not raise."""
+        if not self._places.acquire(blocking=False):
+            work()
+            return
+        try:
+            self._thread.submit(work).add_done_callback(lambda _: self._places.release())
+        except RuntimeError:  # closed
+            self._places.release()
+            work()
+
+    def close(self) -> None:
+        """Finish what was handed over."""
+        self._thread.shutdown(wait=True)

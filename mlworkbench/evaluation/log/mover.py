@@ -32,7 +32,7 @@ from .moved import DAY_COLUMN, LogTable, Rule, add_day, list_log_tables
 from .parts import decode_scores, fetch_parts, find_conflicts, open_snapshot
 from .refusals import RefusalLog
 from .rows import FIELDS
-from .writer import list_log_files, open_log
+from .writer import is_worker_file_taken, list_log_files, open_log
 
 # %% auto #0
 __all__ = ['HOUR', 'OPEN_HOURS', 'COMMIT_ROWS', 'SMALL', 'closed_before', 'describe_waiting', 'MoveReport', 'move_log',
@@ -57,7 +57,7 @@ def closed_before(now: int) -> int:
 
 # %% ../../../nbs/evaluation/log/09_mover.ipynb #f68ca2c5
 COMMIT_ROWS: Final = 1_000_000
-_DELETED = 2_000  # rows at once: while they are deleted, writers of the file wait
+_DELETED, _PAUSE = 500, 0.03  # rows at once, while a worker that writes waits, and the seconds that it gets then
 _MOVES = "CREATE TABLE IF NOT EXISTS moves (name TEXT PRIMARY KEY, last INTEGER NOT NULL, before INTEGER NOT NULL)"
 _CLOSED = "predictions WHERE rowid <= ? AND logged_at < ?"
 
@@ -99,14 +99,15 @@ def _append(connection: sqlite3.Connection, move: _Move, table: LogTable) -> int
     return count
 
 # %% ../../../nbs/evaluation/log/09_mover.ipynb #638089ac
-def _delete(connection: sqlite3.Connection, move: _Move) -> None:
-    """Delete the rows of a move in portions, the last one together with the note."""
+def _delete(connection: sqlite3.Connection, move: _Move, pause: float) -> None:
+    """Delete the rows of a move in portions, the last one together with the note; `pause` is seconds after each."""
     first, low = f"SELECT rowid FROM {_CLOSED} AND rowid >= ? ORDER BY rowid LIMIT 1", 0
     while (found := connection.execute(first, [move.last, move.before, low]).fetchone()) and found[0] < move.last:
         low = min(found[0] + _DELETED, move.last)
         with transaction(connection):
             rows = "DELETE FROM predictions WHERE rowid >= ? AND rowid < ? AND logged_at < ?"
             connection.execute(rows, [found[0], low, move.before])
+        time.sleep(pause)
     with transaction(connection):
         connection.execute(f"DELETE FROM {_CLOSED}", [move.last, move.before])
         connection.execute("DELETE FROM moves WHERE name = ?", [move.name])
@@ -133,7 +134,7 @@ def _move_file(file: Path, table: LogTable, before: int) -> int:
         try:
             while (move := _begin(connection, before)) is not None:
                 count += _append(connection, move, table)
-                _delete(connection, move)
+                _delete(connection, move, _PAUSE if is_worker_file_taken(file) else 0.0)
             _shrink(connection)
         except sqlite3.Error as error:
             raise sqlite_error("move the prediction log", file, error, LogError) from error

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract.pseudonym import find_pseudonym_columns
+
 from ...core.jsontext import encode_plain, encode_rows, to_json, to_plain_list
 from ...core.types import ColumnDict
 from ...errors import LogError
@@ -184,14 +184,14 @@ def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
     faults, whole = _group_faults(predictions.faults), _whole(context)
     found = (predictions.scores, predictions.decisions, context.get("key"))
     scores, decisions, keys = (None if column is None else to_plain_list(np.asarray(column)) for column in found)
-    encode = cache(lambda kind, item: to_json(item))  # few distinct decisions repeat
+
     columns = {
         "prediction_id": ids,
         "request_id": names,
         "entity": encode_rows(context.get("entity") or {}, count),
         "prediction_time": times,
-        "scores": [encode_plain(score if isinstance(score, list) else [score]) for score in scores or ()],
-        "decision": [encode(type(item).__name__, item) for item in decisions or [None] * count],
+        "scores": [_encode_score(score) for score in scores or ()],
+        "decision": [_encode_decision(type(item).__name__, item) for item in decisions or [None] * count],
         "features": encode_rows(predictions.frame.columns, count),
         "faults": [to_json(faults[row]) if row in faults else "[]" for row in range(count)],
         "request": encode_rows(rest, count) if (rest := context.get("request")) is not None else [""] * count,
@@ -201,16 +201,29 @@ def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
     return PredictionRows(rows=rows, scores=scores or [], decisions=decisions, keys=keys)
 
 
+def _encode_score(score: Any) -> str:  # noqa: ANN401, RUF100 - a number, or a list of a number by class
+    """Write the scores of a row; a float is finite here, and JSON writes it as Python does."""
+    if type(score) is float:
+        return f"[{score!r}]"
+    return encode_plain(score if isinstance(score, list) else [score])
+
+
+@lru_cache(1024)
+def _encode_decision(kind: str, decision: Any) -> str:  # noqa: ANN401, RUF100 - a class; few distinct ones repeat
+    """Write a decision; 1, 1.0 and True are different ones, and equal in Python."""
+    return to_json(decision)
+
+
 def _count_rows(predictions: Predictions, context: LogContext) -> int:
     """Refuse a context that lacks a name, or has another number of inputs than there are scores."""
     for name in ("model", "version", "scorer", "deployment", "input_ids", "logged_at"):
         if name not in context:
             raise LogError(f"log_rows: {name} is needed and was not given", code="log.context")
     count, request = len(predictions.scores), context.get("request_id", "")
-    given = {name: context.get(name) for name in ("input_ids", "prediction_times", "key")}
+    given: dict[str, Any] = {name: context.get(name) for name in ("input_ids", "prediction_times", "key")}
     given["request_id"] = None if isinstance(request, str) else request
     for name, values in given.items():
-        if isinstance(values, Sequence | np.ndarray) and len(values) != count:
+        if values is not None and len(values) != count:
             rule = f"log_rows: {name}: one for each score; got {len(values)} for {count} scores"
             raise LogError(rule, code="log.context")
     return count
@@ -235,7 +248,7 @@ def _whole(context: LogContext) -> dict[str, Any]:
         "deployment": context["deployment"],
         "role": context.get("role", "served"),
         "logged_at": int(context["logged_at"]),
-        "watermark": to_json(context.get("watermark")),
+        "watermark": "null" if (watermark := context.get("watermark")) is None else to_json(watermark),
         "latency_us": round(context.get("latency_us") or 0),
         "schema_version": SCHEMA_VERSION,
     }
@@ -282,7 +295,7 @@ class LogEntry:
 
 def personal_columns(version: Version) -> set[str]:
     """Name the request columns that say something of a person, by declaration or by contract."""
-    return {c.name for c in version.request.columns if c.personal} | {*(version.declaration.get("personal") or ())}
+    return {*version.personal}
 
 
 def prediction_rows(version: Version, predictions: Predictions, columns: ColumnDict, entry: LogEntry) -> PredictionRows:
@@ -302,8 +315,7 @@ def prediction_rows(version: Version, predictions: Predictions, columns: ColumnD
     declared = version.declaration
     key, timed = declared.get("key"), declared.get("prediction_time")
     entity = {name: columns[name] for name in declared.get("entity") or ()}
-    left_out = {*predictions.frame.columns, *entity, timed}
-    left_out |= personal_columns(version) - {*find_pseudonym_columns(version.request)}
+    left_out = {*predictions.frame.columns, *entity, timed, *version.withheld}
     asked = {**columns, **entry.carried}
     context: LogContext = {
         "model": version.model,

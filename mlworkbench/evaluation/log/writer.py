@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar
@@ -26,8 +27,8 @@ from ...errors import LogError
 from .rows import FIELDS, SCHEMA_VERSION
 
 # %% auto #0
-__all__ = ['SCHEMA', 'open_log', 'list_log_files', 'take_worker_file', 'PredictionLog', 'insert_rows', 'LabelRow',
-           'append_labels', 'note_labels', 'check_label']
+__all__ = ['SCHEMA', 'CHECKPOINT_ROWS', 'LONGEST_WAL', 'open_log', 'list_log_files', 'take_worker_file', 'is_worker_file_taken',
+           'PredictionLog', 'insert_rows', 'LabelRow', 'append_labels', 'note_labels', 'check_label']
 
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #a2fc67f2
 SCHEMA = """
@@ -128,6 +129,18 @@ def take_worker_file(path: Path) -> tuple[Path, int]:
             os.close(lock)
     return path.with_name(f"{path.stem}-{number}.sqlite"), lock
 
+
+def is_worker_file_taken(file: Path) -> bool:
+    """Say whether a living worker has a file of a log."""
+    try:
+        lock = os.open(file.with_name(f".{file.stem}.lock"), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not try_lock(lock)
+    finally:
+        os.close(lock)
+
 # %% ../../../nbs/evaluation/log/02_writer.ipynb #62f74bb0
 _INSERT = (
     f"INSERT INTO predictions ({', '.join(FIELDS)}) VALUES ({', '.join(':' + name for name in FIELDS)}) "
@@ -141,6 +154,10 @@ _FIND = (
 )
 
 
+CHECKPOINT_ROWS = 500
+LONGEST_WAL = 16_384  # pages of 4 kB
+
+
 class PredictionLog:
     """The predictions of one model, appended by any number of processes.
 
@@ -152,6 +169,8 @@ class PredictionLog:
         Seconds to wait for other writers.
     own : bool, default=False
         Write to a file that no other process writes, see `take_worker_file`; for workers.
+    full : bool, default=False
+        Wait for the disk at each commit, so that a power cut loses none.
 
     Attributes
     ----------
@@ -164,10 +183,12 @@ class PredictionLog:
         If the file cannot be opened for writing.
     """
 
-    def __init__(self, path: Path | str, *, wait: float = 30.0, own: bool = False) -> None:
+    def __init__(self, path: Path | str, *, wait: float = 30.0, own: bool = False, full: bool = False) -> None:
         self.path = self.file = Path(path)
-        self.wait, self.own = wait, own
+        self.wait, self.own, self.full = wait, own, full
         self._turn = threading.Lock()
+        self._aside: Callable[[Callable[[], None]], None] | None = None
+        self._since = 0  # rows written since the last checkpoint was asked for
         self._lock: int | None = None
         self._closed = False
         if own and self.path.is_file():
@@ -180,7 +201,27 @@ class PredictionLog:
             self._release()  # a forked child holds its parent's lock, too
             self.file, self._lock = take_worker_file(self.path)
         connection, self._there = open_identified(self.file, lambda: open_log(self.file, wait=self.wait))
+        if self.full:
+            connection.execute("PRAGMA synchronous=FULL")
+        if self._aside is not None:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
         return connection
+
+    def checkpoint_by(self, aside: Callable[[Callable[[], None]], None]) -> None:
+        """Let `aside` do the checkpoints, which it is handed as functions; else whoever commits does them."""
+        with self._turn:
+            self._aside = aside
+            self._opened().execute("PRAGMA wal_autocheckpoint=0")
+
+    def _checkpoint(self) -> None:
+        """Bring what was committed into the file, while others write; what fails is tried again by the next."""
+        with suppress(sqlite3.Error), closing(open_sqlite(self.file, seconds=0.02, read_only=True)) as connection:
+            for _ in range(3):
+                _, pages, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if done == pages:
+                    return
+            if pages > LONGEST_WAL:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None
@@ -253,6 +294,11 @@ class PredictionLog:
         new: list[int] = []
         with self._turn:
             self._keep(lambda connection: new.append(insert_rows(connection, self.file, _INSERT, rows)))
+            self._since += max(new)
+            due, aside = self._since >= CHECKPOINT_ROWS, self._aside
+            self._since = 0 if due else self._since
+        if due and aside is not None:
+            aside(self._checkpoint)
         return max(new)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -304,8 +350,11 @@ def insert_rows(connection: sqlite3.Connection, path: Path, insert: str, rows: S
     """
     try:
         before = connection.total_changes
-        with transaction(connection):
-            connection.executemany(insert, rows)
+        if len(rows) == 1:
+            connection.execute(insert, rows[0])  # a statement by itself is a transaction
+        else:
+            with transaction(connection):
+                connection.executemany(insert, rows)
         return connection.total_changes - before
     except sqlite3.ProgrammingError as error:
         line = f"cannot write the prediction log {path}: a row is not as log_rows makes it: {error}"

@@ -79,17 +79,17 @@ class Version:
     pseudonyms: Pseudonyms | None = None
     flags: str = "tell"
 
-    @property
+    @cached_property
     def model(self) -> str:
         """Name of the model."""
         return str(self.manifest["model"])
 
-    @property
+    @cached_property
     def content_id(self) -> str:
         """What the version computes and was taught, as 64 hex digits."""
         return str(self.manifest["content_id"])
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Tag in the model store: the model and the first 32 digits of the content id."""
         return f"{self.model}:{self.content_id[:32]}"
@@ -114,14 +114,27 @@ class Version:
         return read_document(self.folder, "usual.json") if (self.folder / "usual.json").is_file() else {}
 
     @cached_property
+    def personal(self) -> frozenset[str]:
+        """The request columns that say something of a person, by declaration or by contract."""
+        marked = {column.name for column in self.request.columns if column.personal}
+        return frozenset(marked | {*(self.declaration.get("personal") or ())})
+
+    @cached_property
+    def withheld(self) -> frozenset[str]:
+        """The personal request columns whose values are no pseudonyms: they are not kept."""
+        return self.personal - {*find_pseudonym_columns(self.request)}
+
+    @cached_property
     def row_check(self) -> RowCheck:
         """The request contract, compiled for single records."""
         return RowCheck(self.request)
 
     def features(self, columns: Columns) -> FeatureFrame:
         """Build the feature frame from request columns and view values."""
-        personal = [column.name for column in self.request.columns if column.personal]
-        return frame_from_columns(apply_row_functions(columns, self.row_functions, personal=personal), self.frame)
+        if self.row_functions:
+            personal = [column.name for column in self.request.columns if column.personal]
+            columns = apply_row_functions(columns, self.row_functions, personal=personal)
+        return frame_from_columns(columns, self.frame)
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score a feature frame."""

@@ -20,8 +20,8 @@ from .files import make_private
 from ..errors import SettingsError, WorkbenchError
 
 # %% auto #0
-__all__ = ['sqlite_error', 'transaction', 'open_sqlite', 'identify_sqlite', 'open_identified', 'settle_wal', 'SqliteFile',
-           'copy_sqlite']
+__all__ = ['sqlite_error', 'transaction', 'open_sqlite', 'checkpoint', 'identify_sqlite', 'open_identified', 'settle_wal',
+           'SqliteFile', 'copy_sqlite']
 
 # %% ../../nbs/core/02_sqlite.ipynb #61c55749
 _WAYS = {  # a word of SQLite's message: what of the code, and the way out
@@ -121,6 +121,23 @@ def _begin_wal(connection: sqlite3.Connection, seconds: float) -> None:
                 raise
             time.sleep(0.01)
     connection.execute("PRAGMA synchronous=NORMAL")
+
+# %% ../../nbs/core/02_sqlite.ipynb #a07ac480
+def checkpoint(path: Path, *, longest: int) -> None:
+    """Bring what was committed into the file while others write; what fails is left to the next time.
+
+    Parameters
+    ----------
+    longest : int
+        Pages of the write-ahead log above which writers wait for it.
+    """
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(open_sqlite(path, seconds=0.02, read_only=True)) as own:
+        for _ in range(3):
+            _, pages, done = own.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if done == pages:
+                return
+        if pages > longest:
+            own.execute("PRAGMA wal_checkpoint(RESTART)")
 
 # %% ../../nbs/core/02_sqlite.ipynb #b360266d
 def identify_sqlite(path: Path) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
 from ...contract.times import EPOCH, MICROSECOND, format_time
-from ...core.settings_file import check_lake
+from ...core.setting_values import check_lake
 from ..sources.storage import translate_storage_errors
 from ...errors import IngestError
 

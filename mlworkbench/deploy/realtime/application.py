@@ -149,7 +149,7 @@ class Application:
         self.tracing = open_tracing(self._answer, self.describe)
         self.readiness = Readiness(self._look)
         self._page, self._labels = (ThreadPoolExecutor(1, f"mlworkbench-{name}") for name in ("metrics", "labels"))
-        self.posts: dict[str, Handler] = {"/score": self._score, "/invocations": self._invoke}
+        self.posts: dict[str, Handler] = {"/score": self._ask, "/invocations": partial(self._ask, invocation=True)}
         self.posts |= {infer_path(realtime.version): self._infer, "/feedback": self._take_feedback}
         self.gets: dict[str, Handler] = {"/metrics": self._show_metrics, "/docs": _show_docs}
         self.gets |= dict.fromkeys(("/readyz", "/ping"), self._show_readiness)
@@ -186,6 +186,8 @@ class Application:
         path = served.aliases.get(asked, asked)
         try:
             reply = self.gate.check(scope, path) or await self._find_reply(path, request, served)
+        except HttpError as error:
+            reply = refuse_call(error)
         except Exception as error:  # of ours: whoever asked is told that, and the others are answered on
             self.told.tell_failure(error)
             reply = refuse_call(DeploymentError("the service failed; its log says where", code="service.failed"))
@@ -239,12 +241,6 @@ class Application:
         before = self.root_path
         return path[len(before) :] if before and path.startswith(f"{before}/") else path
 
-    async def _score(self, request: HttpRequest, served: Served) -> Reply | None:
-        return await self._ask(request, served)
-
-    async def _invoke(self, request: HttpRequest, served: Served) -> Reply | None:
-        return await self._ask(request, served, invocation=True)
-
     async def _infer(self, request: HttpRequest, served: Served) -> Reply | None:
         return await self._ask(request, served, form=Inference(request.header(b"inference-header-content-length")))
 
@@ -252,10 +248,7 @@ class Application:
         self, request: HttpRequest, served: Served, *, invocation: bool = False, form: Form | None = None
     ) -> Reply | None:
         """Read the body, and wait for the reply."""
-        try:
-            body = await read_body(request.headers, request.receive, also=(b"", BINARY.encode()) if form else ())
-        except HttpError as error:
-            return refuse_call(error)
+        body = await read_body(request.headers, request.receive, also=(b"", BINARY.encode()) if form else ())
         if body is None:
             return None
         name, partial = request.header(b"x-request-id"), request.parameter("partial")
@@ -263,10 +256,7 @@ class Application:
 
     async def _take_feedback(self, request: HttpRequest, served: Served) -> Reply | None:
         """Write labels in a thread of their own: the log's own file may be another's for a while."""
-        try:
-            body = await read_body(request.headers, request.receive)
-        except HttpError as error:
-            return refuse_call(error)
+        body = await read_body(request.headers, request.receive)
         if body is None:
             return None
         call = Call(body, partial=request.parameter("partial"))

@@ -232,7 +232,8 @@ def attempt(step: Callable[[], T]) -> T:
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #d0e7c86f
 def settle_memory() -> None:
-    """Leave what is loaded now out of the rounds of the garbage collector; called once a service is ready."""
+    """Leave what is loaded now out of the rounds of the garbage collector; called once a version is ready, or gone."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

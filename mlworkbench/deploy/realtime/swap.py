@@ -18,7 +18,7 @@ from ...core.files import write_file
 from ...core.home import Home
 from .access import Gate
 from .application import Application, Served
-from .process import FAILURE
+from . import process as guard
 from .service import Realtime
 from ..selection import ServedVersion, select_served
 from ...errors import WorkbenchError
@@ -89,7 +89,7 @@ def select_running() -> ServedVersion:
 
 def _note() -> Path | None:
     """Name the note of the version that was opened last; None outside a service."""
-    shared = os.environ.get(FAILURE)
+    shared = os.environ.get(guard.FAILURE)
     return Path(shared).with_name("served") if shared else None
 
 
@@ -211,6 +211,7 @@ class Follower:
         if self.pointer.look() == champion:
             return opened
         opened.close(keep_log=True)  # another one is champion by now
+        served.realtime.hand_over(served.aside)
         self._tried = ""
         return None
 
@@ -224,6 +225,7 @@ class Follower:
         for one in [one for one in self.retired if all_of_them or one.idle]:
             self.retired.remove(one)
             one.close(keep_log=True)
+            guard.settle_memory()
 
 # %% ../../../nbs/deploy/realtime/13_swap.ipynb #96824db0
 def open_application(choice: ServedVersion, gate: Gate | None = None) -> Application:

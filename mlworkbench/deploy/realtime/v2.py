@@ -301,8 +301,7 @@ class Inference:
         tensors, contents = zip(*(one.write(results, binary=binary) for one, binary in self.outputs), strict=True)
         told = {"model_name": self.model, "model_version": self.version, "id": asked.name, "outputs": tensors}
         head, content = json.dumps(told, allow_nan=False).encode(), b"".join(contents)
-        flagged = sum("flags" in one for one in results)
-        reply = Reply(200, head, asked.name, len(results), flagged=flagged)
+        reply = Reply(200, head, asked.name, len(results), flagged=sum("flags" in one for one in results))
         more = {"Inference-Header-Content-Length": str(len(head))}
         return replace(reply, body=head + content, media_type=BINARY, more=more) if content else reply
 

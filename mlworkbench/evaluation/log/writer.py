@@ -14,14 +14,13 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar
 
 from ...core.files import explain_failure, try_lock
 from ...core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
-from ...core.sqlite import SqliteFile, identify_sqlite, open_identified, open_sqlite
+from ...core.sqlite import SqliteFile, checkpoint, identify_sqlite, open_identified, open_sqlite
 from ...core.sqlite import settle_wal, sqlite_error, transaction
 from ...errors import LogError
 from .rows import FIELDS, SCHEMA_VERSION
@@ -213,16 +212,6 @@ class PredictionLog:
             self._aside = aside
             self._opened().execute("PRAGMA wal_autocheckpoint=0")
 
-    def _checkpoint(self) -> None:
-        """Bring what was committed into the file, while others write; what fails is tried again by the next."""
-        with suppress(sqlite3.Error), closing(open_sqlite(self.file, seconds=0.02, read_only=True)) as connection:
-            for _ in range(3):
-                _, pages, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if done == pages:
-                    return
-            if pages > LONGEST_WAL:
-                connection.execute("PRAGMA wal_checkpoint(RESTART)")
-
     def _release(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
@@ -298,7 +287,7 @@ class PredictionLog:
             due, aside = self._since >= CHECKPOINT_ROWS, self._aside
             self._since = 0 if due else self._since
         if due and aside is not None:
-            aside(self._checkpoint)
+            aside(lambda: checkpoint(self.file, longest=LONGEST_WAL))
         return max(new)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,7 @@ def check_finite(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     mlworkbench.scoring.decision.NotFiniteError: score of row 1 is not finite: inf; correct the row or the pipeline
     """
     good = np.isfinite(scores)
-    if good.all():
+    if good[0] if scores.shape == (1,) else good.all():
         return scores
     rows = np.flatnonzero(~good.reshape(len(scores), -1).all(axis=1))
     raise NotFiniteError(scores, rows.tolist())

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .contract import Column, Contract
 from .faults import Fault, merge_faults
@@ -134,7 +133,7 @@ def find_pseudonym_columns(contract: Contract) -> tuple[str, ...]:
 
 def pseudonymise(
     columns: Columns, contract: Contract, pseudonyms: Pseudonyms | None
-) -> tuple[dict[str, NDArray[Any]], list[Fault]]:
+) -> tuple[Columns, list[Fault]]:
     """Replace the values that identify a person by pseudonyms.
 
     Parameters
@@ -146,7 +145,7 @@ def pseudonymise(
 
     Returns
     -------
-    columns : dict of str to ndarray
+    columns : mapping of str to ndarray
     faults : list of Fault
         Pseudonyms of another key, which nothing here was stored under.
 
@@ -162,8 +161,11 @@ def pseudonymise(
     >>> pseudonymise(rows, contract, Pseudonyms(bytes(32)))[0]["customer"].tolist()[1] is None
     True
     """
+    names = find_pseudonym_columns(contract)
+    if not names:
+        return columns, []
     made, faults = dict(columns), list[Fault]()
-    for name in find_pseudonym_columns(contract):
+    for name in names:
         if pseudonyms is None:
             way = "open the version by its registry, or give the key of the home"
             message = f"cannot pseudonymise column {name!r}: there is no key; {way}"

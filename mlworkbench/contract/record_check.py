@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,14 @@ from .relation import Relation
 from .times import MINUTE, NO_TIME, compute_offset
 from .values import NO_VALUE, WHOLE, find_array_type, read_value
 from ..core.jsontext import is_readable
+from ..core.types import Columns
 
 GOOD, FLAGGED, REFUSED = 0, 1, 2
 Judge = Callable[[Any], int]
 Breaks = Callable[[Mapping[str, Any]], bool]
 
 # %% auto #0
-__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OWN', 'RowCheck']
+__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OWN', 'OneRow', 'RowCheck']
 
 # %% ../../nbs/contract/09_record_check.ipynb #1e304275
 def _number_judge(column: Column) -> Judge:
@@ -155,10 +156,50 @@ BREAKS: dict[str, Callable[[Relation, Contract], Breaks]] = {
     "ratio": _breaks_bounds,
 }
 
-# %% ../../nbs/contract/09_record_check.ipynb #0506221a
+# %% ../../nbs/contract/09_record_check.ipynb #e64e9269
 OWN = {"number": float, "integer": int, "boolean": bool, "category": str, "text": str}
 
 
+class OneRow(Mapping[str, NDArray[Any]]):
+    """Columns of one row, kept as its values: an array is made of a column when somebody asks for it.
+
+    Parameters
+    ----------
+    row : mapping of str to object
+        Values as they were read.
+    types : mapping of str to type
+        Of the arrays.
+
+    Examples
+    --------
+    >>> flight = OneRow({"distance": 760.0, "carrier": "AA"}, {"distance": np.float64, "carrier": object})
+    >>> flight.row["carrier"], flight["distance"]
+    ('AA', array([760.]))
+    """
+
+    def __init__(self, row: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+        self.row, self.types = row, types
+        self._made: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Give a column."""
+        found = self._made.get(name)
+        if found is None:
+            found = self._made[name] = np.array([self.row[name]], dtype=self.types[name])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the names."""
+        return iter(self.row)
+
+    def __len__(self) -> int:
+        """Count the columns."""
+        return len(self.row)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+# %% ../../nbs/contract/09_record_check.ipynb #0506221a
 class RowCheck:
     """A contract compiled for single records.
 
@@ -204,7 +245,7 @@ class RowCheck:
         """Say whether a record is good (0), flagged (1) or refused (2)."""
         return self.read(record)[0]
 
-    def good_columns(self, records: Sequence[object]) -> dict[str, NDArray[Any]] | None:
+    def good_columns(self, records: Sequence[object]) -> Columns | None:
         """Read records into columns, where all of them are good; None where the check of columns has to say more.
 
         Examples
@@ -219,8 +260,8 @@ class RowCheck:
             if verdict != GOOD:
                 return None
             rows.append(row)
-        if not rows:
-            return None
+        if len(rows) < 2:
+            return OneRow(rows[0], self.types) if rows else None
         return {name: np.array([row[name] for row in rows], dtype=kind) for name, kind in self.types.items()}
 
     def faults(self, record: object) -> list[Fault]:

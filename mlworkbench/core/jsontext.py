@@ -142,7 +142,8 @@ def encode_rows(columns: Mapping[str, NDArray[Any]], rows: int) -> list[str]:
     names = sorted(columns)
     if not names:
         return ["{}"] * rows
-    lists = [columns[name].tolist() for name in names]
+    one = getattr(columns, "row", None)  # one row, kept as its values
+    lists = [columns[name].tolist() for name in names] if one is None else [[one[name]] for name in names]
     try:  # most rows are plain already
         return [_encode(dict(zip(names, row, strict=True))) for row in zip(*lists, strict=True)]
     except (TypeError, ValueError):  # NaN, an infinity, a value of numpy or pandas

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.faults import WITHHELD, Fault, Words
-from ..core.types import ColumnDict
+from ..core.types import ColumnDict, Columns
 from .request import Request, prediction_times
 from ..errors import ContractError, ScoringError, UserCodeError
 from ..features.coverage import empty_faults, late_faults
@@ -115,7 +115,7 @@ class Lookup:
         View name to the availability time of its newest row, microseconds since 1970 UTC.
     """
 
-    values: Callable[[ColumnDict, NDArray[np.int64]], ColumnDict]
+    values: Callable[[Columns, NDArray[np.int64]], ColumnDict]
     newest: Mapping[str, int | None]
 
 

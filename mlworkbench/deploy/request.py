@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..contract.check import check_records
 from ..contract.faults import Fault
 from ..contract.pseudonym import pseudonymise
-from ..core.types import ColumnDict
+from ..core.types import Columns
 from ..errors import DeploymentError
 from ..evaluation.log.rows import PredictionRows
 from ..features.views import View
@@ -39,11 +39,11 @@ class Request:
         Severe ones and flags, by position in `columns`.
     """
 
-    columns: ColumnDict
+    columns: Columns
     faults: tuple[Fault, ...] = ()
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.columns else 0
+        return len(self.columns[next(iter(self.columns))]) if self.columns else 0
 
     @property
     def refused(self) -> tuple[Fault, ...]:

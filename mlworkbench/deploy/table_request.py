@@ -139,8 +139,8 @@ def request_of_table(
         faults += found
     known = {(fault.row, fault.column) for fault in faults}
     ruled = [fault for fault in check_columns(columns, contract) if (fault.row, fault.column) not in known]
-    columns, foreign = pseudonymise(columns, contract, pseudonyms)
-    return Request(columns, tuple(sorted([*faults, *ruled, *foreign], key=lambda fault: fault.row)))
+    named, foreign = pseudonymise(columns, contract, pseudonyms)
+    return Request(named, tuple(sorted([*faults, *ruled, *foreign], key=lambda fault: fault.row)))
 
 
 def columns_of_table(
@@ -178,7 +178,7 @@ def columns_of_table(
     request = request_of_table(table, contract, typed=typed, pseudonyms=pseudonyms)
     if request.refused:
         raise merge_faults(request.refused, "table")
-    return request.columns
+    return dict(request.columns)
 
 # %% ../../nbs/deploy/05_table_request.ipynb #44c00e2c
 def without_names(table: pl.DataFrame, version: Version) -> pl.DataFrame:

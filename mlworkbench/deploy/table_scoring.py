@@ -17,7 +17,7 @@ import polars as pl
 from ..contract.faults import Fault
 from ..contract.times import EPOCH, MICROSECOND, parse_time
 from ..core.jsontext import to_plain_list
-from ..core.types import ColumnDict
+from ..core.types import ColumnDict, Columns
 from ..data.lake.lake import Lake
 from .flags import Flagged, flag_doubtful, flag_texts
 from .refusals import Lookup, RequestRows, predict_rows, complete_rows, accept_rows, flag_unused
@@ -37,7 +37,7 @@ __all__ = ['CHUNK', 'DTYPES', 'view_values', 'to_array', 'read_watermark', 'newe
 
 # %% ../../nbs/deploy/06_table_scoring.ipynb #d151c797
 def view_values(
-    columns: ColumnDict,
+    columns: Columns,
     views: Sequence[View],
     lake: Lake,
     times: np.ndarray[Any, Any],
@@ -48,7 +48,7 @@ def view_values(
 
     Parameters
     ----------
-    columns : dict of str to ndarray of shape (n,)
+    columns : mapping of str to ndarray of shape (n,)
         Request columns; the views' keys among them.
     views : sequence of AsOfView or WindowView
         What to look up.

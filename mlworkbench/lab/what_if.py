@@ -76,7 +76,7 @@ def _check_both(version: Version, records: Sequence[Record]) -> _Checked:
     request = request_columns([record.request for record in records], version)
     contract = Contract(tuple(column for column, _ in list_view_columns(version)))
     values, more = check_records([record.values for record in records], contract)
-    return request.columns, values, [*request.faults, *more]
+    return dict(request.columns), values, [*request.faults, *more]
 
 
 def ask(version: Version, record: Record) -> Answer:

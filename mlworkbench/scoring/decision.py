@@ -7,6 +7,7 @@ Were the rule a matter of the service that happens to answer, a batch run and a 
 # %% ../../nbs/scoring/04_decision.ipynb #419c3be5
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,8 +54,10 @@ def check_finite(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     ...
     mlworkbench.scoring.decision.NotFiniteError: score of row 1 is not finite: inf; correct the row or the pipeline
     """
+    if scores.shape == (1,) and math.isfinite(scores.item()):
+        return scores
     good = np.isfinite(scores)
-    if good[0] if scores.shape == (1,) else good.all():
+    if good.all():
         return scores
     rows = np.flatnonzero(~good.reshape(len(scores), -1).all(axis=1))
     raise NotFiniteError(scores, rows.tolist())
@@ -101,11 +104,11 @@ def _objects(values: list[Any]) -> NDArray[np.object_]:
 
 
 def _other_class(declaration: Mapping[str, Any]) -> Label:
-    classes, positive = list(declaration["classes"]), declaration["positive"]
+    classes, positive = declaration["classes"], declaration["positive"]
     if len(classes) != 2 or positive not in classes:
         rule = "a binary declaration has two classes, one of them positive"
         raise ScoringError(f"{rule}; got {classes}, {positive!r}; retrain", code="scoring.declaration")
-    return classes[1 - classes.index(positive)]
+    return classes[0] if positive == classes[1] else classes[1]
 
 
 def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArray[np.object_]:
@@ -150,7 +153,8 @@ def decide(scores: NDArray[np.float64], declaration: Mapping[str, Any]) -> NDArr
     negative, positive = _other_class(declaration), declaration["positive"]
     strict = rule["strict"] if rule["rule"] == "threshold" else positive == declaration["classes"][1]
     threshold = declaration["threshold"]
-    return _objects([positive if hit else negative for hit in (scores > threshold if strict else scores >= threshold)])
+    hits = scores > threshold if strict else scores >= threshold
+    return _objects([positive if hit else negative for hit in hits.tolist()])
 
 # %% ../../nbs/scoring/04_decision.ipynb #249093a7
 SILENT = 1e-6  # batch against single, divided by the scale

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.contract import Column, Contract
+from ..contract.record_check import OWN, OneRow
 from ..core.jsontext import to_plain_list
+from ..core.types import Columns
 from ..errors import ScoringError, suggest
 
 Json = Any  # what json.loads gives
@@ -46,10 +48,10 @@ class FeatureFrame:
     (2, ('distance',), [{'distance': 500.0}, {'distance': None}])
     """
 
-    columns: dict[str, NDArray[Any]]
+    columns: Columns
 
     def __post_init__(self) -> None:
-        if len({*map(len, self.columns.values())}) > 1:
+        if not isinstance(self.columns, OneRow) and len({*map(len, self.columns.values())}) > 1:
             lengths = {name: len(values) for name, values in self.columns.items()}
             raise ScoringError(
                 f"cannot build a frame: columns differ in length, {lengths}; correct the row function",
@@ -57,6 +59,8 @@ class FeatureFrame:
             )
 
     def __len__(self) -> int:
+        if isinstance(self.columns, OneRow):
+            return 1
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
     @property
@@ -261,4 +265,19 @@ def frame_from_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) 
         hint = suggest(missing[0], columns)
         message = f"no request column, view or row function gives feature {missing[0]!r}; {hint}"
         raise ScoringError(message, code="scoring.feature_missing")
+    if isinstance(columns, OneRow) and (row := _read_row(columns.row, contract)) is not None:
+        return FeatureFrame(OneRow(row, columns.types))
     return FeatureFrame({c.name: column_array(columns[c.name], c) for c in contract.columns})
+
+
+def _read_row(values: Mapping[str, Any], contract: Contract) -> dict[str, Any] | None:
+    """Give the values of one row in the contract's order; None where one has to be brought into another kind."""
+    row = {}
+    for column in contract.columns:
+        name, kind = column.name, column.kind
+        value = row[name] = values[name]
+        if type(value) is not OWN.get(kind) and (value is not None or kind not in ("category", "text")):
+            return None
+        if kind == "number" and not column.infinite and value in (math.inf, -math.inf):
+            return None
+    return row

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 from ...core.jsontext import encode_plain, encode_rows, to_json, to_plain_list
-from ...core.types import ColumnDict
+from ...core.types import Columns
 from ...errors import LogError
 from ...scoring.version.version import Predictions, Version
 
@@ -298,7 +298,7 @@ def personal_columns(version: Version) -> set[str]:
     return {*version.personal}
 
 
-def prediction_rows(version: Version, predictions: Predictions, columns: ColumnDict, entry: LogEntry) -> PredictionRows:
+def prediction_rows(version: Version, predictions: Predictions, columns: Columns, entry: LogEntry) -> PredictionRows:
     """Make the log rows of a version's predictions.
 
     Parameters
@@ -316,7 +316,7 @@ def prediction_rows(version: Version, predictions: Predictions, columns: ColumnD
     key, timed = declared.get("key"), declared.get("prediction_time")
     entity = {name: columns[name] for name in declared.get("entity") or ()}
     left_out = {*predictions.frame.columns, *entity, timed, *version.withheld}
-    asked = {**columns, **entry.carried}
+    asked = [name for name in (*columns, *entry.carried) if name not in left_out]
     context: LogContext = {
         "model": version.model,
         "version": version.version,
@@ -330,6 +330,6 @@ def prediction_rows(version: Version, predictions: Predictions, columns: ColumnD
         "logged_at": entry.logged_at,
         "watermark": entry.watermark,
         "latency_us": entry.latency_us,
-        "request": {name: values for name, values in asked.items() if name not in left_out},
+        "request": {name: (entry.carried if name in entry.carried else columns)[name] for name in asked},
     }
     return _make_rows(predictions, context)

@@ -7,7 +7,9 @@ A service that imports scikit-learn and pandas to answer one request of one row 
 # %% ../../../nbs/scoring/compiled/03_scorer.ipynb #38e4c3e1
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract.contract import Contract
+from ...contract.record_check import OneRow
+from ...core.types import Columns
 from ...errors import ScoringError, VersionError
 from ..artifacts.manifest import LARGEST, read_document, read_manifest, refuse_forged
 from .plan import RowPlan
@@ -57,6 +61,17 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "one against rest": _one_against_rest,
     "exp": np.exp,
 }
+
+
+def _share_of_one(raw: float, place: int) -> float:
+    """Give one of two shares by the operations of `_expit`; a power beyond doubles is infinite without a warning."""
+    power = math.inf if raw < -_LARGEST_POWER else float(np.exp(-raw))
+    share = 1.0 / (1.0 + power)
+    return share if place else 1.0 - share
+
+
+_LARGEST_POWER = math.log(sys.float_info.max)
+_OF_ONE: dict[str, Callable[[float, int], float]] = {"identity": lambda raw, place: raw, "logistic": _share_of_one}
 
 
 def open_graph(data: bytes) -> Callable[[Block], Block]:
@@ -126,7 +141,8 @@ class _Trees:
         return features
 
     def __call__(self, block: Block) -> Block:
-        return self.run(self.prepare(block)) / self.divisor + self.base
+        raw = self.run(self.prepare(block))
+        return (raw if self.divisor == 1.0 else raw / self.divisor) + self.base
 
 # %% ../../../nbs/scoring/compiled/03_scorer.ipynb #4b2f3e0a
 @dataclass(frozen=True, eq=False)
@@ -168,7 +184,9 @@ class CompiledScorer:
         }
         take = self.program["take"]
         parts["_take"] = slice(take[0], take[0] + 1) if len(take) == 1 else take
-        for name, value in {**parts, "_link": LINKS[self.program["link"]]}.items():
+        link, single = self.program["link"], self.program["task"] != "multiclass" and "decides" not in self.program
+        parts["_of_one"] = _OF_ONE.get(link) if single else None
+        for name, value in {**parts, "_link": LINKS[link]}.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -210,6 +228,9 @@ class CompiledScorer:
             return np.empty((0, len(self.program["take"])) if several else 0), None
         try:
             raw = self._ask(frame)
+            if self._of_one is not None and raw.size == 1:  # type: ignore[attr-defined]
+                score = self._of_one(raw.item(), self.program["take"][0])  # type: ignore[attr-defined]
+                return check_finite(np.array([score])), None
             answers = np.asarray(self._link(raw))  # type: ignore[attr-defined]
             scores = answers[:, self._take]  # type: ignore[attr-defined, index]
         except RowError as refusal:
@@ -243,8 +264,7 @@ class CompiledScorer:
     def _ask(self, frame: FeatureFrame) -> Block:
         """Give the model's output; one row goes by its plan, and where that refuses, the steps say why."""
         if len(frame) == 1:
-            columns = [frame.columns[name] for name in self.program["columns"]]
-            values = [value for one in columns for value in (one.tolist() if one.ndim == 1 else one[0].tolist())]
+            values = self._read_values(frame.columns)
             plan = self._plan_for(len(values))
             try:
                 if plan is not None:
@@ -252,6 +272,14 @@ class CompiledScorer:
             except RowError:
                 pass
         return self._model(self._prepared(frame))  # type: ignore[attr-defined, no-any-return]
+
+    def _read_values(self, columns: Columns) -> list[Any]:
+        """Give the values of one row, a vector as one for each place."""
+        names = self.program["columns"]
+        if isinstance(columns, OneRow):
+            return [columns.row[name] for name in names]
+        arrays = [columns[name] for name in names]
+        return [value for one in arrays for value in (one.tolist() if one.ndim == 1 else one[0].tolist())]
 
     def _plan_for(self, width: int) -> RowPlan | None:
         """Give the plan of rows of so many values, made once; None where a step has no form of one row."""

@@ -195,7 +195,7 @@ def predict(
     severe = [fault for fault in found if fault.severe]
     if severe:
         raise merge_faults(severe, "request")
-    frame = version.features({**columns, **values})
+    frame = version.features({**columns, **values} if values else columns)
     scores, decisions = version.answer(frame)
     return Predictions(frame, scores, decisions, found)
 

@@ -24,11 +24,12 @@ from ..frame import FeatureFrame, column_array
 from ..reference import ReferenceScorer, apply_settings, response_method
 
 # %% auto #0
-__all__ = ['PROBED', 'PROOF_ROWS', 'ODD', 'Proved', 'Answer', 'probes', 'spread', 'scores_in_single', 'depends_on_batch', 'prove',
-           'compile_and_prove']
+__all__ = ['PROBED', 'ALONE', 'PROOF_ROWS', 'ODD', 'Proved', 'Answer', 'probes', 'spread', 'scores_in_single', 'depends_on_batch',
+           'refuse_torn', 'prove', 'compile_and_prove']
 
 # %% ../../../nbs/scoring/compiled/05_proof.ipynb #f18f9429
 PROBED = 20  # golden rows in each probe
+ALONE = 3  # of them asked one by one
 PROOF_ROWS = 100_000
 ODD = (0.0, -1.0, 1e6, 1e40)
 
@@ -132,7 +133,30 @@ def depends_on_batch(scorer: ScorerLike, frame: FeatureFrame, row: int, decision
     alone = _answer(scorer, frame.take([row]))
     return alone is None or _decisions(alone, rule)[0] != decision
 
+# %% ../../../nbs/scoring/compiled/05_proof.ipynb #93fd778a
+def refuse_torn(scorer: ScorerLike, frame: FeatureFrame, what: str, *, scale: float, bound: float) -> None:
+    """Refuse a scorer that answers a row alone otherwise than among others: alone it goes by its plan.
 
+    Raises
+    ------
+    ScoringError
+        Naming the row.
+    """
+    together, alone = _answer(scorer, frame), [_answer(scorer, frame.take([k])) for k in range(len(frame))]
+    answered = [one for one in alone if one is not None]
+    if together is None or len(answered) < len(alone):
+        if (together is None) != (len(answered) < len(alone)):
+            raise ScoringError(f"{what}: a row alone and a batch are not refused alike", code="scoring.not_proved")
+        return
+    for row, (scores, decisions) in enumerate(answered):
+        expected = together[0][[row]]
+        apart = float(np.abs(scores - expected).max() / max(scale, float(np.abs(expected).max())))
+        turned = decisions is not None and together[1] is not None and decisions[0] != together[1][row]
+        if not apart <= bound or (turned and apart == 0.0):
+            got = f"{scores[0]}, among others {expected[0]}"
+            raise ScoringError(f"{what}: row {row} alone is scored {got}", code="scoring.not_proved")
+
+# %% ../../../nbs/scoring/compiled/05_proof.ipynb #bb125a2c
 def prove(
     compiled: ScorerLike,
     reference: ReferenceScorer,
@@ -170,6 +194,8 @@ def prove(
     frames = [("golden rows", golden), ("training rows", training.take(slice(None, None, step)))]
     odd = list(probes(golden, reference.contract))
     largest = 0.0
+    for what, frame in [frames[0], *((what, frame.take(slice(ALONE))) for what, frame in odd)]:
+        refuse_torn(compiled, frame, what, scale=scale, bound=bound)
     for what, frame in [*frames, *odd]:
         difference = _difference((compiled, reference), frame, what, scale=scale, rule=rule)
         if not difference <= bound:

@@ -227,7 +227,11 @@ def reproduce_golden(version: Version) -> None:
 def _reproduce(version: Version) -> None:
     rows = version.golden
     frame = FeatureFrame.from_rows([row["frame"] for row in rows], version.frame)
-    off = np.abs(version.score(frame) - _golden_scores(version)).reshape(len(rows), -1).max(axis=1)
+    scores = version.score(frame)
+    if version.scorer.kind == "compiled":  # one row goes by a plan, which is made here
+        alone = np.concatenate([version.score(frame.take([row])) for row in range(len(rows))])
+        scores = np.where(alone == scores, scores, alone)
+    off = np.abs(scores - _golden_scores(version)).reshape(len(rows), -1).max(axis=1)
     if not off.max() <= version.tolerance:
         raise _refuse_golden(version, "scores", int(off.argmax()), float(off.max()))
     if version.row_functions and set(version.declaration["golden_request"]) >= _inputs(version):

@@ -16,6 +16,7 @@ from test_compile import CARRIERS, COMPILED, CONTRACT, FRAME, fitted
 from mlworkbench.errors import ScoringError
 from mlworkbench.scoring.compiled.compile import compile_scorer
 from mlworkbench.scoring.compiled.plan import RowPlan
+from mlworkbench.scoring.compiled.proof import prove
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.compiled.steps import RowError, make_step
 from mlworkbench.scoring.frame import FeatureFrame
@@ -129,3 +130,30 @@ def test_two_calls_at_the_same_time_never_share_a_row() -> None:
     for thread in threads:
         thread.join()
     assert found == {k: float(k) for k in range(4)}
+
+
+def of_another_place(plan: RowPlan) -> None:
+    plan._values[0], plan._values[1] = [
+        (to, other) for (to, _), (_, other) in zip(plan._values[:2], plan._values[1::-1], strict=True)
+    ]
+
+
+def of_another_code(plan: RowPlan) -> None:
+    to, place, find = plan._tables[0]
+    plan._tables[0] = (to, place, lambda value: find("AA"))
+
+
+def of_another_table(plan: RowPlan) -> None:
+    (to, place, _), (_, _, find) = plan._tables[:2]
+    plan._tables[0] = (to, place, find)
+
+
+@pytest.mark.parametrize("change", [of_another_place, of_another_code, of_another_table])
+def test_the_proof_finds_a_plan_that_is_wrong(change: Any) -> None:
+    reference = fitted(COMPILED["boosting that knows categories by place"][1](), "binary")
+    scorer = compile_scorer(reference)
+    assert prove(scorer, reference, FRAME.take(range(30)), FRAME)
+    change(scorer._plans[len(CONTRACT.names)])  # type: ignore[attr-defined]
+    with pytest.raises(ScoringError, match="alone") as raised:
+        prove(scorer, reference, FRAME.take(range(30)), FRAME)
+    assert raised.value.code == "scoring.not_proved"

@@ -47,13 +47,13 @@ def seconds(action: Callable[[], object], repeats: int = 1) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
-def build(folder: Path) -> FeatureFrame:
+def build(folder: Path, *, numbers: int = len(NUMBERS)) -> FeatureFrame:
     """Build a version like that of the flights, and give its rows."""
     random = np.random.default_rng(0)
     words = {name: random.choice(np.array([f"{name}{k}" for k in range(count)], dtype=object), ROWS)
              for name, count in (("carrier", 16), ("origin", 3), ("dest", 105))}  # fmt: skip
-    frame = FeatureFrame({**words, **{name: random.normal(size=ROWS) for name in NUMBERS}})
-    kinds = [Column(name, "category") for name in words] + [Column(name, "number") for name in NUMBERS]
+    frame = FeatureFrame({**words, **{name: random.normal(size=ROWS) for name in NUMBERS[:numbers]}})
+    kinds = [Column(name, "category") for name in words] + [Column(name, "number") for name in NUMBERS[:numbers]]
     contract = Contract(tuple(kinds))
     late = frame.columns["number_0"] + random.normal(0, 1, ROWS) > 0.5
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)

@@ -24,7 +24,7 @@ from ..core.jsontext import HALF, all_readable
 from ..errors import ContractError, suggest
 
 # %% auto #0
-__all__ = ['KINDS', 'ABSENT', 'EXACT', 'Column', 'Contract', 'Limits', 'find_limits', 'find_beyond_type']
+__all__ = ['KINDS', 'ABSENT', 'OWN', 'EXACT', 'Column', 'Contract', 'Limits', 'find_limits', 'find_beyond_type']
 
 # %% ../../nbs/contract/04_contract.ipynb #d27072ca
 KINDS = ("number", "integer", "boolean", "category", "text", "vector", "time")
@@ -181,6 +181,9 @@ def _check_rules(column: Column) -> None:
         _refuse(column, "closed needs categories", None, "list them")
 
 # %% ../../nbs/contract/04_contract.ipynb #76819a3d
+OWN: dict[str, type] = {"number": float, "integer": int, "boolean": bool, "category": str, "text": str}
+
+
 @dataclass(frozen=True)
 class Contract:
     """Columns in fixed order, and the key that must not repeat.
@@ -230,6 +233,11 @@ class Contract:
     def names(self) -> tuple[str, ...]:
         """Names of the columns, in order."""
         return tuple(column.name for column in self.columns)
+
+    @functools.cached_property
+    def own_types(self) -> tuple[tuple[str, type | None, Column], ...]:
+        """Names with the type of Python that a value of the kind has of its own, and the columns; None for others."""
+        return tuple((column.name, OWN.get(column.kind), column) for column in self.columns)
 
     def column(self, name: str) -> Column:
         """Find a column by name; an unknown one is refused with the nearest known."""

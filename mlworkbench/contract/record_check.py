@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .check import check_records
-from .contract import Column, Contract, find_limits
+from .contract import OWN, Column, Contract, find_limits
 from .faults import Fault, normalize_spelling
 from .relation import Relation
 from .times import MINUTE, NO_TIME, compute_offset
@@ -29,7 +29,7 @@ Judge = Callable[[Any], int]
 Breaks = Callable[[Mapping[str, Any]], bool]
 
 # %% auto #0
-__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OWN', 'OneRow', 'RowCheck']
+__all__ = ['GOOD', 'FLAGGED', 'REFUSED', 'Judge', 'Breaks', 'JUDGES', 'BREAKS', 'OneRow', 'RowCheck']
 
 # %% ../../nbs/contract/09_record_check.ipynb #1e304275
 def _number_judge(column: Column) -> Judge:
@@ -157,9 +157,6 @@ BREAKS: dict[str, Callable[[Relation, Contract], Breaks]] = {
 }
 
 # %% ../../nbs/contract/09_record_check.ipynb #e64e9269
-OWN = {"number": float, "integer": int, "boolean": bool, "category": str, "text": str}
-
-
 class OneRow(Mapping[str, NDArray[Any]]):
     """Columns of one row, kept as its values: an array is made of a column when somebody asks for it.
 
@@ -188,6 +185,10 @@ class OneRow(Mapping[str, NDArray[Any]]):
             found = self._made[name] = np.array([self.row[name]], dtype=self.types[name])
         return found
 
+    def __contains__(self, name: object) -> bool:
+        """Say whether there is a column; it is not made for that."""
+        return name in self.row
+
     def __iter__(self) -> Iterator[str]:
         """Give the names."""
         return iter(self.row)
@@ -198,6 +199,13 @@ class OneRow(Mapping[str, NDArray[Any]]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+    def joined(self, more: Columns) -> Columns:
+        """Give these columns and more of one row; one row again, unless there is a vector among them."""
+        if any(values.ndim != 1 for values in more.values()):
+            return {**self, **more}
+        row = {name: values.tolist()[0] for name, values in more.items()}
+        return OneRow({**self.row, **row}, {**self.types, **{name: values.dtype for name, values in more.items()}})
 
 # %% ../../nbs/contract/09_record_check.ipynb #0506221a
 class RowCheck:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..contract.check import check_records
 from ..contract.faults import Fault
 from ..contract.pseudonym import pseudonymise
+from ..contract.record_check import OneRow
 from ..core.types import Columns
 from ..errors import DeploymentError
 from ..evaluation.log.rows import PredictionRows
@@ -43,6 +44,8 @@ class Request:
     faults: tuple[Fault, ...] = ()
 
     def __len__(self) -> int:
+        if isinstance(self.columns, OneRow):
+            return 1
         return len(self.columns[next(iter(self.columns))]) if self.columns else 0
 
     @property

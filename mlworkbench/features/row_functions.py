@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.faults import WITHHELD, describe_error
+from ..contract.record_check import OneRow
 from ..core.types import Array
 from ..errors import FeatureError, UserCodeError, find_user_frame, suggest
 
@@ -243,7 +244,7 @@ def apply_row_functions(
     functions: Sequence[RowFunction | Callable[..., Any]],
     *,
     personal: Collection[str] = (),
-) -> dict[str, Array]:
+) -> Mapping[str, Array]:
     """Add the columns of row functions to columns.
 
     Parameters
@@ -257,7 +258,7 @@ def apply_row_functions(
 
     Returns
     -------
-    dict of str to ndarray
+    mapping of str to ndarray
         The given columns, then the new ones.
 
     Raises
@@ -274,7 +275,8 @@ def apply_row_functions(
     >>> apply_row_functions({"x": np.array([1.5])}, [double])
     {'x': array([1.5]), 'twice': array([3.])}
     """
-    found, withheld = dict(columns), set(personal)
+    found: Mapping[str, Array] = columns if isinstance(columns, OneRow) else dict(columns)
+    withheld = set(personal)
     for function in functions:
         declared = function if isinstance(function, RowFunction) else RowFunction(function)
         try:
@@ -290,6 +292,6 @@ def apply_row_functions(
                 f"row function {declared.name}: column {taken[0]!r} is there already; return it under another name",
                 code="features.column_twice",
             )
-        found |= answer
+        found = found.joined(answer) if isinstance(found, OneRow) else {**found, **answer}
         withheld |= set(answer) if withheld & set(declared.inputs) else set()
     return found

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.contract import Column, Contract
-from ..contract.record_check import OWN, OneRow
+from ..contract.record_check import OneRow
 from ..core.jsontext import to_plain_list
 from ..core.types import Columns
 from ..errors import ScoringError, suggest
@@ -265,19 +265,25 @@ def frame_from_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) 
         hint = suggest(missing[0], columns)
         message = f"no request column, view or row function gives feature {missing[0]!r}; {hint}"
         raise ScoringError(message, code="scoring.feature_missing")
-    if isinstance(columns, OneRow) and (row := _read_row(columns.row, contract)) is not None:
+    if isinstance(columns, OneRow) and (row := _read_row(columns, contract)) is not None:
         return FeatureFrame(OneRow(row, columns.types))
     return FeatureFrame({c.name: column_array(columns[c.name], c) for c in contract.columns})
 
 
-def _read_row(values: Mapping[str, Any], contract: Contract) -> dict[str, Any] | None:
+_INFINITE = (math.inf, -math.inf)
+
+
+def _read_row(columns: OneRow, contract: Contract) -> dict[str, Any] | None:
     """Give the values of one row in the contract's order; None where one has to be brought into another kind."""
-    row = {}
-    for column in contract.columns:
-        name, kind = column.name, column.kind
+    row, values = dict[str, Any](), columns.row
+    for name, own, column in contract.own_types:
         value = row[name] = values[name]
-        if type(value) is not OWN.get(kind) and (value is not None or kind not in ("category", "text")):
-            return None
-        if kind == "number" and not column.infinite and value in (math.inf, -math.inf):
+        if value.__class__ is not own:
+            if value is not None or own is not str:
+                return None
+        elif own is float:
+            if value in _INFINITE and not column.infinite:
+                return None
+        elif own is bool and (columns.types[name] is object) != column.nullable:
             return None
     return row

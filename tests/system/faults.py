@@ -357,6 +357,8 @@ FAULTS = (
     Fault("a category's dtype lost", "01 became 1", "refusal", "request", ("gate",),
           sent(gate=lambda r: int(r["gate"]))),
     Fault("a category's codes shifted", "one column", "verdict", "scorer", ("score",), inside("codes")),
+    Fault("codes shifted in the plan of a row", "one column", "verdict", "scorer", ("score",), inside("row-codes")),
+    Fault("two places exchanged in the plan", "two columns", "verdict", "scorer", ("score",), inside("row-places")),
     Fault("null as 0", "1 row in 19", "verdict", "request", ("temp",), sent(temp=lambda r: r["temp"] or 0.0)),
     Fault("NaN as text", "1 row in 19", "refusal", "request", ("temp",),
           sent(temp=lambda r: "NaN" if r["temp"] is None else r["temp"])),

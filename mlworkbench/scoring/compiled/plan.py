@@ -26,7 +26,7 @@ class _Layout:
         self.size = 0
         self.values: list[tuple[int, int]] = []
         self.tables: list[tuple[int | slice, int, Callable[[Any], Any]]] = []
-        self.work: list[tuple[slice, slice | list[int], list[Step]]] = []
+        self.work: list[tuple[slice, slice, list[Step]]] = []
 
     def lay(self, steps: Sequence[Step], cells: Sequence[Cell]) -> list[Cell]:
         """Lay steps that follow each other: those with a form of one row by that, the others as blocks."""

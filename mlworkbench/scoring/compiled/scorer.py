@@ -63,15 +63,17 @@ LINKS: dict[str, Callable[[Block], Block]] = {
 }
 
 
-def _share_of_one(raw: float, place: int) -> float:
-    """Give one of two shares by the operations of `_expit`; a power beyond doubles is infinite without a warning."""
+def _shares_of_one(raw: float) -> tuple[float, ...]:
+    """Give both shares by the operations of `_expit`; a power beyond doubles is infinite without a warning."""
     power = math.inf if raw < -_LARGEST_POWER else float(np.exp(-raw))
     share = 1.0 / (1.0 + power)
-    return share if place else 1.0 - share
+    return 1.0 - share, share
 
 
 _LARGEST_POWER = math.log(sys.float_info.max)
-_OF_ONE: dict[str, Callable[[float, int], float]] = {"identity": lambda raw, place: raw, "logistic": _share_of_one}
+_OF_ONE: dict[str, Callable[[float], tuple[float, ...]]] = {
+    "identity": lambda raw: (raw,), "two sides": lambda raw: (-raw, raw), "logistic": _shares_of_one,
+}  # fmt: skip
 
 
 def open_graph(data: bytes) -> Callable[[Block], Block]:
@@ -184,8 +186,8 @@ class CompiledScorer:
         }
         take = self.program["take"]
         parts["_take"] = slice(take[0], take[0] + 1) if len(take) == 1 else take
-        link, single = self.program["link"], self.program["task"] != "multiclass" and "decides" not in self.program
-        parts["_of_one"] = _OF_ONE.get(link) if single else None
+        link, several = self.program["link"], self.program["task"] == "multiclass"
+        parts["_of_one"] = None if several else _OF_ONE.get(link)
         for name, value in {**parts, "_link": LINKS[link]}.items():
             object.__setattr__(self, name, value)
 
@@ -229,8 +231,7 @@ class CompiledScorer:
         try:
             raw = self._ask(frame)
             if self._of_one is not None and raw.size == 1:  # type: ignore[attr-defined]
-                score = self._of_one(raw.item(), self.program["take"][0])  # type: ignore[attr-defined]
-                return check_finite(np.array([score])), None
+                return self._answer_one(raw.item())
             answers = np.asarray(self._link(raw))  # type: ignore[attr-defined]
             scores = answers[:, self._take]  # type: ignore[attr-defined, index]
         except RowError as refusal:
@@ -239,6 +240,17 @@ class CompiledScorer:
             raise ScoringError(message, code="scoring.row_refused") from None
         scores = check_finite(np.ascontiguousarray(scores if several else scores[:, 0]))
         return scores, self._decide_rows(raw, answers)
+
+    def _answer_one(self, raw: float) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+        """Score and decide the one row of a model with one output."""
+        answers: tuple[float, ...] = self._of_one(raw)  # type: ignore[attr-defined]
+        scores, rule = check_finite(np.array([answers[self.program["take"][0]]])), self.program.get("decides")
+        if rule is None:
+            return scores, None
+        sides = (raw,) if rule["by"] == "raw" else answers
+        decisions = np.empty(1, dtype=object)
+        decisions[0] = rule["labels"][sides[-1] > (sides[0] if len(sides) > 1 else 0.0)]
+        return scores, decisions
 
     def _decide_rows(self, raw: Block, answers: Block) -> NDArray[np.object_] | None:
         """Take the class of the largest; of equal ones the first."""

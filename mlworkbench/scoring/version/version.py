@@ -20,7 +20,7 @@ from ...contract.check import check_columns
 from ...contract.contract import Contract
 from ...contract.faults import Fault, merge_faults
 from ...contract.pseudonym import Pseudonyms, find_pseudonym_columns, open_pseudonyms
-from ...contract.record_check import RowCheck
+from ...contract.record_check import OneRow, RowCheck
 from ...core.home import Home
 from ...core.jsontext import parse_json
 from ...core.types import Columns
@@ -195,7 +195,9 @@ def predict(
     severe = [fault for fault in found if fault.severe]
     if severe:
         raise merge_faults(severe, "request")
-    frame = version.features({**columns, **values} if values else columns)
+    if values:
+        columns = columns.joined(values) if isinstance(columns, OneRow) else {**columns, **values}
+    frame = version.features(columns)
     scores, decisions = version.answer(frame)
     return Predictions(frame, scores, decisions, found)
 
@@ -227,11 +229,12 @@ def reproduce_golden(version: Version) -> None:
 def _reproduce(version: Version) -> None:
     rows = version.golden
     frame = FeatureFrame.from_rows([row["frame"] for row in rows], version.frame)
-    scores = version.score(frame)
-    if version.scorer.kind == "compiled":  # one row goes by a plan, which is made here
+    wanted = _golden_scores(version)
+    off = np.abs(version.score(frame) - wanted)
+    if version.scorer.kind == "compiled":  # a row alone goes by its plan, which is made here
         alone = np.concatenate([version.score(frame.take([row])) for row in range(len(rows))])
-        scores = np.where(alone == scores, scores, alone)
-    off = np.abs(scores - _golden_scores(version)).reshape(len(rows), -1).max(axis=1)
+        off = np.maximum(off, np.abs(alone - wanted))
+    off = off.reshape(len(rows), -1).max(axis=1)
     if not off.max() <= version.tolerance:
         raise _refuse_golden(version, "scores", int(off.argmax()), float(off.max()))
     if version.row_functions and set(version.declaration["golden_request"]) >= _inputs(version):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,41 @@ def test_the_proof_finds_a_plan_that_is_wrong(change: Any) -> None:
     with pytest.raises(ScoringError, match="alone") as raised:
         prove(scorer, reference, FRAME.take(range(30)), FRAME)
     assert raised.value.code == "scoring.not_proved"
+
+
+DECIDED = {
+    "boosting": "predict_proba",
+    "logistic regression": "predict_proba",
+    "linear support vectors": "decision_function",
+    "forest behind a scaler": "predict_proba",
+    "boosting of three classes": "predict_proba",
+}
+
+
+@functools.cache
+def deciding(name: str) -> CompiledScorer:
+    task, make = COMPILED[name]
+    return compile_scorer(replace(fitted(make(), task), decision={"rule": "argmax", "of": DECIDED[name]}))
+
+
+@pytest.mark.parametrize("name", DECIDED)
+@settings(max_examples=60, deadline=None)
+@given(row=ROW)
+def test_a_row_alone_is_decided_as_in_a_batch(name: str, row: dict[str, Any]) -> None:
+    scorer = deciding(name)
+    together, alone = answer(scorer, frame_of([row, row])), answer(scorer, frame_of([row]))
+    assert alone == together if isinstance(together, str) else alone[1] == together[1] != [None]
+    assert isinstance(alone, str) or alone[1][0] in ("early", "fair", "late", True, False)
+
+
+@pytest.mark.parametrize("raw", [0.0, -0.0, 1e-300, -1e-300, 1e-17, -1e-17, 800.0, -800.0, -709.8, 709.8])
+@pytest.mark.parametrize("by", ["raw", "answers"])
+@pytest.mark.parametrize("link", ["logistic", "two sides", "identity"])
+def test_ties_and_powers_beyond_doubles_are_those_of_a_batch(link: str, by: str, raw: float) -> None:
+    line = {"kind": "linear", "coefficients": [[1.0]], "intercepts": [0.0]}
+    program = {"format": 2, "columns": ["x"], "steps": [], "model": line, "link": link, "take": [0]}
+    program |= {"task": "binary", "decides": {"by": by, "labels": ["no", "yes"]}}
+    scorer = CompiledScorer(program)
+    alone = scorer.answer(FeatureFrame({"x": np.array([raw])}))
+    together = scorer.answer(FeatureFrame({"x": np.array([raw, raw])}))
+    assert alone[0].tobytes() == together[0][:1].tobytes() and alone[1].tolist() == together[1][:1].tolist()

@@ -17,6 +17,8 @@ STEPS = {
     "frame32": ("mlworkbench.scoring.version.version", "frame_from_columns"),
     "codes": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
     "tiny": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
+    "row-codes": ("mlworkbench.scoring.compiled.steps", "Table.find"),
+    "row-places": ("mlworkbench.scoring.compiled.plan", "RowPlan.__call__"),
     "threshold": ("mlworkbench.scoring.version.version", "Version.answer"),
     "old": ("mlworkbench.deploy.realtime.service", "Realtime.respond_together"),
     "threads": ("onnxruntime", "SessionOptions"),
@@ -115,6 +117,22 @@ def with_shifted_codes(name, right, self, frame):
     turn = {"AA": "B6", "B6": "DL", "DL": "UA", "UA": "AA"}
     carriers = np.array([turn.get(value, value) for value in frame.columns["carrier"].tolist()], dtype=object)
     return right(self, FeatureFrame({**frame.columns, "carrier": carriers}))
+
+
+@fault("row-codes")
+def with_shifted_codes_in_the_plan(name, right, self, value):
+    """A row alone reads what stands for another carrier."""
+    return right(self, {"AA": "B6", "B6": "DL", "DL": "UA", "UA": "AA"}.get(value, value))
+
+
+@fault("row-places")
+def with_numbers_in_each_others_places(name, right, self, values, model):
+    """A row alone has hour and distance exchanged."""
+    numbers = [k for k, value in enumerate(values) if isinstance(value, float | int)]
+    first, second = numbers[0], numbers[3]
+    turned = list(values)
+    turned[first], turned[second] = values[second], values[first]
+    return right(self, turned, model)
 
 
 @fault("tiny")

@@ -142,7 +142,8 @@ async def ask(application: Application, method: str, path: str, value: object = 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    sent_as = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": sent_as}
     await application(scope, receive, send)
     return sent[0]["status"], sent[1]["body"]
 

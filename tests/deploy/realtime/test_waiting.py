@@ -174,9 +174,9 @@ def test_a_page_that_takes_long_keeps_no_request_waiting(birds: Realtime, monkey
     application = Application(birds)
     real = application.metrics.write_page
 
-    def slow(*arguments: Any) -> bytes:
+    def slow(*arguments: Any, **more: Any) -> tuple[bytes, str]:
         time.sleep(0.5)
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(application.metrics, "write_page", slow)
 

@@ -115,8 +115,8 @@ def serve(
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
         how = "pinned" if version else "follows the champion"
         lines = [f"{service.version} ({service.reason}; {how}) at {service.url}/score; Ctrl-C to stop"]
-        lines, facts["follows"] = [*lines, f"log: {service.log}"], "pinned" if version else "champion"
-        answer(facts, lines, as_json=json)
+        lines += [f"page: {service.url}/docs", f"log: {service.log}"]
+        answer(facts | {"follows": "pinned" if version else "champion"}, lines, as_json=json)
         code = service.wait()
     if code:
         raise RunError(f"service of {name} ended with code {code}; see {service.log}", code="deployment.service_ended")

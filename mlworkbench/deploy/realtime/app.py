@@ -196,8 +196,8 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
     Returns
     -------
     bentoml.Service
-        For ``bentoml serve FILE:VARIABLE``, with ``POST /score``, ``POST /invocations``, ``/client.py`` and health,
-        metrics and OpenAPI pages.
+        For ``bentoml serve FILE:VARIABLE``, with ``POST /score``, ``/invocations``, ``/feedback`` and ``/v2``,
+        ``/docs``, ``/client.py``, and health, metrics and OpenAPI pages.
 
     Raises
     ------

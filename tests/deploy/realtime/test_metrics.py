@@ -143,6 +143,19 @@ def test_the_rules_ask_for_what_is_on_the_page(delays: Application) -> None:
     assert asked - there == {f"mlworkbench_{name}" for name in elsewhere}
 
 
+@pytest.mark.parametrize("place", ["services/monitoring/README.md", "nbs/deploy/realtime/07_metrics.ipynb"])
+def test_the_tables_name_the_labels_that_are_on_the_page(delays: Application, place: str) -> None:
+    families = text_string_to_metric_families(asyncio.run(get(delays))[2].decode())
+    there = {one.name: set(one.labels) - {"le"} for family in families for one in family.samples}
+    text = (ROOT / place).read_text(encoding="utf-8")
+    rows = re.findall(r"\| (`mlworkbench_[^|]*) \|([\w, ]*)\|", text)
+    assert len(rows) >= 8
+    for names, labels in rows:
+        for name in re.findall(r"\w+", names):
+            found = [given for one, given in there.items() if one.startswith(name)]
+            assert {*re.findall(r"\w+", labels)} in found, name
+
+
 def test_a_store_that_is_away_is_said_and_the_page_is_there(delays: Application) -> None:
     delays.served.realtime.store.close()
     status, _, page = asyncio.run(get(delays))

@@ -238,6 +238,7 @@ def test_the_page_loads_nothing_from_anybody_else(served: Asked) -> None:
     places = [attributes.get("src") or attributes.get("href") or "" for _, attributes in tags]
     assert {place for place in places if place} == {"data:,", "./openapi.json", "./client.py", "./model"}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on") or name == "style"]
+    assert all("data-kind" in attributes for tag, attributes in tags if tag in ("input", "select"))  # no key is asked
     values = {one["name"]: one["value"] for tag, one in tags if tag == "input" and "name" in one}
     assert values["bill"] and float(values["bill"]) > 0 and values["ring"] == ""
 

@@ -442,7 +442,7 @@ def open_gate(address: Address, *, home: Home) -> Gate:
     WorkbenchError
         In one line, if nobody chose who may ask, or the keys cannot be used.
     """
-    settings = read_settings(Path(os.environ["MLWORKBENCH_FOLDER"]) if os.environ.get("MLWORKBENCH_FOLDER") else None)
+    settings = read_settings()
     check_exposure(address, settings.auth)
     names = {name.lower().encode() for name in settings.hosts}
     if wrong := [name for name in sorted(names) if not (parts := _HOST.fullmatch(name)) or parts[1] != name]:

@@ -184,6 +184,17 @@ def test_a_port_in_use_is_refused_before_anything_starts(workshop) -> None:
     assert not (workshop.home.model("birds") / "services" / f"{port}.log").exists()
 
 
+def test_a_service_does_what_settings_ini_beside_its_starter_says(
+    workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.ini").write_text("[serve]\naccess_log = all\nsynchronous = full\n")
+    monkeypatch.chdir(tmp_path)
+    with start_service("birds", home=workshop.home) as running:
+        assert ask(running, "/score", json.dumps(BIRD).encode())[0] == 200
+        told = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    assert [one["status"] for one in told if one.get("route") == "/score"] == [200]
+
+
 def test_an_unknown_model_or_version_is_refused_in_one_line(workshop) -> None:
     for model, version in (("brids", None), ("birds", "ffff")):
         with pytest.raises(VersionError), start_service(model, home=workshop.home, version=version):

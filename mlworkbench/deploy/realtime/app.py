@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import bentoml
 import click
 from pydantic import RootModel
+from uvicorn.config import HTTP_PROTOCOLS
 
 from ...core.settings_file import read_setting
 from . import process as guard
@@ -163,8 +164,7 @@ def _find_address() -> Address:
 def _check_address() -> Address:
     """Refuse an address that others reach while nobody chose who may ask; in a worker that ends the whole service."""
     try:
-        folder = os.environ.get("MLWORKBENCH_FOLDER")
-        check_exposure(address := _find_address(), read_setting("serve.auth", Path(folder) if folder else None).value)
+        check_exposure(address := _find_address(), read_setting("serve.auth").value)
     except WorkbenchError as error:
         guard.give_up(error)
     return address
@@ -209,6 +209,8 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
     Scoring.choice = guard.attempt(lambda: _select(shipped, seal))
     Records.described, Answers.described = asked, told = read_schemas(Scoring.choice.folder)
     Invocation.described, Predictions.described = invocation_schemas(asked, told)
+    if os.name == "posix":  # BentoML starts uvicorn, which looks up here what reads a request
+        HTTP_PROTOCOLS["auto"] = "mlworkbench.deploy.realtime.server:GatheringProtocol"
     service = bentoml.service(
         name="scoring",
         image=_image() if shipped else None,

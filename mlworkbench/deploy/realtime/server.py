@@ -28,7 +28,7 @@ __all__ = ['SHIPPED', 'BoundedProtocol', 'Gathering', 'GatheringProtocol', 'sele
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #40269e14
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, with a bound for the bytes around bodies and for the seconds without progress."""
+    """uvicorn's HTTP/1.1 on httptools, with bounds for the bytes around bodies and for the seconds without progress."""
 
     most = 65_536
     seconds: float = guard.KEEP_ALIVE
@@ -115,7 +115,9 @@ class Gathering:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Hold the first part; send it with the second."""
+        """Hold the first part; send it with the second; nothing to a connection that has ended."""
+        if self._transport.is_closing():
+            return
         if self._held:
             held, self._held = self._held, b""
             self._transport.write(held + data)

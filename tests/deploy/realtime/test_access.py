@@ -157,6 +157,19 @@ def test_a_broken_file_lets_nobody_in_and_is_never_written_over(
     assert knock(gate, "/score", shown) == ""
 
 
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), ValueError("I/O operation on closed file")]
+)
+def test_a_broken_file_lets_nobody_in_where_that_cannot_be_told(
+    file: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = add_caller(file, "web", ALL)
+    gate, shown = Gate(KeyRing(file, every=0)), ("authorization", f"Bearer {key}")
+    file.write_text("{")
+    monkeypatch.setattr(sys, "stderr", type("Full", (), {"write": raise_it(failure), "flush": raise_it(failure)})())
+    assert [knock(gate, "/score", shown) for _ in range(3)] == ["503 access.keys_broken"] * 3
+
+
 def test_whatever_a_file_says_it_is_read_or_refused_in_one_line(file: Path) -> None:
     add_caller(file, "web", ["score"], expires=datetime.now(UTC))
     told, draws = json.loads(file.read_text()), random.Random(14)

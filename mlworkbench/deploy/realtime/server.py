@@ -163,10 +163,8 @@ def make_application() -> Application:
     WorkbenchError
         If there is nothing to serve; in a worker the whole service ends with its line.
     """
-    if guard.in_worker() or guard.is_orphan():
-        guard.supervise()  # it ends with its supervisor
-    elif os.environ.get(guard.SUPERVISOR, own := str(os.getpid())) != own:
-        raise SystemExit(1)  # which ended before this worker had begun
+    if os.environ.get(guard.SUPERVISOR, own := str(os.getpid())) != own:
+        guard.supervise()  # a worker ends with its supervisor
     try:
         choice = select_here()
         gate = open_gate(Address(read_setting("serve.host").value), home=choice.home)

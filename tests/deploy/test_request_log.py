@@ -44,8 +44,8 @@ async def ask(application: Application, body: bytes, path: str = "/score", **hea
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    named = {"content-type": "application/json", **headers}
-    listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
+    listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    listed.append((b"content-type", b"application/json"))
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": listed}
     await application(scope, receive, send)
     return int(sent[0]["status"])

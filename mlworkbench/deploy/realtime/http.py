@@ -96,7 +96,13 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_TEXT = 1024 * 1024
 
 
-def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record or a list of records") -> Json:
+def read_json(
+    body: bytes | str,
+    *,
+    what: str = "body",
+    shape: str = "one record or a list of records",
+    longest: int = MAX_TEXT,
+) -> Json:
     """Read the body of a request, or the text of an event.
 
     Parameters
@@ -105,6 +111,8 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
         JSON; bytes in UTF-8.
     what, shape : str
         How it is called, and what it should be; for the line of a refusal.
+    longest : int, default=MAX_TEXT
+        Characters of a text, at most.
 
     Returns
     -------
@@ -115,7 +123,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     ------
     ContractError
         If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, names a column twice in a record, or has a
-        text of more than `MAX_TEXT` characters.
+        text of more than `longest` characters.
 
     Examples
     --------
@@ -125,14 +133,14 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     try:
         escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
         found = parse_json(body, pairs=_readable_names if escaped else _each_name_once)
-        return found if len(body) <= MAX_TEXT else _without_long_text(found)
+        return found if len(body) <= longest else _without_long_text(found, longest)
     except ContractError as error:
         raise ContractError(f"{what}: {error}", code=error.code) from None
     except JsonTextError as error:
         raise ContractError(f"{what}: {error.rule}; {error.hint or f'send {shape}'}", code="request.json") from None
 
 
-def _without_long_text(value: Json) -> Json:
+def _without_long_text(value: Json, longest: int) -> Json:
     """Give a value back; refuse one with a text, or a name, that no column of a table has."""
     waiting: list[tuple[str, Json]] = [("a list", value)]
     while waiting:
@@ -142,8 +150,8 @@ def _without_long_text(value: Json) -> Json:
             waiting += [("a name", key) for key in inner]
         elif isinstance(inner, list):
             waiting += [(name, one) for one in inner if isinstance(one, str | list | dict)]
-        elif isinstance(inner, str) and len(inner) > MAX_TEXT:
-            rule = f"{name[:60]}: a text of at most {MAX_TEXT} characters"
+        elif isinstance(inner, str) and len(inner) > longest:
+            rule = f"{name[:60]}: a text of at most {longest} characters"
             raise ContractError(f"{rule}; got {len(inner)}; shorten it", code="request.text_too_long")
     return value
 

@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #f69dbe7e
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -182,6 +183,13 @@ def _select(shipped: str, seal: str) -> ServedVersion:
     return select_shipped(folder, seal=seal)
 
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #7b0782da
+def _prepare_uvicorn() -> None:
+    """Have uvicorn, which BentoML starts, read requests as it does without, and not tell of each that is none."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    if os.name == "posix":
+        HTTP_PROTOCOLS["auto"] = "mlworkbench.deploy.realtime.server:GatheringProtocol"
+
+
 def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> object:
     """Make the BentoML service of the version that environment and settings.ini name, or of one that was shipped.
 
@@ -209,8 +217,7 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
     Scoring.choice = guard.attempt(lambda: _select(shipped, seal))
     Records.described, Answers.described = asked, told = read_schemas(Scoring.choice.folder)
     Invocation.described, Predictions.described = invocation_schemas(asked, told)
-    if os.name == "posix":  # BentoML starts uvicorn, which looks up here what reads a request
-        HTTP_PROTOCOLS["auto"] = "mlworkbench.deploy.realtime.server:GatheringProtocol"
+    _prepare_uvicorn()
     service = bentoml.service(
         name="scoring",
         image=_image() if shipped else None,

@@ -930,6 +930,15 @@ def test_trailers_without_end_are_ended_and_a_body_in_small_chunks_is_not() -> N
 
 
 @pytest.mark.system
+def test_what_is_no_request_writes_no_line(guarded: Guarded) -> None:
+    before = guarded.service.log.read_text()
+    odd = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: odd\r\n\r\n"
+    for text in (b"odd\r\n\r\n", odd) * 3:
+        assert say(guarded.service.port, text, seconds=0.2).startswith(b"HTTP/1.1 ")
+    assert guarded.service.log.read_text() == before
+
+
+@pytest.mark.system
 def test_headers_of_a_megabyte_are_survived(guarded: Guarded) -> None:
     say(guarded.service.port, raw("X-Long: " + "x" * 1_000_000, f"Content-Length: {len(BODY)}"), seconds=0.5)
     many = [f"X-{k}: {'y' * 100}" for k in range(5000)]

@@ -70,14 +70,16 @@ def test_the_setting_says_which_requests_are_told(
 def test_a_flood_of_wrong_requests_does_not_fill_the_disk(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, now = RequestLog(), [1000.0]
+    log, now, most = RequestLog(), [1000.0], LINES["warning"]
     monkeypatch.setattr("mlworkbench.deploy.request_log.time.time", lambda: now[0])
     for _ in range(5000):
         log.tell(400, 0.001)
+    log.tell_failure(ValueError())  # no stranger keeps this from being told
     now[0] += 1
     log.tell(400, 0.001)
     found = lines(capfd.readouterr().err)
-    assert len(found) == LINES + 1 and found[-1]["left_out"] == 5000 - LINES
+    assert [one["level"] for one in found] == [*["warning"] * most, "error", "warning"]
+    assert found[most]["left_out"] == 5000 - most
 
 
 def test_a_request_is_answered_where_nobody_can_read_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import ssl
 import sys
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -316,9 +317,11 @@ class KeyRing:
             self._callers = {one.id.encode(): one for one in read_callers(self._path)}
             self._fault, self._mark = "", mark if time.time() - status.st_ctime > 2 else None
         except (OSError, SettingsError) as error:
-            if str(error) != self._fault:
-                print(f"Error: nobody is let in: {error}", file=sys.stderr, flush=True)
-            self._callers, self._fault, self._mark = {}, str(error), None
+            told, self._fault = self._fault, str(error)
+            self._callers, self._mark = {}, None
+            if told != self._fault:
+                with suppress(OSError, ValueError):  # nobody listens any more
+                    print(f"Error: nobody is let in: {error}", file=sys.stderr, flush=True)
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #8d1fd08b
 PROBES = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
@@ -442,7 +445,7 @@ def open_gate(address: Address, *, home: Home) -> Gate:
     WorkbenchError
         In one line, if nobody chose who may ask, or the keys cannot be used.
     """
-    settings = read_settings(Path(os.environ["MLWORKBENCH_FOLDER"]) if os.environ.get("MLWORKBENCH_FOLDER") else None)
+    settings = read_settings()
     check_exposure(address, settings.auth)
     names = {name.lower().encode() for name in settings.hosts}
     if wrong := [name for name in sorted(names) if not (parts := _HOST.fullmatch(name)) or parts[1] != name]:

@@ -158,8 +158,8 @@ class Application:
     @classmethod
     def open(cls, realtime: Realtime, gate: Gate | None = None) -> Application:
         """Answer as the settings say."""
-        needs_store = _read_serving("ready_needs_store")
-        return cls(realtime, gate, root_path=_read_serving("root_path"), needs_store=needs_store)
+        root_path, needs_store = (read_setting(f"serve.{name}").value for name in ("root_path", "ready_needs_store"))
+        return cls(realtime, gate, root_path=root_path, needs_store=needs_store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
@@ -300,12 +300,6 @@ class Application:
 
 
 _GONE = refuse_call(HttpError("body: it ended too early; send it again", 400, code="request.incomplete"))
-
-
-def _read_serving(name: str) -> Any:  # noqa: ANN401, RUF100 - of the kind that the table of settings says
-    """Read a setting of the section ``serve`` where settings.ini of the workbench is."""
-    folder = os.environ.get("MLWORKBENCH_FOLDER")
-    return read_setting(f"serve.{name}", Path(folder) if folder else None).value
 
 
 def _find_metrics_folder() -> Path | None:

@@ -33,8 +33,8 @@ from ..selection import select_version
 from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'T', 'HOST',
-           'follow', 'leave', 'in_worker', 'supervise', 'give_up', 'attempt', 'settle_memory', 'Service',
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'FINISH', 'T',
+           'HOST', 'follow', 'leave', 'in_worker', 'supervise', 'give_up', 'attempt', 'settle_memory', 'Service',
            'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
@@ -46,6 +46,7 @@ LISTENS, AUTH = "MLWORKBENCH_SERVE_HOST", "MLWORKBENCH_SERVE_AUTH"
 KEYS_FILE = "MLWORKBENCH_SERVE_KEYS_FILE"
 SERVERS = ("uvicorn", "bentoml")
 KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than a balancer keeps its own
+FINISH = 30  # seconds that running requests may take when a service ends
 
 
 def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> threading.Thread:
@@ -76,13 +77,13 @@ def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> th
     return thread
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #d8dc85ba
-def leave(*, seconds: float = 5.0) -> None:
+def leave(*, seconds: float = FINISH + 5) -> None:
     """End this process: politely first, for sure after some seconds.
 
     Parameters
     ----------
-    seconds : float, default=5.0
-        How long running requests may take to finish.
+    seconds : float, default=FINISH + 5
+        How long running requests, and what is closed after them, may take to finish.
     """
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(seconds)
@@ -440,15 +441,15 @@ def _last_words(log: Path) -> str:
     return errors[-1] if errors else (lines[-1] if lines else "it said nothing")
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #7106360c
-def stop(process: subprocess.Popen[bytes], *, seconds: float = 10.0) -> None:
+def stop(process: subprocess.Popen[bytes], *, seconds: float = FINISH + 5) -> None:
     """End a service with all its workers.
 
     Parameters
     ----------
     process : subprocess.Popen
         The supervisor.
-    seconds : float, default=10.0
-        How long running requests may take to finish.
+    seconds : float, default=FINISH + 5
+        How long running requests, and what is closed after them, may take to finish.
     """
     import psutil
 

@@ -206,6 +206,6 @@ def run_server(host: str, port: int, certificate: str = "", key: str = "") -> No
             server_header=False,
             log_level="error",
             timeout_keep_alive=guard.KEEP_ALIVE,
-            timeout_graceful_shutdown=30,
+            timeout_graceful_shutdown=guard.FINISH,
         )
     )

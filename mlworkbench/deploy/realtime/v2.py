@@ -288,13 +288,13 @@ class Inference:
     def read(self, call: Call, version: Version) -> Asked:
         """Read the records of a call; see `read_inference`."""
         fields, rows = read_inference(call.body, version.request, length=self.length)
-        given = fields.get("id", call.request_id)
-        if given is not None and not isinstance(given, str):
+        named = fields.get("id") not in (None, "")
+        given, what = (fields["id"], "id") if named else (call.request_id, "X-Request-Id")
+        if named and not isinstance(given, str):
             raise ContractError(f"id: a text; got {type(given).__name__}; send it in quotes", code="request.shape")
-        name = request_name(given, what="id" if "id" in fields else "X-Request-Id")
-        outputs = _choose_outputs(fields, version)
-        form = replace(self, model=version.model, version=_name_version(version), outputs=outputs)
-        return Asked(name, read_records(rows)[0], bool(given), form=form)
+        name = request_name(given, what=what)
+        own = replace(self, model=version.model, version=_name_version(version), outputs=_pick_outputs(fields, version))
+        return Asked(name, read_records(rows)[0], bool(given), form=own)
 
     def write(self, asked: Asked, results: Sequence[Mapping[str, Any]]) -> Reply:
         """Write the answers of a call's records as tensors."""
@@ -312,7 +312,7 @@ def to_v2_error(reply: Reply) -> Reply:
     return replace(reply, body=json.dumps(told).encode(), media_type="application/json")
 
 
-def _choose_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple[Output, bool], ...]:
+def _pick_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple[Output, bool], ...]:
     """Give the tensors that were asked for; all where none is named."""
     known = {one.name: one for one in list_outputs(version)}
     binary = _object(fields, "parameters").get("binary_data_output") is True

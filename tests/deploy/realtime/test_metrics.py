@@ -27,6 +27,7 @@ from mlworkbench.deploy.realtime.call import Reply
 from mlworkbench.deploy.realtime.metrics import METRICS_TYPE, OPEN_METRICS, Metrics, measure_log
 from mlworkbench.deploy.realtime.process import Service, start_service
 from mlworkbench.deploy.realtime.service import Realtime
+from mlworkbench.errors import DeploymentError
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.scoring.registry.registry import Registry
@@ -318,6 +319,12 @@ def test_a_neighbour_and_a_stranger_change_nothing(service: Service, workshop) -
         assert set(ask_many(second, 16, callers=2)) == {200}
         assert total(page_of(second), "mlworkbench_requests_total") == 16
     assert total(page_of(service), "mlworkbench_requests_total") == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeploymentError, match=r"cannot count requests in .*file/metrics: "):
+        Metrics(folder=tmp_path / "file" / "metrics")
 
 
 def test_supervisors_that_are_killed_leave_no_more_than_one_folder(tmp_path: Path) -> None:

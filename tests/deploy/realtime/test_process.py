@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import json
 import os
 import shutil
@@ -23,7 +24,16 @@ from mlworkbench.client import Client, RequestError
 from mlworkbench.core.files import hold_lock, is_locked
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.realtime import process
-from mlworkbench.deploy.realtime.process import Service, free_port, is_ready, service_folder, start_service
+from mlworkbench.deploy.realtime.process import (
+    FINISH,
+    Service,
+    free_port,
+    is_ready,
+    leave,
+    service_folder,
+    start_service,
+    stop,
+)
 from mlworkbench.errors import DeploymentError, VersionError, WorkbenchError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.scoring.registry.registry import Registry
@@ -339,3 +349,7 @@ def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:
     processes = family(service)
     service.process.kill()
     assert gone(processes)
+
+
+def test_nobody_ends_a_service_before_its_running_requests_have_had_their_time() -> None:
+    assert all(inspect.signature(one).parameters["seconds"].default > FINISH for one in (stop, leave))

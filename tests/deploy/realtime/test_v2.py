@@ -289,6 +289,10 @@ def test_infinity_in_bytes_is_judged_by_the_contract(birds: Realtime) -> None:
 def test_the_id_in_the_body_goes_before_the_header_and_two_rows_of_one_id_are_409(birds: Realtime) -> None:
     assert infer(birds, {"id": "mine", "inputs": tensors()}, "header")[1]["id"] == "mine"
     assert infer(birds, {"inputs": tensors()}, "header")[1]["id"] == "header"
+    for nothing in (None, ""):  # is none, and a second try of a proxy is one
+        sent = [infer(birds, {"id": nothing, "inputs": tensors()}, f"retry{nothing}") for _ in range(2)]
+        assert sent[0] == sent[1] and sent[0][1]["id"] == f"retry{nothing}"
+    assert read_log(birds.log.path).height == 4 * len(ROWS)
     status, told = infer(birds, {"id": "mine", "inputs": tensors(ROWS[::-1])})
     assert status == 409 and "'mine'" in told["error"]
     assert len(infer(birds, {"inputs": tensors()})[1]["id"]) == 32

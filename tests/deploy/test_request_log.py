@@ -45,6 +45,7 @@ async def ask(application: Application, body: bytes, path: str = "/score", **hea
         sent.append(message)
 
     listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    listed.append((b"content-type", b"application/json"))
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": listed}
     await application(scope, receive, send)
     return int(sent[0]["status"])

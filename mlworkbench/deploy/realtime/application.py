@@ -106,7 +106,7 @@ class Served:
         named = {"model": version.model, "version": version.version, "follows": self.follows}
         yield describe_model({**named, "scorer": version.scorer.kind, "task": version.declaration["task"]})
         if (made := self.realtime.find_certificate()) is not None:
-            yield measure_certificate(named, made)
+            yield measure_certificate({"model": version.model, "version": version.version}, made)
         yield from measure_log(self.realtime.log.path, self.realtime.clock())
         if store is not None:
             yield from measure_store(*self.realtime.look_at_store())
@@ -194,7 +194,7 @@ class Application:
         if reply is None:
             return _GONE
         version, seconds = served.realtime.version, time.perf_counter() - started
-        if scope["method"] == "POST" and path in self.posts:
+        if scope["method"] == "POST" and path in self.posts and path != "/feedback":
             self.metrics.count(version.model, version.version, reply, seconds)
         if reply.status >= self.told.least:
             self._tell(request, served, reply, seconds)

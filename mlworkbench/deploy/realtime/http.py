@@ -97,7 +97,13 @@ MAX_TEXT = 1024 * 1024
 MAX_NESTED = 250 * MAX_RECORDS  # lists and objects, for which a parser takes longest
 
 
-def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record or a list of records") -> Json:
+def read_json(
+    body: bytes | str,
+    *,
+    what: str = "body",
+    shape: str = "one record or a list of records",
+    longest: int = MAX_TEXT,
+) -> Json:
     """Read the body of a request, or the text of an event.
 
     Parameters
@@ -106,6 +112,8 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
         JSON; bytes in UTF-8.
     what, shape : str
         How it is called, and what it should be; for the line of a refusal.
+    longest : int, default=MAX_TEXT
+        Characters of a text, at most.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     ------
     ContractError
         If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, names a column twice in a record, or has a
-        text of more than `MAX_TEXT` characters or more than `MAX_NESTED` lists and objects.
+        text of more than `longest` characters or more than `MAX_NESTED` lists and objects.
 
     Examples
     --------
@@ -129,7 +137,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
     try:
         escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
         found = parse_json(body, pairs=_readable_names if escaped else _each_name_once)
-        return found if len(body) <= MAX_TEXT else _without_long_text(found)
+        return found if len(body) <= longest else _without_long_text(found, longest)
     except ContractError as error:
         raise ContractError(f"{what}: {error}", code=error.code) from None
     except JsonTextError as error:
@@ -139,7 +147,7 @@ def read_json(body: bytes | str, *, what: str = "body", shape: str = "one record
 _WALKED = (str, list, dict)
 
 
-def _without_long_text(value: Json) -> Json:
+def _without_long_text(value: Json, longest: int) -> Json:
     """Give a value back; refuse one with a text, or a name, that no column of a table has."""
     waiting: list[tuple[str, Json]] = [("a list", value)]
     while waiting:
@@ -149,8 +157,8 @@ def _without_long_text(value: Json) -> Json:
             waiting += [("a name", key) for key in inner]
         elif isinstance(inner, list):
             waiting += [(name, one) for one in inner if type(one) in _WALKED]
-        elif isinstance(inner, str) and len(inner) > MAX_TEXT:
-            rule = f"{name[:60]}: a text of at most {MAX_TEXT} characters"
+        elif isinstance(inner, str) and len(inner) > longest:
+            rule = f"{name[:60]}: a text of at most {longest} characters"
             raise ContractError(f"{rule}; got {len(inner)}; shorten it", code="request.text_too_long")
     return value
 

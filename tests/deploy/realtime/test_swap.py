@@ -452,7 +452,7 @@ def test_following_begins_and_ends_with_the_application(flock: Flock) -> None:
 def test_champions_that_change_faster_than_one_looks_fail_nobody_and_end_at_the_last(
     flock: Flock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(swap, "FOLLOW_SECONDS", 0.01)
     broken = add_birds(flock.home, flock.built / "third", seed=2, promoted=False)
     flock.spoil(broken)
     tags = [flock.second, broken, flock.first, broken, flock.second, flock.first, flock.second]

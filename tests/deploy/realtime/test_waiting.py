@@ -142,7 +142,8 @@ async def ask(application: Application, method: str, path: str, value: object = 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    sent_as = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": sent_as}
     await application(scope, receive, send)
     return sent[0]["status"], sent[1]["body"]
 
@@ -173,9 +174,9 @@ def test_a_page_that_takes_long_keeps_no_request_waiting(birds: Realtime, monkey
     application = Application(birds)
     real = application.metrics.write_page
 
-    def slow(*arguments: Any) -> bytes:
+    def slow(*arguments: Any, **more: Any) -> tuple[bytes, str]:
         time.sleep(0.5)
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(application.metrics, "write_page", slow)
 

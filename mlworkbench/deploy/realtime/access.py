@@ -30,7 +30,7 @@ from .http import HttpError, Scope
 from ...errors import DeploymentError, SettingsError, suggest
 
 # %% auto #0
-__all__ = ['SCOPES', 'MOST_KEYS', 'PROBES', 'LOCAL_NAMES', 'MOST_BYTES', 'Address', 'check_exposure', 'CallerKey', 'read_callers',
+__all__ = ['SCOPES', 'MOST_KEYS', 'PROBES', 'LOCAL_NAMES', 'MOST_HELD', 'Address', 'check_exposure', 'CallerKey', 'read_callers',
            'add_caller', 'revoke_callers', 'find_keys_file', 'KeyRing', 'Holder', 'Gate', 'open_gate']
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #445e11f8
@@ -323,7 +323,7 @@ class KeyRing:
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #8d1fd08b
 PROBES = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 LOCAL_NAMES = frozenset({b"", b"localhost", b"127.0.0.1", b"[::1]"})  # a program may name no host, a browser may not
-MOST_BYTES = 256 * 1024 * 1024
+MOST_HELD = 256 * 1024 * 1024
 _SCOPE_OF = {"/metrics": "metrics", "/feedback": "feedback"}
 _HOST = re.compile(rb"(|[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _REALM = 'Bearer realm="mlworkbench"'
@@ -348,7 +348,7 @@ class Gate:
         Let in only what came to an address of the loopback network.
     most : int, default=1024
         Requests in flight; what reads a page may be as many again, so that it is seen what a busy service does.
-    most_bytes : int, default=MOST_BYTES
+    most_bytes : int, default=MOST_HELD
         Bytes of bodies in flight.
     """
 
@@ -359,7 +359,7 @@ class Gate:
         hosts: Collection[bytes] = LOCAL_NAMES,
         local: bool = False,
         most: int = 1024,
-        most_bytes: int = MOST_BYTES,
+        most_bytes: int = MOST_HELD,
     ) -> None:
         self._keys, self._hosts, self._local, self._most = keys, frozenset(hosts), local, most
         self._called: set[bytes] = set()  # what passed, as it was written

@@ -17,7 +17,7 @@ from .http import MAX_RECORDS, Json
 from ...scoring.decision import class_names
 
 # %% auto #0
-__all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'GUARDED', 'SCORED', 'NOT_READY', 'NAMED',
+__all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'GUARDED', 'SCORED', 'NOT_READY', 'NAME_HEADER',
            'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'read_schemas',
            'invocation_schemas', 'describe_operation', 'feedback_schemas', 'tensor_schemas', 'describe_service']
 
@@ -253,7 +253,7 @@ _ASKED = {
 }
 SCORED = {**_ASKED, "409": "the request id was used before for another record"}
 NOT_READY = {"503": "three looks in a row found that it cannot be asked"}
-NAMED = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
+NAME_HEADER = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
 _PROBLEM = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
 _PARTIAL = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
 
@@ -391,7 +391,7 @@ def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, A
     (body, answered), (label, taken) = invocation_schemas(asked, told), feedback_schemas(declaration)
     answers = {"title": "Answers", "description": told["description"], "oneOf": told["oneOf"][:2]}
     score = describe_operation(
-        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=[NAMED, _PARTIAL]
+        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=[NAME_HEADER, _PARTIAL]
     )
     taking = describe_operation(
         "take what came true, one label or a list", _json(taken), _ASKED, asked=_json(label), parameters=[_PARTIAL]
@@ -399,7 +399,7 @@ def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, A
     for operation in (score, taking):
         operation["responses"]["422"]["content"] |= {"application/json": {"schema": _ALL_REFUSED}}
     invoke = describe_operation(
-        "score records, all or none", _json(answered["oneOf"][0]), SCORED, asked=_json(body), parameters=[NAMED]
+        "score records, all or none", _json(answered["oneOf"][0]), SCORED, asked=_json(body), parameters=[NAME_HEADER]
     )
     return {path: {"post": one} for path, one in zip(_POSTS, (score, taking, invoke), strict=True)}
 

@@ -17,7 +17,8 @@ import numpy as np
 from ...contract.contract import Column, Contract
 from .call import Asked, Call, Reply
 from .http import Json, limit_records, read_json, read_records, request_name
-from .openapi import GUARDED, NAMED, NOT_READY, SCORED, describe_operation, tensor_schemas
+from .openapi import GUARDED, NAME_HEADER, NOT_READY, SCORED
+from .openapi import describe_operation, tensor_schemas
 from ...errors import ContractError, suggest
 from ...scoring.decision import class_names
 from ...scoring.version.version import Version
@@ -399,6 +400,7 @@ def write_v2_pages(version: Version) -> dict[str, Reply]:
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #3282fe6a
 _TEXT = {"type": "string"}
 _WRONG = {"application/json": {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}}
+_LENGTH = {"in": "header", "name": "Inference-Header-Content-Length", "schema": {"type": "integer"}}
 _BYTES = {"description": "JSON, and the values of its tensors behind it"}
 
 
@@ -410,7 +412,7 @@ def describe_infer(version: Version, example: Mapping[str, Json]) -> dict[str, A
         {"application/json": told, BINARY: _BYTES},
         SCORED,
         asked={"application/json": asked, BINARY: _BYTES},
-        parameters=[NAMED, {"in": "header", "name": "Inference-Header-Content-Length", "schema": {"type": "integer"}}],
+        parameters=[NAME_HEADER, _LENGTH],
         problem=_WRONG,
     )
     pages = {path: {"get": _describe_page(path)} for path in (ROOT, _model_path(version), *find_aliases(version))}

@@ -176,10 +176,13 @@ def test_a_request_is_a_span_of_its_callers_trace(collector: list[bytes], worksh
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     realtime = Realtime(workshop.open("birds"), PredictionLog(elsewhere.log("birds")))
-    with closing(Application(realtime)) as application:
+    with closing(Application(realtime, root_path="/models")) as application:
         sent = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
         assert asyncio.run(ask(application, json.dumps(BIRD).encode(), **sent)) == 200
         assert asyncio.run(ask(application, b"{}", "/Smith", traceparent="nonsense")) == 404
+        path = f"/models/v2/models/birds/versions/{realtime.version.version.partition(':')[2]}/infer"
+        assert asyncio.run(ask(application, b"{}", path)) == 400
+        assert asyncio.run(ask(application, b"{}", "/models/v2/health/live")) == 405
     spans = [
         span
         for body in collector
@@ -187,7 +190,8 @@ def test_a_request_is_a_span_of_its_callers_trace(collector: list[bytes], worksh
         for scope in resource.scope_spans
         for span in scope.spans
     ]
-    first, second = spans
+    first, second, *others = spans
+    assert [one.name for one in others] == ["POST /v2/models/birds/infer", "POST /livez"]
     said = {one.key: one.value.string_value or one.value.int_value for one in first.attributes}
     assert (first.name, first.trace_id.hex(), first.parent_span_id.hex()) == ("POST /score", TRACE, "00f067aa0ba902b7")
     assert said["http.response.status_code"] == 200 and said["http.route"] == "/score"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from ...core.jsontext import HALF, HALF_HINT, JsonTextError, is_readable, parse_json
+from ...core.jsontext import HALF, HALF_HINT, JsonTextError, count_nested, is_readable, parse_json
 from ...errors import ContractError, DeploymentError, FeatureError, LogError, ScoringError, WorkbenchError
 
 # %% auto #0
-__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'MAX_TEXT', 'Message', 'Scope', 'Receive', 'Send',
-           'BODY_SECONDS', 'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'read_invocation',
-           'request_name', 'read_body']
+__all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'MAX_TEXT', 'MAX_NESTED', 'Message', 'Scope', 'Receive',
+           'Send', 'BODY_SECONDS', 'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'limit_records',
+           'read_invocation', 'request_name', 'read_body']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -94,6 +94,7 @@ Json = Any
 MAX_RECORDS = 1000
 MAX_BYTES = 16 * 1024 * 1024
 MAX_TEXT = 1024 * 1024
+MAX_NESTED = 250 * MAX_RECORDS  # lists and objects, for which a parser takes longest
 
 
 def read_json(
@@ -123,13 +124,16 @@ def read_json(
     ------
     ContractError
         If it is not JSON in UTF-8, nests too deeply, holds NaN or Infinity, names a column twice in a record, or has a
-        text of more than `longest` characters.
+        text of more than `longest` characters or more than `MAX_NESTED` lists and objects.
 
     Examples
     --------
     >>> read_json(b'{"distance": null}')
     {'distance': None}
     """
+    if len(body) > 2 * MAX_NESTED and (count := count_nested(body)) > MAX_NESTED:
+        rule = f"{what}: at most {MAX_NESTED} lists and objects"
+        raise ContractError(f"{rule}; got {count}; send them in parts", code="request.json")
     try:
         escaped = (b"\\u" if isinstance(body, bytes) else "\\u") in body  # type: ignore[operator] # of its own kind
         found = parse_json(body, pairs=_readable_names if escaped else _each_name_once)
@@ -138,6 +142,9 @@ def read_json(
         raise ContractError(f"{what}: {error}", code=error.code) from None
     except JsonTextError as error:
         raise ContractError(f"{what}: {error.rule}; {error.hint or f'send {shape}'}", code="request.json") from None
+
+
+_WALKED = (str, list, dict)
 
 
 def _without_long_text(value: Json, longest: int) -> Json:
@@ -149,7 +156,7 @@ def _without_long_text(value: Json, longest: int) -> Json:
             waiting += inner.items()
             waiting += [("a name", key) for key in inner]
         elif isinstance(inner, list):
-            waiting += [(name, one) for one in inner if isinstance(one, str | list | dict)]
+            waiting += [(name, one) for one in inner if type(one) in _WALKED]
         elif isinstance(inner, str) and len(inner) > longest:
             rule = f"{name[:60]}: a text of at most {longest} characters"
             raise ContractError(f"{rule}; got {len(inner)}; shorten it", code="request.text_too_long")
@@ -210,15 +217,26 @@ def read_records(payload: Json) -> tuple[list[Mapping[str, Json]], bool]:
         raise ContractError(
             f"body: one record or a list of at least one; got {got}; send a JSON object", code="request.shape"
         )
+    limit_records(len(payload))
     if not any(isinstance(record, dict) for record in payload):
         got = f"a list of {type(payload[0]).__name__}"
         raise ContractError(
             f"body: one record or a list of records; got {got}; send JSON objects", code="request.shape"
         )
-    if len(payload) > MAX_RECORDS:
-        rule = f"body: at most {MAX_RECORDS} records"
-        raise HttpError(f"{rule}; got {len(payload)}; send them in parts", 413, code="request.too_large")
     return payload, False
+
+
+def limit_records(count: int) -> None:
+    """Refuse more than `MAX_RECORDS`; asked before anything is made for each of them.
+
+    Raises
+    ------
+    HttpError
+        If there are more.
+    """
+    if count > MAX_RECORDS:
+        rule = f"body: at most {MAX_RECORDS} records"
+        raise HttpError(f"{rule}; got {count}; send them in parts", 413, code="request.too_large")
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #7344f33c
 def read_invocation(payload: Json, names: Sequence[str]) -> list[Mapping[str, Json]]:
@@ -265,6 +283,7 @@ def _read_split(value: Json, names: Sequence[str], shape: str) -> Json:
     columns, data = parts.get("columns", list(names)), parts.get("data")
     if not isinstance(data, list) or not _are_names(columns) or parts.keys() - {"columns", "data", "index"}:
         raise _wrong_shape(shape, "columns (names, each once) and data (a list of rows)", _shown(value))
+    limit_records(len(data))
     return [_named(row, columns, f"{shape} row {number}") for number, row in enumerate(data)]
 
 
@@ -272,6 +291,7 @@ def _read_rows(value: Json, names: Sequence[str], shape: str) -> Json:
     """Read records, or rows in the order of the columns."""
     if not isinstance(value, list):
         return value
+    limit_records(len(value))
     where = [f"{shape} row {number}" for number in range(len(value))]
     return [_named(row, names, at) if isinstance(row, list) else row for row, at in zip(value, where, strict=True)]
 
@@ -283,6 +303,7 @@ def _read_inputs(value: Json, names: Sequence[str], shape: str) -> Json:
     lengths = {len(column) if isinstance(column, list) else -1 for column in value.values()}
     if len(lengths) != 1 or -1 in lengths:
         raise _wrong_shape(shape, "columns by name, lists of one length", _shown(value))
+    limit_records(*lengths)
     return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #b76cec3e
@@ -350,6 +371,7 @@ async def read_body(
     limit: int = MAX_BYTES,
     also: Sequence[bytes] = (),
     seconds: float = BODY_SECONDS,
+    hold: Callable[[int], HttpError | None] = lambda size: None,
 ) -> bytes | None:
     """Read the body of a request that holds JSON.
 
@@ -363,6 +385,8 @@ async def read_body(
         Other content types that may hold it.
     seconds : float, default=BODY_SECONDS
         How long its sender may take.
+    hold : callable, optional
+        Is told how many bytes came, part by part; gives the refusal where they do not fit.
 
     Returns
     -------
@@ -376,14 +400,18 @@ async def read_body(
     """
     try:
         async with asyncio.timeout(seconds):
-            return await _read_body(headers, receive, limit, also)
+            return await _read_body(headers, receive, limit, also, hold)
     except TimeoutError:
         line = f"body: within {seconds:g} s; got no more of it; send it faster, or the records in parts"
         raise HttpError(line, 408, code="request.slow") from None
 
 
 async def _read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, limit: int, also: Sequence[bytes]
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    limit: int,
+    also: Sequence[bytes],
+    hold: Callable[[int], HttpError | None],
 ) -> bytes | None:
     try:
         _check_headers(headers, limit, also)
@@ -398,18 +426,23 @@ async def _read_body(
             return None
         parts.append(message.get("body", b""))
         size, more = size + len(parts[-1]), bool(message.get("more_body"))
-        if size > limit:
+        refusal = _too_large(limit) if size > limit else hold(len(parts[-1]))
+        if refusal is not None:
+            parts.clear()
             await _discard(receive, 4 * limit if more else 0)
-            raise _too_large(limit)
+            raise refusal
     if not size:
         raise HttpError("body: one record or a list of records; got nothing; send a JSON object", code="request.empty")
     return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
+_FROM_PAGES = frozenset({b"origin", b"sec-fetch-site"})  # a browser names one of them
+
+
 def _check_headers(headers: Mapping[bytes, bytes], limit: int, also: Sequence[bytes]) -> None:
     """Refuse another content type, a packed body, and a length that is too great."""
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if kind not in (b"application/json", *also):
+    if kind not in (b"application/json", *also) or (not kind and not _FROM_PAGES.isdisjoint(headers)):
         got = f"got {kind[:60].decode('latin-1') or 'none'}; send -H 'Content-Type: application/json'"
         raise HttpError(f"Content-Type: application/json; {got}", 415, code="request.content_type")
     if (packed := headers.get(b"content-encoding", b"identity").strip().lower()) != b"identity":

@@ -580,6 +580,77 @@ def test_more_than_fit_are_sent_away_before_their_body_is_read(birds: Realtime) 
     assert answers[5][1][b"retry-after"] == b"1" and application.gate.in_flight == 0
 
 
+def request_of(path: str, method: str = "POST", **headers: str) -> dict[str, Any]:
+    listed = [
+        (name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()
+    ]
+    return {"type": "http", "method": method, "path": path, "query_string": b"", "server": None, "headers": listed}
+
+
+def status_of_request(application: Application, scope: dict[str, Any], *parts: bytes) -> int:
+    """Ask an application in parts; give the status."""
+    left, told = [*parts], []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0) if left else b"", "more_body": bool(left)}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    return int(told[0]["status"])
+
+
+@pytest.mark.parametrize("path", ["/score", "/invocations", "/feedback", "/v2/models/birds/infer"])
+def test_bodies_in_flight_are_weighed_together(birds: Realtime, path: str) -> None:
+    application = Application(birds, Gate(most_bytes=1000))
+    scope = request_of(path, content_type="application/json")
+    assert status_of_request(application, scope, b"[" * 600, b"[" * 600) == 429 and application.gate.held == 0
+    assert status_of_request(application, scope, b"[" * 500, b"[" * 500) == 400 and application.gate.held == 0
+    application.gate.held = 990
+    assert status_of_request(application, scope, b"[" * 20) == 429 and application.gate.held == 990
+    assert status_of_request(application, scope, b"[" * 10) == 400 and application.gate.held == 990
+
+
+def test_pages_are_read_where_nothing_more_is_scored_and_not_without_end(birds: Realtime) -> None:
+    application = Application(birds, Gate(most=3))
+    for busy, statuses in ((2, [200] * 3), (3, [200] * 3), (5, [200] * 3), (6, [200, 429, 429])):
+        application.gate.in_flight = busy
+        paths = ("/readyz", "/metrics", "/model")
+        assert [status_of_request(application, request_of(path, "GET")) for path in paths] == statuses
+        assert application.gate.in_flight == busy
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "https://evil.example"}, {"origin": "null"}, {"sec_fetch_site": "none"}]
+)
+def test_a_page_writes_no_predictions_by_a_body_without_type(birds: Realtime, headers: dict[str, str]) -> None:
+    application, body = Application(birds), b'{"inputs": []}'
+    for path in ("/score", "/invocations", "/feedback", "/v2/models/birds/infer"):
+        for kind in ({}, {"content_type": ""}, {"content_type": "text/plain"}):
+            assert status_of_request(application, request_of(path, **kind, **headers), body) == 415
+    asked = request_of("/v2/models/birds/infer")
+    assert status_of_request(application, asked, body) == 400
+    assert (
+        status_of_request(
+            application,
+            {**asked, "headers": [*asked["headers"], (b"content-type", b"application/json"), (b"origin", b"null")]},
+            body,
+        )
+        == 400
+    )
+
+
+def test_only_probes_of_the_service_need_no_key(birds: Realtime, file: Path) -> None:
+    add_caller(file, "web", ["score"])
+    application, named = Application(birds, Gate(KeyRing(file))), birds.version.version.partition(":")[2]
+    free = ("/livez", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")
+    assert {status_of_request(application, request_of(path, "GET")) for path in free} == {200}
+    model = "/v2/models/birds"
+    for path in ("/v2", model, f"{model}/ready", f"{model}/versions/{named}", f"{model}/versions/{named}/ready"):
+        assert status_of_request(application, request_of(path, "GET")) == 401, path
+
+
 @pytest.mark.parametrize(
     "make",
     [

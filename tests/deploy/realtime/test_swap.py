@@ -568,7 +568,8 @@ def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(
     flock.spoil(broken)
     two = {"MLWORKBENCH_WORKERS": "2"}
     with start_service("birds", home=flock.home, env=two, server=server) as service:
-        with Load(service.port) as load:
+        wait_until(lambda: sum("follows the champion" in line for line in words_of(service)) == 2)
+        with Load(service.port) as load:  # a worker that begins later takes nothing over
             took = [load.wait_for(flock.second, flock.promote(flock.second), 15)]
             wait_until(lambda: sum("took over" in line for line in words_of(service)) == 2)  # both workers
             told = flock.promote(broken)

@@ -343,6 +343,21 @@ def test_every_file_that_contributing_names_exists() -> None:
     assert not missing
 
 
+def test_every_notebook_that_prose_names_exists() -> None:
+    """A name with folders counts from nbs/, one without from the folder of the page that names it."""
+    pages = {ROOT / "README.md", *(ROOT / "services").rglob("README.md"), *(ROOT / "nbs").rglob("*.ipynb")}
+    missing = []
+    for page in sorted(page for page in pages if ".ipynb_checkpoints" not in page.parts):
+        text = page.read_text(encoding="utf-8")
+        if page.suffix == ".ipynb":
+            text = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+        for name in set(re.findall(r"(?<![\w/])(?:[a-z_]+/)*\d\d_[a-z]\w+", text)):
+            near = page.parent if "/" not in name else ROOT / "nbs"
+            if not (near / f"{name.removeprefix('nbs/')}.ipynb").exists():
+                missing.append((page.relative_to(ROOT).as_posix(), name))
+    assert not missing
+
+
 def cells_of(path: Path) -> list[str]:
     """Give the code of a page: the cells of a notebook, the Python blocks of a text, or a whole file."""
     text = path.read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ import pytest
 
 from mlworkbench.cli.app import COMMANDS
 from mlworkbench.client import Client
+from mlworkbench.core.settings_file import KEYS
 from mlworkbench.deploy.realtime.process import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,12 @@ def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path: Path, monkey
 def test_the_readme_is_what_the_index_notebook_gives() -> None:
     check = subprocess.run([sys.executable, ROOT / ".ci/readme.py", "--check"], capture_output=True, text=True)
     assert check.returncode == 0, check.stderr
+
+
+def test_the_page_of_the_service_names_every_setting_of_it() -> None:
+    told = (ROOT / "services/realtime/README.md").read_text(encoding="utf-8")
+    keys = [key for key in KEYS if key.section == "serve"]
+    assert keys and not [key.place for key in keys if not any(f"`{name}`" in told for name in key.variables)]
 
 
 # --- the second screen: from a file and a pipeline to a service that answers -------------------------------------
@@ -89,7 +96,9 @@ def answered(serve: str, request: str) -> dict[str, object]:
         asked = urllib.request.Request(f"http://127.0.0.1:{port}/score", body.encode())
         asked.add_header("Content-Type", "application/json")  # as `curl --json` does
         with urllib.request.urlopen(asked) as answer:
-            return json.load(answer)
+            found = json.load(answer)
     finally:
         service.send_signal(signal.SIGINT)
-        service.communicate(timeout=60)
+        told, _ = service.communicate(timeout=60)
+    assert f"page: http://127.0.0.1:{port}/docs" in told.decode()
+    return found

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .files import hold_lock, write_file
-from .settings_file import find_settings, read_setting
+from .settings_file import find_settings, find_start, read_setting
 from ..errors import SettingsError
 
 # %% auto #0
@@ -235,7 +235,7 @@ def _lake_url() -> str:
 def _home_folder() -> Path:
     """Say where the home is: the variable is relative to the current folder, the file's entry to its own."""
     file = find_settings()
-    return (file.parent if file else Path.cwd()) / Path(read_setting("workbench.home").value).expanduser()
+    return (file.parent if file else find_start()) / Path(read_setting("workbench.home").value).expanduser()
 
 
 def _bring_up_to_date(path: Path) -> None:

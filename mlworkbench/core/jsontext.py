@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['DEPTH', 'HALF', 'HALF_HINT', 'to_plain', 'to_json', 'encode_plain', 'to_plain_list', 'encode_rows', 'is_too_deep',
-           'is_readable', 'all_readable', 'holds_half', 'JsonTextError', 'parse_json']
+           'count_nested', 'is_readable', 'all_readable', 'holds_half', 'JsonTextError', 'parse_json']
 
 # %% ../../nbs/core/03_jsontext.ipynb #b08817b5
 def to_plain(value: object, *, as_text: bool = False) -> Any:  # noqa: ANN401, RUF100 - what JSON holds
@@ -174,9 +174,25 @@ def is_too_deep(text: bytes | str, *, depth: int = DEPTH) -> bool:
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if data.count(b"[") + data.count(b"{") <= depth:
         return False
+    return max(accumulate(map(_STEP.__getitem__, _find_brackets(data))), default=0) > depth
+
+
+def count_nested(text: bytes | str) -> int:
+    """Count the lists and objects of JSON text that is not parsed yet; brackets in its texts are none.
+
+    Examples
+    --------
+    >>> count_nested(b'[{}, {"note": "{{{"}]')
+    3
+    """
+    found = _find_brackets(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+    return found.count(b"{") + found.count(b"[")
+
+
+def _find_brackets(data: bytes) -> bytes:
+    """Give the brackets outside of texts."""
     plain = data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
-    brackets = b"".join(plain.split(b'"')[::2]).translate(None, _OTHERS)
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+    return b"".join(plain.split(b'"')[::2]).translate(None, _OTHERS)
 
 # %% ../../nbs/core/03_jsontext.ipynb #0e774d66
 HALF = "text in Unicode, not half a character"

@@ -16,7 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from .home import check_name
-from .settings_file import DEFAULT_HOME, KEYS, Sections, find_settings, read_sections, resolve_setting
+from .settings_file import DEFAULT_HOME, KEYS, Sections, find_settings, find_start, read_sections
+from .settings_file import resolve_setting
 from ..errors import SettingsError
 
 # %% auto #0
@@ -143,7 +144,7 @@ def read_settings(start: Path | None = None) -> Settings:
     Parameters
     ----------
     start : Path, optional
-        Folder to begin the search in; default the current one.
+        Folder to begin the search in; default that of `find_start`.
 
     Raises
     ------
@@ -155,7 +156,7 @@ def read_settings(start: Path | None = None) -> Settings:
     models = {name: place for name, (place, _) in _read_models(file, sections).items()}
     lines = {name: text for name, (text, _) in _read_free("schedule", file, sections).items()}
     values = {key.field: resolve_setting(key, file, sections).value for key in KEYS}
-    folder = file.parent if file else Path(start or Path.cwd()).resolve()
+    folder = file.parent if file else find_start(start)
     return Settings(folder=folder, models=models, schedule=lines, **values)
 
 
@@ -178,7 +179,7 @@ def list_settings(start: Path | None = None) -> list[tuple[str, str, str]]:
     Parameters
     ----------
     start : Path, optional
-        Folder to begin the search in; default the current one.
+        Folder to begin the search in; default that of `find_start`.
 
     Returns
     -------

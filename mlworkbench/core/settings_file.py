@@ -24,7 +24,7 @@ from .setting_values import read_word, wrong_value
 from ..errors import SettingsError, suggest
 
 # %% auto #0
-__all__ = ['DEFAULT_HOME', 'FLAGS', 'KEYS', 'MOVED', 'Sections', 'Key', 'find_settings', 'read_sections', 'Setting',
+__all__ = ['DEFAULT_HOME', 'FLAGS', 'KEYS', 'MOVED', 'Sections', 'Key', 'find_start', 'find_settings', 'read_sections', 'Setting',
            'read_secret', 'resolve_setting', 'read_setting', 'make_online_environment']
 
 # %% ../../nbs/core/06_settings_file.ipynb #151a2d0e
@@ -149,15 +149,20 @@ def _read_text(file: Path) -> str:
         raise SettingsError(message, code="settings.file_unreadable") from None
 
 
+def find_start(start: Path | None = None) -> Path:
+    """Say where the search begins: in a folder, else in that of ``MLWORKBENCH_FOLDER``, else in the current one."""
+    return Path(start or os.environ.get("MLWORKBENCH_FOLDER") or Path.cwd()).resolve()
+
+
 def find_settings(start: Path | None = None) -> Path | None:
     """Find the workbench's settings.ini in a folder or above it; None where there is none.
 
     Parameters
     ----------
     start : Path, optional
-        Folder to begin in; default the current one.
+        Folder to begin in; default that of `find_start`.
     """
-    folder = Path(start or Path.cwd()).resolve()
+    folder = find_start(start)
     for place in (folder, *folder.parents):
         file = place / "settings.ini"
         with contextlib.suppress(PermissionError):
@@ -259,7 +264,7 @@ def read_setting(place: str, start: Path | None = None) -> Setting:
     place : str
         Section and name, with a dot between.
     start : Path, optional
-        Folder to begin the search for settings.ini in; default the current one.
+        Folder to begin the search for settings.ini in; default that of `find_start`.
     """
     key = next(key for key in KEYS if key.place == place)
     file = find_settings(start)

@@ -20,7 +20,7 @@ __all__ = ['ACCESS_LOG', 'LINES', 'RequestLog']
 
 # %% ../../nbs/deploy/10_request_log.ipynb #3ec6f318
 ACCESS_LOG = ("errors", "all", "off")
-LINES = 100  # of a second, at most
+LINES = {"error": 100, "warning": 10, "info": 100}  # of a second, at most
 
 
 class RequestLog:
@@ -34,7 +34,8 @@ class RequestLog:
 
     def __init__(self, told: str = "errors") -> None:
         self.least = {"errors": 400, "all": 0, "off": 1000}[told]
-        self._second, self._written, self._left_out = 0, 0, 0
+        self._second, self._left_out = 0, 0
+        self._written: dict[str, int] = {}
 
     def tell(self, status: int, seconds: float, **fields: object) -> None:
         """Write the line of a request, if it is told; fields without a value are left out."""
@@ -52,14 +53,15 @@ class RequestLog:
     def _write(self, level: str, fields: Mapping[str, Any]) -> None:
         now = time.time()
         if int(now) != self._second:
-            self._second, self._written = int(now), 0
-        if self._written >= LINES:
+            self._second, self._written = int(now), dict.fromkeys(LINES, 0)
+        if self._written[level] >= LINES[level]:
             self._left_out += 1
             return
         told: dict[str, Any] = {name: value for name, value in fields.items() if value not in ("", None)}
         named = {"time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"), "level": level}
         left = {"left_out": self._left_out} if self._left_out else {}
-        self._written, self._left_out = self._written + 1, 0
+        self._written[level] += 1
+        self._left_out = 0
         with suppress(OSError, ValueError):  # nobody reads, or the disk is full: a request is answered all the same
             sys.stderr.write(json.dumps({**named, **told, **left}) + "\n")
             sys.stderr.flush()

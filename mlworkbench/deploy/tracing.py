@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 # %% auto #0
-__all__ = ['Asgi', 'COLLECTORS', 'Tracing', 'open_tracing']
+__all__ = ['Asgi', 'Describe', 'COLLECTORS', 'Tracing', 'open_tracing']
 
 # %% ../../nbs/deploy/11_tracing.ipynb #993f9fb4
 Asgi = Callable[[dict[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
+Describe = Callable[[dict[str, Any]], tuple[str, dict[str, str]]]
 COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -26,7 +27,7 @@ class Tracing:
     answer : callable
         The application, for requests of HTTP.
     describe : callable
-        Gives the route of a path, empty for one that is unknown, and what else is to be said of its request.
+        Gives the route that a request asks for, empty for one that is unknown, and what else is to be said of it.
 
     Raises
     ------
@@ -34,7 +35,7 @@ class Tracing:
         If OpenTelemetry or its exporter is not installed.
     """
 
-    def __init__(self, answer: Asgi, describe: Callable[[str], tuple[str, dict[str, str]]]) -> None:
+    def __init__(self, answer: Asgi, describe: Describe) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -53,7 +54,7 @@ class Tracing:
     async def __call__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """Answer a request inside its span."""
         sent = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name.startswith(b"trace")}
-        route, said = self._describe(scope["path"])
+        route, said = self._describe(scope)
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "_OTHER"
         named = {"http.request.method": method, **({"http.route": route} if route else {}), **said}
         begin = self._tracer.start_as_current_span
@@ -74,7 +75,7 @@ class Tracing:
         self._provider.shutdown()
 
 
-def open_tracing(answer: Asgi, describe: Callable[[str], tuple[str, dict[str, str]]]) -> Tracing | None:
+def open_tracing(answer: Asgi, describe: Describe) -> Tracing | None:
     """Give what follows requests, where the environment names a collector and what sends to it is installed."""
     if not any(map(os.environ.get, COLLECTORS)) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None

@@ -19,6 +19,7 @@ from mlworkbench.core.jsontext import (
     DEPTH,
     JsonTextError,
     all_readable,
+    count_nested,
     encode_plain,
     encode_rows,
     is_readable,
@@ -78,6 +79,20 @@ def test_a_long_hostile_text_costs_no_time():
     began = time.perf_counter()
     assert not is_too_deep(b'"' + b'\\"' * 4_000_000 + b"[" * 100)
     assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("one", [b"{}", b"[]", b'{"a":[]}'])
+def test_more_lists_and_objects_than_records_need_cost_no_time(one):
+    body, began = b"[" + one + b"," + (one + b",") * (8_000_000 // len(one)) + one + b"]", time.perf_counter()
+    with pytest.raises(ContractError, match=r"^body: at most \d+ lists and objects; got \d+; send them in parts$"):
+        read_json(body)
+    assert time.perf_counter() - began < 1
+
+
+def test_brackets_in_texts_are_no_lists_and_objects():
+    text = '{"a": [{}]}\\' * 80_000
+    record = {"note": text, "more": text + '"'}
+    assert count_nested(json.dumps(record)) == 1 and read_json(json.dumps(record).encode()) == record
 
 
 def test_other_encodings_are_no_json_and_a_byte_order_mark_is():

@@ -529,3 +529,15 @@ def test_lines_of_the_schedule_have_names_of_their_own(tmp_path: Path, monkeypat
     listed = {key: origin for key, _, origin in list_settings(tmp_path)}
     assert listed["schedule.nightly"] == file
     assert listed["schedule.hourly"] == "environment MLWORKBENCH_SCHEDULE_HOURLY"
+
+
+def test_the_variable_of_the_folder_says_where_every_setting_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "settings.ini").write_text("[serve]\nsynchronous = full\n[workbench]\nhome = kept\n")
+    monkeypatch.setenv("MLWORKBENCH_FOLDER", str(tmp_path / "own"))
+    assert read_setting("serve.synchronous").value == read_settings().synchronous == "full"
+    assert read_settings().folder == tmp_path and read_settings(Path("/")).synchronous == "normal"
+    (tmp_path / "settings.ini").unlink()
+    assert read_settings().folder == tmp_path / "own"

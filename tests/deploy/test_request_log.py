@@ -45,6 +45,7 @@ async def ask(application: Application, body: bytes, path: str = "/score", **hea
         sent.append(message)
 
     listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    listed.append((b"content-type", b"application/json"))
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": listed}
     await application(scope, receive, send)
     return int(sent[0]["status"])
@@ -69,14 +70,16 @@ def test_the_setting_says_which_requests_are_told(
 def test_a_flood_of_wrong_requests_does_not_fill_the_disk(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, now = RequestLog(), [1000.0]
+    log, now, most = RequestLog(), [1000.0], LINES["warning"]
     monkeypatch.setattr("mlworkbench.deploy.request_log.time.time", lambda: now[0])
     for _ in range(5000):
         log.tell(400, 0.001)
+    log.tell_failure(ValueError())  # no stranger keeps this from being told
     now[0] += 1
     log.tell(400, 0.001)
     found = lines(capfd.readouterr().err)
-    assert len(found) == LINES + 1 and found[-1]["left_out"] == 5000 - LINES
+    assert [one["level"] for one in found] == [*["warning"] * most, "error", "warning"]
+    assert found[most]["left_out"] == 5000 - most
 
 
 def test_a_request_is_answered_where_nobody_can_read_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +176,13 @@ def test_a_request_is_a_span_of_its_callers_trace(collector: list[bytes], worksh
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     realtime = Realtime(workshop.open("birds"), PredictionLog(elsewhere.log("birds")))
-    with closing(Application(realtime)) as application:
+    with closing(Application(realtime, root_path="/models")) as application:
         sent = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
         assert asyncio.run(ask(application, json.dumps(BIRD).encode(), **sent)) == 200
         assert asyncio.run(ask(application, b"{}", "/Smith", traceparent="nonsense")) == 404
+        path = f"/models/v2/models/birds/versions/{realtime.version.version.partition(':')[2]}/infer"
+        assert asyncio.run(ask(application, b"{}", path)) == 400
+        assert asyncio.run(ask(application, b"{}", "/models/v2/health/live")) == 405
     spans = [
         span
         for body in collector
@@ -184,7 +190,8 @@ def test_a_request_is_a_span_of_its_callers_trace(collector: list[bytes], worksh
         for scope in resource.scope_spans
         for span in scope.spans
     ]
-    first, second = spans
+    first, second, *others = spans
+    assert [one.name for one in others] == ["POST /v2/models/birds/infer", "POST /livez"]
     said = {one.key: one.value.string_value or one.value.int_value for one in first.attributes}
     assert (first.name, first.trace_id.hex(), first.parent_span_id.hex()) == ("POST /score", TRACE, "00f067aa0ba902b7")
     assert said["http.response.status_code"] == 200 and said["http.route"] == "/score"

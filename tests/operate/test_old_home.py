@@ -160,8 +160,11 @@ def test_a_request_is_answered_as_it_was_answered_then(folder: Path, home: Home,
     told = json.loads((folder / f"answered_{model}.json").read_text())
     before = logged(home, model)
     with OnlineStore(home.online) as store, PredictionLog(home.log(model)) as log:
-        answers = Realtime(Registry(home).open(model), log, store=store).answer(told["asked"], "list")
-        new = Realtime(Registry(home).open(model), log, store=store).answer(told["asked"][:1], "new")
+        asked = {"list": told["asked"], "new": told["asked"][:1]}
+        service = Realtime(Registry(home).open(model), log, store=store)
+        answers, new = (
+            json.loads(service.respond(json.dumps(rows).encode(), name).body) for name, rows in asked.items()
+        )
     assert len(answers) == len(told["answers"]) > 0
     for got, expected in zip([*answers, *new], [*told["answers"], told["answers"][0]], strict=True):
         scores = got.get("scores", {"score": got.get("score")})

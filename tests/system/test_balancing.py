@@ -266,7 +266,9 @@ def hold_the_rules(pods: list[Pod], port: int, folder: Path) -> None:
     assert len({*told}) == 1 and json.loads(told[0])["version"] == pods[0].tags[0]
     named = [ask(port, "/score", body)[1]["x-request-id"] for _ in range(4)]
     assert len({*named}) == 4
-    assert ask(port, "/metrics")[0] == 404 and ask(pods[0].port, "/metrics")[0] == 200
+    for path in ("/metrics", "/before/it/metrics"):  # refused by nginx itself, whose pages are HTML
+        assert ask(port, path)[0] == 404 and ask(port, path)[1]["content-type"] == "text/html"
+    assert ask(pods[0].port, "/metrics")[0] == 200
     assert ask(port, "/score", b"[" + b" " * (17 << 20) + b"]")[0] in (413, 0)
     assert ask(port, "/score", b"{")[0] == 400
     time.sleep(1.5)

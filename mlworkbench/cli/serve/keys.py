@@ -23,9 +23,8 @@ __all__ = ['Caller', 'Scope', 'Expires', 'Number', 'describe_caller', 'add', 'li
 
 # %% ../../../nbs/cli/serve/05_keys.ipynb #11b1cea1
 Caller = Annotated[str, typer.Argument(help="Name of the caller: letters, digits, and _ . -", metavar="NAME")]
-Scope = Annotated[
-    list[str] | None, typer.Option("--scope", help="score, feedback or metrics; may be repeated.", metavar="SCOPE")
-]
+_SCOPE = "score, feedback or metrics; at least one; may be repeated."
+Scope = Annotated[list[str] | None, typer.Option("--scope", help=_SCOPE, metavar="SCOPE")]
 Expires = Annotated[str, typer.Option("--expires", help="How long it is good, as 90d; default: for ever.")]
 Number = Annotated[str, typer.Option("--id", help="Only the key with this number.", metavar="ID")]
 

@@ -8,6 +8,7 @@ All three go the same way; they differ in where rows come from and where predict
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +20,14 @@ from ..console import show_progress
 from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
 from ..context import resolve_interval
 from ..operate.runs import conclude, run_by_name
-from ...errors import RunError
+from ...errors import DeploymentError, RunError
 
 if TYPE_CHECKING:
     from mlworkbench.core.settings import Settings
     from mlworkbench.deploy.realtime.access import Address
 
 # %% auto #0
-__all__ = ['score', 'describe_scores', 'batch', 'serve', 'serve_shipped', 'find_address', 'pull_served']
+__all__ = ['score', 'describe_scores', 'batch', 'serve', 'refuse_in_image', 'serve_shipped', 'find_address', 'pull_served']
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #535a0806
 def score(
@@ -100,7 +101,9 @@ def serve(
     from mlworkbench.deploy.realtime.process import AUTH, KEYS_FILE, WORKERS, start_service
 
     if os.environ.get("MLWORKBENCH_SHIPPED"):
-        return serve_shipped(port, host)
+        other = "" if server == "uvicorn" else server
+        refuse_in_image({"--model": model, "--version": version, "--from": from_, "--server": other, "--json": json})
+        return serve_shipped(port, host, workers, root_path)
     here = open_context()
     place = find_address(here.settings, host)
     name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
@@ -115,34 +118,49 @@ def serve(
         facts = {"model": name, "version": service.version, "reason": service.reason, "url": service.url}
         how = "pinned" if version else "follows the champion"
         lines = [f"{service.version} ({service.reason}; {how}) at {service.url}/score; Ctrl-C to stop"]
-        lines, facts["follows"] = [*lines, f"log: {service.log}"], "pinned" if version else "champion"
-        answer(facts, lines, as_json=json)
+        lines += [f"page: {service.url}/docs", f"log: {service.log}"]
+        answer(facts | {"follows": "pinned" if version else "champion"}, lines, as_json=json)
         code = service.wait()
     if code:
         raise RunError(f"service of {name} ended with code {code}; see {service.log}", code="deployment.service_ended")
 
 
-def serve_shipped(port: int | None, host: str) -> None:
+def refuse_in_image(given: Mapping[str, object]) -> None:
+    """Refuse options that say nothing in an image, whose version and server are settled."""
+    for name in (name for name, value in given.items() if value):
+        rule = f"{name}: not in an image, which serves its own version on uvicorn"
+        raise DeploymentError(f"{rule}; got {given[name]}; leave it out", code="serve.in_image")
+
+
+def serve_shipped(port: int | None, host: str, workers: int | None, root_path: str) -> None:
     """Serve the version that an image holds, in this process, which the container's engine stops."""
     from mlworkbench.core.settings import read_settings
+    from mlworkbench.deploy.realtime.process import WORKERS
     from mlworkbench.deploy.realtime.server import run_server
 
-    folder = Path(os.environ.get("BENTO_PATH", "."), "src")
-    os.environ.setdefault("MLWORKBENCH_FOLDER", str(folder))
-    settings = read_settings(Path(os.environ["MLWORKBENCH_FOLDER"]))
+    os.environ.setdefault("MLWORKBENCH_FOLDER", str(Path(os.environ.get("BENTO_PATH", "."), "src")))
+    os.environ.update({} if workers is None else {WORKERS: str(workers)})
+    os.environ.update({"MLWORKBENCH_SERVE_ROOT_PATH": root_path} if root_path else {})
+    settings = read_settings()
     place = find_address(settings, host)
-    wanted = port or int(os.environ.get("PORT") or settings.port)
+    told, where = (os.environ.get("PORT", ""), "environment PORT") if port is None else (str(port), "--port")
+    wanted = _read_as("serve.port", told, where) if told else settings.port
     run_server(place.host, wanted, place.certificate, place.key)
+
+
+def _read_as(place: str, text: str, where: str) -> Any:  # noqa: ANN401, RUF100 - of the kind that the setting is
+    """Read a text as that of a setting is read."""
+    from mlworkbench.core.settings_file import KEYS
+
+    return next(key.read for key in KEYS if key.place == place)(text, where)
 
 
 def find_address(settings: Settings, host: str = "") -> Address:
     """Settle where the service listens, and refuse what others would reach while nobody chose who may ask."""
-    from mlworkbench.core.settings_file import KEYS
     from mlworkbench.deploy.realtime.access import Address, check_exposure
 
-    read = next(key.read for key in KEYS if key.place == "serve.host")
     files = [str(settings.folder / name) if name else "" for name in (settings.tls_certificate, settings.tls_key)]
-    place = Address(read(host, "--host") if host else settings.host, *files)
+    place = Address(_read_as("serve.host", host, "--host") if host else settings.host, *files)
     check_exposure(place, settings.auth)
     return place
 

@@ -16,11 +16,12 @@ import ssl
 import sys
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...core.files import hold_lock, write_file
 from ...core.home import Home
@@ -30,8 +31,8 @@ from .http import HttpError, Scope
 from ...errors import DeploymentError, SettingsError, suggest
 
 # %% auto #0
-__all__ = ['SCOPES', 'MOST_KEYS', 'PROBES', 'LOCAL_NAMES', 'Address', 'check_exposure', 'CallerKey', 'read_callers', 'add_caller',
-           'revoke_callers', 'find_keys_file', 'KeyRing', 'Gate', 'open_gate']
+__all__ = ['SCOPES', 'MOST_KEYS', 'PROBES', 'LOCAL_NAMES', 'MOST_HELD', 'Address', 'check_exposure', 'CallerKey', 'read_callers',
+           'add_caller', 'revoke_callers', 'find_keys_file', 'KeyRing', 'Holder', 'Gate', 'open_gate']
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #445e11f8
 @dataclass(frozen=True)
@@ -316,18 +317,27 @@ class KeyRing:
             self._callers = {one.id.encode(): one for one in read_callers(self._path)}
             self._fault, self._mark = "", mark if time.time() - status.st_ctime > 2 else None
         except (OSError, SettingsError) as error:
-            if str(error) != self._fault:
-                print(f"Error: nobody is let in: {error}", file=sys.stderr, flush=True)
-            self._callers, self._fault, self._mark = {}, str(error), None
+            told, self._fault = self._fault, str(error)
+            self._callers, self._mark = {}, None
+            if told != self._fault:
+                with suppress(OSError, ValueError):  # nobody listens any more
+                    print(f"Error: nobody is let in: {error}", file=sys.stderr, flush=True)
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #8d1fd08b
 PROBES = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 LOCAL_NAMES = frozenset({b"", b"localhost", b"127.0.0.1", b"[::1]"})  # a program may name no host, a browser may not
+MOST_HELD = 256 * 1024 * 1024
 _SCOPE_OF = {"/metrics": "metrics", "/feedback": "feedback"}
 _HOST = re.compile(rb"(|[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _REALM = 'Bearer realm="mlworkbench"'
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #7cfa5194
+class Holder(Protocol):
+    """A request, whose body has so many bytes until now."""
+
+    held: int
+
+
 class Gate:
     """Looks at each request before it is routed.
 
@@ -340,7 +350,9 @@ class Gate:
     local : bool, default=False
         Let in only what came to an address of the loopback network.
     most : int, default=1024
-        Requests in flight.
+        Requests in flight; what reads a page may be as many again, so that it is seen what a busy service does.
+    most_bytes : int, default=MOST_HELD
+        Bytes of bodies in flight.
     """
 
     def __init__(
@@ -350,10 +362,11 @@ class Gate:
         hosts: Collection[bytes] = LOCAL_NAMES,
         local: bool = False,
         most: int = 1024,
+        most_bytes: int = MOST_HELD,
     ) -> None:
         self._keys, self._hosts, self._local, self._most = keys, frozenset(hosts), local, most
         self._called: set[bytes] = set()  # what passed, as it was written
-        self.in_flight = 0
+        self.in_flight, self.held, self._most_bytes = 0, 0, most_bytes
 
     def check(self, scope: Scope, path: str) -> Reply | None:
         """Give the refusal of a request; None where it may go on.
@@ -363,12 +376,12 @@ class Gate:
         scope : dict
             Of ASGI.
         path : str
-            What is asked for, without the prefix of a proxy.
+            What is asked for, without the prefix of a proxy; another name of a probe is none.
         """
         if path in PROBES:
             return None
         try:
-            if self.in_flight >= self._most and scope["method"] == "POST":
+            if self.in_flight >= self._most * (1 if scope["method"] == "POST" else 2):
                 rule = f"at most {self._most} requests at a time"
                 raise HttpError(f"{rule}; got one more; ask again after a second", 429, code="access.busy")
             if self._local:
@@ -380,6 +393,14 @@ class Gate:
                 _check_key(_read_once(scope, b"authorization", "Authorization"), path, self._keys)
         except HttpError as error:
             return refuse_call(error)
+        return None
+
+    def hold(self, holder: Holder, size: int) -> HttpError | None:
+        """Count bytes of a body that is in flight, until they are taken from `held`; give the refusal of too many."""
+        if self.held + size > self._most_bytes:
+            rule = f"at most {self._most_bytes} bytes of bodies at a time"
+            return HttpError(f"{rule}; got more; ask again after a second", 429, code="access.busy")
+        self.held, holder.held = self.held + size, holder.held + size
         return None
 
 # %% ../../../nbs/deploy/realtime/12_access.ipynb #e52fc616
@@ -442,7 +463,7 @@ def open_gate(address: Address, *, home: Home) -> Gate:
     WorkbenchError
         In one line, if nobody chose who may ask, or the keys cannot be used.
     """
-    settings = read_settings(Path(os.environ["MLWORKBENCH_FOLDER"]) if os.environ.get("MLWORKBENCH_FOLDER") else None)
+    settings = read_settings()
     check_exposure(address, settings.auth)
     names = {name.lower().encode() for name in settings.hosts}
     if wrong := [name for name in sorted(names) if not (parts := _HOST.fullmatch(name)) or parts[1] != name]:

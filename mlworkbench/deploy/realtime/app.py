@@ -5,6 +5,7 @@
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #f69dbe7e
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 import bentoml
 import click
 from pydantic import RootModel
+from uvicorn.config import HTTP_PROTOCOLS
 
 from ...core.settings_file import read_setting
 from . import process as guard
@@ -163,8 +165,7 @@ def _find_address() -> Address:
 def _check_address() -> Address:
     """Refuse an address that others reach while nobody chose who may ask; in a worker that ends the whole service."""
     try:
-        folder = os.environ.get("MLWORKBENCH_FOLDER")
-        check_exposure(address := _find_address(), read_setting("serve.auth", Path(folder) if folder else None).value)
+        check_exposure(address := _find_address(), read_setting("serve.auth").value)
     except WorkbenchError as error:
         guard.give_up(error)
     return address
@@ -182,6 +183,13 @@ def _select(shipped: str, seal: str) -> ServedVersion:
     return select_shipped(folder, seal=seal)
 
 # %% ../../../nbs/deploy/realtime/09_app.ipynb #7b0782da
+def _prepare_uvicorn() -> None:
+    """Have uvicorn, which BentoML starts, read requests as it does without, and not tell of each that is none."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    if os.name == "posix":
+        HTTP_PROTOCOLS["auto"] = "mlworkbench.deploy.realtime.server:GatheringProtocol"
+
+
 def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> object:
     """Make the BentoML service of the version that environment and settings.ini name, or of one that was shipped.
 
@@ -196,8 +204,8 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
     Returns
     -------
     bentoml.Service
-        For ``bentoml serve FILE:VARIABLE``, with ``POST /score``, ``POST /invocations``, ``/client.py`` and health,
-        metrics and OpenAPI pages.
+        For ``bentoml serve FILE:VARIABLE``, with ``POST /score``, ``/invocations``, ``/feedback`` and ``/v2``,
+        ``/docs``, ``/client.py``, and health, metrics and OpenAPI pages.
 
     Raises
     ------
@@ -209,6 +217,7 @@ def realtime_service(module: str, *, shipped: str = "", seal: str = "") -> objec
     Scoring.choice = guard.attempt(lambda: _select(shipped, seal))
     Records.described, Answers.described = asked, told = read_schemas(Scoring.choice.folder)
     Invocation.described, Predictions.described = invocation_schemas(asked, told)
+    _prepare_uvicorn()
     service = bentoml.service(
         name="scoring",
         image=_image() if shipped else None,

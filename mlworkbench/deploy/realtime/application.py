@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from ...core.settings_file import read_setting
 from ..feedback import take_feedback
 from ..readiness import Readiness
-from .access import Gate
+from .access import PROBES, Gate
 from .call import Call, Form, Reply, RowsRefusedError
 from .call import read_partial, refuse_call
 from .docs_page import write_docs_page
@@ -47,10 +47,10 @@ __all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'wri
 class HttpRequest:
     """A request as ASGI hands it over."""
 
-    __slots__ = ("headers", "receive", "scope")
+    __slots__ = ("headers", "held", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope, self.receive = scope, receive
+        self.scope, self.receive, self.held = scope, receive, 0  # bytes of its body
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
 
     def header(self, name: bytes) -> str | None:
@@ -106,7 +106,7 @@ class Served:
         named = {"model": version.model, "version": version.version, "follows": self.follows}
         yield describe_model({**named, "scorer": version.scorer.kind, "task": version.declaration["task"]})
         if (made := self.realtime.find_certificate()) is not None:
-            yield measure_certificate(named, made)
+            yield measure_certificate({"model": version.model, "version": version.version}, made)
         yield from measure_log(self.realtime.log.path, self.realtime.clock())
         if store is not None:
             yield from measure_store(*self.realtime.look_at_store())
@@ -158,8 +158,8 @@ class Application:
     @classmethod
     def open(cls, realtime: Realtime, gate: Gate | None = None) -> Application:
         """Answer as the settings say."""
-        needs_store = _read_serving("ready_needs_store")
-        return cls(realtime, gate, root_path=_read_serving("root_path"), needs_store=needs_store)
+        root_path, needs_store = (read_setting(f"serve.{name}").value for name in ("root_path", "ready_needs_store"))
+        return cls(realtime, gate, root_path=root_path, needs_store=needs_store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event of ASGI."""
@@ -185,7 +185,7 @@ class Application:
         asked = self.find_path(scope)
         path = served.aliases.get(asked, asked)
         try:
-            reply = self.gate.check(scope, path) or await self._find_reply(path, request, served)
+            reply = self.gate.check(scope, asked) or await self._find_reply(path, request, served)
         except HttpError as error:
             reply = refuse_call(error)
         except Exception as error:  # of ours: whoever asked is told that, and the others are answered on
@@ -194,10 +194,10 @@ class Application:
         if reply is None:
             return _GONE
         version, seconds = served.realtime.version, time.perf_counter() - started
-        if scope["method"] == "POST" and path in self.posts:
+        if scope["method"] == "POST" and path in self.posts and path != "/feedback":
             self.metrics.count(version.model, version.version, reply, seconds)
         if reply.status >= self.told.least:
-            self._tell(path, request, served, reply, seconds)
+            self._tell(request, served, reply, seconds)
         if reply.media_type == PROBLEM and f"{asked}/".startswith(f"{ROOT}/"):
             return to_v2_error(reply)
         return reply
@@ -205,32 +205,32 @@ class Application:
     async def _find_reply(self, path: str, request: HttpRequest, served: Served) -> Reply | None:
         """Answer a request by its route; None where the caller has gone."""
         method = request.scope["method"]
-        if method == "POST" and (handler := self.posts.get(path)):
-            self.gate.in_flight += 1
+        reads = method in ("GET", "HEAD")
+        if reads and (known := served.pages.get(path)):
+            return known
+        if handler := (self.gets if reads else self.posts if method == "POST" else {}).get(path):
+            counts = path not in PROBES
+            self.gate.in_flight += counts
             try:
                 return await handler(request, served)
             finally:
-                self.gate.in_flight -= 1
-        if method in ("GET", "HEAD"):
-            if show := self.gets.get(path):
-                return await show(request, served)
-            if known := served.pages.get(path):
-                return known
-        ways = {**dict.fromkeys([*served.pages, *self.gets], "GET, HEAD"), **dict.fromkeys(self.posts, "POST")}
-        return refuse_call(_find_error(path, method, known=ways))
+                self.gate.in_flight -= counts
+                self.gate.held -= request.held
+        allowed = "POST" if path in self.posts else "GET, HEAD" if path in self.gets or path in served.pages else ""
+        return refuse_call(_find_error(path, method, allowed))
 
-    def describe(self, path: str) -> tuple[str, dict[str, str]]:
-        """Give the route of a path, empty where it is none, and which version answers there."""
-        tables = (self.posts, self.gets, self.served.pages)
-        version = self.served.realtime.version
-        route = path if any(path in table for table in tables) else ""
+    def describe(self, scope: Scope) -> tuple[str, dict[str, str]]:
+        """Give the route that a request asks for, empty where it is none, and which version answers there."""
+        served, asked = self.served, self.find_path(scope)
+        path, version = served.aliases.get(asked, asked), served.realtime.version
+        route = path if any(path in table for table in (self.posts, self.gets, served.pages)) else ""
         return route, {"mlworkbench.model": version.model, "mlworkbench.version": version.version}
 
-    def _tell(self, path: str, request: HttpRequest, served: Served, reply: Reply, seconds: float) -> None:
+    def _tell(self, request: HttpRequest, served: Served, reply: Reply, seconds: float) -> None:
         """Tell of a request; what its caller named it is said only where it may be a name."""
         sent = request.header(b"x-request-id") or ""
         name = reply.request_id or (sent if len(sent) <= 128 and sent.isascii() and sent.isprintable() else "")
-        said = {"method": request.scope["method"], "route": self.describe(path)[0], "request_id": name}
+        said = {"method": request.scope["method"], "route": self.describe(request.scope)[0], "request_id": name}
         version = served.realtime.version.version
         self.told.tell(reply.status, seconds, **said, code=reply.code, version=version, rows=reply.rows or None)
 
@@ -248,15 +248,16 @@ class Application:
         self, request: HttpRequest, served: Served, *, invocation: bool = False, form: Form | None = None
     ) -> Reply | None:
         """Read the body, and wait for the reply."""
-        body = await read_body(request.headers, request.receive, also=(b"", BINARY.encode()) if form else ())
+        also, hold = (b"", BINARY.encode()) if form else (), partial(self.gate.hold, request)
+        body = await read_body(request.headers, request.receive, also=also, hold=hold)
         if body is None:
             return None
-        name, partial = request.header(b"x-request-id"), request.parameter("partial")
-        return await served.waiting.ask(Call(body, name, partial, invocation, form))
+        name, parts = request.header(b"x-request-id"), request.parameter("partial")
+        return await served.waiting.ask(Call(body, name, parts, invocation, form))
 
     async def _take_feedback(self, request: HttpRequest, served: Served) -> Reply | None:
         """Write labels in a thread of their own: the log's own file may be another's for a while."""
-        body = await read_body(request.headers, request.receive)
+        body = await read_body(request.headers, request.receive, hold=partial(self.gate.hold, request))
         if body is None:
             return None
         call = Call(body, partial=request.parameter("partial"))
@@ -299,13 +300,6 @@ class Application:
             self.tracing.close()
 
 
-_GONE = refuse_call(HttpError("body: it ended too early; send it again", 400, code="request.incomplete"))
-
-
-def _read_serving(name: str) -> Any:  # noqa: ANN401, RUF100 - of the kind that the table of settings says
-    """Read a setting of the section ``serve`` where settings.ini of the workbench is."""
-    folder = os.environ.get("MLWORKBENCH_FOLDER")
-    return read_setting(f"serve.{name}", Path(folder) if folder else None).value
 
 
 def _find_metrics_folder() -> Path | None:
@@ -314,9 +308,9 @@ def _find_metrics_folder() -> Path | None:
     return Path(shared).with_name("metrics") if shared else None
 
 
-def _find_error(path: str, method: str, *, known: Mapping[str, str]) -> WorkbenchError:
+def _find_error(path: str, method: str, allowed: str) -> WorkbenchError:
     """Say why nothing is at a path."""
-    if allowed := known.get(path):
+    if allowed:
         line = f"{path}: {allowed}; got {method[:20]}; see /openapi.json"
         return HttpError(line, 405, code="request.method", headers={"Allow": allowed})
     return HttpError(f"no page at {path[:80]!r}; see /openapi.json", 404, code="request.path")

@@ -69,7 +69,7 @@ class Metrics:
             self._own = tempfile.TemporaryDirectory(prefix="mlworkbench-metrics-")
             folder = Path(self._own.name)
         self.folder = folder
-        place, self._lock = take_worker_file(folder / "worker")
+        place, self._lock = take_worker_file(folder / "worker", f"count requests in {folder}", DeploymentError)
         self._counter, self._histogram = (_open_counts(place, kind) for kind in ("counter", "histogram"))
         self._versions: dict[tuple[str, str], _Keys] = {}
 

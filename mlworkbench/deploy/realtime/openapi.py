@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...contract.contract import Column, Contract
@@ -16,9 +17,9 @@ from .http import MAX_RECORDS, Json
 from ...scoring.decision import class_names
 
 # %% auto #0
-__all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'column_schema', 'fill', 'example_record',
-           'records_schema', 'answers_schema', 'read_schemas', 'invocation_schemas', 'describe_operation',
-           'feedback_schemas', 'describe_service']
+__all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'GUARDED', 'SCORED', 'NOT_READY', 'NAME_HEADER',
+           'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'read_schemas',
+           'invocation_schemas', 'describe_operation', 'feedback_schemas', 'tensor_schemas', 'describe_service']
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #084605bb
 SCHEMA_TYPES: dict[str, dict[str, Any]] = {
@@ -233,25 +234,27 @@ def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -
     return {**asked, "example": {"dataframe_records": [example]}}, {**words, "oneOf": [found, PROBLEM_SCHEMA]}
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #58babe39
-_GUARDED = {
+GUARDED = {
     "400": "no header Host, or a wrong one",
     "401": "no key, or one that is not known",
     "403": "the key allows something else",
     "421": "asked under the name of another host",
     "429": "too many requests at once: try again",
+    "503": "the keys of callers cannot be read: try again",
 }
 _ASKED = {
-    **_GUARDED,
+    **GUARDED,
     "400": "not JSON, no records, or a wrong parameter",
     "408": "the body did not come in time",
     "413": "too many records or bytes",
     "415": "not application/json",
     "422": "no record could be answered, or not all where that was asked for",
-    "503": "log or store cannot be used now: try again",
+    "503": "log, store or keys cannot be used now: try again",
 }
-_SCORED = {**_ASKED, "409": "the request id was used before for another record"}
-_NOT_READY = {"503": "three looks in a row found that it cannot be asked"}
-_NAMED = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
+SCORED = {**_ASKED, "409": "the request id was used before for another record"}
+NOT_READY = {"503": "three looks in a row found that it cannot be asked"}
+NAME_HEADER = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
+_PROBLEM = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
 _PARTIAL = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
 
 
@@ -262,28 +265,35 @@ def describe_operation(
     *,
     asked: Mapping[str, Any] | None = None,
     parameters: Sequence[Mapping[str, Any]] = (),
+    problem: Mapping[str, Any] = MappingProxyType(_PROBLEM),
 ) -> dict[str, Any]:
-    """Describe an operation with every status that it answers.
+    """Describe an operation with every status that it answers; whatever it is, 500 is one.
 
     Parameters
     ----------
     told : mapping
         Media type to schema of the answer.
     refusals : mapping of str to str
-        Status to what it means; each is a problem.
+        Status to what it means.
     asked : mapping, optional
-        Schema of a body in JSON.
+        Media type to schema of the body.
+    problem : mapping, optional
+        Media type to schema of a refusal.
     """
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    refused = {status: {"description": why, "content": problem} for status, why in sorted(refusals.items())}
-    content = {kind: {"schema": schema} for kind, schema in told.items()}
+    every = sorted({**refusals, "500": "the service failed; its log says where"}.items())
+    refused = {status: {"description": why, "content": _contents(problem)} for status, why in every}
+    content = _contents(told)
     found: dict[str, Any] = {"summary": text, "responses": {"200": {"description": text, "content": content}}}
     found["responses"] |= refused
     if parameters:
         found["parameters"] = list(parameters)
     if asked is not None:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": asked}}}
+        found["requestBody"] = {"required": True, "content": _contents(asked)}
     return found
+
+
+def _contents(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    return {kind: {"schema": schema} for kind, schema in schemas.items()}
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #0ac6bac4
 def feedback_schemas(declaration: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -308,6 +318,31 @@ def feedback_schemas(declaration: Mapping[str, Any]) -> tuple[dict[str, Any], di
     return _one_or_many("Labels", label, MAX_RECORDS), _one_or_many("Taken", answer)
 
 
+def tensor_schemas(
+    datatypes: Sequence[str], example: Sequence[Mapping[str, Json]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe body and answer of an inference by tensors, with an example of such that are accepted.
+
+    Returns
+    -------
+    request, answer : dict
+        OpenAPI 3.1 schemas.
+    """
+    shape = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": 2}
+    fields = {"name": _TEXT, "shape": shape, "datatype": {"type": "string", "enum": list(datatypes)}}
+    fields |= {"data": {"type": "array", "items": {}}, "parameters": {"type": "object"}}
+    tensors = {"type": "array", "items": _describe_object(fields, 3)}
+    outputs = {"type": "array", "items": _describe_object({"name": _TEXT}, 1)}
+    asked = {"inputs": {**tensors, "minItems": 1}, "id": _TEXT, "parameters": {"type": "object"}, "outputs": outputs}
+    told = {"outputs": tensors, "model_name": _TEXT, "model_version": _TEXT, "id": _TEXT}
+    return {**_describe_object(asked, 1), "example": {"inputs": list(example)}}, _describe_object(told, 4)
+
+
+def _describe_object(properties: Mapping[str, Any], required: int) -> dict[str, Any]:
+    """Describe an object of which the first properties are required."""
+    return {"type": "object", "properties": dict(properties), "required": [*properties][:required]}
+
+
 def _one_or_many(title: str, one: Mapping[str, Any], most: int = 0) -> dict[str, Any]:
     """Describe one, or a list; among answers the place of one that was refused is taken by its faults."""
     bounds = {"minItems": 1, "maxItems": most} if most else {}
@@ -319,14 +354,14 @@ _TEXT = {"type": "string"}
 _PAGES: dict[str, tuple[str, str, Mapping[str, str]]] = {
     "/livez": ("the process answers", "text/plain", {}),
     "/healthz": ("the same", "text/plain", {}),
-    "/readyz": ("the process can be asked", "text/plain", _NOT_READY),
-    "/ping": ("the same, as SageMaker and MLflow call it", "text/plain", _NOT_READY),
-    "/model": ("version, contract and card", "application/json", _GUARDED),
-    "/metrics": ("counts, as Prometheus reads them", "text/plain", _GUARDED),
-    "/docs": ("this service as a page, with a form", "text/html", _GUARDED),
-    "/client.py": ("a client, one file without dependencies", "text/x-python", _GUARDED),
-    "/openapi.json": ("this description", "application/json", _GUARDED),
-    "/docs.json": ("this description", "application/json", _GUARDED),
+    "/readyz": ("the process can be asked", "text/plain", NOT_READY),
+    "/ping": ("the same, as SageMaker and MLflow call it", "text/plain", NOT_READY),
+    "/model": ("version, contract and card", "application/json", GUARDED),
+    "/metrics": ("counts, as Prometheus reads them", "text/plain", GUARDED),
+    "/docs": ("this service as a page, with a form", "text/html", GUARDED),
+    "/client.py": ("a client, one file without dependencies", "text/x-python", GUARDED),
+    "/openapi.json": ("this description", "application/json", GUARDED),
+    "/docs.json": ("this description", "application/json", GUARDED),
 }
 
 
@@ -356,15 +391,15 @@ def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, A
     (body, answered), (label, taken) = invocation_schemas(asked, told), feedback_schemas(declaration)
     answers = {"title": "Answers", "description": told["description"], "oneOf": told["oneOf"][:2]}
     score = describe_operation(
-        "score one record or a list", _json(answers), _SCORED, asked=asked, parameters=[_NAMED, _PARTIAL]
+        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=[NAME_HEADER, _PARTIAL]
     )
     taking = describe_operation(
-        "take what came true, one label or a list", _json(taken), _ASKED, asked=label, parameters=[_PARTIAL]
+        "take what came true, one label or a list", _json(taken), _ASKED, asked=_json(label), parameters=[_PARTIAL]
     )
     for operation in (score, taking):
         operation["responses"]["422"]["content"] |= {"application/json": {"schema": _ALL_REFUSED}}
     invoke = describe_operation(
-        "score records, all or none", _json(answered["oneOf"][0]), _SCORED, asked=body, parameters=[_NAMED]
+        "score records, all or none", _json(answered["oneOf"][0]), SCORED, asked=_json(body), parameters=[NAME_HEADER]
     )
     return {path: {"post": one} for path, one in zip(_POSTS, (score, taking, invoke), strict=True)}
 

@@ -33,19 +33,20 @@ from ..selection import select_version
 from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
-__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'T', 'HOST',
-           'follow', 'leave', 'in_worker', 'is_orphan', 'supervise', 'give_up', 'attempt', 'settle_memory', 'Service',
+__all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'FINISH', 'T',
+           'HOST', 'follow', 'leave', 'in_worker', 'supervise', 'give_up', 'attempt', 'settle_memory', 'Service',
            'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
 SUPERVISOR = "MLWORKBENCH_SUPERVISOR"
 FAILURE = "MLWORKBENCH_FAILURE"
-WORKERS = "MLWORKBENCH_WORKERS"  # the setting serve.workers
+WORKERS = "MLWORKBENCH_SERVE_WORKERS"
 LISTENS, AUTH = "MLWORKBENCH_SERVE_HOST", "MLWORKBENCH_SERVE_AUTH"
 KEYS_FILE = "MLWORKBENCH_SERVE_KEYS_FILE"
 SERVERS = ("uvicorn", "bentoml")
 KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than a balancer keeps its own
+FINISH = 30  # seconds that running requests may take when a service ends
 
 
 def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> threading.Thread:
@@ -76,13 +77,13 @@ def follow(parent: int, then: Callable[[], object], *, every: float = 0.5) -> th
     return thread
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #d8dc85ba
-def leave(*, seconds: float = 5.0) -> None:
+def leave(*, seconds: float = FINISH + 5) -> None:
     """End this process: politely first, for sure after some seconds.
 
     Parameters
     ----------
-    seconds : float, default=5.0
-        How long running requests may take to finish.
+    seconds : float, default=FINISH + 5
+        How long running requests, and what is closed after them, may take to finish.
     """
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(seconds)
@@ -105,15 +106,20 @@ def in_worker() -> bool:
     return os.environ.get(SUPERVISOR) == str(os.getppid())
 
 
-def is_orphan() -> bool:
-    """Say whether the supervisor that started this process is gone, before the process could follow it."""
+def _is_orphan() -> bool:
+    """Say whether the supervisor that started this process is gone, before the process could follow it.
+
+    A younger process of its id is another one.
+    """
     import psutil
 
     known = os.environ.get(SUPERVISOR, "")
     if not known.isdigit() or int(known) in (os.getpid(), os.getppid()):
         return False
     try:
-        return bool(psutil.Process(int(known)).status() == psutil.STATUS_ZOMBIE)
+        found = psutil.Process(int(known))
+        young = found.create_time() > psutil.Process().create_time()
+        return bool(young or found.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -126,9 +132,9 @@ def supervise() -> None:
     A worker follows its supervisor, and ends where that one is gone already.
     """
     if in_worker():
-        follow(os.getppid(), leave)
+        follow(int(os.environ[SUPERVISOR]), leave)
         return
-    if is_orphan():
+    if _is_orphan():
         os._exit(1)
     os.environ[SUPERVISOR] = str(os.getpid())
     folder = _make_folder()
@@ -138,15 +144,20 @@ def supervise() -> None:
         follow(int(os.environ[OWNER]), leave)
 
 
+_SETTLED = 60  # seconds
+
+
 def _make_folder() -> Path:
     """Make the folder that a service's processes share, and remove what killed supervisors have left of theirs."""
     for old in Path(tempfile.gettempdir()).glob("mlworkbench-service-*"):
         with contextlib.suppress(OSError):  # of another user
-            if (old / "lock").exists() and not is_locked(old / "lock"):
+            settled = time.time() - old.stat().st_mtime > _SETTLED  # a young one may be about to take its lock
+            if settled and (old / "lock").exists() and not is_locked(old / "lock"):
                 shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="mlworkbench-service-"))
     with contextlib.suppress(OSError):  # a file system without locks
-        try_lock(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600))  # it is held until this process ends
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try_lock(lock, seconds=None)  # another may look at it just now; it is held until this process ends
     return folder
 
 
@@ -180,7 +191,8 @@ def give_up(error: Exception) -> NoReturn:
     if _claim(Path(os.environ[FAILURE]), code):
         if not isinstance(error, WorkbenchError):
             traceback.print_exception(error)
-        print(f"Error: {error}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+            print(f"Error: {error}", file=sys.stderr, flush=True)
     os.kill(os.getppid(), signal.SIGTERM)
     os._exit(code)
 
@@ -429,15 +441,15 @@ def _last_words(log: Path) -> str:
     return errors[-1] if errors else (lines[-1] if lines else "it said nothing")
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #7106360c
-def stop(process: subprocess.Popen[bytes], *, seconds: float = 10.0) -> None:
+def stop(process: subprocess.Popen[bytes], *, seconds: float = FINISH + 5) -> None:
     """End a service with all its workers.
 
     Parameters
     ----------
     process : subprocess.Popen
         The supervisor.
-    seconds : float, default=10.0
-        How long running requests may take to finish.
+    seconds : float, default=FINISH + 5
+        How long running requests, and what is closed after them, may take to finish.
     """
     import psutil
 

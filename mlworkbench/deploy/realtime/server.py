@@ -28,12 +28,13 @@ __all__ = ['SHIPPED', 'BoundedProtocol', 'Gathering', 'GatheringProtocol', 'sele
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #40269e14
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, with a bound for the bytes and the seconds of a request's head."""
+    """uvicorn's HTTP/1.1 on httptools, with bounds for the bytes around bodies and for the seconds without progress."""
 
     most = 65_536
     seconds: float = guard.KEEP_ALIVE
-    _size: int | None = 0  # bytes of a head that has not ended; None between heads
-    _began = 0.0
+    _size = 0  # bytes since a head began or ended, or a part of a body came: of heads, trailers, and what is neither
+    _began = _full = 0.0  # when a request began, or an answer was written; when no more could be written
+    _ends = False  # whether the connection was being closed at the last look
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401, RUF100 - asyncio's own has a type per loop
         """Begin to look at the clock."""
@@ -47,13 +48,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes, unless the head is too large."""
-        if self._size is not None:
-            self._size += len(data)
-            if self._size - len(data) > self.most:
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
-                return
+        """Take in bytes, unless too many came that are no body."""
+        self._size += len(data)
+        if self._size - len(data) > self.most:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+            return
         super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -62,16 +62,37 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Stop counting, after a last look at what came in one piece."""
-        self._size = None
+        """Begin to count again."""
+        self._size = 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Begin to count again."""
+        self._size = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Begin to look at the clock again."""
+        self._began = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Keep when the other side was seen not to read."""
+        self._full = self.loop.time()
+        super().pause_writing()
+
     def _look(self) -> None:
-        """End a connection whose head does not come; look again later otherwise."""
-        if self._size is not None and self.loop.time() - self._began >= self.seconds:
+        """End a connection that asks nothing, or does not read what it asked for; look again later otherwise."""
+        now, closing = self.loop.time(), self.transport.is_closing()
+        stuck = self.flow.write_paused and now - self._full >= self.seconds
+        if stuck or (closing and self._ends):
+            self.transport.abort()
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self.flow.write_paused and now - self._began >= self.seconds:
             self.transport.close()
-        elif not self.transport.is_closing():
-            self._timer = self.loop.call_later(self.seconds, self._look)
+        self._ends = closing
+        self._timer = self.loop.call_later(self.seconds, self._look)
 
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -94,7 +115,9 @@ class Gathering:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Hold the first part; send it with the second."""
+        """Hold the first part; send it with the second; nothing to a connection that has ended."""
+        if self._transport.is_closing():
+            return
         if self._held:
             held, self._held = self._held, b""
             self._transport.write(held + data)
@@ -140,10 +163,8 @@ def make_application() -> Application:
     WorkbenchError
         If there is nothing to serve; in a worker the whole service ends with its line.
     """
-    if guard.in_worker() or guard.is_orphan():
-        guard.supervise()  # it ends with its supervisor
-    elif os.environ.get(guard.SUPERVISOR, own := str(os.getpid())) != own:
-        raise SystemExit(1)  # which ended before this worker had begun
+    if os.environ.get(guard.SUPERVISOR, own := str(os.getpid())) != own:
+        guard.supervise()  # a worker ends with its supervisor
     try:
         choice = select_here()
         gate = open_gate(Address(read_setting("serve.host").value), home=choice.home)
@@ -183,8 +204,8 @@ def run_server(host: str, port: int, certificate: str = "", key: str = "") -> No
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            log_level="warning",
+            log_level="error",
             timeout_keep_alive=guard.KEEP_ALIVE,
-            timeout_graceful_shutdown=30,
+            timeout_graceful_shutdown=guard.FINISH,
         )
     )

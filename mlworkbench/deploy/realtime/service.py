@@ -5,8 +5,9 @@
 # %% ../../../nbs/deploy/realtime/05_service.ipynb #068dd013
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -84,7 +85,10 @@ class _Made:
 
 
 def find_conflicts(
-    asked: Sequence[Asked], logged: Sequence[Sequence[Mapping[str, Any]]], found: Mapping[str, Mapping[str, Any]]
+    asked: Sequence[Asked],
+    logged: Sequence[Sequence[Mapping[str, Any]]],
+    found: Mapping[str, Mapping[str, Any]],
+    names: Collection[str] | None = None,
 ) -> list[int]:
     """Find calls whose name was used before for another record, in the log or by an earlier one of these calls.
 
@@ -94,11 +98,13 @@ def find_conflicts(
         The log rows of each call.
     found : mapping of str to mapping
         What the log has of the calls that may have been asked before, as `PredictionLog.find` gives it.
+    names : collection of str, optional
+        Features that were asked; the others come from views, and may be others by now. By default all.
     """
-    known = {name: _describe_asked(row) for name, row in found.items()}
+    known = {name: _describe_asked(row, names) for name, row in found.items()}
     conflicts = []
     for call, (one, rows) in enumerate(zip(asked, logged, strict=True)):
-        told = {row["prediction_id"]: _describe_asked(row) for row in rows} if one.repeated else {}
+        told = {row["prediction_id"]: _describe_asked(row, names) for row in rows} if one.repeated else {}
         if any(known.setdefault(name, record) != record for name, record in told.items()):
             conflicts.append(call)
     return conflicts
@@ -113,9 +119,27 @@ def _refuse_name(asked: Asked) -> HttpError:
     return HttpError(f"{rule}; nothing was scored; name each request once", 409, code="request.request_id")
 
 
-def _describe_asked(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _describe_asked(row: Mapping[str, Any], names: Collection[str] | None) -> tuple[Any, ...]:
     """Give what a log row says of the record that was asked."""
-    return row["entity"], row["key"], row["features"]
+    whole = row["entity"], row["key"], row["request"]
+    if names is None:
+        return (*whole, row["features"])
+    features = json.loads(row["features"])
+    return (*whole, row["prediction_time"], json.dumps([features[name] for name in names if name in features]))
+
+
+def _answer_as_logged(answer: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an answer with scores and decision of its log row."""
+    scores = json.loads(row["scores"])
+    told: dict[str, Any] = {"score": scores[0]}
+    if "scores" in answer:
+        told = {"scores": dict(zip(answer["scores"], scores, strict=True))}
+    return {**answer, **told, **({"decision": json.loads(row["decision"])} if "decision" in answer else {})}
+
+
+_FAILED = ("locked", "disk_full", "file_failed", "no_permission", "damaged", "database_failed", "pulled_away", "closed")
+_AWAY = ("store_unreachable", "store_missing")
+_OF_ALL = {f"{area}.{what}" for area in ("log", "features") for what in (*_FAILED, *_AWAY)}  # no call has brought it
 
 
 class Realtime:
@@ -156,6 +180,9 @@ class Realtime:
         self.version, self.log, self.store, self.clock = version, log, store, clock
         self.refused, self.follows = RefusalLog.beside(log), False
         self.home: Home | None = None
+        # vectors of no stated size have that of the first row, which may be another caller's
+        self._sized = {one.name for one in version.request.columns if one.kind == "vector" and not one.size}
+        self._asked = version.request.names if time_views(version) else None  # of the features of a log row
         self._aside: Callable[[Callable[[], None]], None] = lambda work: work()
 
     @classmethod
@@ -255,26 +282,25 @@ class Realtime:
         return write_reply(asked, found, self.version.declaration["task"])
 
     def _answer_apart(self, asked: Sequence[Asked]) -> list[_Outcome]:
-        """Answer calls together, or one by one where something is wrong with all of them."""
+        """Answer calls together, or one by one where something is wrong with all of them that one may have brought."""
         try:
             return self._answer(asked) if asked else []
         except WorkbenchError as error:
-            if len(asked) == 1:
-                return [error]
+            if len(asked) == 1 or error.code in _OF_ALL:
+                return [error] * len(asked)
         return [found for one in asked for found in self._answer_apart([one])]
 
     def _answer(self, asked: Sequence[Asked]) -> list[_Outcome]:
         """Score the records of calls, log what is answered, and give the outcome of each call."""
         made = self._score(asked)
-        if len(asked) > 1 and any(fault.row < 0 for fault in made.rows.refused):
+        if len(asked) > 1 and any(fault.row < 0 or fault.column in self._sized for fault in made.rows.refused):
             raise RowsRefusedError(made.rows.refused)  # of all: whose it is shows when each is asked alone
         refused = [made.refused(call) if made.rows.refused and one.whole else [] for call, one in enumerate(asked)]
         kept = [[] if faults else made.logged_of(call) for call, faults in enumerate(refused)]
         if made.rows.refused:
             self._log_refusals(asked, made.rows)
-        ids = [row["prediction_id"] for one, rows in zip(asked, kept, strict=True) if one.repeated for row in rows]
-        found = self.log.find(ids) if ids else {}
-        conflicts = find_conflicts(asked, kept, found)
+        found = self._find_logged(asked, kept, made)
+        conflicts = find_conflicts(asked, kept, found, self._asked)
         rows = [row for call, own in enumerate(kept) if call not in conflicts for row in own]
         if new := [row for row in rows if row["prediction_id"] not in found]:
             self.log.write(new)
@@ -284,6 +310,18 @@ class Realtime:
             else (_refuse_name(one) if call in conflicts else made.results(call))
             for call, one in enumerate(asked)
         ]
+
+    def _find_logged(
+        self, asked: Sequence[Asked], kept: Sequence[Sequence[Mapping[str, Any]]], made: _Made
+    ) -> dict[str, dict[str, Any]]:
+        """Find what was logged before of calls that are repeated; they are answered as they were then."""
+        ids = [row["prediction_id"] for one, rows in zip(asked, kept, strict=True) if one.repeated for row in rows]
+        found = self.log.find(ids) if ids else {}
+        if found:
+            logged = (found.get(answer["prediction_id"]) for answer in made.answers)
+            pairs = zip(made.answers, logged, strict=True)
+            made.answers[:] = [answer if row is None else _answer_as_logged(answer, row) for answer, row in pairs]
+        return found
 
     def _score(self, asked: Sequence[Asked]) -> _Made:
         """Check, complete and predict the records of calls, and make the rows of the log."""

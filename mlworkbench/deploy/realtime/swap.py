@@ -26,7 +26,7 @@ from ...evaluation.log.writer import PredictionLog
 from ...scoring.registry.tables import Aliases
 
 # %% auto #0
-__all__ = ['LOOK_SECONDS', 'RETRY_SECONDS', 'ChampionPointer', 'select_running', 'open_running', 'Follower', 'open_application']
+__all__ = ['FOLLOW_SECONDS', 'RETRY_SECONDS', 'ChampionPointer', 'select_running', 'open_running', 'Follower', 'open_application']
 
 # %% ../../../nbs/deploy/realtime/13_swap.ipynb #9363e602
 class ChampionPointer:
@@ -157,7 +157,7 @@ def _explain(champion: str, error: BaseException, served: str) -> str:
     return f"{champion or 'the champion'} is not taken over: {' '.join(reason.split())}; {served} answers on"
 
 # %% ../../../nbs/deploy/realtime/13_swap.ipynb #fb369db9
-LOOK_SECONDS = 0.5
+FOLLOW_SECONDS = 0.5
 RETRY_SECONDS = 60.0
 
 
@@ -181,7 +181,7 @@ class Follower:
     async def run(self) -> None:
         """Look again and again, until it is cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
             await self.look()
 
     async def look(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from importlib.metadata import version as package_version
 from itertools import chain
 from typing import Any
@@ -17,7 +16,9 @@ import numpy as np
 
 from ...contract.contract import Column, Contract
 from .call import Asked, Call, Reply
-from .http import Json, read_json, read_records, request_name
+from .http import Json, limit_records, read_json, read_records, request_name
+from .openapi import GUARDED, NAME_HEADER, NOT_READY, SCORED
+from .openapi import describe_operation, tensor_schemas
 from ...errors import ContractError, suggest
 from ...scoring.decision import class_names
 from ...scoring.version.version import Version
@@ -55,13 +56,13 @@ def _refuse_tensor(name: object, rule: str, got: object, hint: str = "see the mo
     return ContractError(f"{what}: {rule}; got {str(got)[:200]}; {hint}", code="request.tensor")
 
 
-def decode_tensor(name: str, datatype: str, content: bytes) -> list[Json]:
-    r"""Read the values of a binary tensor; NaN is missing.
+def decode_tensor(name: str, datatype: str, content: bytes, *, count: int | None = None) -> list[Json]:
+    r"""Read the values of a binary tensor, where `count` says it just as many; NaN is missing.
 
     Raises
     ------
     ContractError
-        If the bytes are no values of this datatype.
+        If the bytes are no values of this datatype, or another number of them.
 
     Examples
     --------
@@ -71,23 +72,28 @@ def decode_tensor(name: str, datatype: str, content: bytes) -> list[Json]:
     ['clear']
     """
     if datatype == "BYTES":
-        return _decode_texts(name, content)
+        return _decode_texts(name, content, most=len(content) if count is None else count)
     size = np.dtype(_STORED[datatype]).itemsize
     if len(content) % size:
         raise _refuse_tensor(name, f"{datatype} of {size} bytes each", f"{len(content)} bytes")
-    values: list[Json] = np.frombuffer(content, dtype=_STORED[datatype]).tolist()
-    if datatype == "BOOL" and not {*values} <= {0, 1}:
-        raise _refuse_tensor(name, "BOOL of 0 or 1", max(values))
-    return [None if value != value else bool(value) if datatype == "BOOL" else value for value in values]
+    if count not in (None, len(content) // size):
+        raise _refuse_tensor(name, f"{datatype}, as many as its shape says", f"{len(content)} bytes")
+    values = np.frombuffer(content, dtype=_STORED[datatype])
+    if datatype == "BOOL" and values.max(initial=0) > 1:
+        raise _refuse_tensor(name, "BOOL of 0 or 1", values.max())
+    found: list[Json] = values.astype(bool).tolist() if datatype == "BOOL" else values.tolist()
+    return [None if value != value else value for value in found] if datatype == "FP64" else found
 
 
-def _decode_texts(name: str, content: bytes) -> list[Json]:
+def _decode_texts(name: str, content: bytes, *, most: int) -> list[Json]:
     """Read texts, each after its length in four bytes."""
     texts, place = list[Json](), 0
     while place < len(content):
         end = place + 4 + int.from_bytes(content[place : place + 4], "little")
         if end > len(content) or place + 4 > len(content):
             raise _refuse_tensor(name, "BYTES, each after its length in four bytes", "bytes that end early")
+        if len(texts) == most:
+            raise _refuse_tensor(name, "BYTES, as many as its shape says", "more")
         try:
             texts.append(content[place + 4 : end].decode())
         except UnicodeDecodeError:
@@ -127,10 +133,12 @@ def read_inference(body: bytes, contract: Contract, *, length: str | None = None
     vectors = {column.name for column in contract.columns if column.kind == "vector"}
     for tensor in fields["inputs"]:
         name, datatype = _name_tensor(tensor, columns)
-        values, rest = _read_values(tensor, name, datatype, rest=rest)
+        rows, width = _read_shape(tensor, name, datatype)
+        values, rest = _read_values(tensor, name, datatype, rest=rest, count=rows * width)
         if datatype == "BYTES" and missing is not None:
             values = [None if value == missing else value for value in values]
-        columns[name] = _shape_values(values, tensor, name, vector=name in vectors)
+        nested = name in vectors or width > 1
+        columns[name] = [values[at : at + width] for at in range(0, len(values), width)] if nested else values
     if rest:
         raise _refuse_tensor(None, "as many bytes as binary_data_size says", f"{len(rest)} more")
     if len(sizes := {len(values) for values in columns.values()}) > 1:
@@ -174,34 +182,41 @@ def _name_tensor(tensor: Json, known: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _read_values(
-    tensor: dict[str, Json], name: str, datatype: str, *, rest: memoryview
+    tensor: dict[str, Json], name: str, datatype: str, *, rest: memoryview, count: int
 ) -> tuple[list[Json], memoryview]:
-    """Read the values of a tensor from its data, or from the next bytes."""
+    """Read the values of a tensor, as many as its shape says, from its data, or from the next bytes."""
     size = _object(tensor, "parameters").get("binary_data_size")
     if size is not None:
         if type(size) is not int or not 0 <= size <= len(rest):
             raise _refuse_tensor(name, f"binary_data_size from 0 to the {len(rest)} bytes that are left", size)
-        return decode_tensor(name, datatype, bytes(rest[:size])), rest[size:]
+        values = decode_tensor(name, datatype, bytes(rest[:size]), count=count)
+        return _hold_shape(values, tensor, name, count), rest[size:]
     data = tensor.get("data")
     if not isinstance(data, list):
         raise _refuse_tensor(name, "data, a list, or binary_data_size", type(data).__name__)
     if data and isinstance(data[0], list):
         data = list(chain.from_iterable(row if isinstance(row, list) else [row] for row in data))
-    for value in data:
+    for value in _hold_shape(data, tensor, name, count):
         if value is not None and type(value) not in _HELD[datatype] and not (datatype == "FP64" and value in _INFINITE):
             raise _refuse_tensor(name, f"data of {datatype}", f"a {type(value).__name__}")
     return data, rest
 
 
-def _shape_values(values: list[Json], tensor: dict[str, Json], name: str, *, vector: bool) -> list[Json]:
-    """Give one value for each row, of a vector a list."""
+def _read_shape(tensor: dict[str, Json], name: str, datatype: str) -> tuple[int, int]:
+    """Read how many rows a tensor has, and values of each."""
     shape = tensor.get("shape")
     sizes = shape if isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape) else []
-    rows, width = (*sizes, 1)[:2] if 0 < len(sizes) < 3 else (-1, 1)
-    if rows < 0 or rows * width != len(values):
-        raise _refuse_tensor(name, f"shape [n], [n, 1] or of a vector [n, size] for its {len(values)} values", shape)
-    if vector or width > 1:
-        return [values[row * width : (row + 1) * width] for row in range(rows)]
+    rows, width = (*sizes, 1)[:2] if 0 < len(sizes) < 3 else (0, 0)
+    if not rows or (width > 1 and datatype == "BYTES"):
+        raise _refuse_tensor(name, "shape [n], [n, 1] or of a vector of numbers [n, size]", shape)
+    limit_records(rows)
+    return rows, width
+
+
+def _hold_shape(values: list[Json], tensor: dict[str, Json], name: str, count: int) -> list[Json]:
+    """Give values back; refuse another number than the shape says."""
+    if len(values) != count:
+        raise _refuse_tensor(name, f"a shape for its {len(values)} values", tensor["shape"])
     return values
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #decd5e0a
@@ -288,13 +303,13 @@ class Inference:
     def read(self, call: Call, version: Version) -> Asked:
         """Read the records of a call; see `read_inference`."""
         fields, rows = read_inference(call.body, version.request, length=self.length)
-        given = fields.get("id", call.request_id)
-        if given is not None and not isinstance(given, str):
+        named = fields.get("id") not in (None, "")
+        given, what = (fields["id"], "id") if named else (call.request_id, "X-Request-Id")
+        if named and not isinstance(given, str):
             raise ContractError(f"id: a text; got {type(given).__name__}; send it in quotes", code="request.shape")
-        name = request_name(given, what="id" if "id" in fields else "X-Request-Id")
-        outputs = _choose_outputs(fields, version)
-        form = replace(self, model=version.model, version=_name_version(version), outputs=outputs)
-        return Asked(name, read_records(rows)[0], bool(given), form=form)
+        name = request_name(given, what=what)
+        own = replace(self, model=version.model, version=_name_version(version), outputs=_pick_outputs(fields, version))
+        return Asked(name, read_records(rows)[0], bool(given), form=own)
 
     def write(self, asked: Asked, results: Sequence[Mapping[str, Any]]) -> Reply:
         """Write the answers of a call's records as tensors."""
@@ -312,7 +327,7 @@ def to_v2_error(reply: Reply) -> Reply:
     return replace(reply, body=json.dumps(told).encode(), media_type="application/json")
 
 
-def _choose_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple[Output, bool], ...]:
+def _pick_outputs(fields: Mapping[str, Json], version: Version) -> tuple[tuple[Output, bool], ...]:
     """Give the tensors that were asked for; all where none is named."""
     known = {one.name: one for one in list_outputs(version)}
     binary = _object(fields, "parameters").get("binary_data_output") is True
@@ -351,13 +366,8 @@ def find_aliases(version: Version) -> dict[str, str]:
     """
     model = _model_path(version)
     named = f"{model}/versions/{_name_version(version)}"
-    ready = (f"{ROOT}/health/ready", f"{model}/ready", f"{named}/ready")
-    return {
-        f"{ROOT}/health/live": "/livez",
-        **dict.fromkeys(ready, "/readyz"),
-        named: model,
-        f"{named}/infer": f"{model}/infer",
-    }
+    ready = dict.fromkeys((f"{ROOT}/health/ready", f"{model}/ready", f"{named}/ready"), "/readyz")
+    return {f"{ROOT}/health/live": "/livez", **ready, named: model, f"{named}/infer": f"{model}/infer"}
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a9000d
 def describe_tensors(version: Version) -> dict[str, Any]:
@@ -388,33 +398,33 @@ def write_v2_pages(version: Version) -> dict[str, Reply]:
     return {path: Reply(200, json.dumps(page).encode()) for path, page in told.items()}
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #3282fe6a
-_NAME = {"type": "string"}
-_TENSOR: dict[str, Any] = {
-    "name": _NAME,
-    "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
-    "datatype": {"type": "string", "enum": list(_HELD)},
-    "data": {"type": "array", "items": {}},
-    "parameters": {"type": "object"},
-}
+_TEXT = {"type": "string"}
+_WRONG = {"application/json": {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}}
+_LENGTH = {"in": "header", "name": "Inference-Header-Content-Length", "schema": {"type": "integer"}}
+_BYTES = {"description": "JSON, and the values of its tensors behind it"}
 
 
 def describe_infer(version: Version, example: Mapping[str, Json]) -> dict[str, Any]:
-    """Describe the paths of the protocol as OpenAPI 3.0, with a record that is accepted."""
-    tensors = {"type": "array", "items": _describe_object(_TENSOR, 3)}
-    asked = {"inputs": {**tensors, "minItems": 1}, "id": _NAME, "parameters": {"type": "object"}}
-    asked |= {"outputs": {"type": "array", "items": _describe_object({"name": _NAME}, 1)}}
-    told = {"outputs": tensors, "model_name": _NAME, "model_version": _NAME, "id": _NAME}
-    wrong = _as_json(_describe_object({"error": _NAME}, 1))
-    answers = {"200": {"description": "scored and logged", "content": _as_json(_describe_object(told, 4))}}
-    for status in (400, 404, 409, 413, 415, 422, 503):
-        answers[str(status)] = {"description": HTTPStatus(status).phrase, "content": wrong}
-    shown = {**_describe_object(asked, 1), "example": {"inputs": _write_example(version, example)}}
-    body = {"required": True, "content": _as_json(shown)}
-    post = {"post": {"summary": "Score tensors, all rows or none", "requestBody": body, "responses": answers}}
-    text = "as the Open Inference Protocol V2 has it"
-    page = {"get": {"summary": text, "responses": {"200": {"description": text}}}}
-    paths = (ROOT, _model_path(version), infer_path(version), *find_aliases(version))
-    return {path: post if path.endswith("/infer") else page for path in paths}
+    """Describe the paths of the protocol as OpenAPI 3.1, with a record that is accepted."""
+    asked, told = tensor_schemas([*_HELD], _write_example(version, example))
+    post = describe_operation(
+        "score tensors, all rows or none",
+        {"application/json": told, BINARY: _BYTES},
+        SCORED,
+        asked={"application/json": asked, BINARY: _BYTES},
+        parameters=[NAME_HEADER, _LENGTH],
+        problem=_WRONG,
+    )
+    pages = {path: {"get": _describe_page(path)} for path in (ROOT, _model_path(version), *find_aliases(version))}
+    return pages | {path: {"post": post} for path in (infer_path(version), *pages) if path.endswith("/infer")}
+
+
+def _describe_page(path: str) -> dict[str, Any]:
+    """Describe what is read at a path of the protocol."""
+    text, ready = "as the Open Inference Protocol V2 has it", path.endswith("/ready")
+    refusals = {**({} if path.startswith(f"{ROOT}/health/") else GUARDED), **(NOT_READY if ready else {})}
+    told = {"text/plain": _TEXT} if ready or path.endswith("/live") else {"application/json": {"type": "object"}}
+    return describe_operation(text, told, refusals, problem=_WRONG)
 
 # %% ../../../nbs/deploy/realtime/11_v2.ipynb #d2a9000f
 def _write_example(version: Version, example: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -426,11 +436,3 @@ def _write_example(version: Version, example: Mapping[str, Json]) -> list[dict[s
         tensors.append({"name": column.name, "shape": shape, "datatype": datatype_of(column), "data": data})
     return tensors
 
-
-def _describe_object(properties: dict[str, Any], required: int) -> dict[str, Any]:
-    """Describe an object of which the first properties are required."""
-    return {"type": "object", "properties": properties, "required": [*properties][:required]}
-
-
-def _as_json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}

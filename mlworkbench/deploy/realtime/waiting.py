@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 
 from .call import Call, Reply
+from .http import HttpError
 
 # %% auto #0
 __all__ = ['MOST_CALLS', 'MOST_BYTES', 'MOST_ASIDE', 'WaitingCalls', 'Aside']
@@ -27,7 +28,7 @@ class WaitingCalls:
     Parameters
     ----------
     respond_together : callable
-        Answers calls, each as if it were alone; does not raise.
+        Answers calls, each as if it were alone.
     threaded : bool, default=False
         Whether it takes so long that it needs a thread of its own.
     """
@@ -36,7 +37,7 @@ class WaitingCalls:
         self._respond = respond_together
         self._waiting: deque[tuple[Call, asyncio.Future[Reply]]] = deque()
         self._thread = ThreadPoolExecutor(1, "mlworkbench-score") if threaded else None
-        self._busy = False
+        self._busy = self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -60,6 +61,9 @@ class WaitingCalls:
         """Answer what waits, in the loop or in the thread."""
         taken = self._take()
         calls = [call for call, _ in taken]
+        if self._closed:
+            self._deliver(taken, [HttpError(_ENDS, 503, code="service.ends") for _ in calls], loop)
+            return
         if self._thread is None:
             self._deliver(taken, self._respond_apart(calls), loop)
             return
@@ -69,10 +73,13 @@ class WaitingCalls:
     def _respond_apart(self, calls: Sequence[Call]) -> list[Reply | Exception]:
         """Answer calls together, or one by one where that fails: whoever waits gets a reply, or what failed."""
         try:
-            return [*self._respond(calls)]
-        except Exception as error:
+            replies: list[Reply | Exception] = [*self._respond(calls)]
+            if len(replies) == len(calls):
+                return replies
+            raise RuntimeError(f"{len(replies)} replies to {len(calls)} calls")
+        except BaseException as error:  # a panic of polars is none of `Exception`; whoever waits hears of that, too
             if len(calls) == 1:
-                return [error]
+                return [_to_exception(error)]
         return [found for one in calls for found in self._respond_apart([one])]
 
     def _take(self) -> list[tuple[Call, asyncio.Future[Reply]]]:
@@ -105,9 +112,22 @@ class WaitingCalls:
             loop.call_soon(self._take_turn, loop)
 
     def close(self) -> None:
-        """Let the thread finish what it computes, and end it."""
+        """Let the thread finish what it computes, and end it; who still waits is told so."""
+        self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)
+
+
+_ENDS = "the service ends; nothing was scored; ask again"
+
+
+def _to_exception(error: BaseException) -> Exception:
+    """Give what a future can hold: neither what ends a loop, nor what ends an iteration."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    found = RuntimeError(f"{type(error).__name__} instead of replies")
+    found.__cause__ = error
+    return found
 
 # %% ../../../nbs/deploy/realtime/06_waiting.ipynb #924e1b2e
 MOST_ASIDE = 1000

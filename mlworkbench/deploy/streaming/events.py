@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ...contract.faults import WITHHELD
-from ..realtime.http import read_json
+from ..realtime.http import MAX_BYTES, read_json
 from ...errors import ContractError
 
 # %% auto #0
@@ -74,7 +74,7 @@ def read_event(event: Event) -> dict[str, Any]:
         )
     try:
         data = event.data.removeprefix(b"\xef\xbb\xbf") if event.line == 1 else event.data
-        record = read_json(data.decode("utf-8"), what="event", shape="a JSON object")
+        record = read_json(data.decode("utf-8"), what="event", shape="a JSON object", longest=MAX_BYTES)
     except UnicodeDecodeError as error:
         got = f"byte {error.object[error.start]:#04x} at {error.start}"
         raise ContractError(f"event: UTF-8; got {got}; correct the sender", code="event.encoding") from None

@@ -22,7 +22,7 @@ from ...core.files import explain_failure, try_lock
 from ...core.jsontext import HALF, HALF_HINT, holds_half, is_readable, to_json
 from ...core.sqlite import SqliteFile, checkpoint, identify_sqlite, open_identified, open_sqlite
 from ...core.sqlite import settle_wal, sqlite_error, transaction
-from ...errors import LogError
+from ...errors import LogError, WorkbenchError
 from .rows import FIELDS, SCHEMA_VERSION
 
 # %% auto #0
@@ -104,8 +104,15 @@ def list_log_files(path: Path | str) -> list[Path]:
     return [file for file in (own, *(workers[number] for number in sorted(workers))) if file.is_file()]
 
 
-def take_worker_file(path: Path) -> tuple[Path, int]:
+def take_worker_file(path: Path, action: str = "", error: type[WorkbenchError] = LogError) -> tuple[Path, int]:
     """Take the first file of a log that no living worker has.
+
+    Parameters
+    ----------
+    action : str, default="write the prediction log <path>"
+        What cannot be done where the folder cannot be written; for the error.
+    error : type of WorkbenchError, default=LogError
+        What is raised then.
 
     Returns
     -------
@@ -116,10 +123,10 @@ def take_worker_file(path: Path) -> tuple[Path, int]:
 
     Raises
     ------
-    LogError
+    WorkbenchError
         If the folder cannot be written.
     """
-    with explain_failure(f"write the prediction log {path}", LogError):
+    with explain_failure(action or f"write the prediction log {path}", error):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in itertools.count(1):
             lock = os.open(path.with_name(f".{path.stem}-{number}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -146,7 +153,7 @@ _INSERT = (
     "ON CONFLICT DO NOTHING"
 )
 _T = TypeVar("_T")
-_FOUND = ("entity", "key", "prediction_time", "features", "scores", "decision")
+_FOUND = ("entity", "key", "prediction_time", "request", "features", "scores", "decision")
 _FIND = (
     f"SELECT prediction_id, {', '.join(_FOUND)} FROM predictions "
     "WHERE prediction_id IN (SELECT value FROM json_each(?))"
@@ -187,7 +194,7 @@ class PredictionLog:
         self.wait, self.own, self.full = wait, own, full
         self._turn = threading.Lock()
         self._aside: Callable[[Callable[[], None]], None] | None = None
-        self._since = 0  # rows written since the last checkpoint was asked for
+        self._since = 0  # rows and looks written since the last checkpoint was asked for
         self._lock: int | None = None
         self._closed = False
         if own and self.path.is_file():
@@ -261,16 +268,20 @@ class PredictionLog:
         LogError
             If no row could be written now.
         """
-
-        def touch(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-
         try:
             with self._turn:
-                self._keep(touch)
+                self._keep(lambda connection: connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}"))
         except sqlite3.Error as error:
             raise sqlite_error("write the prediction log", self.file, error, LogError) from error
+        self._count(1)
+
+    def _count(self, written: int) -> None:
+        """Count what was written; where it is enough, have it brought into the file."""
+        self._since += written
+        if self._since >= CHECKPOINT_ROWS:
+            self._since = 0
+            if self._aside is not None:
+                self._aside(lambda: checkpoint(self.file, longest=LONGEST_WAL))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Append rows, as `log_rows` makes them, in one transaction; count the new ones, the others stay as they are.
@@ -283,11 +294,7 @@ class PredictionLog:
         new: list[int] = []
         with self._turn:
             self._keep(lambda connection: new.append(insert_rows(connection, self.file, _INSERT, rows)))
-            self._since += max(new)
-            due, aside = self._since >= CHECKPOINT_ROWS, self._aside
-            self._since = 0 if due else self._since
-        if due and aside is not None:
-            aside(lambda: checkpoint(self.file, longest=LONGEST_WAL))
+        self._count(max(new))
         return max(new)
 
     def find(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -296,7 +303,7 @@ class PredictionLog:
         Returns
         -------
         dict of str to dict
-            Id to entity, key, prediction time, features, scores and decision, as written.
+            Id to entity, key, prediction time, request, features, scores and decision, as written.
 
         Raises
         ------

@@ -24,8 +24,8 @@ from ..views import View
 from ..windows import RangeQuery
 
 # %% auto #0
-__all__ = ['CHUNK', 'REDIS_FORMAT', 'PREFIX', 'GENERATION', 'VIEWS', 'VERSION', 'GET', 'LATEST_TIME', 'mask_url', 'connect',
-           'row_commands', 'pack', 'send_commands', 'Batch', 'RedisRows']
+__all__ = ['WAIT', 'SERVE_WAIT', 'CHUNK', 'REDIS_FORMAT', 'PREFIX', 'GENERATION', 'VIEWS', 'VERSION', 'GET', 'LATEST_TIME',
+           'mask_url', 'connect', 'row_commands', 'pack', 'send_commands', 'Batch', 'RedisRows']
 
 # %% ../../../nbs/features/online/03_redis.ipynb #912679fe
 def mask_url(url: str) -> str:
@@ -54,8 +54,16 @@ def mask_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
-def connect(url: str) -> Any:  # noqa: ANN401, RUF100 - the client is an extra, its type too
+WAIT, SERVE_WAIT = 60.0, 2.0  # seconds for a reply; somebody waits for an answer where a service reads
+
+
+def connect(url: str, *, seconds: float = WAIT) -> Any:  # noqa: ANN401, RUF100 - the client is an extra, its type too
     """Make a client of a server; nothing is sent yet.
+
+    Parameters
+    ----------
+    seconds : float, default=WAIT
+        How long to wait for a reply, once: only a line that broke is tried again.
 
     Raises
     ------
@@ -65,13 +73,21 @@ def connect(url: str) -> Any:  # noqa: ANN401, RUF100 - the client is an extra, 
     what = f"cannot open the online store {mask_url(url)}"
     try:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
     except ModuleNotFoundError:
         raise FeatureError(
             f"{what}: the package redis is not installed; pip install 'mlworkbench[redis]'",
             code="features.extra_missing",
         ) from None
     try:
-        return redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=5, socket_timeout=60)
+        return redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_connect_timeout=min(5.0, seconds),
+            socket_timeout=seconds,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        )
     except (ValueError, TypeError):
         raise FeatureError(
             f"{what}: the URL is not redis://HOST:PORT/DB; correct host, port or options", code="features.url_invalid"
@@ -174,7 +190,7 @@ class RedisRows(RowStore):
         self.shown = mask_url(url)
         what = f"cannot open the online store {self.shown}"
         self._secret = urlsplit(url).password or ""
-        self._client = connect(url)
+        self._client = connect(url, seconds=SERVE_WAIT if read_only else WAIT)
         self._read_only = read_only
         self._lock = threading.RLock()
         self._own = threading.local()

@@ -50,7 +50,8 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
     Returns
     -------
     sqlite3.Connection
-        In autocommit; transactions are begun by hand. Waits a minute for a lock.
+        In autocommit; transactions are begun by hand. Waits a minute for a lock; to read, where somebody waits for an
+        answer, two seconds.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
             code="features.store_missing",
         )
     try:
-        connection = open_sqlite(path, seconds=60, wal=True, read_only=read_only)
+        connection = open_sqlite(path, seconds=2 if read_only else 60, wal=True, read_only=read_only)
         found = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if found > SQLITE_FORMAT:
             raise FeatureError(

@@ -189,10 +189,13 @@ def _read_alert(row: Sequence[Any]) -> _Kept:
     """Make an alert of a row of the table."""
     number, finding, opened, changed, closed, who, why, told, measure, acknowledged, state = row
     times = {"opened": opened, "changed": changed, "closed": closed}
-    made = Finding(**parse_json(finding))
-    return _Kept(
-        Alert(number=number, finding=made, state=state, who=who, why=why, **times), told, measure, acknowledged
-    )
+    alert = Alert(number=number, finding=Finding(**parse_json(finding)), state=state, who=who, why=why, **times)
+    return _Kept(alert, told, measure, acknowledged)
+
+
+def _weigh(kept: _Kept) -> tuple[int, bool, float, int]:
+    """Say how bad the worst is of which people know; of equal ones the older weighs more."""
+    return STATES.index(kept.told), bool(kept.acknowledged), kept.measure, -kept.alert.number
 
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #93816653
 WORSE = 1.5  # times the measure that was told
@@ -253,17 +256,18 @@ def write_message(alert: Alert, event: str, *, was: str = "") -> FactDict:
 
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #a11ce001
 def join_alike(findings: Iterable[Finding], alerts: Sequence[Alert] = ()) -> list[tuple[Finding, list[int]]]:
-    """Join what several deployments have alike, or had in one alert, to one finding that names them.
+    """Join what several deployments have alike, or had in one alert and of one cause, to one finding that names them.
 
     Parameters
     ----------
     alerts : sequence of Alert
-        Those that are open.
+        Those that are open. Where several become one, the first of them goes on.
 
     Returns
     -------
     list of (Finding, list of int)
-        The worst first: its words are told; and the numbers of the alerts it goes on with, the oldest first.
+        The worst first: its words are told; and the numbers of the alerts it goes on with, as they stand in `alerts`.
+        Of those that were one alert and part, the worst goes on with its number.
     """
     known = {(name, one.finding.subject): one.number for one in alerts for name in one.finding.deployment.split(", ")}
     worst: dict[tuple[str, str], Finding] = {}
@@ -271,20 +275,24 @@ def join_alike(findings: Iterable[Finding], alerts: Sequence[Alert] = ()) -> lis
         worst[finding.identity] = finding
     groups: list[tuple[set[Any], list[Finding]]] = []
     for name, finding in sorted(worst.items()):
-        marks, members = {finding.likeness, known.get(name, finding.likeness)}, [finding]
+        marks, members = {finding.likeness, (known.get(name, finding.likeness), finding.likeness[-1])}, [finding]
         for group in [group for group in groups if group[0] & marks]:
             groups.remove(group)
             marks, members = marks | group[0], members + group[1]
         groups.append((marks, members))
-    joined = [(_join(members), sorted(mark for mark in marks if isinstance(mark, int))) for marks, members in groups]
-    return sorted(joined, key=lambda pair: (STATES.index(pair[0].state), pair[0].measure), reverse=True)
+    joined = [(_join(members), {known.get(one.identity) for one in members}) for _, members in groups]
+    left, found = [one.number for one in alerts], list[tuple[Finding, list[int]]]()
+    for one, numbers in sorted(joined, key=lambda pair: (STATES.index(pair[0].state), pair[0].measure), reverse=True):
+        found.append((one, [number for number in left if number in numbers]))
+        left = [number for number in left if number not in numbers]
+    return found
 
 
 def _join(findings: Sequence[Finding]) -> Finding:
     """Make one finding of those of several deployments, in the words of the worst."""
     worst = max(findings, key=lambda one: (STATES.index(one.state), one.measure))
     deployments, versions = ({getattr(one, field) for one in findings} - {""} for field in ("deployment", "version"))
-    what = worst.what + f" ({worst.deployment}, the worst)" * (len({one.what for one in findings}) > 1)
+    what = worst.what + f" ({worst.deployment}, the worst)" * (len({(one.what, one.state) for one in findings}) > 1)
     since, named = min(one.since for one in findings), ", ".join(sorted(deployments))
     return replace(worst, what=what, since=since, deployment=named, version=", ".join(sorted(versions)))
 
@@ -311,13 +319,13 @@ class AlertTable:
         """
         with self._file.write(*_SCHEMA) as base:
             rows = base.execute(f"{_ALERTS} WHERE closed = '' AND model = ? AND source = ?", (model, source)).fetchall()
-            before = {kept.alert.number: kept for kept in map(_read_alert, rows)}
+            before = {kept.alert.number: kept for kept in sorted(map(_read_alert, rows), key=_weigh, reverse=True)}
             joined = join_alike(findings, [kept.alert for kept in before.values()])
             goes_on = {number: numbers[0] for _, numbers in joined for number in numbers}
             for number in before:
                 if goes_on.get(number) != number:
                     self._close(base, before[number].alert, goes_on.get(number), sinks)
-            changed = [self._take_one(base, one, before.get(min(numbers, default=0)), sinks) for one, numbers in joined]
+            changed = [self._take_one(base, one, before.get((*numbers, 0)[0]), sinks) for one, numbers in joined]
             base.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?)", (model, source, now_text()))
         return list(dict.fromkeys([*changed, *before]))
 
@@ -338,8 +346,7 @@ class AlertTable:
             self._tell(base, int(made.lastrowid or 0), "opened", sinks)
             return int(made.lastrowid or 0)
         number = kept.alert.number
-        fields = "finding = ?, deployment = ?"
-        base.execute(f"UPDATE alerts SET {fields} WHERE number = ?", (text, finding.deployment, number))
+        base.execute("UPDATE alerts SET finding=?, deployment=? WHERE number=?", (text, finding.deployment, number))
         if is_worse(finding, told=kept.told, measure=kept.measure, acknowledged=kept.acknowledged):
             told = max(finding.state, kept.told, key=STATES.index)
             news = (told, max(finding.measure, kept.measure), now, number)
@@ -364,9 +371,8 @@ class AlertTable:
     def acknowledge(self, number: int, *, who: str, why: str) -> None:
         """Note that a person knows of an open alert, in the state that was told."""
         with self._file.write(*_SCHEMA) as base:
-            values = (_to_line(who), _to_line(why), number)
-            fields = "acknowledged = told, who = ?, why = ?"
-            base.execute(f"UPDATE alerts SET {fields} WHERE number = ? AND closed = ''", values)
+            change = "UPDATE alerts SET acknowledged = told, who = ?, why = ? WHERE number = ? AND closed = ''"
+            base.execute(change, (_to_line(who), _to_line(why), number))
 
     def waiting(self, sink: str, *, keeps: bool = False) -> Iterator[tuple[int, FactDict]]:
         """Give what a sink has not got, oldest first; for one that `keeps`, also the last of what is open."""
@@ -374,10 +380,9 @@ class AlertTable:
 
     def note(self, message: int, sink: str, *, error: str = "") -> None:
         """Note that a message was sent, or why not."""
-        sent = "" if error else now_text()
         with self._file.write(*_SCHEMA) as base:
             update = "UPDATE deliveries SET tries = tries + 1, error = ?, sent = ? WHERE message = ? AND sink = ?"
-            base.execute(update, (_to_line(error), sent, message, sink))
+            base.execute(update, (_to_line(error), "" if error else now_text(), message, sink))
 
     def metrics(self) -> str:
         """Write what is open, and who looked when, for Prometheus."""
@@ -388,8 +393,8 @@ class AlertTable:
 
     def undelivered(self) -> list[FactDict]:
         """Count what waits, by sink: ``sink, messages, tries, error``."""
-        names = ("sink", "messages", "tries", "error")
-        return [dict(zip(names, row, strict=True)) for row in self._file.rows(_UNDELIVERED)]
+        rows = self._file.rows(_UNDELIVERED)
+        return [dict(zip(("sink", "messages", "tries", "error"), row, strict=True)) for row in rows]
 
 # %% ../../../nbs/operate/loop/11_alerts.ipynb #7c6a9baa
 def report_findings(findings: Iterable[Finding], *, model: str, source: str, home: Home) -> list[Alert]:
@@ -422,8 +427,7 @@ def report_findings(findings: Iterable[Finding], *, model: str, source: str, hom
     table, sinks = AlertTable(home), open_alert_sinks(read_settings())
     numbers = table.take(found, model=model, source=source, sinks=[sink.name for sink in sinks])
     send_messages(sinks, home=home)
-    marks = ", ".join("?" * len(numbers))
-    return table.alerts(f"number IN ({marks})", numbers)
+    return table.alerts(f"number IN ({', '.join('?' * len(numbers))})", numbers)
 
 
 def send_messages(sinks: Iterable[AlertSink], *, home: Home) -> None:

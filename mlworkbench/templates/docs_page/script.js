@@ -18,7 +18,6 @@ async function ask(event) {
   const fields = [...event.target.querySelectorAll("[data-kind]")];
   const body = "{" + fields.map((one) => JSON.stringify(one.name) + ": " + write(one)).join(", ") + "}";
   const headers = {"Content-Type": "application/json"};
-  if (find("key").value) headers.Authorization = "Bearer " + find("key").value;
   find("sent").textContent = body;
   find("result").textContent = "...";
   find("answer").textContent = "";

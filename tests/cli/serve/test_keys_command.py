@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlworkbench.cli.app import run
+from mlworkbench.core.settings_file import read_setting
 from mlworkbench.deploy.realtime.access import KeyRing, read_callers
 
 KEY = re.compile(r"mlwb_[0-9a-f]{8}_[\w-]{43}")
@@ -112,3 +113,65 @@ def test_half_of_tls_in_the_settings_is_one_line(
     (tmp_path / "settings.ini").write_text("[serve]\ntls_certificate = server.pem\n")
     assert run(["serve"]) == 2
     assert "tls_certificate and tls_key: both of them, or none" in capsys.readouterr().err
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """The inside of an image; gives what is run there, and what the workers are told."""
+    from mlworkbench.deploy.realtime import server
+
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/settings.ini").write_text("[serve]\nport = 3005\nworkers = 2\n")
+    variables = ("MLWORKBENCH_SERVE_WORKERS", "MLWORKBENCH_SERVE_ROOT_PATH", "MLWORKBENCH_FOLDER", "PORT")
+    for name in variables:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("MLWORKBENCH_FOLDER", str(tmp_path / "src"))
+    monkeypatch.setenv("MLWORKBENCH_SHIPPED", "birds:1 0")
+    ran: list[tuple[object, ...]] = []
+    told = ("serve.workers", "serve.root_path")
+    monkeypatch.setattr(
+        server, "run_server", lambda *given: ran.append((*given[:2], *(read_setting(one).value for one in told)))
+    )
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("words", "port", "does"),
+    [
+        ([], "", ("127.0.0.1", 3005, 2, "")),
+        ([], "8080", ("127.0.0.1", 8080, 2, "")),
+        (["--port", "3001", "--workers", "3"], "8080", ("127.0.0.1", 3001, 3, "")),
+        (["--root-path", "/birds", "--host", "127.0.0.2", "--server", "uvicorn"], "", ("127.0.0.2", 3005, 2, "/birds")),
+    ],
+)
+def test_serve_in_an_image_does_what_its_options_say(
+    image: list[tuple[object, ...]], words: list[str], port: str, does: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", port)
+    assert run(["serve", *words]) == 0 and image == [does]
+
+
+@pytest.mark.parametrize(
+    ("words", "port", "line"),
+    [
+        (["--server", "bentoml"], "", "--server: not in an image"),
+        (["--model", "birds"], "", "--model: not in an image"),
+        (["--version", "1"], "", "--version: not in an image"),
+        (["--from", "/srv/shared"], "", "--from: not in an image"),
+        (["--json"], "", "--json: not in an image"),
+        (["--port", "0"], "", "--port: a whole number from 1 to 65535"),
+        ([], "abc", "environment PORT: a whole number from 1 to 65535"),
+    ],
+)
+def test_serve_in_an_image_refuses_in_one_line_what_it_cannot_do(
+    image: list[tuple[object, ...]],
+    words: list[str],
+    port: str,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PORT", port)
+    assert run(["serve", *words]) == 2 and not image
+    told = capsys.readouterr().err
+    assert line in told and len(told.splitlines()) == 1

@@ -38,7 +38,8 @@ from mlworkbench.deploy.realtime.access import (
     read_callers,
     revoke_callers,
 )
-from mlworkbench.deploy.realtime.application import Application
+from mlworkbench.deploy.realtime.application import Application, send_reply
+from mlworkbench.deploy.realtime.call import Reply
 from mlworkbench.deploy.realtime.http import MAX_TEXT, problem, read_json
 from mlworkbench.deploy.realtime.process import Service, free_port, service_folder, start_service
 from mlworkbench.deploy.realtime.service import Realtime
@@ -154,6 +155,19 @@ def test_a_broken_file_lets_nobody_in_and_is_never_written_over(
         KeyRing(file)
     file.write_text(kept)
     assert knock(gate, "/score", shown) == ""
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), ValueError("I/O operation on closed file")]
+)
+def test_a_broken_file_lets_nobody_in_where_that_cannot_be_told(
+    file: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = add_caller(file, "web", ALL)
+    gate, shown = Gate(KeyRing(file, every=0)), ("authorization", f"Bearer {key}")
+    file.write_text("{")
+    monkeypatch.setattr(sys, "stderr", type("Full", (), {"write": raise_it(failure), "flush": raise_it(failure)})())
+    assert [knock(gate, "/score", shown) for _ in range(3)] == ["503 access.keys_broken"] * 3
 
 
 def test_whatever_a_file_says_it_is_read_or_refused_in_one_line(file: Path) -> None:
@@ -566,6 +580,77 @@ def test_more_than_fit_are_sent_away_before_their_body_is_read(birds: Realtime) 
     assert answers[5][1][b"retry-after"] == b"1" and application.gate.in_flight == 0
 
 
+def request_of(path: str, method: str = "POST", **headers: str) -> dict[str, Any]:
+    listed = [
+        (name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()
+    ]
+    return {"type": "http", "method": method, "path": path, "query_string": b"", "server": None, "headers": listed}
+
+
+def status_of_request(application: Application, scope: dict[str, Any], *parts: bytes) -> int:
+    """Ask an application in parts; give the status."""
+    left, told = [*parts], []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0) if left else b"", "more_body": bool(left)}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    return int(told[0]["status"])
+
+
+@pytest.mark.parametrize("path", ["/score", "/invocations", "/feedback", "/v2/models/birds/infer"])
+def test_bodies_in_flight_are_weighed_together(birds: Realtime, path: str) -> None:
+    application = Application(birds, Gate(most_bytes=1000))
+    scope = request_of(path, content_type="application/json")
+    assert status_of_request(application, scope, b"[" * 600, b"[" * 600) == 429 and application.gate.held == 0
+    assert status_of_request(application, scope, b"[" * 500, b"[" * 500) == 400 and application.gate.held == 0
+    application.gate.held = 990
+    assert status_of_request(application, scope, b"[" * 20) == 429 and application.gate.held == 990
+    assert status_of_request(application, scope, b"[" * 10) == 400 and application.gate.held == 990
+
+
+def test_pages_are_read_where_nothing_more_is_scored_and_not_without_end(birds: Realtime) -> None:
+    application = Application(birds, Gate(most=3))
+    for busy, statuses in ((2, [200] * 3), (3, [200] * 3), (5, [200] * 3), (6, [200, 429, 429])):
+        application.gate.in_flight = busy
+        paths = ("/readyz", "/metrics", "/model")
+        assert [status_of_request(application, request_of(path, "GET")) for path in paths] == statuses
+        assert application.gate.in_flight == busy
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "https://evil.example"}, {"origin": "null"}, {"sec_fetch_site": "none"}]
+)
+def test_a_page_writes_no_predictions_by_a_body_without_type(birds: Realtime, headers: dict[str, str]) -> None:
+    application, body = Application(birds), b'{"inputs": []}'
+    for path in ("/score", "/invocations", "/feedback", "/v2/models/birds/infer"):
+        for kind in ({}, {"content_type": ""}, {"content_type": "text/plain"}):
+            assert status_of_request(application, request_of(path, **kind, **headers), body) == 415
+    asked = request_of("/v2/models/birds/infer")
+    assert status_of_request(application, asked, body) == 400
+    assert (
+        status_of_request(
+            application,
+            {**asked, "headers": [*asked["headers"], (b"content-type", b"application/json"), (b"origin", b"null")]},
+            body,
+        )
+        == 400
+    )
+
+
+def test_only_probes_of_the_service_need_no_key(birds: Realtime, file: Path) -> None:
+    add_caller(file, "web", ["score"])
+    application, named = Application(birds, Gate(KeyRing(file))), birds.version.version.partition(":")[2]
+    free = ("/livez", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")
+    assert {status_of_request(application, request_of(path, "GET")) for path in free} == {200}
+    model = "/v2/models/birds"
+    for path in ("/v2", model, f"{model}/ready", f"{model}/versions/{named}", f"{model}/versions/{named}/ready"):
+        assert status_of_request(application, request_of(path, "GET")) == 401, path
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -783,10 +868,9 @@ def test_a_caller_without_a_key_who_sends_much_reads_why(guarded: Guarded) -> No
 
 @pytest.mark.system
 def test_a_head_without_end_is_ended(guarded: Guarded) -> None:
-    """Without a key: BentoML's own server has no such bound, which its page says."""
-    worker = psutil.Process(guarded.service.process.pid)
-    if worker.children():
-        pytest.skip("BentoML starts its server itself")
+    """Without a key, and behind BentoML, too, which starts uvicorn itself."""
+    supervisor = psutil.Process(guarded.service.process.pid)
+    worker = next(iter(supervisor.children()), supervisor)
     before, sent = worker.memory_info().rss, 0
     with socket.create_connection(("127.0.0.1", guarded.service.port), timeout=5) as line:
         line.sendall(b"GET /score HTTP/1.1\r\nX-Long: ")
@@ -802,42 +886,127 @@ def test_a_head_without_end_is_ended(guarded: Guarded) -> None:
     assert got.startswith(b"HTTP/1.1 401")
 
 
-def test_a_head_that_does_not_come_is_ended_and_a_slow_answer_is_not(birds: Realtime) -> None:
+def hurry(app: Any, play: Callable[[int], Any]) -> Any:
+    """Run `app` on a server that waits for a fifth of a second, and `play` with its port."""
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from mlworkbench.deploy.realtime.server import BoundedProtocol
+    from mlworkbench.deploy.realtime.server import GatheringProtocol
 
-    class Hasty(BoundedProtocol):
+    class Hasty(GatheringProtocol):
         seconds = 0.2
 
-    async def slow(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.7)
-        await Application(birds)(scope, receive, send)
-
-    async def knock(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for part in parts:
-            if reader.at_eof():
-                break
-            writer.write(part)
-            await asyncio.sleep(pause)
-        got = await asyncio.wait_for(reader.read(1000), 3) if not reader.at_eof() else b""
-        writer.close()
-        return got
-
-    async def play() -> list[bytes]:
-        config = Config(slow, access_log=False, timeout_keep_alive=75)
+    async def run() -> Any:
+        config = Config(app, access_log=False, timeout_keep_alive=75)
         config.load()
         make = lambda: Hasty(config=config, server_state=ServerState(), app_state={})  # noqa: E731
         async with await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            whole = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
-            drip = [whole[k : k + 1] for k in range(20)]
-            return await asyncio.gather(knock(port), knock(port, *drip, pause=0.05), knock(port, whole))
+            return await play(server.sockets[0].getsockname()[1])
 
-    silent, dripped, answered = asyncio.run(play())
-    assert silent == dripped == b"" and answered.startswith(b"HTTP/1.1 200")
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+async def drop(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    """Send parts, each after a pause, until the server closes; give what it said."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        if reader.at_eof():
+            break
+        writer.write(part)
+        await asyncio.sleep(pause)
+    got = b""
+    with contextlib.suppress(OSError):  # closed with bytes on their way
+        while found := await asyncio.wait_for(reader.read(1000), 3):
+            got += found
+    writer.close()
+    return got
+
+
+WHOLE = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_connection_that_asks_nothing_is_ended_and_a_slow_answer_is_not(birds: Realtime) -> None:
+    application = Application(birds, Gate(hosts=[b"x"], keys=Nobody()))
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.7)
+        await application(scope, receive, send)
+
+    async def play(port: int) -> list[bytes]:
+        drip = [WHOLE[k : k + 1] for k in range(20)]
+        refused = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{"
+        lines = ((), drip, (WHOLE,), (WHOLE, b"\r\n"), (refused, b" "))
+        pauses = (0.0, 0.05, 0.0, 0.8, 0.8)
+        return await asyncio.gather(
+            *(drop(port, *parts, pause=pause) for parts, pause in zip(lines, pauses, strict=True))
+        )
+
+    silent, dripped, *answered = hurry(slow, play)
+    assert silent == dripped == b""
+    assert [got[:12] for got in answered] == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 401"]
+
+
+class Nobody(KeyRing):
+    """Keys of nobody."""
+
+    def __init__(self) -> None:
+        pass
+
+    def find(self, key: bytes) -> None:
+        return None
+
+
+def test_answers_that_nobody_reads_are_given_up(birds: Realtime, caplog: pytest.LogCaptureFixture) -> None:
+    application = Application(birds, Gate(hosts=[b"x"]))
+
+    async def play(port: int) -> tuple[int, int]:
+        with socket.socket() as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(line, ("127.0.0.1", port))
+            await loop.sock_sendall(line, WHOLE.replace(b"ping", b"client.py") * 1000)
+            await asyncio.sleep(0.15)
+            waiting = application.served.asked
+            await asyncio.sleep(0.8)
+            return waiting, application.served.asked
+
+    assert hurry(application, play) == (1, 0) and not caplog.records
+
+
+def test_trailers_without_end_are_ended_and_a_body_in_small_chunks_is_not() -> None:
+    scopes = []
+
+    async def count(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        got, more = b"", True
+        while more:
+            message = await receive()
+            got, more = got + message.get("body", b""), message.get("more_body", False)
+        await send_reply(send, Reply(200, str(len(got)).encode()))
+
+    async def play(port: int) -> list[bytes]:
+        head = b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks, trailer = b"5\r\nxxxxx\r\n" * 50_000 + b"0\r\n", b"a: %s\r\n" % (b"b" * 1000)
+        texts = [head + chunks + trailer * 3 + b"\r\n", head + chunks + trailer * 20_000]
+        texts += [head + b"0\r\na: " + b"b" * 20_000_000, WHOLE + b"\r\n" * 10_000_000]
+        return await asyncio.gather(*(asyncio.to_thread(say, port, text) for text in texts))
+
+    got = hurry(count, play)
+    assert got[0].endswith(b"250000") and not any(one.endswith((b"250000", b"\r\n\r\n0")) for one in got[1:3])
+    assert all(len(scope["headers"]) < 1000 for scope in scopes)
+
+
+@pytest.mark.system
+def test_what_is_no_request_writes_no_line(guarded: Guarded) -> None:
+    before = guarded.service.log.read_text()
+    odd = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: odd\r\n\r\n"
+    for text in (b"odd\r\n\r\n", odd) * 3:
+        assert say(guarded.service.port, text, seconds=0.2).startswith(b"HTTP/1.1 ")
+    assert guarded.service.log.read_text() == before
 
 
 @pytest.mark.system
@@ -929,7 +1098,7 @@ def test_what_a_service_writes_is_read_by_its_owner_alone(guarded: Guarded, work
     ask(guarded.service, "/score", guarded.key, BODY)
     ask(guarded.service, "/score", guarded.key, b'{"bill": "x"}')
     model = workshop.home.model("birds")
-    written = [path for path in model.rglob("*") if path.is_file()]
+    written = [path for path in (*model.glob("*"), *model.glob("services/*")) if path.is_file()]
     assert guarded.service.log in written and any(path.suffix == ".sqlite" for path in written)
     assert not [path for path in written if path.stat().st_mode & 0o077]
 

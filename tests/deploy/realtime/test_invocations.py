@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.realtime.http import read_invocation
+from mlworkbench.deploy.realtime.http import HttpError, read_invocation
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.errors import ContractError
 from mlworkbench.evaluation.log.reader import read_log
@@ -116,3 +116,26 @@ def test_several_classes_are_told_by_their_names(workshop, elsewhere: Home) -> N
     species.close()
     assert status == 200 and set(told["predictions"]) <= {"Adelie", "Chinstrap", "Gentoo"}
     assert {*told["answers"][0]["scores"]} == {"Adelie", "Chinstrap", "Gentoo"}
+
+
+class Few(list[Any]):
+    """Rows of which nothing is made."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("they were counted too late")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_records": Few([{}] * 1001)},
+        {"dataframe_split": {"columns": ["a"], "data": Few([[1]] * 1001)}},
+        {"instances": Few([[1]] * 1001)},
+        {"inputs": Few([[1]] * 1001)},
+        {"inputs": {"a": Few([1] * 1001)}},
+    ],
+)
+def test_rows_are_counted_before_anything_is_made_of_them(body: dict[str, Any]) -> None:
+    with pytest.raises(HttpError, match="at most 1000 records; got 1001") as refused:
+        read_invocation(body, ["a"])
+    assert refused.value.status == 413

@@ -27,6 +27,7 @@ from mlworkbench.deploy.realtime.call import Reply
 from mlworkbench.deploy.realtime.metrics import METRICS_TYPE, OPEN_METRICS, Metrics, measure_log
 from mlworkbench.deploy.realtime.process import Service, start_service
 from mlworkbench.deploy.realtime.service import Realtime
+from mlworkbench.errors import DeploymentError
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.scoring.registry.registry import Registry
@@ -141,6 +142,19 @@ def test_the_rules_ask_for_what_is_on_the_page(delays: Application) -> None:
     asked = set(re.findall(r"mlworkbench_\w+", (ROOT / "services/monitoring/rules.yml").read_text()))
     elsewhere = {"alert", "live_equal", "live_rows", "report_timestamp_seconds"}  # files of node exporter
     assert asked - there == {f"mlworkbench_{name}" for name in elsewhere}
+
+
+@pytest.mark.parametrize("place", ["services/monitoring/README.md", "nbs/deploy/realtime/07_metrics.ipynb"])
+def test_the_tables_name_the_labels_that_are_on_the_page(delays: Application, place: str) -> None:
+    families = text_string_to_metric_families(asyncio.run(get(delays))[2].decode())
+    there = {one.name: set(one.labels) - {"le"} for family in families for one in family.samples}
+    text = (ROOT / place).read_text(encoding="utf-8")
+    rows = re.findall(r"\| (`mlworkbench_[^|]*) \|([\w, ]*)\|", text)
+    assert len(rows) >= 8
+    for names, labels in rows:
+        for name in re.findall(r"\w+", names):
+            found = [given for one, given in there.items() if one.startswith(name)]
+            assert {*re.findall(r"\w+", labels)} in found, name
 
 
 def test_a_store_that_is_away_is_said_and_the_page_is_there(delays: Application) -> None:
@@ -307,6 +321,12 @@ def test_a_neighbour_and_a_stranger_change_nothing(service: Service, workshop) -
     assert total(page_of(service), "mlworkbench_requests_total") == before
 
 
+def test_a_folder_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeploymentError, match=r"cannot count requests in .*file/metrics: "):
+        Metrics(folder=tmp_path / "file" / "metrics")
+
+
 def test_supervisors_that_are_killed_leave_no_more_than_one_folder(tmp_path: Path) -> None:
     code = """
 import os, signal
@@ -323,5 +343,7 @@ os.kill(os.getpid(), int(os.environ["SIGNAL"]))
         environment = {**os.environ, "TMPDIR": str(tmp_path), "SIGNAL": ending}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
         found.append(done.stdout.split())
+        for folder in tmp_path.iterdir():
+            os.utime(folder, (0, 0))  # a young one may be about to take its lock
     assert [len(one) for one in found] == [1, 1, 1] and len({*map(tuple, found)}) == 3
     assert not [*tmp_path.iterdir()]  # the last one ended by itself

@@ -87,6 +87,8 @@ def served(workshop, request: pytest.FixtureRequest) -> Iterator[Asked]:
 pytestmark = pytest.mark.system
 PAGES = ["/livez", "/healthz", "/readyz", "/ping", "/model", "/metrics", "/docs", "/openapi.json", "/docs.json"]
 PAGES += ["/client.py"]
+MODEL = "/v2/models/birds"
+V2 = ["/v2", "/v2/health/live", "/v2/health/ready", MODEL, f"{MODEL}/ready"]
 
 
 def test_every_page_is_there_with_and_without_the_path_before_it(served: Asked) -> None:
@@ -149,7 +151,9 @@ def describe(served: Asked) -> dict[str, Any]:
 def test_the_description_is_one_of_openapi_3_1(served: Asked) -> None:
     described = describe(served)
     assert described["openapi"].startswith("3.1.") and described["servers"] == [{"url": PREFIX}]
-    assert {*described["paths"]} == {*PAGES, "/score", "/feedback", "/invocations"}
+    named = f"{MODEL}/versions/{served.service.version.partition(':')[2]}"
+    own = {*PAGES, "/score", "/feedback", "/invocations"}
+    assert {*described["paths"]} == own | {*V2, f"{MODEL}/infer", named, f"{named}/ready", f"{named}/infer"}
     schemas = list(described["components"]["schemas"].values())
     for methods in described["paths"].values():
         for operation in methods.values():
@@ -168,12 +172,16 @@ def statuses(described: dict[str, Any], path: str, method: str = "post") -> set[
 
 def test_the_description_names_every_status(served: Asked) -> None:
     described = describe(served)
-    guard = {"400", "401", "403", "421", "429"}
-    asked = guard | {"200", "408", "413", "415", "422", "503"}
-    assert statuses(described, "/score") == statuses(described, "/invocations") == asked | {"409"}
+    always = {"200", "500"}
+    guard = always | {"400", "401", "403", "421", "429", "503"}
+    asked = guard | {"408", "413", "415", "422"}
+    for path in ("/score", "/invocations", f"{MODEL}/infer"):
+        assert statuses(described, path) == asked | {"409"}
     assert statuses(described, "/feedback") == asked
-    assert statuses(described, "/readyz", "get") == {"200", "503"} and statuses(described, "/livez", "get") == {"200"}
-    assert statuses(described, "/model", "get") == guard | {"200"}
+    for before in ("", "/v2/health"):
+        ready, live = f"{before}/ready{'' if before else 'z'}", f"{before}/live{'' if before else 'z'}"
+        assert statuses(described, ready, "get") == always | {"503"} and statuses(described, live, "get") == always
+    assert all(statuses(described, path, "get") == guard for path in ("/model", "/v2", MODEL, f"{MODEL}/ready"))
 
 
 def check(described: dict[str, Any], method: str, path: str, told: Answer) -> None:
@@ -181,14 +189,17 @@ def check(described: dict[str, Any], method: str, path: str, told: Answer) -> No
     response = described["paths"][path.partition("?")[0]][method.lower()]["responses"][str(told.status)]
     kind = told.headers["content-type"].partition(";")[0]
     schema = {**response["content"][kind]["schema"], "components": described["components"]}
-    value = json.loads(told.body) if kind.endswith("json") else told.body.decode()
+    value = json.loads(told.body) if kind.endswith("json") else told.body.decode(errors="replace")
     Draft202012Validator(schema).validate(value)
 
 
 def test_every_answer_is_as_described(served: Asked) -> None:
     described = describe(served)
-    for path in PAGES:
+    for path in [*PAGES, *V2]:
         check(described, "GET", path, served.ask("GET", path))
+    tensors = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [BIRD[name]]} for name in ("island", "ring")]
+    tensors += [{"name": "bill", "shape": [1, 1], "datatype": "FP64", "data": [BIRD["bill"]]}]
+    binary = {"inputs": tensors, "parameters": {"binary_data_output": True}}
     label = {"prediction_id": "0a", "value": "Gentoo"}
     example = described["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["example"]
     posts = [
@@ -208,12 +219,17 @@ def test_every_answer_is_as_described(served: Asked) -> None:
         ("/feedback", [{}], 422),
         ("/feedback", {}, 422),
         ("/feedback", [], 400),
+        (f"{MODEL}/infer", {"inputs": tensors}, 200),
+        (f"{MODEL}/infer", binary, 200),
+        (f"{MODEL}/infer", {"inputs": tensors[:1]}, 422),
+        (f"{MODEL}/infer", {"inputs": []}, 400),
+        (f"{MODEL}/infer", {"inputs": [{**tensors[0], "shape": [1001]}]}, 413),
     ]
     for path, value, status in posts:
         told = served.post(path, value)
         assert told.status == status, (path, value)
         check(described, "POST", path, told)
-    for path in ("/score", "/invocations", "/feedback"):
+    for path in ("/score", "/invocations", "/feedback", f"{MODEL}/infer"):
         check(described, "POST", path, served.ask("POST", path, b"a,b", Content_Type="text/csv"))
 
 
@@ -238,6 +254,7 @@ def test_the_page_loads_nothing_from_anybody_else(served: Asked) -> None:
     places = [attributes.get("src") or attributes.get("href") or "" for _, attributes in tags]
     assert {place for place in places if place} == {"data:,", "./openapi.json", "./client.py", "./model"}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on") or name == "style"]
+    assert all("data-kind" in attributes for tag, attributes in tags if tag in ("input", "select"))  # no key is asked
     values = {one["name"]: one["value"] for tag, one in tags if tag == "input" and "name" in one}
     assert values["bill"] and float(values["bill"]) > 0 and values["ring"] == ""
 
@@ -327,7 +344,7 @@ def test_a_page_escapes_whatever_a_contract_holds(tmp_path: Path) -> None:
 def test_a_description_takes_routes_of_others(workshop) -> None:
     more = {"/v2": {"get": describe_operation("what it is", {"application/json": {"type": "object"}}, {"429": "busy"})}}
     described = describe_service(workshop.open("birds").folder, more)
-    assert statuses(described, "/v2", "get") == {"200", "429"} and "/score" in described["paths"]
+    assert statuses(described, "/v2", "get") == {"200", "429", "500"} and "/score" in described["paths"]
 
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"

@@ -18,7 +18,7 @@ from mlworkbench.deploy.readiness import FAILURES, Readiness
 from mlworkbench.deploy.realtime.application import Application
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.errors import LogError, SettingsError
-from mlworkbench.evaluation.log.writer import PredictionLog
+from mlworkbench.evaluation.log.writer import CHECKPOINT_ROWS, PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
 
 FULL = LogError("/home/ada/log.sqlite: disk is full", code="log.disk_full")
@@ -125,6 +125,15 @@ def test_what_is_looked_at_writes_as_a_row_is_written(birds: Application) -> Non
     log.file.unlink()
     log.check_writable()
     assert log.file.is_file()
+
+
+def test_looks_let_no_file_grow_without_end(birds: Application) -> None:
+    log, looks = birds.served.realtime.log, 3 * CHECKPOINT_ROWS
+    ahead = log.file.with_name(f"{log.file.name}-wal")
+    log.checkpoint_by(lambda work: work())
+    for _ in range(looks):
+        log.check_writable()
+    assert ahead.stat().st_size < 2 * CHECKPOINT_ROWS * 4200
 
 
 def test_the_loop_is_asked_without_log_and_store(birds: Application) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +21,19 @@ import psutil
 import pytest
 
 from mlworkbench.client import Client, RequestError
+from mlworkbench.core.files import hold_lock, is_locked
 from mlworkbench.core.home import Home
-from mlworkbench.deploy.realtime.process import Service, free_port, is_ready, service_folder, start_service
+from mlworkbench.deploy.realtime import process
+from mlworkbench.deploy.realtime.process import (
+    FINISH,
+    Service,
+    free_port,
+    is_ready,
+    leave,
+    service_folder,
+    start_service,
+    stop,
+)
 from mlworkbench.errors import DeploymentError, VersionError, WorkbenchError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.scoring.registry.registry import Registry
@@ -184,6 +197,17 @@ def test_a_port_in_use_is_refused_before_anything_starts(workshop) -> None:
     assert not (workshop.home.model("birds") / "services" / f"{port}.log").exists()
 
 
+def test_a_service_does_what_settings_ini_beside_its_starter_says(
+    workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.ini").write_text("[serve]\naccess_log = all\nsynchronous = full\n")
+    monkeypatch.chdir(tmp_path)
+    with start_service("birds", home=workshop.home) as running:
+        assert ask(running, "/score", json.dumps(BIRD).encode())[0] == 200
+        told = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    assert [one["status"] for one in told if one.get("route") == "/score"] == [200]
+
+
 def test_an_unknown_model_or_version_is_refused_in_one_line(workshop) -> None:
     for model, version in (("brids", None), ("birds", "ffff")):
         with pytest.raises(VersionError), start_service(model, home=workshop.home, version=version):
@@ -296,8 +320,36 @@ def test_a_worker_whose_supervisor_died_before_it_began_ends(step: str) -> None:
     assert (run.returncode, run.stdout) == (1, ""), run.stderr
 
 
+def test_a_younger_process_with_the_supervisors_id_is_not_it() -> None:
+    code = (
+        "import os, subprocess, sys; from mlworkbench.deploy.realtime.process import SUPERVISOR, supervise\n"
+        "with subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as other:\n"
+        "    os.environ[SUPERVISOR] = str(other.pid); supervise(); print('serves')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (1, ""), run.stderr
+
+
+def test_what_killed_supervisors_left_goes_and_what_others_begin_or_hold_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, begun, held = (tmp_path / f"mlworkbench-service-{name}" for name in ("left", "begun", "held"))
+    for folder in (left, begun, held):
+        folder.mkdir()
+        (folder / "lock").touch()
+        os.utime(folder, (past := time.time() - (0 if folder == begun else 3600), past))
+    with hold_lock(held / "lock"), ThreadPoolExecutor(8) as pool:
+        made = [*pool.map(lambda _: process._make_folder(), range(16))]
+        assert {*tmp_path.iterdir()} == {begun, held, *made} and all(is_locked(one / "lock") for one in made)
+
+
 def test_workers_end_when_their_supervisor_is_killed(service: Service) -> None:
     """The last of this file: the service that its tests share is gone after it."""
     processes = family(service)
     service.process.kill()
     assert gone(processes)
+
+
+def test_nobody_ends_a_service_before_its_running_requests_have_had_their_time() -> None:
+    assert all(inspect.signature(one).parameters["seconds"].default > FINISH for one in (stop, leave))

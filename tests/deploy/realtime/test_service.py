@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ import pytest
 
 from mlworkbench.core.home import Home
 from mlworkbench.data.lake.lake import Lake
+from mlworkbench.deploy.realtime.call import Call
 from mlworkbench.deploy.realtime.http import HttpError, read_body
 from mlworkbench.deploy.realtime.openapi import read_schemas
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.table_request import request_of_table
 from mlworkbench.deploy.table_scoring import Origin, score_table
-from mlworkbench.errors import DeploymentError, LogError
+from mlworkbench.errors import DeploymentError, FeatureError, LogError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.features.online.lookup import OnlineStore
@@ -173,6 +174,52 @@ def test_views_are_looked_up_as_of_the_prediction_time(delays: Realtime) -> None
     assert now["wind"] == 12.0 and now["landed"] > 0
     assert before["wind"] is None and before["landed"] == 0 and before["delay"] is None
     assert json.loads(read_log(delays.log.path)["watermark"][0])["weather"]["lake_version"] == 0
+
+
+def test_a_request_sent_again_is_answered_as_before_whatever_the_views_know_by_now(
+    delays: Realtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"trip": "T1", "origin": "JFK", "asked": "2013-10-01T18:00:00Z", "distance": 500}
+    first, store = delays.respond(body(asked), "r1"), delays.store
+    assert store is not None
+    found = store.lookup
+    monkeypatch.setattr(store, "lookup", lambda *given: {**found(*given), "wind": np.array([50.0])})
+    changed = json.loads(delays.respond(body(asked), "r2").body)
+    again = delays.respond(body(asked), "r1")
+    assert (first.status, again.status, again.body) == (200, 200, first.body)
+    assert changed["score"] != json.loads(first.body)["score"] and read_log(delays.log.path).height == 2
+    for other in ({"distance": 501}, {"trip": "T2"}, {"asked": "2013-10-01T18:00:01Z"}):
+        assert delays.respond(body({**asked, **other}), "r1").status == 409
+
+
+@pytest.mark.parametrize(
+    ("error", "turns"),
+    [
+        (FeatureError("x", code="features.store_unreachable"), [8]),
+        (LogError("x", code="log.locked"), [8]),
+        (FeatureError("x", code="features.store_behind"), [8, *[1] * 8]),
+    ],
+)
+def test_a_store_or_log_that_is_away_is_waited_for_once_a_turn(birds: Realtime, monkeypatch, error, turns) -> None:
+    found: list[int] = []
+
+    def score(asked: Sequence[object]) -> None:
+        found.append(len(asked))
+        raise error
+
+    monkeypatch.setattr(birds, "_score", score)
+    replies = birds.respond_together([Call(body(BIRD), f"r{number}") for number in range(8)])
+    assert {(one.status, one.code) for one in replies} == {(503, error.code)} and found == turns
+    assert [one.request_id for one in replies] == [f"r{number}" for number in range(8)]
+
+
+def test_a_vector_without_a_size_is_not_measured_by_that_of_another_caller(birds: Realtime, monkeypatch) -> None:
+    sizes, score = list[int](), birds._score
+    monkeypatch.setattr(birds, "_score", lambda asked: (sizes.append(len(asked)), score(asked))[1])
+    calls = [Call(body(BIRD)), Call(body({**BIRD, "bill": "wrong"}))]
+    birds.respond_together(calls)
+    monkeypatch.setattr(birds, "_sized", {"bill"})
+    assert [one.status for one in birds.respond_together(calls)] == [200, 422] and sizes == [2, 2, 1, 1]
 
 
 def test_a_time_without_offset_is_refused(delays: Realtime) -> None:

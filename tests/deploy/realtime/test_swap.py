@@ -452,7 +452,7 @@ def test_following_begins_and_ends_with_the_application(flock: Flock) -> None:
 def test_champions_that_change_faster_than_one_looks_fail_nobody_and_end_at_the_last(
     flock: Flock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(swap, "FOLLOW_SECONDS", 0.01)
     broken = add_birds(flock.home, flock.built / "third", seed=2, promoted=False)
     flock.spoil(broken)
     tags = [flock.second, broken, flock.first, broken, flock.second, flock.first, flock.second]
@@ -568,7 +568,8 @@ def test_no_request_fails_by_a_promotion_a_broken_version_or_a_rollback(
     flock.spoil(broken)
     two = {"MLWORKBENCH_WORKERS": "2"}
     with start_service("birds", home=flock.home, env=two, server=server) as service:
-        with Load(service.port) as load:
+        wait_until(lambda: sum("follows the champion" in line for line in words_of(service)) == 2)
+        with Load(service.port) as load:  # a worker that begins later takes nothing over
             took = [load.wait_for(flock.second, flock.promote(flock.second), 15)]
             wait_until(lambda: sum("took over" in line for line in words_of(service)) == 2)  # both workers
             told = flock.promote(broken)

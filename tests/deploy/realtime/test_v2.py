@@ -205,7 +205,8 @@ WRONG: dict[str, Any] = {
     "a negative shape": {"inputs": [{**X, "shape": [-1, -1]}]},
     "a shape of a fraction": {"inputs": [{**X, "shape": [1.0]}]},
     "a shape of a truth value": {"inputs": [{**X, "shape": [True]}]},
-    "a shape beyond all": {"inputs": [{**X, "shape": [10**30, 10**30]}]},
+    "a shape beyond all": {"inputs": [{**X, "shape": [1, 10**30]}]},
+    "a vector of texts": {"inputs": [{**X, "datatype": "BYTES", "shape": [1, 2], "data": ["a", "b"]}]},
     "many times nothing": {"inputs": [{**X, "shape": [10**12, 0], "data": []}]},
     "two lengths": {"inputs": [X, {**X, "name": "y", "shape": [2], "data": [1.0, 2.0]}]},
     "bytes that are not there": {"inputs": [{**X, "parameters": {"binary_data_size": 8}}]},
@@ -269,6 +270,17 @@ def test_many_small_tensors_before_many_bytes_are_no_work(birds: Realtime) -> No
     assert status == 400 and "more" in told["error"] and time.process_time() - started < 5
 
 
+@pytest.mark.parametrize("kind", ["BOOL", "INT64", "FP64", "BYTES"])
+@pytest.mark.parametrize("shape", [[1], [1, 3], [1001], [1001, 1], [10**30]])
+def test_rows_are_counted_before_anything_is_made_of_them(birds: Realtime, kind: str, shape: list[int]) -> None:
+    one = {"name": "bill", "shape": shape, "datatype": kind, "parameters": {"binary_data_size": 8 << 20}}
+    head, started = json.dumps({"inputs": [one]}).encode(), time.process_time()
+    status, told = infer(birds, head + bytes(8 << 20), length=str(len(head)))
+    assert status == (413 if shape[0] > 1000 else 400) and "\n" not in told["error"]
+    data = {"name": "bill", "shape": shape, "datatype": "INT64", "data": [0] * 2000}
+    assert infer(birds, {"inputs": [data]})[0] == status and time.process_time() - started < 0.3
+
+
 def test_one_bad_row_refuses_all_in_the_words_of_the_contract(birds: Realtime) -> None:
     bad = [ROWS[0], {**ROWS[0], "bill": 391.0}]
     plain = json.loads(birds.respond(json.dumps(bad).encode(), partial="false").body)
@@ -289,6 +301,10 @@ def test_infinity_in_bytes_is_judged_by_the_contract(birds: Realtime) -> None:
 def test_the_id_in_the_body_goes_before_the_header_and_two_rows_of_one_id_are_409(birds: Realtime) -> None:
     assert infer(birds, {"id": "mine", "inputs": tensors()}, "header")[1]["id"] == "mine"
     assert infer(birds, {"inputs": tensors()}, "header")[1]["id"] == "header"
+    for nothing in (None, ""):  # is none, and a second try of a proxy is one
+        sent = [infer(birds, {"id": nothing, "inputs": tensors()}, f"retry{nothing}") for _ in range(2)]
+        assert sent[0] == sent[1] and sent[0][1]["id"] == f"retry{nothing}"
+    assert read_log(birds.log.path).height == 4 * len(ROWS)
     status, told = infer(birds, {"id": "mine", "inputs": tensors(ROWS[::-1])})
     assert status == 409 and "'mine'" in told["error"]
     assert len(infer(birds, {"inputs": tensors()})[1]["id"]) == 32

@@ -92,6 +92,50 @@ def test_what_takes_long_leaves_the_loop_free_and_gathers_who_comes_meanwhile() 
     assert asyncio.run(run()) > 5 and turns.turns == [1, 32]
 
 
+class Panic(BaseException):
+    """As polars raises one."""
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("error", [Panic("!"), StopIteration("!"), SystemExit(1), KeyError("!"), "no reply"])
+def test_whatever_fails_in_a_turn_fails_its_own_call_alone_and_the_next_turn_comes(error: Any, threaded: bool) -> None:
+    def respond(calls: Sequence[Call]) -> list[Reply]:
+        if any(call.body == b"bad" for call in calls):
+            if isinstance(error, str):
+                return []
+            raise error
+        return [Reply(200, call.body) for call in calls]
+
+    async def run() -> list[Any]:
+        waiting = WaitingCalls(respond, threaded=threaded)
+        asked = [waiting.ask(Call(body)) for body in (b"good", b"bad", b"good too")]
+        found = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        found.append(await asyncio.wait_for(waiting.ask(Call(b"later")), 5))
+        await asyncio.sleep(0)
+        assert waiting.idle
+        waiting.close()
+        return found
+
+    good, bad, *others = asyncio.run(run())
+    assert [one.body for one in (good, *others)] == [b"good", b"good too", b"later"]
+    assert isinstance(bad, KeyError if isinstance(error, KeyError) else RuntimeError)
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_who_still_waits_at_the_end_is_told_so_and_nobody_hangs(threaded: bool) -> None:
+    async def run() -> list[Any]:
+        waiting = WaitingCalls(Turns(0.1), threaded=threaded)
+        first = asyncio.create_task(waiting.ask(Call(b"first")))
+        await asyncio.sleep(0.02)
+        last = asyncio.create_task(waiting.ask(Call(b"last")))
+        await asyncio.sleep(0)
+        waiting.close()
+        return await asyncio.wait_for(asyncio.gather(first, last, return_exceptions=True), 5)
+
+    first, last = asyncio.run(run())
+    assert first.body == b"first" and (last.status, last.code) == (503, "service.ends")
+
+
 def test_what_is_handed_over_is_done_in_order_and_before_the_service_has_stopped() -> None:
     done: list[int] = []
     aside = Aside()
@@ -142,7 +186,8 @@ async def ask(application: Application, method: str, path: str, value: object = 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    sent_as = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": sent_as}
     await application(scope, receive, send)
     return sent[0]["status"], sent[1]["body"]
 
@@ -173,9 +218,9 @@ def test_a_page_that_takes_long_keeps_no_request_waiting(birds: Realtime, monkey
     application = Application(birds)
     real = application.metrics.write_page
 
-    def slow(*arguments: Any) -> bytes:
+    def slow(*arguments: Any, **more: Any) -> tuple[bytes, str]:
         time.sleep(0.5)
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(application.metrics, "write_page", slow)
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -20,6 +21,7 @@ from mlworkbench.errors import FeatureError
 from mlworkbench.features.offline.join import join_views, view_table
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.materialize import encode_rows, materialize
+from mlworkbench.features.online.sqlite import open_database
 from mlworkbench.features.views import AsOfView, Recent, Total, WindowView
 
 VIEW = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
@@ -226,6 +228,12 @@ def test_a_file_that_is_missing_or_no_store_or_newer_is_refused(tmp_path):
     assert refused.value.code == "features.store_format"
 
 
+def test_whoever_reads_for_an_answer_waits_two_seconds_for_a_lock_and_a_writer_a_minute(tmp_path):
+    for read_only, expected in ((False, 60_000), (True, 2_000)):
+        with closing(open_database(tmp_path / "store.sqlite", read_only=read_only)) as connection:
+            assert connection.execute("PRAGMA busy_timeout").fetchone() == (expected,)
+
+
 def test_a_read_only_store_refuses_to_write_and_sees_what_others_write(lake, store, place):
     materialize([VIEW], lake, store)
     with OnlineStore(place, read_only=True) as reader:
@@ -333,6 +341,7 @@ from pathlib import Path
 from datetime import UTC, datetime, timedelta
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.online.materialize import encode_rows, materialize
+from mlworkbench.features.online.sqlite import open_database
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import AsOfView
 view = AsOfView("weather", "weather", ("origin",), {"wind": "number", "sky": "category"})
@@ -366,6 +375,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from mlworkbench.data.lake.lake import Lake
 from mlworkbench.features.online.materialize import encode_rows, materialize
+from mlworkbench.features.online.sqlite import open_database
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.views import Recent, Total
 from mlworkbench.features.views import AsOfView, WindowView

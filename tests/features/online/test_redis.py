@@ -1,8 +1,10 @@
 """The store in a server: what is its own - the address, the password, one state for one answer, giving way."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from datetime import timedelta
 
 import numpy as np
@@ -12,6 +14,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.core.settings import read_settings
 from mlworkbench.core.settings_file import make_online_environment, read_setting
 from mlworkbench.errors import FeatureError, SettingsError
+from mlworkbench.features.online import redis
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.features.online.redis import mask_url
 from mlworkbench.features.online.store import ConflictError
@@ -66,6 +69,15 @@ def test_a_password_or_no_address_in_settings_is_refused_and_not_shown(tmp_path,
 )
 def test_an_address_is_shown_without_its_secret(url, shown):
     assert mask_url(url) == shown
+
+
+def test_a_service_waits_for_a_server_that_hangs_once_and_not_long(monkeypatch):
+    monkeypatch.setattr(redis, "SERVE_WAIT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(FeatureError, match="Timeout"):
+            redis.RedisRows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", read_only=True)
+        assert time.monotonic() - begun < 0.6
 
 
 def test_a_server_that_refuses_or_is_not_there_is_one_line_without_the_password(empty_redis):

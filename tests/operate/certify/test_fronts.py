@@ -6,18 +6,20 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.deploy.realtime.call import Call, Reply
 from mlworkbench.deploy.realtime.service import Realtime
 from mlworkbench.deploy.realtime.v2 import Inference
 from mlworkbench.errors import DeploymentError
 from mlworkbench.evaluation.log.writer import PredictionLog
-from mlworkbench.operate.certify.deployments import ask_service
+from mlworkbench.operate.certify.deployments import _ask_front, ask_service
 from mlworkbench.operate.certify.page import render_certificate
 from mlworkbench.operate.training.register import register
 from mlworkbench.scoring.registry.registry import Registry
@@ -109,6 +111,16 @@ def test_each_way_in_answers_its_share_and_what_is_wrong_in_one_is_in_the_answer
     one.spoil = spoil
     apart = np.abs(ask_service(one.url, records, version).scores - found.scores).reshape(len(records), -1).max(axis=1)
     assert {*np.round(apart, 6)} == {0.0, 0.25}
+
+
+def test_rows_without_their_vector_are_asked_as_records_for_tensors_have_no_place_for_them() -> None:
+    contract = Contract((Column("v", "vector", size=2, nullable=True),))
+    version = SimpleNamespace(model="m", request=contract, declaration={})
+    client = SimpleNamespace(score=lambda part, **_: part, invoke=lambda *_, **more: 1 / 0)
+    for part in ([{"v": [1.0, 2.0]}, {"v": None}], [{"v": None}]):
+        assert _ask_front(client, part, "n", turn=2, version=version) == part  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError):
+        _ask_front(client, [{"v": [1.0, 2.0]}], "n", turn=2, version=version)  # type: ignore[arg-type]
 
 
 def test_a_row_that_tensors_refuse_is_named_and_a_refusal_of_their_own_is_told(home) -> None:

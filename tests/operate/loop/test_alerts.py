@@ -204,12 +204,13 @@ def test_the_worst_of_those_that_are_alike_is_told_and_named(home, told) -> None
 
 def test_a_deployment_that_joins_drops_out_or_differs_later_opens_and_closes_nothing(home, told) -> None:
     nights = [alike("batch", "edge"), alike(*WAYS), alike("realtime"), alike(*WAYS)]
-    nights += [[*alike("batch"), *alike("edge", cause="another table"), *alike("realtime", cause="")]]
+    nights += [alike(*WAYS, cause="another table")]
     for night in nights:
         report(*night, home=home)
         assert opened(home) == [(1, ", ".join(one.deployment for one in night), "warn")]
-    report(*alike("batch"), *alike("edge", state="fail"), home=home)
+    report(*alike("batch", share=31), *alike("edge", state="fail"), home=home)
     assert opened(home) == [(1, "batch, edge", "fail")]
+    assert read(told)[-1]["what"] == "lower than in training (edge, the worst)"
     report(home=home)
     assert [one["event"] for one in read(told)] == ["opened", "worse", "closed"]
 
@@ -222,6 +223,36 @@ def test_alerts_that_were_opened_apart_go_on_as_the_oldest_when_they_are_alike(h
         assert opened(home) == [(1, "batch, edge, realtime", "warn")]
     assert [(one["event"], one["alert"]) for one in read(told)[3:]] == [("closed", 2), ("closed", 3)]
     assert read(told)[3]["what"] == "the same as alert 1, which goes on"
+
+
+def test_what_was_one_alert_parts_when_its_causes_do_and_each_is_told_with_its_own(home, told) -> None:
+    report(*alike("batch", "edge"), home=home)
+    for _ in range(2):
+        report(*alike("batch", cause="a table"), *alike("edge", cause="wind", state="fail", measure=9), home=home)
+        assert opened(home) == [(1, "edge", "fail"), (2, "batch", "warn")]
+    report(*alike("batch", cause="a table"), home=home)
+    news = [(one["event"], one["alert"], one["deployment"], one["state"], one["cause"]) for one in read(told)[1:]]
+    assert news == [
+        ("worse", 1, "edge", "fail", "wind"),
+        ("opened", 2, "batch", "warn", "a table"),
+        ("closed", 1, "edge", "fail", "wind"),
+    ]
+
+
+@pytest.mark.parametrize("state", ["told", "acknowledged"])
+@pytest.mark.parametrize(("level", "measure"), [("fail", 1), ("warn", 9), ("warn", 1)])
+def test_of_alerts_that_become_alike_that_goes_on_of_which_people_know_the_worse(
+    home, told, level, measure, state
+) -> None:
+    report(*alike("batch", cause="a table", measure=1), home=home)
+    report(*alike("batch", cause="a table", measure=1), *alike("edge", state=level, measure=measure), home=home)
+    if state == "acknowledged":
+        acknowledge_alert(2, who="Ada", why="known", home=home)
+    report(*alike("batch", "edge", state=level, measure=measure), home=home)
+    (alert,) = list_alerts(home=home)
+    first = (level, measure, state) == ("warn", 1, "told")  # equal in all: the older one
+    assert (alert.number, alert.state) == (1 if first else 2, state)
+    assert [one["event"] for one in read(told)] == ["opened", "opened", "closed"]
 
 
 def test_an_acknowledged_alert_stays_silent_when_another_deployment_joins(home, told) -> None:

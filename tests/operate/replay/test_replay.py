@@ -148,8 +148,13 @@ def in_real_time(version: Version, home: Home) -> None:
         materialize(version.views, Lake(home.lake), store)
         service = Realtime(version, log, store=store)
         for first in range(0, 40, 8):
-            assert len(service.answer(records()[first : first + 8], f"list-{first}")) == 8
-        assert len(service.answer([records()[3]], "single")) == 1
+            assert (
+                len(
+                    json.loads(service.respond(json.dumps(records()[first : first + 8]).encode(), f"list-{first}").body)
+                )
+                == 8
+            )
+        assert service.respond(json.dumps(records()[3]).encode(), "single").status == 200
 
 
 def in_a_stream(version: Version, home: Home, carried: dict[str, object] | None = None) -> None:

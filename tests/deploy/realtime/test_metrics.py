@@ -330,11 +330,10 @@ def test_a_folder_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path)
 def test_supervisors_that_are_killed_leave_no_more_than_one_folder(tmp_path: Path) -> None:
     code = """
 import os, signal
-from mlworkbench.deploy.realtime.application import _find_metrics_folder
 from mlworkbench.deploy.realtime.metrics import Metrics
-from mlworkbench.deploy.realtime.process import supervise
+from mlworkbench.deploy.realtime.process import find_shared, supervise
 supervise()
-Metrics(folder=_find_metrics_folder())
+Metrics(folder=find_shared("metrics"))
 print(*os.listdir(os.environ["TMPDIR"]), flush=True)
 os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 """

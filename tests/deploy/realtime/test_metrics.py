@@ -346,3 +346,20 @@ os.kill(os.getpid(), int(os.environ["SIGNAL"]))
             os.utime(folder, (0, 0))  # a young one may be about to take its lock
     assert [len(one) for one in found] == [1, 1, 1] and len({*map(tuple, found)}) == 3
     assert not [*tmp_path.iterdir()]  # the last one ended by itself
+
+
+def test_a_page_is_written_while_another_worker_makes_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, pages = Metrics(folder=tmp_path), []
+    allocate = os.posix_fallocate
+
+    def look_first(*arguments: int) -> None:
+        pages.append(first.write_page()[0])
+        allocate(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", look_first)
+    second = Metrics(folder=tmp_path)
+    assert len(pages) == 2 and len({*pages}) == 1
+    for one in (first, second):
+        one.close()

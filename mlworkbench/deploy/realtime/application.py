@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from importlib import resources
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,7 +27,7 @@ from .http import read_body, read_json, read_records
 from .metrics import Metrics, describe_model, measure_certificate, measure_log
 from .metrics import measure_store
 from .openapi import describe_service, read_schemas
-from .process import FAILURE
+from .process import find_shared
 from .service import Realtime
 from .v2 import BINARY, ROOT, Inference, describe_infer, find_aliases, infer_path
 from .v2 import to_v2_error, write_v2_pages
@@ -143,7 +141,7 @@ class Application:
         self.closing: list[Callable[[], object]] = []  # what ends before the version is closed
         self.gate = gate or Gate()
         self.root_path, self._needs_store = root_path, needs_store
-        self.metrics = Metrics(folder=_find_metrics_folder())
+        self.metrics = Metrics(folder=find_shared("metrics"))
         self.metrics.begin(realtime.version.model, realtime.version.version)
         self.told = RequestLog(read_setting("serve.access_log").value)
         self.tracing = open_tracing(self._answer, self.describe)
@@ -234,7 +232,6 @@ class Application:
         version = served.realtime.version.version
         self.told.tell(reply.status, seconds, **said, code=reply.code, version=version, rows=reply.rows or None)
 
-
     def find_path(self, scope: Scope) -> str:
         """Give the path of a request without what stands before all routes."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -298,14 +295,6 @@ class Application:
         self.metrics.close()
         if self.tracing is not None:
             self.tracing.close()
-
-
-
-
-def _find_metrics_folder() -> Path | None:
-    """Find the folder that the workers of a service share; None where there is one process alone."""
-    shared = os.environ.get(FAILURE)
-    return Path(shared).with_name("metrics") if shared else None
 
 
 def _find_error(path: str, method: str, allowed: str) -> WorkbenchError:

@@ -149,11 +149,16 @@ _SIZE = 1 << 18  # bytes of a file from its beginning: on a full disk a page tha
 
 
 def _open_counts(place: Path, kind: str) -> MmapedDict:
-    """Open the file of a worker for one kind of counts; Prometheus' library reads the kind from its name."""
+    """Open the file of a worker for one kind of counts; Prometheus' library reads the kind from its name.
+
+    It gets this name once it has its room: the page of another worker cannot read one that is empty.
+    """
     file = place.with_name(f"{kind}_{place.stem}.db")
-    if hasattr(os, "posix_fallocate"):
-        with explain_failure(f"count requests in {file}", DeploymentError), file.open("ab") as made:
+    if hasattr(os, "posix_fallocate") and not file.exists():
+        new = file.with_suffix(".new")
+        with explain_failure(f"count requests in {file}", DeploymentError), new.open("wb") as made:
             os.posix_fallocate(made.fileno(), 0, _SIZE)
+        new.replace(file)
     return MmapedDict(str(file))  # type: ignore[no-untyped-call]
 
 

@@ -34,8 +34,8 @@ from ...errors import DeploymentError, WorkbenchError, suggest
 
 # %% auto #0
 __all__ = ['OWNER', 'SUPERVISOR', 'FAILURE', 'WORKERS', 'LISTENS', 'AUTH', 'KEYS_FILE', 'SERVERS', 'KEEP_ALIVE', 'FINISH', 'T',
-           'HOST', 'follow', 'leave', 'in_worker', 'supervise', 'give_up', 'attempt', 'settle_memory', 'Service',
-           'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
+           'HOST', 'follow', 'leave', 'find_shared', 'in_worker', 'supervise', 'give_up', 'attempt', 'settle_memory',
+           'Service', 'service_folder', 'free_port', 'service_environment', 'is_ready', 'stop', 'start_service']
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #79fd2c04
 OWNER = "MLWORKBENCH_OWNER"
@@ -90,6 +90,12 @@ def leave(*, seconds: float = FINISH + 5) -> None:
     os._exit(1)
 
 # %% ../../../nbs/deploy/realtime/03_process.ipynb #bd3eb3dd
+def find_shared(name: str) -> Path | None:
+    """Find what the workers of a service share under a name; None outside a service."""
+    note = os.environ.get(FAILURE)
+    return Path(note).with_name(name) if note else None
+
+
 def in_worker() -> bool:
     """Say whether this process was started by a supervisor that imported the service.
 

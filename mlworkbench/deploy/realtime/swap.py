@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from ...core.files import write_file
 from ...core.home import Home
@@ -87,20 +86,15 @@ def select_running() -> ServedVersion:
     return replace(select_served({**os.environ, "MLWORKBENCH_VERSION": last}), reason="served before", follows=True)
 
 
-def _note() -> Path | None:
-    """Name the note of the version that was opened last; None outside a service."""
-    shared = os.environ.get(guard.FAILURE)
-    return Path(shared).with_name("served") if shared else None
-
-
 def _read_note() -> str:
-    note = _note()
+    """Read which version was opened last; empty outside a service."""
+    note = guard.find_shared("served")
     return note.read_text(encoding="utf-8") if note is not None and note.is_file() else ""
 
 
 def _write_note(tag: str) -> None:
     """Note a version that was opened; where there is no room for that, a worker started later cannot fall back."""
-    note = _note()
+    note = guard.find_shared("served")
     with suppress(WorkbenchError):
         if note is not None:
             write_file(note, tag.encode(), mode=0o600)

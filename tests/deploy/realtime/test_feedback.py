@@ -26,6 +26,7 @@ from mlworkbench.evaluation.log.label_writer import write_labels
 from mlworkbench.evaluation.log.labels import join_labels
 from mlworkbench.evaluation.log.reader import read_labels, read_log
 from mlworkbench.evaluation.log.writer import PredictionLog, append_labels
+from tests.deploy.realtime.test_application import ask
 
 BIRD = {"bill": 39.1, "island": "Dream", "ring": "R1"}
 JSON = {"content_type": "application/json"}
@@ -37,22 +38,6 @@ class Clock:
     def __call__(self) -> int:
         self.now += 1
         return self.now
-
-
-async def ask(application: Application, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    path, _, query = path.partition("?")
-    listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": listed}
-    await application(scope, receive, send)
-    return sent[0]["status"], sent[1]["body"]
 
 
 @pytest.fixture

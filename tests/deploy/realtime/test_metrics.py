@@ -330,11 +330,10 @@ def test_a_folder_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path)
 def test_supervisors_that_are_killed_leave_no_more_than_one_folder(tmp_path: Path) -> None:
     code = """
 import os, signal
-from mlworkbench.deploy.realtime.application import _find_metrics_folder
 from mlworkbench.deploy.realtime.metrics import Metrics
-from mlworkbench.deploy.realtime.process import supervise
+from mlworkbench.deploy.realtime.process import find_shared, supervise
 supervise()
-Metrics(folder=_find_metrics_folder())
+Metrics(folder=find_shared("metrics"))
 print(*os.listdir(os.environ["TMPDIR"]), flush=True)
 os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 """
@@ -347,3 +346,20 @@ os.kill(os.getpid(), int(os.environ["SIGNAL"]))
             os.utime(folder, (0, 0))  # a young one may be about to take its lock
     assert [len(one) for one in found] == [1, 1, 1] and len({*map(tuple, found)}) == 3
     assert not [*tmp_path.iterdir()]  # the last one ended by itself
+
+
+def test_a_page_is_written_while_another_worker_makes_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, pages = Metrics(folder=tmp_path), []
+    allocate = os.posix_fallocate
+
+    def look_first(*arguments: int) -> None:
+        pages.append(first.write_page()[0])
+        allocate(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", look_first)
+    second = Metrics(folder=tmp_path)
+    assert len(pages) == 2 and len({*pages}) == 1
+    for one in (first, second):
+        one.close()

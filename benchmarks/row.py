@@ -47,7 +47,7 @@ def open_bare(version: Version) -> Callable[[dict[str, Any]], float]:
     scorer: Any = version.scorer
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(scorer.graph, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(scorer.graphs[0], options, providers=["CPUExecutionProvider"])
     words = [column.name for column in version.frame.columns if column.kind == "category"]
     rest = [name for name in version.frame.names if name not in words]
     known_of = {name: known_words(scorer, place) for place, name in enumerate(words)}
@@ -80,7 +80,7 @@ def microseconds(action: Callable[[], object], repeats: int) -> float:
 def measure(version: Version, record: dict[str, Any]) -> dict[str, float]:
     """Time all four, round by round; give medians."""
     scorer: Any = version.scorer
-    framed = replace(version, scorer=Framed(scorer.program, scorer.graph))
+    framed = replace(version, scorer=Framed(scorer.program, scorer.graphs))
     pipeline, bare = with_reference(version), open_bare(version)
     checked = version.row_check.good_columns([record])
     if checked is None:

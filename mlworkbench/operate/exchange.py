@@ -25,7 +25,8 @@ from ..errors import DeploymentError
 from ..evaluation.equivalence import measure_differences
 from .mlflow_folder import PROVED_BY, list_mlflow_files, list_needs, make_job
 from ..scoring.artifacts.skops_file import load_pipeline
-from ..scoring.compiled.scorer import CompiledScorer, open_graph
+from ..scoring.compiled.ensembles.tree_sums import open_graph
+from ..scoring.compiled.scorer import CompiledScorer
 from ..scoring.decision import score_names
 from ..scoring.frame import FeatureFrame
 from ..scoring.version.version import Version, with_reference
@@ -133,9 +134,9 @@ def _write(path: Path, data: bytes) -> None:
 # %% ../../nbs/operate/04_exchange.ipynb #e7f46d42
 def _export_onnx(version: Version, to: Path, trusted: Sequence[str]) -> tuple[float, tuple[str, ...]]:
     """Write the graph of a compiled scorer, and the program around it."""
-    graph = version.folder / "scorer.onnx"
-    if not graph.is_file():
-        reason = version.manifest.get("compiled", {}).get("reason") or "its model is one product and one sum, no graph"
+    graph, last = version.folder / "scorer.onnx", getattr(version.scorer, "program", {}).get("model", {}).get("kind")
+    if not graph.is_file() or last != "trees":
+        reason = version.manifest.get("compiled", {}).get("reason") or "its model is no graph of trees"
         way_out = "choose the format mlflow or skops"
         raise _refuse(version, f"onnx needs the graph of a compiled scorer; {reason}", way_out, "export.no_graph")
     for name in ("scorer.onnx", "scorer.json"):

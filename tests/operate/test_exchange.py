@@ -123,7 +123,7 @@ def test_a_graph_answers_its_golden_rows_in_plain_onnxruntime(make: Make, tmp_pa
     assert told["takes"] == "features: double of shape (n, 2), in this order weight, seats"
 
 
-@pytest.mark.parametrize(("name", "reason"), [("line", "one product and one sum"), ("odd", "")])
+@pytest.mark.parametrize(("name", "reason"), [("line", "no graph of trees"), ("odd", "")])
 def test_what_has_no_graph_says_why(make: Make, tmp_path: Path, name: str, reason: str) -> None:
     version = make(name)
     if version.scorer.kind == "compiled" and (version.folder / "scorer.onnx").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -38,10 +39,12 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ScoringError, VersionError
-from mlworkbench.scoring.compiled.compile import compile_scorer
-from mlworkbench.scoring.compiled.encoding.encoders import NoRuleError
+from mlworkbench.scoring.compiled.base.rules import MODELS, TRANSFORMERS, NoRuleError, Question, find_site
+from mlworkbench.scoring.compiled.compile import ProgramCompiler, compile_scorer, scorer_files
+from mlworkbench.scoring.compiled.ensembles.tree_sums import open_graph
+from mlworkbench.scoring.compiled.meta.answers import to_step
 from mlworkbench.scoring.compiled.proof import compile_and_prove, probes, prove, spread
-from mlworkbench.scoring.compiled.scorer import CompiledScorer, open_graph
+from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.reference import ReferenceScorer, list_classes
@@ -353,7 +356,7 @@ def test_every_column_is_probed_with_values_training_did_not_hold() -> None:
 def altered(scorer: CompiledScorer, change: Any) -> CompiledScorer:
     program = json.loads(json.dumps(scorer.program))
     change(program)
-    return CompiledScorer(program, scorer.graph)
+    return CompiledScorer(program, scorer.graphs)
 
 
 def lookups(program: Any) -> list[Any]:
@@ -383,8 +386,7 @@ def test_the_proof_finds_a_compiled_scorer_that_is_wrong(fault: str) -> None:
 
 
 def test_a_truncated_or_foreign_graph_is_refused_in_one_line() -> None:
-    graph = compile_scorer(fitted(COMPILED["boosting"][1](), "binary")).graph
-    assert graph is not None
+    (graph,) = compile_scorer(fitted(COMPILED["boosting"][1](), "binary")).graphs
     for data in (graph[: len(graph) // 2], b"", b"not a graph"):
         with pytest.raises(VersionError, match=r"^scorer\.onnx: a graph that ONNX Runtime reads") as caught:
             open_graph(data)
@@ -529,3 +531,48 @@ for model in (LogisticRegression(), DecisionTreeClassifier(max_depth=2)):
     assert run.returncode == 0, run.stderr
     first, second = run.stdout.splitlines()
     assert first == "compiled" and second.startswith("trees need onnx, which is not installed")
+
+
+def test_every_type_that_has_a_rule_is_one_of_its_library() -> None:
+    for name in [*MODELS, *TRANSFORMERS]:
+        module, _, kind = name.rpartition(".")
+        if importlib.util.find_spec(module.partition(".")[0]) is not None:
+            assert getattr(importlib.import_module(module), kind).__qualname__ == kind
+
+
+def test_a_program_of_the_former_format_is_read() -> None:
+    scorer = compile_scorer(fitted(COMPILED["boosting"][1](), "binary"))
+    model = {name: value for name, value in scorer.program["model"].items() if name != "graph"}
+    former = {
+        **{name: value for name, value in scorer.program.items() if name != "graphs"},
+        "format": 2,
+        "model": model,
+    }
+    assert np.array_equal(CompiledScorer(former, scorer.graphs).score(FRAME), scorer.score(FRAME))
+
+
+def test_models_of_models_have_a_plan_and_give_what_their_parts_give(tmp_path: Path) -> None:
+    compiler, contract = ProgramCompiler(), CONTRACT.select(NUMBERS)
+    site = find_site(contract, "frame")
+    asked = Question("predict")
+    forests = [make_pipeline(SimpleImputer(), RandomForestRegressor(3, random_state=k)) for k in (0, 1)]
+    found = [compiler.answers(one.fit(TABLE[NUMBERS], DELAY), asked, site) for one in forests]
+    both = {"op": "parts", "parts": [{"take": None, "steps": [to_step(one)]} for one in found]}
+    mean = {"kind": "linear", "coefficients": [[0.5, 0.5]], "intercepts": [0.0]}
+    facts = {
+        "format": 3,
+        "columns": NUMBERS,
+        "steps": [both],
+        "model": mean,
+        "link": "identity",
+        "take": [0],
+        "graphs": 2,
+    }
+    scorer = CompiledScorer({**facts, "task": "regression"}, compiler.graphs)
+    for name, data in scorer_files(scorer).items():
+        (tmp_path / name).write_bytes(data)
+    opened, frame = CompiledScorer.open(tmp_path), FeatureFrame({name: FRAME.columns[name] for name in NUMBERS})
+    expected = np.mean([one.predict(TABLE[NUMBERS]) for one in forests], axis=0)
+    assert np.allclose(opened.score(frame), expected, rtol=1e-14, atol=0)
+    assert [opened.score(frame.take([k]))[0] for k in range(9)] == opened.score(frame)[:9].tolist()
+    assert opened._plans[3] is not None  # type: ignore[attr-defined]

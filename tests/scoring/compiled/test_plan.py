@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from test_compile import CARRIERS, COMPILED, CONTRACT, FRAME, fitted
 
 from mlworkbench.errors import ScoringError
+from mlworkbench.scoring.compiled.base.blocks import RowError
 from mlworkbench.scoring.compiled.compile import compile_scorer
+from mlworkbench.scoring.compiled.operations import ProgramMaker
 from mlworkbench.scoring.compiled.plan import RowPlan
 from mlworkbench.scoring.compiled.proof import prove
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
-from mlworkbench.scoring.compiled.steps import RowError, make_step
 from mlworkbench.scoring.frame import FeatureFrame
 
 NUMBER = st.one_of(
@@ -35,7 +36,13 @@ ROW = st.fixed_dictionaries(
         "weekend": st.booleans(),
     }
 )
+MAKE = ProgramMaker()
 KINDS: dict[str, Any] = {"carrier": object, "origin": object, "minute": np.int64, "weekend": np.bool_}
+
+
+def copied(block: Any) -> Any:
+    """Answer with the row itself."""
+    return block.T.copy()
 
 
 @functools.cache
@@ -67,7 +74,7 @@ def test_a_row_alone_is_answered_and_refused_as_in_a_batch(name: str, row: dict[
         assert alone == together
         return
     assert alone[1] == together[1]
-    if scorer.graph is not None:
+    if scorer.graphs:
         assert alone[0].tobytes() == together[0].tobytes()
     else:  # a matrix product sums one row in another order
         assert np.allclose(alone[0], together[0], rtol=1e-12, atol=1e-12 * float(np.abs(together[0]).max(initial=1.0)))
@@ -91,13 +98,13 @@ def test_the_plan_of_a_vector_knows_its_places() -> None:
 def test_codes_of_codes_are_one_table() -> None:
     words = {"keys": ["a", "b"], "values": [[5.0], [7.0]], "missing": None, "unknown": [None]}
     numbers = {"keys": [5.0, 7.0], "values": [[0.0, 1.0], [1.0, 0.0]], "missing": [9.0, 9.0], "unknown": [0.0, 0.0]}
-    steps = [make_step({"op": "lookup", "columns": [table]}) for table in (words, numbers)]
-    plan = RowPlan(steps, 1)
+    steps = [MAKE.step({"op": "lookup", "columns": [table]}) for table in (words, numbers)]
+    plan = RowPlan(steps, copied, 1)
     for word in ("a", "b", "zz"):
         expected = steps[1](steps[0]([np.array([word], dtype=object)]))
-        assert np.array_equal(plan([word], lambda block: block.copy()), expected)
+        assert np.array_equal(plan([word]), expected.T)
     with pytest.raises(RowError):
-        plan([None], lambda block: block.copy())
+        plan([None])
 
 
 def test_a_column_may_go_through_two_steps_and_stay_as_it_is() -> None:
@@ -106,24 +113,25 @@ def test_a_column_may_go_through_two_steps_and_stay_as_it_is() -> None:
     parts = [{"take": [1], "steps": [scaled]}, {"take": [1], "steps": [filled, scaled]}, {"take": [0, 1], "steps": []}]
     inner = {"op": "parts", "parts": parts}
     outer = {"op": "parts", "parts": [{"take": [3, 0, 0], "steps": []}, {"take": [1, 2], "steps": [inner]}]}
-    steps = [make_step(inner), make_step(outer)]
+    steps = [MAKE.step(inner), MAKE.step(outer)]
     for pair in ([3.0, 4.0], [3.0, math.nan]):
         table: Any = [np.array([value]) for value in pair]
         for step in steps:
             table = step(table)
-        assert np.array_equal(RowPlan(steps, 2)(pair, lambda block: block.copy()), table, equal_nan=True)
+        assert np.array_equal(RowPlan(steps, copied, 2)(pair), table.T, equal_nan=True)
 
 
 def test_two_calls_at_the_same_time_never_share_a_row() -> None:
-    plan, met = RowPlan([make_step({"op": "fill", "by": [0.0]})], 1), threading.Barrier(4)
-    found: dict[int, float] = {}
+    met, found = threading.Barrier(4), dict[int, float]()
 
     def wait(block: Any) -> Any:
         met.wait(10)
         return block.copy()
 
+    plan = RowPlan([MAKE.step({"op": "fill", "by": [0.0]})], wait, 1)
+
     def ask(k: int) -> None:
-        found[k] = float(plan([float(k)], wait)[0, 0])
+        found[k] = float(plan([float(k)])[0, 0])
 
     threads = [threading.Thread(target=ask, args=(k,)) for k in range(4)]
     for thread in threads:

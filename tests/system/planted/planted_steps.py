@@ -17,7 +17,7 @@ STEPS = {
     "frame32": ("mlworkbench.scoring.version.version", "frame_from_columns"),
     "codes": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
     "tiny": ("mlworkbench.scoring.compiled.scorer", "CompiledScorer.answer"),
-    "row-codes": ("mlworkbench.scoring.compiled.steps", "Table.find"),
+    "row-codes": ("mlworkbench.scoring.compiled.base.layout", "Table.find"),
     "row-places": ("mlworkbench.scoring.compiled.plan", "RowPlan.__call__"),
     "threshold": ("mlworkbench.scoring.version.version", "Version.answer"),
     "old": ("mlworkbench.deploy.realtime.service", "Realtime.respond_together"),

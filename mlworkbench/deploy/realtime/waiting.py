@@ -47,8 +47,13 @@ class WaitingCalls:
         """Whether nobody waits and nothing is computed."""
         return not self._busy
 
-    async def ask(self, call: Call) -> Reply:
-        """Wait for the reply to a call."""
+    async def ask(self, call: Call, *, alone: bool = False) -> Reply:
+        """Wait for the reply to a call; one that is `alone` has it at once, without a turn of the loop."""
+        if alone and not (self._busy or self._closed) and self._thread is None:
+            (found,) = self._respond_apart([call])
+            if isinstance(found, Exception):
+                raise found
+            return found
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((call, future))

@@ -38,6 +38,7 @@ class WaitingCalls:
         self._waiting: deque[tuple[Call, asyncio.Future[Reply]]] = deque()
         self._thread = ThreadPoolExecutor(1, "mlworkbench-score") if threaded else None
         self._busy = self._closed = False
+        self._seen = 0  # how many waited at the last look
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -63,7 +64,12 @@ class WaitingCalls:
         return await future
 
     def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer what waits, in the loop or in the thread."""
+        """Answer what waits, in the loop or in the thread, once a look into the sockets brings nothing new."""
+        seen, self._seen = self._seen, len(self._waiting)
+        if seen < self._seen < MOST_CALLS and not self._closed:
+            loop.call_soon(self._take_turn, loop)
+            return
+        self._seen = 0
         taken = self._take()
         calls = [call for call, _ in taken]
         if self._closed:

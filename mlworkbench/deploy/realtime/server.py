@@ -41,7 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to look at the clock."""
         super().connection_made(transport)
         self._began = self.loop.time()
-        self._timer = self.loop.call_later(self.seconds, self._look)
+        self._timer = self.loop.call_later(min(self.seconds, self.timeout_keep_alive), self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
@@ -96,7 +96,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
-        left = self._began + min(self.seconds, self.timeout_keep_alive) - now if idle and not closing else self.seconds
+        pause = self.seconds if closing else min(self.seconds, self.timeout_keep_alive)
+        left = self._began + pause - now if idle and not closing else pause
         if left <= 0:
             self.transport.close()
         self._ends = closing

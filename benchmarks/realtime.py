@@ -26,6 +26,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", BENTOML_DO_NOT_TRACK="true")  # before numpy comes
 
 import argparse
+import compileall
 import http.client
 import importlib.util
 import json
@@ -51,6 +52,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 
+import mlworkbench
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.core.sqlite import open_sqlite
@@ -443,6 +445,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if importlib.util.find_spec("fastapi") is None:
         raise SystemExit("FastAPI, which the workbench does not need, is not installed; see --help for how to add it")
+    compileall.compile_dir(Path(mlworkbench.__file__).parent, quiet=1)  # as pip does with what it installs
     plan = Plan(passes=1, seconds=1.0, rows=100_000, stall=10.0, starts=1) if chosen.quick else Plan()
     with tempfile.TemporaryDirectory(prefix="mlworkbench-realtime-") as name:
         folder = Path(name)

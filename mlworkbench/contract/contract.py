@@ -239,6 +239,11 @@ class Contract:
         """Names with the type of Python that a value of the kind has of its own, and the columns; None for others."""
         return tuple((column.name, OWN.get(column.kind), column) for column in self.columns)
 
+    @functools.cached_property
+    def pseudonymous(self) -> tuple[str, ...]:
+        """Names of the columns that hold pseudonyms."""
+        return tuple(column.name for column in self.columns if column.pseudonym)
+
     def column(self, name: str) -> Column:
         """Find a column by name; an unknown one is refused with the nearest known."""
         for column in self.columns:

@@ -128,7 +128,7 @@ FOREIGN = "a value, or a pseudonym of this key"
 
 def find_pseudonym_columns(contract: Contract) -> tuple[str, ...]:
     """Find the names of the columns that hold pseudonyms."""
-    return tuple(column.name for column in contract.columns if column.pseudonym)
+    return contract.pseudonymous
 
 
 def pseudonymise(

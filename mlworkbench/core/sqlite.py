@@ -142,14 +142,16 @@ def checkpoint(path: Path, *, longest: int) -> None:
 # %% ../../nbs/core/02_sqlite.ipynb #b360266d
 def identify_sqlite(path: Path) -> tuple[int, ...]:
     """Say which file lies at a path now, and which write-ahead log beside it: device and numbers, 0 for none."""
-    found: list[int] = []
-    for name in (f"{path}", f"{path}-wal"):
-        try:
-            there = os.stat(name)  # noqa: PTH116, RUF100 - asked for each answer: half the time of Path.stat
-            found += [there.st_dev, there.st_ino]
-        except OSError:
-            found += [0, 0]
-    return tuple(found)
+    name = os.fspath(path)
+    return *_identify(name), *_identify(f"{name}-wal")
+
+
+def _identify(name: str) -> tuple[int, int]:
+    try:
+        there = os.stat(name)  # noqa: PTH116, RUF100 - asked for each answer: half the time of Path.stat
+    except OSError:
+        return 0, 0
+    return there.st_dev, there.st_ino
 
 
 def open_identified(

@@ -93,7 +93,9 @@ def accept_rows(request: Request, version: Version) -> RequestRows:
     -------
     RequestRows
     """
-    whole = replace(request, faults=tuple(judge_flags(request.faults, version))) if request.faults else request
+    if not request.faults:
+        return RequestRows(np.arange(len(request)), request)
+    whole = replace(request, faults=tuple(judge_flags(request.faults, version)))
     positions, good = whole.accepted()
     return RequestRows(positions, good, {}, whole.refused)
 
@@ -174,8 +176,10 @@ def flag_unused(sent: Mapping[str, Sequence[int]], version: Version) -> list[Fau
 
 def flag_unused_values(records: Sequence[Mapping[str, object]], version: Version) -> list[Fault]:
     """Flag values of views in records, see `flag_unused`."""
+    if not version.views:
+        return []
     names = [name for view in version.views for name in view.outputs]
-    known = [(row, record) for row, record in enumerate(records) if isinstance(record, Mapping)] if names else []
+    known = [(row, record) for row, record in enumerate(records) if isinstance(record, Mapping)]
     sent = {name: [row for row, record in known if record.get(name) is not None] for name in names}
     return flag_unused(sent, version) if any(sent.values()) else []
 
@@ -253,7 +257,7 @@ def _unanswered(row: int, error: Exception, version: Version) -> Fault:
 def _joined(pieces: Sequence[Predictions], faults: tuple[Fault, ...]) -> Predictions:
     """Put predictions of neighbouring rows together."""
     if len(pieces) == 1:
-        return Predictions(pieces[0].frame, pieces[0].scores, pieces[0].decisions, list(faults))
+        return replace(pieces[0], faults=list(faults)) if faults else pieces[0]
     names = pieces[0].frame.names
     frame = FeatureFrame({name: np.concatenate([piece.frame.columns[name] for piece in pieces]) for name in names})
     scores, decisions = (np.concatenate([getattr(p, name) for p in pieces]) for name in ("scores", "decisions"))

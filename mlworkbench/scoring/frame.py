@@ -260,13 +260,13 @@ def frame_from_columns(columns: Mapping[str, NDArray[Any]], contract: Contract) 
     >>> frame_from_columns({"distance": np.array([500]), "unused": np.array([1])}, contract).rows()
     [{'distance': 500.0}]
     """
+    if isinstance(columns, OneRow) and (row := _read_row(columns, contract)) is not None:
+        return FeatureFrame(OneRow(row, columns.types))
     missing = [name for name in contract.names if name not in columns]
     if missing:
         hint = suggest(missing[0], columns)
         message = f"no request column, view or row function gives feature {missing[0]!r}; {hint}"
         raise ScoringError(message, code="scoring.feature_missing")
-    if isinstance(columns, OneRow) and (row := _read_row(columns, contract)) is not None:
-        return FeatureFrame(OneRow(row, columns.types))
     return FeatureFrame({c.name: column_array(columns[c.name], c) for c in contract.columns})
 
 
@@ -274,10 +274,10 @@ _INFINITE = (math.inf, -math.inf)
 
 
 def _read_row(columns: OneRow, contract: Contract) -> dict[str, Any] | None:
-    """Give the values of one row in the contract's order; None where one has to be brought into another kind."""
+    """Give the values of one row in the contract's order; None where one is missing, or to be brought into a kind."""
     row, values = dict[str, Any](), columns.row
     for name, own, column in contract.own_types:
-        value = row[name] = values[name]
+        value = row[name] = values.get(name, values)
         if value.__class__ is not own:
             if value is not None or own is not str:
                 return None

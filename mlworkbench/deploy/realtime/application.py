@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from importlib import resources
@@ -22,7 +22,7 @@ from .access import PROBES, Gate
 from .call import Call, Form, Reply, RowsRefusedError
 from .call import read_partial, refuse_call
 from .docs_page import write_docs_page
-from .http import PROBLEM, HttpError, Receive, Scope, Send
+from .http import PROBLEM, SEEN, Came, HttpError, Receive, Scope, Send
 from .http import read_body, read_json, read_records
 from .metrics import Metrics, describe_model, measure_certificate, measure_log
 from .metrics import measure_store
@@ -45,11 +45,14 @@ __all__ = ['Handler', 'HttpRequest', 'Served', 'Application', 'send_reply', 'wri
 class HttpRequest:
     """A request as ASGI hands it over."""
 
-    __slots__ = ("headers", "held", "receive", "scope")
+    __slots__ = ("came", "headers", "held", "receive", "scope", "tasks")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive, self.held = scope, receive, 0  # bytes of its body
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        seen = (scope.get("extensions") or {}).get(SEEN) or {}  # by the protocol of our own server
+        self.came: Came | None = seen.get("request")
+        self.tasks: Collection[Any] = seen.get("tasks", ())
 
     def header(self, name: bytes) -> str | None:
         """Give a header as text; None where it is absent."""
@@ -246,11 +249,11 @@ class Application:
     ) -> Reply | None:
         """Read the body, and wait for the reply."""
         also, hold = (b"", BINARY.encode()) if form else (), partial(self.gate.hold, request)
-        body = await read_body(request.headers, request.receive, also=also, hold=hold)
+        body = await read_body(request.headers, request.receive, also=also, hold=hold, came=request.came)
         if body is None:
             return None
         name, parts = request.header(b"x-request-id"), request.parameter("partial")
-        return await served.waiting.ask(Call(body, name, parts, invocation, form))
+        return await served.waiting.ask(Call(body, name, parts, invocation, form), alone=len(request.tasks) == 1)
 
     async def _take_feedback(self, request: HttpRequest, served: Served) -> Reply | None:
         """Write labels in a thread of their own: the log's own file may be another's for a while."""

@@ -186,6 +186,9 @@ def refuse_call(error: WorkbenchError, name: str = "") -> Reply:
     return Reply(found["status"], body, name, rows, rows, code=error.code, media_type=PROBLEM, more=more)
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode  # `json.dumps` makes one for each text
+
+
 def write_reply(asked: Asked, results: Sequence[Mapping[str, Any]], task: str) -> Reply:
     """Write the answers of a call's records.
 
@@ -204,5 +207,5 @@ def write_reply(asked: Asked, results: Sequence[Mapping[str, Any]], task: str) -
     if asked.invocation:
         field = "score" if task == "regression" else "decision"
         told = {"predictions": [one[field] for one in results], "answers": results}
-    text = json.dumps(told, allow_nan=False).encode()
+    text = _encode(told).encode()
     return Reply(200 if refused < len(results) else 422, text, asked.name, len(results), refused, flagged)

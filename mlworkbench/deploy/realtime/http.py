@@ -10,15 +10,15 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from ...core.jsontext import HALF, HALF_HINT, JsonTextError, count_nested, is_readable, parse_json
 from ...errors import ContractError, DeploymentError, FeatureError, LogError, ScoringError, WorkbenchError
 
 # %% auto #0
 __all__ = ['STATUS', 'PROBLEM', 'Json', 'MAX_RECORDS', 'MAX_BYTES', 'MAX_TEXT', 'MAX_NESTED', 'Message', 'Scope', 'Receive',
-           'Send', 'BODY_SECONDS', 'HttpError', 'status_of', 'problem', 'read_json', 'read_records', 'limit_records',
-           'read_invocation', 'request_name', 'read_body']
+           'Send', 'BODY_SECONDS', 'SEEN', 'HttpError', 'status_of', 'problem', 'read_json', 'read_records',
+           'limit_records', 'read_invocation', 'request_name', 'Came', 'read_body']
 
 # %% ../../../nbs/deploy/realtime/01_http.ipynb #e85f0cda
 STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
@@ -362,6 +362,15 @@ Send = Callable[[Any], Any]
 
 
 BODY_SECONDS = 30.0
+SEEN = "mlworkbench"  # the extension of a scope by which our own server shows what it has read
+
+
+class Came(Protocol):
+    """A request as it came in until now: its body, and whether there is more of it; one may have left again."""
+
+    body: bytearray
+    more_body: bool
+    disconnected: bool
 
 
 async def read_body(
@@ -372,6 +381,7 @@ async def read_body(
     also: Sequence[bytes] = (),
     seconds: float = BODY_SECONDS,
     hold: Callable[[int], HttpError | None] = lambda size: None,
+    came: Came | None = None,
 ) -> bytes | None:
     """Read the body of a request that holds JSON.
 
@@ -387,6 +397,8 @@ async def read_body(
         How long its sender may take.
     hold : callable, optional
         Is told how many bytes came, part by part; gives the refusal where they do not fit.
+    came : Came, optional
+        The request as the server has it: a body that is whole needs no clock.
 
     Returns
     -------
@@ -398,12 +410,34 @@ async def read_body(
     HttpError
         If it is of another type, too large, too slow, or empty; what was still on its way has been taken in.
     """
+    if came is not None and (body := _take_whole(headers, came, limit, also, hold)):
+        return body
     try:
         async with asyncio.timeout(seconds):
             return await _read_body(headers, receive, limit, also, hold)
     except TimeoutError:
         line = f"body: within {seconds:g} s; got no more of it; send it faster, or the records in parts"
         raise HttpError(line, 408, code="request.slow") from None
+
+
+def _take_whole(
+    headers: Mapping[bytes, bytes],
+    came: Came,
+    limit: int,
+    also: Sequence[bytes],
+    hold: Callable[[int], HttpError | None],
+) -> bytes:
+    """Take a body that has come; nothing where there is more to come, or something to refuse."""
+    if came.more_body or came.disconnected or len(came.body) > limit:
+        return b""
+    try:
+        _check_headers(headers, limit, also)
+    except HttpError:
+        return b""
+    if hold(len(came.body)):
+        return b""
+    body, came.body = bytes(came.body), bytearray()
+    return body
 
 
 async def _read_body(

@@ -40,19 +40,39 @@ HELP = {
 }
 
 
-class _Keys:
-    """Under which keys a version is counted."""
+class _Count:
+    """One count in a file that this process alone writes."""
 
-    def __init__(self, model: str, version: str) -> None:
-        self._labels = {"model": model, "version": version}
-        self.known: dict[tuple[str, str], str] = {}
-        self.buckets = [self.make("request_seconds", "_bucket", le=str(bound)) for bound in BUCKETS]
-        self.sum = self.make("request_seconds", "_sum")
+    def __init__(self, values: MmapedDict, key: str) -> None:
+        self._values, self._key = values, key
+        self._sum = values.read_value(key)[0]  # type: ignore[no-untyped-call] # this library types half of itself
+        self.add(0)
 
-    def make(self, name: str, suffix: str, **more: str) -> str:
-        """Make the key of a series."""
+    def add(self, amount: float) -> None:
+        """Count."""
+        self._sum += amount
+        self._values.write_value(self._key, self._sum, 0.0)  # type: ignore[no-untyped-call]
+
+
+class _Counts:
+    """The counts of a version."""
+
+    def __init__(self, counter: MmapedDict, histogram: MmapedDict, labels: Mapping[str, str]) -> None:
+        self._counter, self._histogram, self._labels = counter, histogram, labels
+        self._known: dict[tuple[str, str], _Count] = {}
+        self.buckets = [self._of("request_seconds", "_bucket", histogram, le=str(bound)) for bound in BUCKETS]
+        self.sum = self._of("request_seconds", "_sum", histogram)
+
+    def _of(self, name: str, suffix: str, values: MmapedDict, **more: str) -> _Count:
         labels, whole = {**self._labels, **more}, f"mlworkbench_{name}"
-        return str(mmap_key(whole, whole + suffix, [*labels], [*labels.values()], HELP[whole]))
+        return _Count(values, mmap_key(whole, whole + suffix, [*labels], [*labels.values()], HELP[whole]))
+
+    def add(self, name: str, label: str, value: str, amount: float = 1) -> None:
+        """Count under a value of a label."""
+        count = self._known.get((name, value))
+        if count is None:
+            count = self._known[name, value] = self._of(name, "_total", self._counter, **{label: value})
+        count.add(amount)
 
 # %% ../../../nbs/deploy/realtime/07_metrics.ipynb #a7ebdae4
 class Metrics:
@@ -71,40 +91,28 @@ class Metrics:
         self.folder = folder
         place, self._lock = take_worker_file(folder / "worker", f"count requests in {folder}", DeploymentError)
         self._counter, self._histogram = (_open_counts(place, kind) for kind in ("counter", "histogram"))
-        self._versions: dict[tuple[str, str], _Keys] = {}
+        self._versions: dict[tuple[str, str], _Counts] = {}
 
     def count(self, model: str, version: str, reply: Reply, seconds: float) -> None:
         """Count a reply of a version, and how long it took."""
-        keys = self._versions.get((model, version)) or self.begin(model, version)
-        self._add(keys, "requests", "code", str(reply.status))
+        counts = self._versions.get((model, version)) or self.begin(model, version)
+        counts.add("requests", "code", str(reply.status))
         for outcome, rows in zip(OUTCOMES, _part_rows(reply), strict=True):
             if rows:
-                self._add(keys, "rows", "outcome", outcome, rows)
+                counts.add("rows", "outcome", outcome, rows)
         if reply.code:
-            self._add(keys, "errors", "reason", reply.code)
-        self._increase(self._histogram, keys.buckets[bisect_left(BUCKETS, seconds)], 1)
-        self._increase(self._histogram, keys.sum, seconds)
+            counts.add("errors", "reason", reply.code)
+        counts.buckets[bisect_left(BUCKETS, seconds)].add(1)
+        counts.sum.add(seconds)
 
-    def begin(self, model: str, version: str) -> _Keys:
+    def begin(self, model: str, version: str) -> _Counts:
         """Begin to count a version, with all that it may count at zero."""
-        keys = self._versions[model, version] = _Keys(model, version)
-        for key in (*keys.buckets, keys.sum):
-            self._increase(self._histogram, key, 0)
-        self._add(keys, "requests", "code", "200", 0)
+        labels = {"model": model, "version": version}
+        counts = self._versions[model, version] = _Counts(self._counter, self._histogram, labels)
+        counts.add("requests", "code", "200", 0)
         for outcome in OUTCOMES:
-            self._add(keys, "rows", "outcome", outcome, 0)
-        return keys
-
-    def _add(self, keys: _Keys, name: str, label: str, value: str, amount: float = 1) -> None:
-        key = keys.known.get((name, value))
-        if key is None:
-            key = keys.known[name, value] = keys.make(name, "_total", **{label: value})
-        self._increase(self._counter, key, amount)
-
-    @staticmethod
-    def _increase(values: MmapedDict, key: str, amount: float) -> None:
-        before = values.read_value(key)[0]  # type: ignore[no-untyped-call] # this library types half of itself
-        values.write_value(key, before + amount, 0.0)  # type: ignore[no-untyped-call]
+            counts.add("rows", "outcome", outcome, 0)
+        return counts
 
     def write_page(self, gauges: Callable[[], Iterator[Any]] | None = None, *, accept: str = "") -> tuple[bytes, str]:
         """Write the counts of all workers, and what is measured now.

@@ -14,6 +14,7 @@ from ...core.settings_file import read_setting
 from . import process as guard
 from .access import Address, open_gate
 from .application import Application
+from .http import SEEN
 from .swap import open_application, select_running
 from ..selection import ServedVersion, select_shipped
 
@@ -40,7 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to look at the clock."""
         super().connection_made(transport)
         self._began = self.loop.time()
-        self._timer = self.loop.call_later(self.seconds, self._look)
+        self._timer = self.loop.call_later(min(self.seconds, self.timeout_keep_alive), self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
@@ -62,9 +63,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Begin to count again."""
+        """Begin to count again; let the application see what has come already, and who else asks."""
         self._size = 0
         super().on_headers_complete()
+        self.scope["extensions"] = {SEEN: {"request": self.cycle, "tasks": self.tasks}}
 
     def on_body(self, body: bytes) -> None:
         """Begin to count again."""
@@ -72,9 +74,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Begin to look at the clock again."""
+        """Begin to look at the clock again, without a timer of uvicorn's for each answer."""
         self._began = self.loop.time()
-        super().on_response_complete()
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         """Keep when the other side was seen not to read."""
@@ -88,18 +95,20 @@ class BoundedProtocol(HttpToolsProtocol):
         if stuck or (closing and self._ends):
             self.transport.abort()
             return
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and not self.flow.write_paused and now - self._began >= self.seconds:
+        idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        pause = self.seconds if closing else min(self.seconds, self.timeout_keep_alive)
+        left = self._began + pause - now if idle and not closing else pause
+        if left <= 0:
             self.transport.close()
         self._ends = closing
-        self._timer = self.loop.call_later(self.seconds, self._look)
+        self._timer = self.loop.call_later(left if left > 0 else self.seconds, self._look)
 
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #914d10b2
 class Gathering:
-    """A transport that holds what is written until more is, or the loop turns.
+    """A transport that holds the head of a reply until more is written.
 
     Parameters
     ----------
@@ -107,32 +116,29 @@ class Gathering:
         That of the connection; everything else is asked of it.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self.is_closing = transport, transport.is_closing
         self._held = b""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401, RUF100 - whatever a transport has
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Hold the first part; send it with the second; nothing to a connection that has ended."""
-        if self._transport.is_closing():
-            return
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held + data)
-        elif data:
+        """Hold a head; send anything else, after what is held; nothing to a connection that has ended."""
+        if not self._held and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
             self._held = data
-            self._loop.call_soon(self._flush)
+        else:
+            self.flush(data)
 
-    def _flush(self) -> None:
-        held, self._held = self._held, b""
-        if held and not self._transport.is_closing():
-            self._transport.write(held)
+    def flush(self, data: bytes = b"") -> None:
+        """Send what is held, and more."""
+        data, self._held = self._held + data, b""
+        if data and not self.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Send what is held, and close."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
 
@@ -141,7 +147,12 @@ class GatheringProtocol(BoundedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin a connection."""
-        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type] # it is one by its methods
+        super().connection_made(Gathering(transport))  # type: ignore[arg-type] # it is one by its methods
+
+    def on_response_complete(self) -> None:
+        """Send the head of a reply that has no body."""
+        self.transport.flush()  # type: ignore[attr-defined] # of the class above
+        super().on_response_complete()
 
 # %% ../../../nbs/deploy/realtime/10_server.ipynb #22468654
 SHIPPED = "MLWORKBENCH_SHIPPED"  # in an image: tag and seal of the version that lies in it

@@ -55,12 +55,15 @@ class _Made:
     logged: Sequence[Mapping[str, Any]]
     answers: list[dict[str, Any]]
 
+    @property
+    def whole(self) -> bool:
+        """Whether no record of all calls is refused."""
+        return len(self.logged) == self.starts[-1]
+
     def answered(self, call: int) -> dict[int, int]:
         """Give places of records of a call to places among the log rows."""
-        places, (first, end) = self.rows.positions, self.starts[call : call + 2]
-        if len(places) == self.starts[-1]:  # none of all calls is refused
-            return {row: row for row in range(first, end)}
-        low, high = np.searchsorted(places, [first, end])
+        places = self.rows.positions
+        low, high = np.searchsorted(places, self.starts[call : call + 2])
         return dict(zip(places[low:high].tolist(), range(low, high), strict=True))
 
     def refused(self, call: int) -> list[Fault]:
@@ -69,13 +72,17 @@ class _Made:
         own = [fault for fault in self.rows.refused if fault.row < 0 or first <= fault.row < end]
         return [replace(fault, row=fault.row - first) if first and fault.row >= 0 else fault for fault in own]
 
-    def logged_of(self, call: int) -> list[Mapping[str, Any]]:
+    def logged_of(self, call: int) -> Sequence[Mapping[str, Any]]:
         """Give the log rows of a call."""
-        return [self.logged[row] for row in self.answered(call).values()]
+        first, end = self.starts[call : call + 2]
+        return self.logged[first:end] if self.whole else [self.logged[row] for row in self.answered(call).values()]
 
     def results(self, call: int) -> list[dict[str, Any]]:
         """Give the answers of a call in the order of its records, and the faults of the others in their places."""
-        (first, end), found = self.starts[call : call + 2], self.answered(call)
+        first, end = self.starts[call : call + 2]
+        if self.whole:
+            return self.answers[first:end]
+        found = self.answered(call)
         return [
             self.answers[found[row]]
             if row in found
@@ -300,9 +307,9 @@ class Realtime:
         if made.rows.refused:
             self._log_refusals(asked, made.rows)
         found = self._find_logged(asked, kept, made)
-        conflicts = find_conflicts(asked, kept, found, self._asked)
+        conflicts = find_conflicts(asked, kept, found, self._asked) if any(one.repeated for one in asked) else []
         rows = [row for call, own in enumerate(kept) if call not in conflicts for row in own]
-        if new := [row for row in rows if row["prediction_id"] not in found]:
+        if new := [row for row in rows if row["prediction_id"] not in found] if found else rows:
             self.log.write(new)
         return [
             RowsRefusedError(refused[call], len(one.records))
@@ -366,8 +373,10 @@ class Realtime:
     def _completed(self, rows: RequestRows) -> tuple[RequestRows, Json]:
         """Look up what the views knew; a store that is too far behind for every record answers none."""
         store, views = self.store, time_views(self.version)
+        if store is None or not views or not len(rows):
+            return rows, None
         times = prediction_times(rows.request.columns, self.version)
-        if store is None or not views or times is None or not len(rows):
+        if times is None:
             return rows, None
         with store.transaction(write=False):
             watermark = store.watermark(views)

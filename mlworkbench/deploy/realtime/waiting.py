@@ -38,6 +38,7 @@ class WaitingCalls:
         self._waiting: deque[tuple[Call, asyncio.Future[Reply]]] = deque()
         self._thread = ThreadPoolExecutor(1, "mlworkbench-score") if threaded else None
         self._busy = self._closed = False
+        self._seen = 0  # how many waited at the last look
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -47,8 +48,13 @@ class WaitingCalls:
         """Whether nobody waits and nothing is computed."""
         return not self._busy
 
-    async def ask(self, call: Call) -> Reply:
-        """Wait for the reply to a call."""
+    async def ask(self, call: Call, *, alone: bool = False) -> Reply:
+        """Wait for the reply to a call; one that is `alone` has it at once, without a turn of the loop."""
+        if alone and not (self._busy or self._closed) and self._thread is None:
+            (found,) = self._respond_apart([call])
+            if isinstance(found, Exception):
+                raise found
+            return found
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((call, future))
@@ -58,7 +64,12 @@ class WaitingCalls:
         return await future
 
     def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer what waits, in the loop or in the thread."""
+        """Answer what waits, in the loop or in the thread, once a look into the sockets brings nothing new."""
+        seen, self._seen = self._seen, len(self._waiting)
+        if seen < self._seen < MOST_CALLS and not self._closed:
+            loop.call_soon(self._take_turn, loop)
+            return
+        self._seen = 0
         taken = self._take()
         calls = [call for call, _ in taken]
         if self._closed:

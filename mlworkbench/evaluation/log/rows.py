@@ -70,13 +70,18 @@ def prediction_ids(model: str, version: str, deployment: str, identities: Iterab
     >>> prediction_ids("flights", "v1", "batch", ["9f3c:0"]) == [prediction_id("flights", "v1", "batch", "9f3c:0")]
     True
     """
-    asked = hashlib.sha256("\0".join((model, version, deployment, "")).encode())
-    names = []
+    asked, names = _begin_id(model, version, deployment), []
     for identity in identities:
         one = asked.copy()
         one.update(identity.encode("utf-8", "surrogatepass"))
         names.append(one.hexdigest()[:32])
     return names
+
+
+@lru_cache(64)
+def _begin_id(model: str, version: str, deployment: str) -> Any:  # noqa: ANN401, RUF100 - a hash, of which copies are made
+    """Begin the hash of an id."""
+    return hashlib.sha256("\0".join((model, version, deployment, "")).encode())
 
 
 def prediction_id(model: str, version: str, deployment: str, input_identity: str) -> str:
@@ -174,30 +179,30 @@ def log_rows(predictions: Predictions, **context: Unpack[LogContext]) -> list[di
     LogError
         ``log.context`` if context is missing, or an array is not of n rows.
     """
+    _check_context(predictions, context)
     return _make_rows(predictions, context).rows
 
 
 def _make_rows(predictions: Predictions, context: LogContext) -> PredictionRows:
     """Convert every column once, and put the values together row by row."""
-    count = _count_rows(predictions, context)
-    ids, names, times = _name_rows(context, count)
-    faults, whole = _group_faults(predictions.faults), _whole(context)
+    count, whole, faults = len(predictions.scores), _whole(context), _group_faults(predictions.faults)
     found = (predictions.scores, predictions.decisions, context.get("key"))
-    scores, decisions, keys = (None if column is None else to_plain_list(np.asarray(column)) for column in found)
-
-    columns = {
-        "prediction_id": ids,
-        "request_id": names,
-        "entity": encode_rows(context.get("entity") or {}, count),
-        "prediction_time": times,
-        "scores": [_encode_score(score) for score in scores or ()],
-        "decision": [_encode_decision(type(item).__name__, item) for item in decisions or [None] * count],
-        "features": encode_rows(predictions.frame.columns, count),
-        "faults": [to_json(faults[row]) if row in faults else "[]" for row in range(count)],
-        "request": encode_rows(rest, count) if (rest := context.get("request")) is not None else [""] * count,
-        "key": [""] * count if keys is None else [str(key) for key in keys],
-    }
-    rows = [{**whole, **dict(zip(columns, values, strict=True))} for values in zip(*columns.values(), strict=True)]
+    scores, decisions, keys = [None if column is None else to_plain_list(np.asarray(column)) for column in found]
+    columns = (
+        *_name_rows(context, count),
+        encode_rows(context.get("entity") or {}, count),
+        [_encode_score(score) for score in scores or ()],
+        [_encode_decision(type(item).__name__, item) for item in decisions or [None] * count],
+        encode_rows(predictions.frame.columns, count),
+        [to_json(faults[row]) if row in faults else "[]" for row in range(count)],
+        encode_rows(rest, count) if (rest := context.get("request")) is not None else [""] * count,
+        [""] * count if keys is None else [str(key) for key in keys],
+    )
+    rows = [
+        {**whole, "prediction_id": name, "request_id": request_id, "prediction_time": time, "entity": entity,
+         "scores": score, "decision": decision, "features": features, "faults": told, "request": request, "key": key}
+        for name, request_id, time, entity, score, decision, features, told, request, key in zip(*columns, strict=True)
+    ]  # fmt: skip
     return PredictionRows(rows=rows, scores=scores or [], decisions=decisions, keys=keys)
 
 
@@ -214,7 +219,7 @@ def _encode_decision(kind: str, decision: Any) -> str:  # noqa: ANN401, RUF100 -
     return to_json(decision)
 
 
-def _count_rows(predictions: Predictions, context: LogContext) -> int:
+def _check_context(predictions: Predictions, context: LogContext) -> None:
     """Refuse a context that lacks a name, or has another number of inputs than there are scores."""
     for name in ("model", "version", "scorer", "deployment", "input_ids", "logged_at"):
         if name not in context:
@@ -226,7 +231,6 @@ def _count_rows(predictions: Predictions, context: LogContext) -> int:
         if values is not None and len(values) != count:
             rule = f"log_rows: {name}: one for each score; got {len(values)} for {count} scores"
             raise LogError(rule, code="log.context")
-    return count
 
 
 def _name_rows(context: LogContext, count: int) -> tuple[list[str], list[str], list[int]]:

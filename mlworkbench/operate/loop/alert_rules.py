@@ -136,10 +136,14 @@ def _service_rules(asked: str, refused: float, slow: float) -> list[dict[str, An
 
 
 def _state_rules(asked: str, hours: float) -> list[dict[str, Any]]:
-    """Make the rules about a log that nobody moves, and a store that is away."""
+    """Make the rules about a champion that is not served, a log that nobody moves, and a store that is away."""
     waits, where = f"mlworkbench_log_lag_seconds{{{asked}}} > {(OPEN_HOURS + hours) * 3600:g}", "{{ $labels.instance }}"
     left = f"Closed hours wait for more than {hours:g} hours; mlworkbench monitor moves them."
+    behind = f'max by (job, instance, model, version) (mlworkbench_model_info{{{asked},follows="behind"}}) == 1'
     return [
+        _rule("ModelChampionNotServed", behind, "5m", "warning",
+              (f"{where} still answers with {{{{ $labels.version }}}} of {{{{ $labels.model }}}}",
+               "The champion could not be taken over; the service's last lines say why.")),
         _rule("ModelLogNotMoved", waits, "10m", "warning", (f"Nobody moves the log of {where}", left)),
         _rule("ModelStoreDown", f"mlworkbench_store_up{{{asked}}} == 0", "2m", "critical",
               (f"{where} does not reach its online store", "Requests that need it are answered with 503.")),

@@ -159,7 +159,9 @@ def test_a_stop_while_requests_wait_answers_them(workshop, elsewhere: Home) -> N
 
     with ThreadPoolExecutor(8) as pool:
         wait_for(lambda: is_ready(port))
-        answers = [pool.submit(score) for _ in range(8)]
+        answers = [pool.submit(score)]
+        wait_for(lambda: not (served.waiting.idle or len(served.waiting)))  # it is being answered
+        answers += [pool.submit(score) for _ in range(7)]
         wait_for(lambda: len(served.waiting) == 7)
         server.should_exit = True
         time.sleep(0.3)

@@ -230,13 +230,14 @@ def test_a_page_of_many_versions_and_workers_does_not_hold_up_the_loop(workshop,
 
         async def watch() -> tuple[float, int]:
             page, longest, last = asyncio.create_task(get(application)), 0.0, time.perf_counter()
+            began = last
             while not page.done():
                 await asyncio.sleep(0)
                 longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
-            return longest, len(page.result()[2])
+            return longest / (last - began), len(page.result()[2])
 
-        longest, size = min(asyncio.run(watch()) for _ in range(5))
-    assert size > 200_000 and longest < 0.05
+        share, size = min(asyncio.run(watch()) for _ in range(5))
+    assert size > 200_000 and share < 0.5  # written in the loop, the page is one pause
 
 
 def ask(connection: HTTPConnection, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -299,6 +300,24 @@ def test_too_much_is_refused_with_and_without_a_length(sent: list[bytes], header
     with pytest.raises(HttpError) as refused:
         knock(sent, headers)
     assert refused.value.status == 413
+
+
+def test_a_body_that_has_come_is_taken_at_once_and_what_is_to_be_refused_is_not() -> None:
+    async def receive() -> dict[str, Any]:
+        raise LookupError("asked the server")
+
+    def take(data: bytes, kind: bytes = b"application/json", **more: Any) -> bytes | None:
+        came = SimpleNamespace(**{"body": bytearray(data), "more_body": False, "disconnected": False, **more})
+        return asyncio.run(read_body({b"content-type": kind}, receive, limit=10, hold=held.append, came=came))
+
+    held: list[int] = []
+    assert take(b'{"a": 1}') == b'{"a": 1}' and held == [8]
+    for words in ((b"",), (b"x" * 11,), (b"x", b"text/plain")):
+        with pytest.raises(LookupError):
+            take(*words)
+    for state in ("more_body", "disconnected"):
+        with pytest.raises(LookupError):
+            take(b"x", **{state: True})
 
 
 def test_a_body_of_nothing_is_refused() -> None:

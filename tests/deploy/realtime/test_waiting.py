@@ -54,6 +54,47 @@ def test_each_call_gets_its_own_reply_and_a_turn_takes_so_many(threaded: bool) -
     waiting.close()
 
 
+def test_a_call_that_is_alone_is_answered_without_a_turn_of_the_loop() -> None:
+    def at_once(waiting: WaitingCalls) -> Any:
+        with pytest.raises(StopIteration) as ended:
+            waiting.ask(Call(b"one"), alone=True).send(None)
+        return ended.value.value
+
+    assert at_once(WaitingCalls(Turns())).body == b"one"
+    failing = WaitingCalls(lambda calls: [])
+    with pytest.raises(RuntimeError, match="0 replies to 1 calls"):
+        asyncio.run(failing.ask(Call(b"one"), alone=True))
+    assert failing.idle
+
+    async def after_another() -> list[bytes]:
+        waiting = WaitingCalls(turns := Turns(0.01))
+        first = asyncio.create_task(waiting.ask(Call(b"one")))
+        await asyncio.sleep(0)  # it waits for its turn
+        found = [(await waiting.ask(Call(b"two"), alone=True)).body, (await first).body]
+        assert turns.turns == [2]
+        return found
+
+    assert asyncio.run(after_another()) == [b"two", b"one"]
+
+
+def test_a_turn_takes_what_comes_while_calls_are_read_but_never_more_than_it_may() -> None:
+    async def run(count: int) -> list[int]:
+        loop, waiting, asked = asyncio.get_running_loop(), WaitingCalls(turns := Turns()), list[asyncio.Task[Reply]]()
+
+        def bring(left: int) -> None:  # one with each look into the sockets
+            asked.append(loop.create_task(waiting.ask(Call(b"one"))))
+            if left > 1:
+                loop.call_soon(bring, left - 1)
+
+        bring(count)
+        await asyncio.sleep(0.2)
+        assert all(one.done() for one in asked) and len(asked) == count
+        return turns.turns
+
+    assert asyncio.run(run(5)) == [5]
+    assert max(asyncio.run(run(3 * MOST_CALLS))) == MOST_CALLS
+
+
 def test_large_bodies_share_no_turn_and_one_that_is_too_large_for_any_has_its_own() -> None:
     turns = Turns()
     large, small = b"x" * (MOST_BYTES // 2), b"y"

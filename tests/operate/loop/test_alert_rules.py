@@ -46,6 +46,11 @@ def gauge(name: str, values: str) -> dict[str, str]:
     return {"series": f'mlworkbench_{name}{{job="mlworkbench",instance="a:3000"}}', "values": values}
 
 
+def follows(how: str, values: str) -> dict[str, str]:
+    labels = f'job="mlworkbench",instance="a:3000",model="flights",version="flights:1f",follows="{how}"'
+    return {"series": f"mlworkbench_model_info{{{labels}}}", "values": values}
+
+
 ALERT = 'mlworkbench_alert{model="flights",source="monitor",alert="3",subject="scores",severity="warning"}'
 REPORT = 'mlworkbench_report_timestamp_seconds{model="flights",source="monitor"}'
 LIVE = '{model="flights",version="flights:1f",deployment="batch"}'
@@ -79,6 +84,10 @@ CASES = {  # series, time, and the labels that fire then; none where it must be 
         "severity": "warning", **LABELS}),
     "ModelServiceSlow, fast": ([waits("0.1", "0+100x40"), waits("0.5", "0+100x40"), waits("+Inf", "0+100x40")],
                                "35m", None),
+    "ModelChampionNotServed": ([follows("behind", "1x40")], "30m", {
+        "severity": "warning", **LABELS, "model": "flights", "version": "flights:1f"}),
+    "ModelChampionNotServed, taken over in a minute": (
+        [follows("behind", "1x1 stale"), follows("champion", "_x1 1x40")], "30m", None),
     "ModelLogNotMoved": ([gauge("log_lag_seconds", "220000x60")], "45m", {"severity": "warning", **LABELS}),
     "ModelLogNotMoved, moved each night": ([gauge("log_lag_seconds", "172800x60")], "45m", None),
     "ModelStoreDown": ([gauge("store_up", "1 0x9")], "5m", {"severity": "critical", **LABELS}),
@@ -91,7 +100,7 @@ def test_the_file_is_what_the_function_writes() -> None:
 
 
 def test_promtool_accepts_the_rules(promtool) -> None:
-    assert "9 rules found" in ran(promtool, "check", "rules", FILE)
+    assert "10 rules found" in ran(promtool, "check", "rules", FILE)
 
 
 def test_each_rule_fires_when_it_should_and_not_before(promtool, tmp_path) -> None:

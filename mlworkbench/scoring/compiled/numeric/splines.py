@@ -76,7 +76,7 @@ class Knots:
             return values / widths
         return np.where(widths == 0.0, 0.0, values / np.where(widths == 0.0, 1.0, widths))
 
-# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #d4abbfd4
+# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #d2e4658c
 @operation("splines")
 class Splines:
     """A step that gives the humps of splines, a column each.
@@ -86,8 +86,9 @@ class Splines:
     spec : dict
         ``knots`` of each column, ``degree``, ``width``: so many humps, ``last``: whether the last of each column is
         kept, ``beyond``: constant, linear, continue, periodic or error; ``missing``: whether a missing value has no
-        hump (else it is refused, as infinity is); for the first two ``ends``: for each column both ends, each with its
-        value, the humps there, and their slopes.
+        hump (else it is refused, as infinity is); ``summed``: whether each hump was summed with the others times zero;
+        for the first two ``ends``: for each column both ends, each with its value, the humps there, and their slopes
+        (null: the hump stays as it is).
     """
 
     def __init__(self, spec: Mapping[str, Any], maker: Maker) -> None:
@@ -95,9 +96,13 @@ class Splines:
         self.beyond, self.width, self.missing = spec["beyond"], int(spec["width"]), bool(spec["missing"])
         degree = int(spec["degree"])
         self.knots, self.low, self.high = Knots(table, degree), table[:, degree, None], table[:, -degree - 1, None]
+        self.summed = bool(spec["summed"])
         self.kept = np.arange(self.width if spec["last"] else self.width - 1)
         self.ends = [
-            (to_column([one[side][0] for one in spec["ends"]]), np.array([one[side][1:] for one in spec["ends"]]))
+            (
+                to_column([one[side][0] for one in spec["ends"]]),
+                np.array([one[side][1:] for one in spec["ends"]], dtype=np.float64),
+            )
             for side in ((0, 1) if spec["ends"] else ())
         ]
 
@@ -122,8 +127,9 @@ class Splines:
         columns, rows = np.arange(len(block))[:, None], np.arange(block.shape[1])
         for k, value in enumerate(values):
             humps[columns, (first + k) % self.width, rows] += value
-        if not np.isfinite(block).all():
-            humps[np.broadcast_to(np.isnan(block)[:, None, :], humps.shape)] = np.nan
+        if self.summed and not np.isfinite(values).all():
+            lost = np.sum(~np.isfinite(values), axis=0)[:, None, :] - ~np.isfinite(humps)
+            humps[lost > 0] = np.nan
         return humps
 
     def _extend(self, block: Block, humps: Block) -> None:
@@ -131,19 +137,18 @@ class Splines:
         for compare, (end, facts) in zip((np.less, np.greater), self.ends, strict=True):
             columns, rows = np.nonzero(compare(block, end))
             if len(columns):
-                found = facts[columns, 0]
-                if self.beyond == "linear":
-                    found = found + (block[columns, rows] - end[columns, 0])[:, None] * facts[columns, 1]
-                humps[columns, :, rows] = found
+                height, slope = facts[columns, 0], facts[columns, 1]
+                line = height + (block[columns, rows] - end[columns, 0])[:, None] * slope
+                humps[columns, :, rows] = np.where(np.isnan(slope), height, line)
 
-# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #8113fb14
+# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #6d23e34a
 def describe_ends(splines: Estimator) -> list[list[Any]]:
     """Say for each column at which values its splines end, what the humps are there, and how steep.
 
     Returns
     -------
     list of [lower, upper]
-        Each of ``[value, humps, slopes]``.
+        Each of ``[value, humps, slopes]``, a slope of None where the hump stays as it is.
     """
     found, degree, linear = [], splines.degree, splines.extrapolation == "linear"
     for spline in splines.bsplines_:
@@ -153,7 +158,7 @@ def describe_ends(splines: Estimator) -> list[list[Any]]:
         degree += 1 if linear and degree <= 1 else 0
         lower = np.arange(width) < degree
         sides = zip(values, at_ends, slopes, (lower, lower[::-1]), strict=True)
-        found.append([[value, np.where(own, at_end, 0.0).tolist(), np.where(own, slope, 0.0).tolist()]
+        found.append([[value, np.where(own, at_end, 0.0).tolist(), np.where(own & linear, slope, None).tolist()]
                       for value, at_end, slope, own in sides])  # fmt: skip
     return found
 
@@ -177,6 +182,6 @@ def compile_splines(splines: Estimator, site: Site, compiler: Compiler) -> tuple
         raise NoRuleError(f"{short_name(splines)}: periods have a length; leave out columns that are always the same")
     entry: Spec = {"op": "splines", "knots": knots, "degree": int(splines.degree), "beyond": beyond}
     entry |= {"width": int(splines.bsplines_[0].c.shape[1]), "last": bool(splines.include_bias)}
-    entry |= {"missing": getattr(splines, "handle_missing", "error") == "zeros"}
+    entry |= {"summed": not splines.sparse_output, "missing": getattr(splines, "handle_missing", "error") == "zeros"}
     entry["ends"] = describe_ends(splines) if beyond in ("constant", "linear") else []
     return [entry], site.numbers(int(splines.n_features_out_))

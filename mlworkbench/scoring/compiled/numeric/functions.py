@@ -97,7 +97,7 @@ def read_options(name: str, given: Mapping[str, Any]) -> dict[str, float | None]
             raise NoRuleError(f"FunctionTransformer: {name} with {option}={value!r} has no rule; leave kw_args")
     return {option: None if value is None else float(value) for option, value in given.items()}
 
-# %% ../../../../nbs/scoring/compiled/numeric/03_functions.ipynb #4e607af7
+# %% ../../../../nbs/scoring/compiled/numeric/03_functions.ipynb #8ffd7235
 @transformer("sklearn.preprocessing._function_transformer.FunctionTransformer")
 def compile_function(transformer: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
     """Call numpy's function; nothing at all where it stands for ``passthrough``.
@@ -107,7 +107,8 @@ def compile_function(transformer: Estimator, site: Site, compiler: Compiler) -> 
     NoRuleError
         If it is another function, is told something, or is called with columns that are true or false.
     """
-    function, allowed = transformer.func, "finite" if transformer.validate else "any"
+    function: Any = transformer.func
+    allowed = "finite" if transformer.validate else "any"
     checked = isinstance(function, functools.partial) and function.func.__module__ == "sklearn.utils.validation"
     if function is None or (checked and function.func.__name__ == "check_array"):
         if not transformer.validate:
@@ -115,9 +116,12 @@ def compile_function(transformer: Estimator, site: Site, compiler: Compiler) -> 
         refuse_words(transformer, site)
         return [{"op": "numbers", "do": [], "allowed": allowed}], site.numbers()
     refuse_words(transformer, site)
+    given = dict(transformer.kw_args or {})
+    if isinstance(function, functools.partial) and not function.args:
+        function, given = function.func, {**function.keywords, **given}
     name = getattr(function, "__name__", "")
     if name not in _FUNCTIONS or function is not getattr(np, name):
         raise NoRuleError(f"FunctionTransformer: one of numpy's {', '.join(_FUNCTIONS)}; got {name or function}")
-    options = read_options(name, transformer.kw_args or {})
+    options = read_options(name, given)
     entry = {"op": "function", "name": name, "options": options, "whole": find_whole(transformer, site)}
     return [{**entry, "allowed": allowed}], site.numbers()

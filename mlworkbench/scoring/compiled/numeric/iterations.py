@@ -61,13 +61,18 @@ class Iterations:
                 filled[column, lacking] = np.clip(found, least, most)
         return filled
 
-# %% ../../../../nbs/scoring/compiled/numeric/12_iterations.ipynb #eef69c54
+# %% ../../../../nbs/scoring/compiled/numeric/12_iterations.ipynb #66bfba57
+def _is_linear(model: Spec) -> bool:
+    """Say whether a model, whatever steps it has, ends in a product."""
+    return bool(model["kind"] == "linear" or (model["kind"] == "pipeline" and _is_linear(model["model"])))
+
+
 def _describe_turns(imputer: Estimator, compiler: Compiler) -> list[Spec]:
     """Give the entries of the predictions, in their order."""
     turns = []
     for column, of, estimator in imputer.imputation_sequence_:
         answers = compiler.answers(estimator, Question("predict"), Site((None,) * len(of)))
-        if answers.model["kind"] != "linear" or answers.link != "identity":
+        if not _is_linear(answers.model) or answers.link != "identity":
             raise NoRuleError(f"IterativeImputer of {short_name(estimator)} has no rule; take a linear one")
         ends = [float(end[column]) for end in (imputer._min_value, imputer._max_value)]
         turn = {"column": int(column), "of": [int(place) for place in of], "model": answers.model}

@@ -17,7 +17,8 @@ from ..base.rules import Compiler, Site, refuse_words, to_list, transformer
 from .scalers import to_arithmetic
 
 # %% auto #0
-__all__ = ['make_product', 'to_product', 'compile_components', 'compile_projection', 'compile_sources', 'compile_factors']
+__all__ = ['make_product', 'to_product', 'compile_components', 'compile_projection', 'compile_sources', 'compile_discriminants',
+           'compile_factors']
 
 # %% ../../../../nbs/scoring/compiled/numeric/04_projections.ipynb #d5547a8d
 @operation("product")
@@ -43,7 +44,7 @@ def to_product(matrix: object, allowed: str = "finite") -> Spec:
     dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
     return {"op": "product", "matrix": np.asarray(dense, dtype=np.float64).tolist(), "allowed": allowed}
 
-# %% ../../../../nbs/scoring/compiled/numeric/04_projections.ipynb #f03c013b
+# %% ../../../../nbs/scoring/compiled/numeric/04_projections.ipynb #4964143f
 @transformer("sklearn.decomposition._pca.PCA", "sklearn.decomposition._incremental_pca.IncrementalPCA")
 def compile_components(pca: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
     """Project on principal components; divide by their deviations where they are whitened."""
@@ -60,7 +61,8 @@ _RANDOM = "sklearn.random_projection"
 
 
 @transformer("sklearn.decomposition._truncated_svd.TruncatedSVD",
-             f"{_RANDOM}.GaussianRandomProjection", f"{_RANDOM}.SparseRandomProjection")  # fmt: skip
+             "sklearn.neighbors._nca.NeighborhoodComponentsAnalysis", f"{_RANDOM}.GaussianRandomProjection",
+             f"{_RANDOM}.SparseRandomProjection")  # fmt: skip
 def compile_projection(projection: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
     """Project, without a mean."""
     refuse_words(projection, site)
@@ -74,6 +76,15 @@ def compile_sources(ica: Estimator, site: Site, compiler: Compiler) -> tuple[lis
     center = [["subtract", to_list(ica.mean_)]] if ica.whiten else []
     steps = [to_arithmetic(center, "finite"), to_product(ica.components_, "any")]
     return steps, site.numbers(len(ica.components_))
+
+
+@transformer("sklearn.discriminant_analysis.LinearDiscriminantAnalysis")
+def compile_discriminants(discriminants: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
+    """Subtract the mean where singular values gave it, then project on what tells the classes apart."""
+    refuse_words(discriminants, site)
+    center = [["subtract", to_list(discriminants.xbar_)]] if discriminants.solver == "svd" else []
+    found = discriminants.scalings_[:, : discriminants._max_components].T
+    return [to_arithmetic(center, "finite"), to_product(found, "any")], site.numbers(len(found))
 
 
 @transformer("sklearn.decomposition._factor_analysis.FactorAnalysis")

@@ -20,7 +20,7 @@ from ..base.rules import transformer
 # %% auto #0
 __all__ = ['Knots', 'Splines', 'describe_ends', 'compile_splines']
 
-# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #e3bfdbe3
+# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #e9f9368b
 class Knots:
     """Knots of the splines of some columns, and what the humps are there.
 
@@ -39,36 +39,35 @@ class Knots:
     def __init__(self, knots: NDArray[np.float64], degree: int) -> None:
         self.degree, self.inner = degree, knots[:, degree + 1 : knots.shape[1] - degree - 1, None]
         self.flat, self.first = knots.reshape(-1), (np.arange(len(knots)) * knots.shape[1])[:, None]
+        self.near = np.arange(1 - degree, degree + 1)[:, None, None] + degree
         self.repeated = bool((np.diff(knots, axis=1) == 0).any())
 
-    def evaluate(self, block: Block) -> tuple[NDArray[np.int64], list[Block]]:
+    def evaluate(self, block: Block) -> tuple[NDArray[np.int64], Block]:
         """Give the humps that are not zero.
 
         Returns
         -------
         first : ndarray of shape (columns, n)
             The first of them.
-        values : list of ndarray of shape (columns, n)
+        values : ndarray of shape (degree + 1, columns, n)
             It and those after it.
 
         Examples
         --------
         >>> hats = Knots(np.array([[-1.0, 0.0, 1.0, 2.0, 3.0]]), 1)
         >>> first, values = hats.evaluate(np.array([[0.25, 1.5]]))
-        >>> first.tolist(), [one.tolist() for one in values]
+        >>> first.tolist(), values.tolist()
         ([[0, 1]], [[[0.75, 0.5]], [[0.25, 0.5]]])
         """
         first = (block[:, None, :] >= self.inner).sum(axis=1)
-        place = self.first + first + self.degree
-        near = {k: self.flat[place + k] for k in range(1 - self.degree, self.degree + 1)}
-        values = [np.ones_like(block)]
-        for degree in range(1, self.degree + 1):
-            before, values = values, [np.zeros_like(block)]
-            for k in range(1, degree + 1):
-                upper, lower = near[k], near[k - degree]
-                share = self._divide(before[k - 1], upper - lower)
-                values[k - 1] = values[k - 1] + share * (upper - block)
-                values.append(share * (block - lower))
+        near, middle = self.flat[self.first + first + self.near], self.degree
+        values = np.ones((1, *block.shape))
+        for degree in range(1, middle + 1):
+            lower, upper = near[middle - degree : middle], near[middle : middle + degree]
+            share = self._divide(values, upper - lower)
+            values = np.zeros((degree + 1, *block.shape))
+            values[1:] = share * (block - lower)
+            values[:-1] += share * (upper - block)
         return first, values
 
     def _divide(self, values: Block, widths: Block) -> Block:
@@ -76,7 +75,7 @@ class Knots:
             return values / widths
         return np.where(widths == 0.0, 0.0, values / np.where(widths == 0.0, 1.0, widths))
 
-# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #d2e4658c
+# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #36ead6e1
 @operation("splines")
 class Splines:
     """A step that gives the humps of splines, a column each.
@@ -97,6 +96,8 @@ class Splines:
         degree = int(spec["degree"])
         self.knots, self.low, self.high = Knots(table, degree), table[:, degree, None], table[:, -degree - 1, None]
         self.summed = bool(spec["summed"])
+        self.following = np.arange(degree + 1)[:, None, None]
+        self.begins = (np.arange(len(table)) * self.width)[:, None]
         self.kept = np.arange(self.width if spec["last"] else self.width - 1)
         self.ends = [
             (
@@ -124,9 +125,11 @@ class Splines:
         """Give the humps of shape (columns, width, n); those of periods lie on each other."""
         first, values = self.knots.evaluate(block)
         humps = np.zeros((len(block), self.width, block.shape[1]))
-        columns, rows = np.arange(len(block))[:, None], np.arange(block.shape[1])
-        for k, value in enumerate(values):
-            humps[columns, (first + k) % self.width, rows] += value
+        places = ((first + self.following) % self.width + self.begins) * block.shape[1] + np.arange(block.shape[1])
+        if self.width > len(values) - 1:
+            humps.reshape(-1)[places] = values
+        else:
+            np.add.at(humps.reshape(-1), places, values)
         if self.summed and not np.isfinite(values).all():
             lost = np.sum(~np.isfinite(values), axis=0)[:, None, :] - ~np.isfinite(humps)
             humps[lost > 0] = np.nan
@@ -141,7 +144,11 @@ class Splines:
                 line = height + (block[columns, rows] - end[columns, 0])[:, None] * slope
                 humps[columns, :, rows] = np.where(np.isnan(slope), height, line)
 
-# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #6d23e34a
+# %% ../../../../nbs/scoring/compiled/numeric/08_splines.ipynb #35cb2a83
+def _keep(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> list[float | None]:
+    return [float(value) if own else None for value, own in zip(values, kept, strict=True)]
+
+
 def describe_ends(splines: Estimator) -> list[list[Any]]:
     """Say for each column at which values its splines end, what the humps are there, and how steep.
 
@@ -149,16 +156,23 @@ def describe_ends(splines: Estimator) -> list[list[Any]]:
     -------
     list of [lower, upper]
         Each of ``[value, humps, slopes]``, a slope of None where the hump stays as it is.
+
+    Raises
+    ------
+    NoRuleError
+        If the ends of a column were moved beyond each other.
     """
     found, degree, linear = [], splines.degree, splines.extrapolation == "linear"
     for spline in splines.bsplines_:
         width = spline.c.shape[1]
         values = (float(spline.t[degree]), float(spline.t[-degree - 1]))
         at_ends, slopes = [spline(value) for value in values], [spline(value, nu=1) for value in values]
+        if values[0] > values[1]:
+            raise NoRuleError("SplineTransformer: lines of few knots in many columns have no rule; take more knots")
         degree += 1 if linear and degree <= 1 else 0
         lower = np.arange(width) < degree
         sides = zip(values, at_ends, slopes, (lower, lower[::-1]), strict=True)
-        found.append([[value, np.where(own, at_end, 0.0).tolist(), np.where(own & linear, slope, None).tolist()]
+        found.append([[value, to_list(np.where(own, at_end, 0.0)), _keep(slope, own & linear)]
                       for value, at_end, slope, own in sides])  # fmt: skip
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def test_a_function_of_numpy_gives_its_own_bits(name: str) -> None:
         (np.clip, {"a_min": None, "a_max": 0.5}),
         (np.nan_to_num, {}),
         (np.nan_to_num, {"nan": 3.0, "posinf": 1.0}),
+        (functools.partial(np.clip, a_min=0), {"a_max": 3}),
     ],
 )
 def test_numbers_that_a_function_is_told_are_kept(function: Any, options: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ ROUNDS: list[dict[str, Any]] = [
     {"max_iter": 0},
     {"min_value": -1, "max_value": 2},
     {"estimator": Ridge(), "add_indicator": True},
+    {"estimator": make_pipeline(StandardScaler(), Ridge())},
     {"initial_strategy": "median", "imputation_order": "random"},
 ]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from proving import prove_alike
 from sklearn.decomposition import PCA, FactorAnalysis, FastICA, IncrementalPCA, TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_selection import (
     RFE,
@@ -24,6 +25,7 @@ from sklearn.feature_selection import (
 )
 from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
@@ -46,6 +48,8 @@ PROJECTED: list[Any] = [
     FactorAnalysis(2),
     GaussianRandomProjection(3, random_state=0),
     SparseRandomProjection(3, random_state=0),
+    NeighborhoodComponentsAnalysis(2, random_state=0),
+    *(LinearDiscriminantAnalysis(solver) for solver in ("svd", "eigen")),
     *(Nystroem(kernel, n_components=10, random_state=0) for kernel in ("rbf", "poly", "polynomial", "sigmoid")),
     Nystroem("linear", n_components=3, random_state=0),
     Nystroem("poly", degree=2, gamma=0.3, coef0=0, n_components=10, random_state=0),
@@ -58,7 +62,7 @@ PROJECTED: list[Any] = [
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("projection", PROJECTED, ids=str)
 def test_a_projection_gives_the_same_columns(projection: Any) -> None:
-    transform_alike(projection.fit(TABLE), UNSEEN, bound=1e-13, alone=1e-10)
+    transform_alike(projection.fit(TABLE, LABELS), UNSEEN, bound=1e-13, alone=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -24,9 +24,9 @@ TABLE, UNSEEN = table(), np.concatenate([table(1, spread=2.0), table()[:20]])
 @pytest.mark.parametrize("degree", [1, 2, 3, 5])
 @pytest.mark.parametrize("beyond", ["constant", "linear", "continue", "periodic"])
 def test_splines_have_the_bits_of_scipy(beyond: str, degree: int) -> None:
-    for options in ({}, {"include_bias": False, "knots": "quantile"}, {"sparse_output": True}):
-        chosen: dict[str, Any] = {"extrapolation": beyond, "degree": degree, **options}
-        splines = SplineTransformer(7, **chosen).fit(TABLE)
+    for options in ({}, {"include_bias": False, "knots": "quantile"}, {"sparse_output": True}, {"n_knots": degree + 3}):
+        chosen: dict[str, Any] = {"extrapolation": beyond, "degree": degree, "n_knots": 7, **options}
+        splines = SplineTransformer(**chosen).fit(TABLE)
         transform_alike(splines, UNSEEN)
         refuse_alike(splines, UNSEEN[0])
 
@@ -47,6 +47,8 @@ def test_steps_are_evaluated_where_scikit_learn_can() -> None:
     transform_alike(SplineTransformer(5, degree=0, extrapolation="linear").fit(TABLE), UNSEEN)
     with pytest.raises(NoRuleError, match="degree 0"):
         compile_steps(SplineTransformer(5, degree=0).fit(TABLE), 4)
+    with pytest.raises(NoRuleError, match="more knots"):
+        compile_steps(SplineTransformer(2, degree=1, extrapolation="linear").fit(TABLE), 4)
     with pytest.raises(NoRuleError, match="periods"):
         compile_steps(SplineTransformer(5, extrapolation="periodic").fit(np.ones((9, 1))), 1)
 

@@ -84,8 +84,8 @@ def refuse_alike(transformer: Any, row: Table, *, bound: float = 1e-12) -> None:
     steps, _ = compile_steps(transformer, len(row))
     for column in range(len(row)):
         for value in ODD:
-            values = np.array([row])
-            values[0, column] = value
+            values = np.array([row, row])  # two: alone scikit-learn sums products otherwise
+            values[:, column] = value
             try:
                 expected = expect(transformer, values)
             except (ValueError, TypeError):

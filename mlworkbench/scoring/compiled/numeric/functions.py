@@ -58,7 +58,7 @@ def make_function(spec: Spec, maker: Maker) -> Step:
 
     return step
 
-# %% ../../../../nbs/scoring/compiled/numeric/03_functions.ipynb #5dc6cd25
+# %% ../../../../nbs/scoring/compiled/numeric/03_functions.ipynb #d307b568
 def find_whole(transformer: Estimator, site: Site) -> list[int]:
     """Give the columns that a function takes as whole numbers, and gives back as such.
 
@@ -77,9 +77,9 @@ def find_whole(transformer: Estimator, site: Site) -> list[int]:
     kept = transformer.func(np.ones(1, dtype=np.int64), **(transformer.kw_args or {})).dtype.kind == "i"
     if not kept or not (apart or len(whole) == len(site.columns)):
         return []
-    nullable = [column.name for column in columns if column.kind == "integer" and column.nullable]
-    if nullable:
-        raise NoRuleError(f"FunctionTransformer of whole numbers that may lack, as {nullable[0]!r}, has no rule")
+    lacking = [column.name for column in columns if column.kind == "number" and column.dtype.lower().startswith("int")]
+    if lacking:
+        raise NoRuleError(f"FunctionTransformer of whole numbers that may lack, as {lacking[0]!r}, has no rule")
     return whole
 
 

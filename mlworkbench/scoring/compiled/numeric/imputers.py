@@ -91,7 +91,7 @@ def make_flags(spec: Spec, maker: Maker) -> Step:
 
     return step
 
-# %% ../../../../nbs/scoring/compiled/numeric/02_imputers.ipynb #2f9819fa
+# %% ../../../../nbs/scoring/compiled/numeric/02_imputers.ipynb #f31e6be5
 def keep_columns(places: Sequence[int], steps: Sequence[Spec], flags: Spec) -> list[Spec]:
     """Give the steps for the columns at some places of all, and after their columns those of `flags`."""
     if not flags["take"] and len(places) == flags["width"]:
@@ -117,11 +117,13 @@ def compile_simple_imputer(imputer: Estimator, site: Site, compiler: Compiler) -
     Raises
     ------
     NoRuleError
-        If something else than NaN or a number is missing, or every column is left out.
+        If something else than NaN or a number is missing or filled in, or every column is left out.
     """
     if site.words or site.pending:
         return [], replace(site, pending=(*site.pending, imputer))
     given = np.asarray(imputer.statistics_)
+    if words := [value for value in given if isinstance(value, str)]:
+        raise NoRuleError(f"SimpleImputer: fills numbers with numbers; got {words[0]!r}; state fill_value")
     kept = np.arange(len(given)) if imputer.keep_empty_features else np.flatnonzero(~np.isnan(given.astype(np.float64)))
     by = to_list(given[kept].astype(imputer._fill_dtype))
     if not by or any(v != v for v in by):

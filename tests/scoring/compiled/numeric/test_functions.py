@@ -10,6 +10,7 @@ import pytest
 from proving import answer, prove_alike
 from proving import refuse_alike as refuse_rows_alike
 from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -17,10 +18,13 @@ from sklearn.tree import DecisionTreeRegressor
 from test_compile import FRAME, fitted, rows
 from transforming import compile_steps, refuse_alike, table, transform_alike, with_holes
 
+from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.scoring.compiled.base.rules import NoRuleError
 from mlworkbench.scoring.compiled.compile import compile_scorer
 from mlworkbench.scoring.compiled.numeric.functions import _NAMES
+from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
+from mlworkbench.scoring.reference import ReferenceScorer
 
 UNSEEN = with_holes(table(1))
 
@@ -85,6 +89,20 @@ def test_what_is_not_numpys_or_not_exact_is_refused(transformer: Any, columns: l
     reference = fitted(make_pipeline(prepared, LinearRegression()), "regression")
     with pytest.raises(NoRuleError, match=words):
         compile_scorer(reference)
+
+
+def test_whole_numbers_that_may_lack_are_refused_where_they_stay_whole() -> None:
+    contract = Contract((Column("seats", "number", nullable=True, dtype="Int64"),))
+    seats = np.where(np.arange(40) % 5 == 0, np.nan, np.arange(40.0))
+    for function, words in ((np.square, "may lack"), (np.sqrt, "")):
+        pipeline = make_pipeline(FunctionTransformer(function), SimpleImputer(), LinearRegression())
+        frame = frame_to_pandas(FeatureFrame({"seats": seats}), contract)
+        reference = ReferenceScorer(pipeline.fit(frame, np.arange(40.0)), contract, "regression", [])
+        if words:
+            with pytest.raises(NoRuleError, match=words):
+                compile_scorer(reference)
+        else:
+            compile_scorer(reference)
 
 
 def test_a_step_that_only_checks_is_kept() -> None:

@@ -83,5 +83,8 @@ def test_what_is_neither_nan_nor_a_number_has_no_rule() -> None:
     marked = SimpleImputer().fit(HOLES).set_params(missing_values=None)
     with pytest.raises(NoRuleError, match="NaN or a number"):
         compile_steps(marked, 4)
+    mixed = SimpleImputer(strategy="constant").fit(np.array([[1, True], [2, False]], dtype=object))
+    with pytest.raises(NoRuleError, match="state fill_value"):
+        compile_steps(mixed, 2)
     with pytest.raises(NoRuleError, match="hold some value"):
         compile_steps(SimpleImputer().fit(EMPTY[:, 1:2]), 1)

@@ -79,9 +79,13 @@ def test_the_nearest_rows_fill_what_is_missing(count: int, weights: str) -> None
     refuse_alike(imputer, UNSEEN[0])
 
 
-def test_of_rows_that_are_equally_far_the_same_are_taken() -> None:
-    imputer = KNNImputer(n_neighbors=3).fit(np.round(HOLES * 2))
-    transform_alike(imputer, np.round(UNSEEN * 2), alone=1e-12)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_of_rows_that_are_equally_far_the_same_are_taken_alone_and_among_others(order: Any) -> None:
+    random = np.random.default_rng(0)
+    close = with_holes(np.column_stack([random.choice([0.1, 1.7, 2.3], 900) for _ in range(3)] + [random.random(900)]))
+    for weights in ("uniform", "distance"):
+        imputer = KNNImputer(weights=weights).fit(np.array(close[:600], order=order))
+        transform_alike(imputer, close[600:], bound=1e-12, alone=1e-12)
 
 
 NUMBER = st.one_of(st.just(np.nan), st.floats(-3, 3))
@@ -92,7 +96,7 @@ NUMBER = st.one_of(st.just(np.nan), st.floats(-3, 3))
 @given(st.lists(NUMBER, min_size=4, max_size=4))
 def test_any_row_is_imputed_alike(row: list[float]) -> None:
     for imputer in IMPUTERS:
-        transform_alike(imputer, np.array([row]), bound=1e-12, alone=1e-12)
+        transform_alike(imputer, np.array([row, row]), bound=1e-12, alone=1e-12)
 
 
 IMPUTERS = [IterativeImputer(max_iter=2, tol=1e9, random_state=0).fit(HOLES), KNNImputer().fit(HOLES)]

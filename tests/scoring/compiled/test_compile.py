@@ -21,6 +21,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.impute import KNNImputer, SimpleImputer
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.neural_network import MLPClassifier
@@ -253,8 +254,10 @@ REFUSED = {
         "lambda",
     ),
     "neighbours as imputer": (
-        lambda: make_pipeline(ColumnTransformer([("n", KNNImputer(), NUMBERS)]), LogisticRegression(max_iter=2000)),
-        "KNNImputer has no rule",
+        lambda: make_pipeline(
+            ColumnTransformer([("n", KNNImputer(weights=np.ones_like), NUMBERS)]), LogisticRegression(max_iter=2000)
+        ),
+        "KNNImputer with weights",
     ),
     "a network": (lambda: make_pipeline(one_hot(), MLPClassifier(max_iter=5)), "MLPClassifier"),
     "weights of columns": (
@@ -263,11 +266,9 @@ REFUSED = {
         ),
         "transformer_weights",
     ),
-    "an indicator of missing values": (
-        lambda: make_pipeline(
-            ColumnTransformer([("n", SimpleImputer(add_indicator=True), NUMBERS)]), LogisticRegression(max_iter=2000)
-        ),
-        "add_indicator",
+    "a kernel of another kind": (
+        lambda: make_pipeline(one_hot(), Nystroem("laplacian", n_components=5), LogisticRegression(max_iter=2000)),
+        "kernel of linear, poly",
     ),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # %% auto #0
-__all__ = ['Block', 'RowError', 'refuse_where', 'check_block', 'stack', 'to_column']
+__all__ = ['Block', 'RowError', 'refuse_where', 'check_block', 'stack', 'to_column', 'multiply']
 
 # %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #d443397b
 Block = NDArray[np.float64]
@@ -93,3 +93,20 @@ def to_column(values: Sequence[float | None]) -> Block:
     [[1.0], [nan]]
     """
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)[:, None]
+
+# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #0b8bb072
+def multiply(block: Block, matrix: Block) -> Block:
+    """Multiply each row of a block of shape (columns, n) with a matrix of shape (outputs, columns).
+
+    Returns
+    -------
+    ndarray of shape (outputs, n)
+
+    Examples
+    --------
+    >>> multiply(np.array([[1.0], [2.0]]), np.array([[3.0, 4.0], [0.0, 1.0]])).tolist()
+    [[11.0], [2.0]]
+    """
+    if block.shape[1] == 1:
+        return np.asarray((np.concatenate([block, block], axis=1).T @ matrix.T)[:1].T)
+    return np.asarray((block.T @ matrix.T).T)

@@ -17,7 +17,7 @@ from ..base.rules import Compiler, Site, refuse_words, to_list, transformer
 
 # %% auto #0
 __all__ = ['make_arithmetic', 'to_arithmetic', 'compile_standard_scaler', 'compile_robust_scaler', 'compile_range_scaler',
-           'compile_largest_scaler']
+           'compile_largest_scaler', 'make_norm', 'compile_normalizer']
 
 # %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #d2308a5d
 _ARITHMETIC: dict[str, Callable[..., Block]] = {
@@ -50,10 +50,10 @@ def make_arithmetic(spec: Spec, maker: Maker) -> Step:
 
     return step
 
-# %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #5cb042da
-def to_arithmetic(do: list[list[Any]]) -> Spec:
-    """Give the entry of arithmetic that takes missing values and refuses infinity, as scalers do."""
-    return {"op": "numbers", "do": do, "allowed": "missing"}
+# %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #a294ab13
+def to_arithmetic(do: list[list[Any]], allowed: str = "missing") -> Spec:
+    """Give the entry of arithmetic; by default it takes missing values and refuses infinity, as scalers do."""
+    return {"op": "numbers", "do": do, "allowed": allowed}
 
 
 @transformer("sklearn.preprocessing._data.StandardScaler")
@@ -90,3 +90,37 @@ def compile_largest_scaler(scaler: Estimator, site: Site, compiler: Compiler) ->
     ends = [["maximum", [-1.0] * len(scaler.scale_)], ["minimum", [1.0] * len(scaler.scale_)]]
     clip = ends if getattr(scaler, "clip", False) else []
     return [to_arithmetic([["divide", to_list(scaler.scale_)], *clip])], site.numbers()
+
+# %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #d52cba27
+_LENGTHS: dict[str, Callable[[Block], Block]] = {
+    "l1": lambda rows: np.sum(np.abs(rows), axis=1),
+    "l2": lambda rows: np.sqrt(np.einsum("ij,ij->i", rows, rows)),
+    "max": lambda rows: np.max(np.abs(rows), axis=1),
+}
+
+
+@operation("norm")
+def make_norm(spec: Spec, maker: Maker) -> Step:
+    """Make a step that divides rows by their length (``by``: l1, l2 or max); a row of zeros stays.
+
+    Examples
+    --------
+    >>> make_norm({"op": "norm", "by": "l2"}, None)(np.array([[3.0, 0.0], [4.0, 0.0]])).tolist()
+    [[0.6, 0.0], [0.8, 0.0]]
+    """
+    measure = _LENGTHS[spec["by"]]
+
+    def step(table: Any) -> Block:  # noqa: ANN401, RUF100
+        block = check_block(stack(table), "finite")
+        lengths = measure(np.ascontiguousarray(block.T))
+        lengths[lengths == 0.0] = 1.0
+        return block / lengths
+
+    return step
+
+
+@transformer("sklearn.preprocessing._data.Normalizer")
+def compile_normalizer(normalizer: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
+    """Divide rows by their length."""
+    refuse_words(normalizer, site)
+    return [{"op": "norm", "by": normalizer.norm}], site.numbers()

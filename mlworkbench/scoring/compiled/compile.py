@@ -89,7 +89,7 @@ class ProgramCompiler:
         self.graphs.append(tree_graph(trees, outputs))
         return len(self.graphs) - 1
 
-# %% ../../../nbs/scoring/compiled/04_compile.ipynb #be8ed529
+# %% ../../../nbs/scoring/compiled/04_compile.ipynb #53b14e77
 def _find_places(reference: ReferenceScorer) -> list[int]:
     """Give the places, among the estimator's own classes, of the scores to give."""
     own = list_classes(reference.pipeline)
@@ -109,7 +109,8 @@ def _read_decision(reference: ReferenceScorer) -> dict[str, Any]:
     if rule.get("rule") != "argmax":
         return {}
     by = "answers" if rule["of"] == "predict_proba" else "raw"
-    return {"decides": {"by": by, "labels": list_classes(reference.pipeline)}}
+    tied = {"tied": rule["tied"]} if "tied" in rule else {}
+    return {"decides": {"by": by, "labels": list_classes(reference.pipeline), **tied}}
 
 
 def _order_answers(reference: ReferenceScorer, compiler: ProgramCompiler, *, largest: bool) -> dict[str, Any]:

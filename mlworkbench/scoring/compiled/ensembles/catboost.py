@@ -163,7 +163,7 @@ def _find_words(estimator: Estimator, told: Mapping[str, Any], site: Site) -> di
                 found[own[place], int(split["value"])] = (place, [*map(float, codes)])
     return found
 
-# %% ../../../../nbs/scoring/compiled/ensembles/09_catboost.ipynb #9caebd77
+# %% ../../../../nbs/scoring/compiled/ensembles/09_catboost.ipynb #521b65a5
 _SAME = ("RMSE", "MAE", "Quantile", "MAPE", "Huber", "Expectile", "LogCosh", "Lq")
 _LINKS = {
     **dict.fromkeys(_SAME, ("identity", "")),
@@ -244,4 +244,5 @@ def compile_catboost(estimator: Estimator, question: Question, site: Site, compi
     steps, site = code_categories(estimator, site, listed, partial(describe_lookup, unknown=[-1.0], missing=None))
     trees = read_trees(told, features)
     sums: Spec = {"kind": "trees", "graph": compiler.add_trees(trees, len(bias)), "allowed": "any float32"}
-    return put_before(steps, Answers({**sums, "missing_codes": [], "divisor": 1, "base": [*map(float, bias)]}, link))
+    sums |= {"missing_codes": [], "divisor": 1, "base": [*map(float, bias)]}
+    return put_before(steps, Answers(sums, link, margins=True))

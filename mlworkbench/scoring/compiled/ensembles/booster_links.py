@@ -195,7 +195,7 @@ def _find_all(table: NextWords, column: NDArray[Any]) -> list[float | Block]:
             raise RowError(row, refusal.rule) from None
     return found
 
-# %% ../../../../nbs/scoring/compiled/ensembles/06_booster_links.ipynb #e369daec
+# %% ../../../../nbs/scoring/compiled/ensembles/06_booster_links.ipynb #edccf033
 def code_categories(
     estimator: Estimator,
     site: Site,
@@ -217,7 +217,7 @@ def code_categories(
         If the columns of categories are others than those of training, or a category is no text.
     """
     words = [place for place, column in enumerate(site.columns) if column is not None and column.kind in WORDS]
-    if site.input != "frame" or len(words) != len(categories):
+    if len(words) != len(categories) or (words and site.input != "frame"):
         refuse_words(estimator, site)
         raise NoRuleError(f"{short_name(estimator)}: categories of numbers have no rule; make them text before fitting")
     if not all(isinstance(one, str) for listed in categories for one in listed):

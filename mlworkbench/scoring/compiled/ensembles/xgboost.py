@@ -94,7 +94,7 @@ def read_model(estimator: Estimator) -> tuple[dict[str, Any], list[Tree], int]:
     first = [leaf_tree(value, cover, target=place, single=True) for place, value in enumerate(base)]
     return {**learner, "cats": inside.get("cats")}, [*first, *trees], outputs
 
-# %% ../../../../nbs/scoring/compiled/ensembles/08_xgboost.ipynb #5d19a46d
+# %% ../../../../nbs/scoring/compiled/ensembles/08_xgboost.ipynb #5b90f24c
 _LINKS = {
     **dict.fromkeys(_SAME, ("identity", "")),
     **dict.fromkeys(_POWERS, ("single exp", "")),
@@ -123,14 +123,15 @@ def _describe_words(categories: list[Sequence[str]]) -> Spec:
     return {"op": "next words", "words": [[*words] for words in categories]}
 
 
-def _read_missing(estimator: Estimator, *, coded: bool) -> list[Spec]:
-    """Give the step of a number that stands for missing."""
+def _read_missing(estimator: Estimator, site: Site, *, coded: bool) -> list[Spec]:
+    """Give the steps of numbers that stand for missing: of a sparse matrix, all that it does not hold."""
+    zeros: list[Spec] = [{"op": "absent number", "value": 0.0}] if getattr(site, "sparse", False) else []
     missing = np.nan if estimator.missing is None else float(estimator.missing)
     if np.isnan(missing):
-        return []
+        return zeros
     if np.isinf(missing) or coded:
         raise NoRuleError(f"XGBoost with missing={missing} has no rule here; put NaN for it, and leave missing")
-    return [{"op": "absent number", "value": missing}]
+    return [*zeros, {"op": "absent number", "value": missing}]
 
 
 @model(*(f"xgboost.sklearn.XGB{forest}{kind}" for forest in ("", "RF") for kind in ("Classifier", "Regressor")))
@@ -151,8 +152,8 @@ def compile_xgboost(estimator: Estimator, question: Question, site: Site, compil
     categories = _read_categories(learner["cats"])
     if not categories and any(tree.members for tree in trees):
         raise NoRuleError("XGBoost of categories without their names has no rule; fit it on a frame, by 3.1 or later")
-    steps, site = code_categories(estimator, site, categories, _describe_words)
-    steps += _read_missing(estimator, coded=bool(steps))
+    steps, _ = code_categories(estimator, site, categories, _describe_words)
+    steps += _read_missing(estimator, site, coded=bool(steps))
     sums: Spec = {"kind": "trees", "graph": compiler.add_trees(trees, outputs), "allowed": "any float32"}
     sums |= {"missing_codes": [], "divisor": 1, "base": [0.0] * outputs}
     return put_before(steps, Answers(sums, link))

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proving import answer, prove_alike
+from scipy.sparse import csr_matrix
 from test_compile import CONTRACT, FRAME, LABELS, rows
 
 from mlworkbench.contract.contract import Contract
-from mlworkbench.scoring.compiled.base.rules import NoRuleError, Question, find_site
+from mlworkbench.scoring.compiled.base.rules import NoRuleError, Question, Site, find_site
 from mlworkbench.scoring.compiled.compile import ProgramCompiler, compile_scorer
+from mlworkbench.scoring.compiled.operations import ProgramMaker
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.decision_rule import settle
@@ -199,6 +201,20 @@ def test_xgboost_forests_stop_and_numbers_for_missing() -> None:
     assert np.array_equal(reference.score(asked), compiled.score(asked))
 
 
+def test_xgboost_takes_the_zeros_of_a_sparse_matrix_for_missing() -> None:
+    class SparseSite(Site):
+        sparse = True
+
+    random = np.random.default_rng(0)
+    table = np.where(random.random((400, 3)) < 0.5, 0.0, random.normal(size=(400, 3)))
+    model = extreme("R").fit(csr_matrix(table), table[:, 0] + (table[:, 1] == 0))
+    compiler = ProgramCompiler()
+    found = compiler.answers(model, Question("predict"), SparseSite((None,) * 3, "array"))
+    sums = ProgramMaker(compiler.graphs).model(found.model)(table.T)
+    assert np.array_equal(sums[:, 0], model.predict(csr_matrix(table)))
+    assert not np.array_equal(sums[:, 0], model.predict(table))
+
+
 WORDS: dict[str, tuple[ReferenceScorer, CompiledScorer]] = {}
 
 
@@ -339,6 +355,14 @@ def test_catboost_of_a_word_that_the_contract_does_not_list_is_refused() -> None
     frame = FeatureFrame({**FRAME.columns, "origin": words})
     with pytest.raises(NoRuleError, match=r"a word of 'origin' that the contract does not list; list"):
         compile_scorer(learn(cat("R", cat_features=["origin"], one_hot_max_size=9), "regression", frame=frame))
+
+
+@pytest.mark.parametrize("make", [light, extreme, cat], ids=["lightgbm", "xgboost", "catboost"])
+def test_a_booster_of_an_array(make: Any) -> None:
+    contract, frame = CONTRACT.select(NUMBERS), take(FRAME, NUMBERS)
+    table = frame_to_pandas(frame, contract).to_numpy(dtype=np.float64)
+    reference = ReferenceScorer(make("R").fit(table, LABELS["regression"]), contract, "regression", [], input="array")
+    prove_alike(reference, frame, take(rows(7, 200), NUMBERS), bound=0.0, alone=9)
 
 
 @pytest.mark.parametrize("make", [light, extreme, cat], ids=["lightgbm", "xgboost", "catboost"])

@@ -26,7 +26,7 @@ from .reference import read_tuned_rule, response_method
 # %% auto #0
 __all__ = ['FORGED', 'PROVED', 'make_tied_scores', 'read_argmax', 'Ruling', 'settle']
 
-# %% ../../nbs/scoring/07_decision_rule.ipynb #8af9f553
+# %% ../../nbs/scoring/07_decision_rule.ipynb #bdc4459b
 FORGED = 64  # rows
 
 
@@ -76,7 +76,8 @@ def _forged_labels(
     """Let a pipeline decide forged scores; None where it does not ask for them."""
     calls: list[int] = []
 
-    def forged(rows: Rows, *_: object, **__: object) -> NDArray[np.float64]:
+    def forged(rows: Rows = None, *_: object, X: Rows = None, **__: object) -> NDArray[np.float64]:
+        rows = X if rows is None else rows  # some name what they give
         calls.append(rows.shape[0] if hasattr(rows, "shape") else len(rows))
         return scores.copy()
 
@@ -90,7 +91,7 @@ def _forged_labels(
         return None
     return labels if calls == [FORGED] else None
 
-# %% ../../nbs/scoring/07_decision_rule.ipynb #8afc8033
+# %% ../../nbs/scoring/07_decision_rule.ipynb #abacfa7f
 def read_argmax(scorer: ReferenceScorer, frame: FeatureFrame) -> Rule | None:
     """Find the method of which a pipeline's `predict` takes the largest, of equal ones the first.
 
@@ -102,7 +103,7 @@ def read_argmax(scorer: ReferenceScorer, frame: FeatureFrame) -> Rule | None:
     Returns
     -------
     dict or None
-        ``{"rule": "argmax", "of": method}``.
+        ``{"rule": "argmax", "of": method}``, with ``"tied": "second"`` where a margin of zero is the second class.
     """
     last, classes = final_estimator(scorer.pipeline), np.array(list_classes(scorer.pipeline), dtype=object)
     rows = frame.take(np.resize(np.arange(len(frame)), FORGED))
@@ -119,8 +120,21 @@ def read_argmax(scorer: ReferenceScorer, frame: FeatureFrame) -> Rule | None:
         wanted = classes[scores.argmax(axis=1) if several else (scores.reshape(-1) > 0).astype(np.intp)]
         labels = _forged_labels(scorer.pipeline, name, scores, ask)
         if labels is not None:
-            return {"rule": "argmax", "of": name} if labels.tolist() == wanted.tolist() else None
-    return {"rule": "argmax", "of": "predict_proba"} if _is_tree(last) else None
+            tied = classes[(scores >= 0).astype(np.intp)] if scores.ndim == 1 else None
+            return _name_rule(labels, wanted, name, tied)
+    of = "predict_proba" if _is_tree(last) else _read_booster(last)
+    return {"rule": "argmax", "of": of} if of else None
+
+
+def _name_rule(
+    labels: NDArray[Any], wanted: NDArray[Any], name: str, tied: NDArray[Any] | None
+) -> Rule | None:
+    """Name the rule that made labels of forged scores."""
+    if labels.tolist() == wanted.tolist():
+        return {"rule": "argmax", "of": name}
+    if tied is not None and labels.tolist() == tied.tolist():
+        return {"rule": "argmax", "of": name, "tied": "second"}
+    return None
 
 
 def _is_tree(last: Estimator) -> bool:
@@ -130,6 +144,15 @@ def _is_tree(last: Estimator) -> bool:
 
     own = (type(last).predict, getattr(type(last), "predict_proba", None))
     return own == (BaseDecisionTree.predict, DecisionTreeClassifier.predict_proba)
+
+# %% ../../nbs/scoring/07_decision_rule.ipynb #652096b3
+def _read_booster(last: Estimator) -> str:
+    """Name what XGBoost and CatBoost take the largest of; empty for all others."""
+    name = f"{type(last).__module__}.{type(last).__qualname__}"
+    if name in ("xgboost.sklearn.XGBClassifier", "xgboost.sklearn.XGBRFClassifier"):
+        shares = ("binary:logistic", "reg:logistic", "multi:softprob")
+        return "predict_proba" if str(last.objective) in shares else ""
+    return "RawFormulaVal" if name == "catboost.core.CatBoostClassifier" else ""
 
 # %% ../../nbs/scoring/07_decision_rule.ipynb #aff07800
 PROVED = 20_000  # rows

@@ -137,7 +137,7 @@ CASES = [
     (LogisticRegression(solver="liblinear"), TWO, "argmax"),
     (HistGradientBoostingClassifier(max_iter=3), TWO, "argmax"),
     (HistGradientBoostingClassifier(max_iter=3), several(3), "argmax"),
-    (GradientBoostingClassifier(n_estimators=3), TWO, "predict"),
+    (GradientBoostingClassifier(n_estimators=3), TWO, "argmax"),
     (KNeighborsClassifier(4), TWO, None),
     (BaggingClassifier(DecisionTreeClassifier(), 4, random_state=0), TWO, "argmax"),
     (VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"), TWO, "argmax"),

@@ -46,7 +46,7 @@ BASE = os.environ.get("MLWORKBENCH_TEST_BASE") or f"python:{sys.version_info.maj
 
 
 def boosted() -> object:
-    return pytest.importorskip("lightgbm").LGBMClassifier(n_estimators=20, verbose=-1)
+    return pytest.importorskip("lightgbm").LGBMClassifier(n_estimators=20, linear_tree=True, verbose=-1)
 
 
 LASTS = {

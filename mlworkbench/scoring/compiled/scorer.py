@@ -30,7 +30,7 @@ from ..frame import FeatureFrame
 # %% auto #0
 __all__ = ['PROGRAM_FORMAT', 'CompiledScorer', 'graph_name', 'Scorer', 'open_scorer']
 
-# %% ../../../nbs/scoring/compiled/03_scorer.ipynb #6222d5ad
+# %% ../../../nbs/scoring/compiled/03_scorer.ipynb #f77f690d
 PROGRAM_FORMAT = 3  # 2 had one model, linear or of trees
 
 
@@ -42,7 +42,8 @@ class CompiledScorer:
     ----------
     program : dict
         ``scorer.json``: columns, steps, model, link, take, task; where the largest decides, ``decides``: of ``by``
-        (the model's ``raw`` output or the linked ``answers``), by ``labels`` in the estimator's own order.
+        (the model's ``raw`` output or the linked ``answers``), by ``labels`` in the estimator's own order; ``tied`` is
+        ``"second"`` where a margin of zero is the second class.
     graphs : sequence of bytes
         Of trees, as the program numbers them: ``scorer.onnx``, ``scorer_1.onnx``, ...
 
@@ -135,7 +136,8 @@ class CompiledScorer:
             return scores, None
         sides = (raw,) if rule["by"] == "raw" else answers
         decisions = np.empty(1, dtype=object)
-        decisions[0] = rule["labels"][sides[-1] > (sides[0] if len(sides) > 1 else 0.0)]
+        edge = sides[0] if len(sides) > 1 else 0.0
+        decisions[0] = rule["labels"][sides[-1] > edge or ("tied" in rule and sides[-1] == edge)]
         return scores, decisions
 
     def _decide_rows(self, raw: Block, answers: Block) -> NDArray[np.object_] | None:
@@ -144,7 +146,8 @@ class CompiledScorer:
         if rule is None:
             return None
         sides = raw if rule["by"] == "raw" else answers
-        places = sides.argmax(axis=1) if sides.shape[1] > 1 else (sides[:, 0] > 0).astype(np.intp)
+        above = sides[:, 0] >= 0 if "tied" in rule else sides[:, 0] > 0
+        places = sides.argmax(axis=1) if sides.shape[1] > 1 else above.astype(np.intp)
         return np.asarray(np.array([*rule["labels"], None], dtype=object)[places])
 
     def graph_input(self, frame: FeatureFrame) -> Block:

@@ -85,7 +85,7 @@ class ProgramCompiler:
         self.graphs.append(tree_graph(trees, outputs))
         return len(self.graphs) - 1
 
-# %% ../../../nbs/scoring/compiled/04_compile.ipynb #be8ed529
+# %% ../../../nbs/scoring/compiled/04_compile.ipynb #f5c2288d
 def _find_places(reference: ReferenceScorer) -> list[int]:
     """Give the places, among the estimator's own classes, of the scores to give."""
     own = list_classes(reference.pipeline)
@@ -96,32 +96,33 @@ def _find_places(reference: ReferenceScorer) -> list[int]:
     return [own.index(value) for value in reference.classes]
 
 
-def _read_decision(reference: ReferenceScorer) -> dict[str, Any]:
+def _name_decision(reference: ReferenceScorer, method: str, found: Answers) -> dict[str, Any]:
     """Say of what the largest decides; nothing where scores are held against a threshold."""
-    rule = reference.decision or {}
-    if rule.get("rule") == "predict":
-        name = short_name(final_estimator(reference.pipeline))
+    rule, name = reference.decision or {}, short_name(final_estimator(reference.pipeline))
+    if rule.get("rule") == "predict" and not found.decides:
         raise NoRuleError(f"{name} decides by a rule of its own (decision: predict), so the pipeline itself is asked")
-    if rule.get("rule") != "argmax":
+    if rule.get("rule") not in ("predict", "argmax"):
         return {}
-    by = "answers" if rule["of"] == "predict_proba" else "raw"
+    if rule.get("of", method) != method and not found.margins:
+        raise NoRuleError(f"{name} decides by margins, and its scores are not made of them")
+    by_sums = found.margins and rule.get("of") != "predict_proba"
+    by = found.decides if rule["rule"] == "predict" else "raw" if by_sums else "answers"
     return {"decides": {"by": by, "labels": list_classes(reference.pipeline)}}
 
 
-def _order_answers(reference: ReferenceScorer, compiler: ProgramCompiler, *, largest: bool) -> dict[str, Any]:
+def _order_answers(reference: ReferenceScorer, compiler: ProgramCompiler) -> dict[str, Any]:
     """Compile the pipeline, and say which of its answers are the scores."""
     wanted, method = _find_places(reference), response_method(reference.pipeline, reference.task)
+    largest = (reference.decision or {}).get("rule") in ("predict", "argmax")
     question = Question(method, None if largest else (*wanted,))
     found = compiler.answers(reference.pipeline, question, find_site(reference.contract, reference.input))
-    if largest and (reference.decision or {}).get("of", method) != method and not found.margins:
-        name = short_name(final_estimator(reference.pipeline))
-        raise NoRuleError(f"{name} decides by margins, and its scores are not made of them")
     steps: list[Spec] = []
     model = found.model
     while model["kind"] == "pipeline":
         steps, model = [*steps, *model["steps"]], model["model"]
     link = "two sides" if method == "decision_function" and reference.task == "binary" else found.link
-    return {"steps": steps, "model": model, "link": link, "take": [*(found.take or wanted)]}
+    decides = _name_decision(reference, method, found)
+    return {"steps": steps, "model": model, "link": link, "take": [*(found.take or wanted)], **decides}
 
 
 def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
@@ -139,8 +140,8 @@ def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
     ScoringError, VersionError
         If a graph cannot be made or loaded here.
     """
-    decides, compiler = _read_decision(reference), ProgramCompiler()
-    program = {**_order_answers(reference, compiler, largest=bool(decides)), **decides}
+    compiler = ProgramCompiler()
+    program = _order_answers(reference, compiler)
     program |= {"format": PROGRAM_FORMAT, "columns": [*reference.contract.names], "task": reference.task}
     text = json_text({**program, "graphs": len(compiler.graphs)})
     return CompiledScorer(json.loads(text), compiler.graphs)

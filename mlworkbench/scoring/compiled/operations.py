@@ -12,7 +12,10 @@ import mlworkbench.scoring.compiled.encoding.lookups
 import mlworkbench.scoring.compiled.ensembles.tree_sums
 import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns
+import mlworkbench.scoring.compiled.models.bayes
+import mlworkbench.scoring.compiled.models.discriminants
 import mlworkbench.scoring.compiled.models.linear
+import mlworkbench.scoring.compiled.models.networks
 import mlworkbench.scoring.compiled.numeric.functions
 import mlworkbench.scoring.compiled.numeric.imputers
 import mlworkbench.scoring.compiled.numeric.scalers  # noqa: F401 - each registers what it makes

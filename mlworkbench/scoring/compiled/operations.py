@@ -14,8 +14,10 @@ import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns
 import mlworkbench.scoring.compiled.models.bayes
 import mlworkbench.scoring.compiled.models.discriminants
+import mlworkbench.scoring.compiled.models.kernels
 import mlworkbench.scoring.compiled.models.linear
 import mlworkbench.scoring.compiled.models.networks
+import mlworkbench.scoring.compiled.models.support_vectors
 import mlworkbench.scoring.compiled.numeric.functions
 import mlworkbench.scoring.compiled.numeric.imputers
 import mlworkbench.scoring.compiled.numeric.scalers  # noqa: F401 - each registers what it makes

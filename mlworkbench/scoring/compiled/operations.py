@@ -16,6 +16,7 @@ import mlworkbench.scoring.compiled.models.bayes
 import mlworkbench.scoring.compiled.models.discriminants
 import mlworkbench.scoring.compiled.models.kernels
 import mlworkbench.scoring.compiled.models.linear
+import mlworkbench.scoring.compiled.models.neighbours
 import mlworkbench.scoring.compiled.models.networks
 import mlworkbench.scoring.compiled.models.support_vectors
 import mlworkbench.scoring.compiled.numeric.functions

@@ -12,7 +12,8 @@ from typing import Any
 import mlworkbench.scoring.compiled.encoding.encoders
 import mlworkbench.scoring.compiled.ensembles.forests
 import mlworkbench.scoring.compiled.ensembles.histogram_boosting
-import mlworkbench.scoring.compiled.meta.thresholds  # noqa: F401 - each registers its rules
+import mlworkbench.scoring.compiled.meta.thresholds
+import mlworkbench.scoring.compiled.models.processes  # noqa: F401 - each registers its rules
 from ...core.types import Estimator, Spec
 from ..artifacts.manifest import json_text
 from .base.rules import MODELS, TRANSFORMERS, Answers, NoRuleError, Question, Site

@@ -13,6 +13,7 @@ import mlworkbench.scoring.compiled.ensembles.tree_sums
 import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns
 import mlworkbench.scoring.compiled.models.bayes
+import mlworkbench.scoring.compiled.models.constants
 import mlworkbench.scoring.compiled.models.discriminants
 import mlworkbench.scoring.compiled.models.kernels
 import mlworkbench.scoring.compiled.models.linear

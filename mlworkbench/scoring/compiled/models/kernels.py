@@ -86,16 +86,18 @@ def _make_bell(spec: Spec, vectors: Block) -> Kernel:
     scaled = (vectors.T / scale).T
     return lambda rows: np.exp(-gamma * sum_differences(rows / scale, scaled, power))
 
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #5bbddca7
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #686d7640
 _MATERN: dict[float, Kernel] = {
     0.5: lambda far: np.exp(-far),
     1.5: lambda far: (1.0 + far * np.sqrt(3)) * np.exp(-(far * np.sqrt(3))),
     2.5: lambda far: (1.0 + far * np.sqrt(5) + (far * np.sqrt(5)) ** 2 / 3.0) * np.exp(-(far * np.sqrt(5))),
+    np.inf: lambda far: np.exp(-(far**2) / 2.0),
 }
 
 
 def _make_matern(spec: Spec, vectors: Block) -> Kernel:
-    smooth, scale = _MATERN[float(spec["smoothness"])], np.array(spec["scale"])
+    order = spec["smoothness"]
+    smooth, scale = _MATERN[np.inf if order is None else float(order)], np.array(spec["scale"])
     scaled = (vectors.T / scale).T
     return lambda rows: smooth(np.sqrt(sum_differences(rows / scale, scaled)))
 

@@ -75,7 +75,7 @@ def compile_constant(estimator: Estimator, question: Question, site: Site, compi
         shares = given.astype(np.float64)
     return Answers({"kind": "constant", "answers": to_list(shares)}, decides="answers")
 
-# %% ../../../../nbs/scoring/compiled/models/10_constants.ipynb #5970fa2b
+# %% ../../../../nbs/scoring/compiled/models/10_constants.ipynb #e9f07490
 @kind("curve")
 class Curve:
     """Straight lines between corners, of one column.
@@ -96,7 +96,7 @@ class Curve:
         outside = (block < self.at[0]) | (block > self.at[-1])
         if not self.clip and len(self.at) > 1:
             refuse_where(outside, "lies beyond what training held")
-        return np.interp(np.clip(block[0], self.at[0], self.at[-1]), self.at, self.values)[:, None]
+        return np.asarray(np.interp(np.clip(block[0], self.at[0], self.at[-1]), self.at, self.values))[:, None]
 
 
 @model("sklearn.isotonic.IsotonicRegression")

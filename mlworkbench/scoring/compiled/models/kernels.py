@@ -18,8 +18,8 @@ from ..base.rules import refuse_words, short_name, to_list
 from .linear import refuse_single
 
 # %% auto #0
-__all__ = ['CHUNK', 'Kernel', 'LARGEST_COST', 'sum_differences', 'make_kernel', 'count_cost', 'refuse_costly', 'KernelSums',
-           'describe_sums', 'compile_kernel_ridge']
+__all__ = ['CHUNK', 'Kernel', 'LARGEST_COST', 'sum_differences', 'multiply_out', 'make_kernel', 'count_cost', 'refuse_costly',
+           'KernelSums', 'describe_sums', 'compile_kernel_ridge']
 
 # %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #e313cd7f
 CHUNK = 65_536  # numbers of a chunk of distances, so that it stays near the processor
@@ -54,7 +54,31 @@ def sum_differences(rows: Block, vectors: Block, power: float = 2) -> Block:
             join(found, part, out=found)
     return found
 
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #f7235dc0
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #6e35668d
+def multiply_out(rows: Block, vectors: Block) -> Block:
+    """Give squared distances by a product, in the order of `euclidean_distances`.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, columns)
+    vectors : ndarray of shape (vectors, columns)
+
+    Returns
+    -------
+    ndarray of shape (n, vectors)
+
+    Examples
+    --------
+    >>> multiply_out(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).tolist()
+    [[25.0]]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = -2 * (rows @ vectors.T)
+        found += np.einsum("ij,ij->i", rows, rows)[:, None]
+        found += np.einsum("ij,ij->i", vectors, vectors)[None, :]
+        return np.asarray(np.maximum(found, 0))
+
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #0d6eb755
 Kernel = Callable[[Block], Block]
 
 
@@ -84,6 +108,9 @@ def _make_sigmoid(spec: Spec, vectors: Block) -> Kernel:
 def _make_bell(spec: Spec, vectors: Block) -> Kernel:
     gamma, power, scale = float(spec["gamma"]), float(spec.get("power", 2)), np.array(spec.get("scale", 1.0))
     scaled = (vectors.T / scale).T
+    if spec.get("product"):
+        across = np.ascontiguousarray(vectors.T)
+        return lambda rows: np.exp(-gamma * multiply_out(rows, across))
     return lambda rows: np.exp(-gamma * sum_differences(rows / scale, scaled, power))
 
 # %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #686d7640
@@ -150,11 +177,11 @@ def make_kernel(spec: Spec, vectors: Block) -> Kernel:
     """
     return _KERNELS[spec["name"]](spec, vectors)
 
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #dca099fe
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #f3f9f426
 LARGEST_COST = {"microseconds": 1000, "bytes": 50_000_000}
 
 
-def count_cost(vectors: int, columns: int, outputs: int, kernels: int = 1) -> Spec:
+def count_cost(vectors: int, columns: int, *, outputs: int = 1, kernels: int = 1) -> Spec:
     """Count what a row costs that is compared with vectors, and how large they are in ``scorer.json``.
 
     Parameters
@@ -170,7 +197,7 @@ def count_cost(vectors: int, columns: int, outputs: int, kernels: int = 1) -> Sp
 
     Examples
     --------
-    >>> count_cost(1000, 10, 1)
+    >>> count_cost(1000, 10)
     {'microseconds': 41, 'bytes': 220000}
     """
     compared = kernels * (vectors * (columns + 10) + 2000 * columns) + vectors * outputs
@@ -191,7 +218,7 @@ def refuse_costly(estimator: Estimator, cost: Spec) -> Spec:
         raise NoRuleError(f"{rule}; got {got}; use the reference scorer, or fit on fewer rows")
     return cost
 
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #071cca4c
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #e383956a
 @kind("kernels")
 class KernelSums:
     """Kernels of a row with vectors, weighed and summed up.
@@ -236,7 +263,8 @@ def describe_sums(
         If it costs too much, or was fitted on numbers of 32 bits.
     """
     refuse_single(estimator, vectors)
-    cost = refuse_costly(estimator, count_cost(*vectors.shape, len(weights), _count_leaves(kernel)))
+    count, columns = vectors.shape
+    cost = refuse_costly(estimator, count_cost(count, columns, outputs=len(weights), kernels=_count_leaves(kernel)))
     entry = {"kind": "kernels", "kernel": kernel, "vectors": vectors.tolist(), "weights": weights.tolist()}
     return {**entry, "offsets": to_list(offsets), "cost": cost}
 
@@ -244,16 +272,16 @@ def describe_sums(
 def _count_leaves(kernel: Spec) -> int:
     return sum(map(_count_leaves, kernel["of"])) if "of" in kernel else 1
 
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #a996c046
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #9825fdd8
 def _read_kernel(estimator: Estimator, columns: int) -> Spec:
     gamma = 1.0 / columns if estimator.gamma is None else float(estimator.gamma)
-    dot = {"name": "dot", "gamma": gamma, "shift": float(estimator.coef0)}
-    kernels = {
+    dot: Spec = {"name": "dot", "gamma": gamma, "shift": float(estimator.coef0)}
+    kernels: dict[str, Spec] = {
         "linear": {"name": "dot"},
-        "rbf": {"name": "bell", "gamma": gamma},
+        "rbf": {"name": "bell", "gamma": gamma, "product": True},
         "laplacian": {"name": "bell", "gamma": gamma, "power": 1},
         "sigmoid": {**dot, "name": "sigmoid"},
-        **dict.fromkeys(("poly", "polynomial"), {"name": "power", "of": [dot], "by": estimator.degree}),
+        **{name: {"name": "power", "of": [dot], "by": estimator.degree} for name in ("poly", "polynomial")},
     }
     if not isinstance(estimator.kernel, str) or estimator.kernel not in kernels:
         rule = f"{short_name(estimator)}: kernel {', '.join(kernels)}"

@@ -16,10 +16,10 @@ from ..base.blocks import Block
 from .kernels import sum_differences
 
 # %% auto #0
-__all__ = ['push', 'TreeSearch', 'describe_tree']
+__all__ = ['push_nearest', 'TreeSearch', 'describe_tree']
 
-# %% ../../../../nbs/scoring/compiled/models/07_searches.ipynb #e32eadb5
-def push(far: list[float], places: list[int], distance: float, place: int) -> None:
+# %% ../../../../nbs/scoring/compiled/models/07_searches.ipynb #e9b42bc4
+def push_nearest(far: list[float], places: list[int], distance: float, place: int) -> None:
     """Put a row on a heap, largest distance first, instead of the one on top; nothing where it is not nearer.
 
     Parameters
@@ -32,7 +32,7 @@ def push(far: list[float], places: list[int], distance: float, place: int) -> No
     Examples
     --------
     >>> far, places = [1.2, 0.4, 0.1], [42, 1, 5]
-    >>> push(far, places, 0.2, 4)
+    >>> push_nearest(far, places, 0.2, 4)
     >>> far, places
     ([0.4, 0.2, 0.1], [1, 4, 5])
     """
@@ -48,7 +48,7 @@ def push(far: list[float], places: list[int], distance: float, place: int) -> No
         hole = child
     far[hole], places[hole] = distance, place
 
-# %% ../../../../nbs/scoring/compiled/models/07_searches.ipynb #8985bc90
+# %% ../../../../nbs/scoring/compiled/models/07_searches.ipynb #22a2e141
 class TreeSearch:
     """Searches of the nearest rows, in the order of a tree.
 
@@ -110,7 +110,7 @@ class TreeSearch:
             start, end, leaf = self.nodes[node]
             if leaf and nearest[node] < far[0]:
                 for place, distance in enumerate(distances[start:end].tolist(), start):
-                    push(far, places, distance, place)
+                    push_nearest(far, places, distance, place)
             if leaf:
                 continue
             one, two = 2 * node + 1, 2 * node + 2

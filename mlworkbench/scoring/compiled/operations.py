@@ -53,6 +53,7 @@ class ProgramMaker:
 
         Examples
         --------
+        >>> import numpy as np
         >>> step = ProgramMaker().step({"op": "fill", "by": [7.0]})
         >>> step([np.array([1.0, np.nan])]).tolist()
         [[1.0, 7.0]]

@@ -177,7 +177,7 @@ def make_kernel(spec: Spec, vectors: Block) -> Kernel:
     """
     return _KERNELS[spec["name"]](spec, vectors)
 
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #f3f9f426
+# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #caa6f48c
 LARGEST_COST = {"microseconds": 1000, "bytes": 50_000_000}
 
 
@@ -193,15 +193,15 @@ def count_cost(vectors: int, columns: int, *, outputs: int = 1, kernels: int = 1
     -------
     dict
         ``microseconds`` a row, at most: ``(kernels * (vectors * (columns + 10) + 2000 * columns) + vectors * outputs) /
-        1000``; ``bytes``: ``20 * vectors * (columns + outputs)``.
+        1000``; ``bytes``: ``28 * vectors * (columns + outputs)``.
 
     Examples
     --------
     >>> count_cost(1000, 10)
-    {'microseconds': 41, 'bytes': 220000}
+    {'microseconds': 41, 'bytes': 308000}
     """
     compared = kernels * (vectors * (columns + 10) + 2000 * columns) + vectors * outputs
-    return {"microseconds": compared // 1000, "bytes": 20 * vectors * (columns + outputs)}
+    return {"microseconds": compared // 1000, "bytes": 28 * vectors * (columns + outputs)}
 
 
 def refuse_costly(estimator: Estimator, cost: Spec) -> Spec:

@@ -138,7 +138,7 @@ class Radius:
             found[alone] = np.arange(self.classes) == self.outlier
         return found
 
-# %% ../../../../nbs/scoring/compiled/models/08_neighbours.ipynb #caa3bd6e
+# %% ../../../../nbs/scoring/compiled/models/08_neighbours.ipynb #13d2cf85
 _POWERS = {2: ("euclidean", "l2"), 1: ("manhattan", "cityblock", "l1"), None: ("chebyshev", "infinity")}
 
 
@@ -158,7 +158,9 @@ def _read_neighbours(estimator: Estimator, site: Site) -> Spec:
         raise NoRuleError(f"{name} of {targets.shape[1]} outputs has no rule; train one for each")
     refuse_single(estimator, estimator._fit_X)
     vectors, classes = np.asarray(estimator._fit_X, dtype=np.float64), len(getattr(estimator, "classes_", []))
-    cost = refuse_costly(estimator, count_cost(len(vectors), vectors.shape[1], kernels=2))
+    cost, nodes = count_cost(len(vectors), vectors.shape[1], kernels=2), np.asarray(estimator._tree.get_arrays()[2])
+    cost["bytes"] += 28 * len(nodes) * 2 * (vectors.shape[1] + 1)
+    refuse_costly(estimator, cost)
     entry = {"vectors": vectors.tolist(), "targets": to_list(targets.reshape(-1)), "classes": classes}
     return {**entry, "power": powers[0], "weighed": estimator.weights == "distance", "cost": cost}
 

@@ -137,7 +137,7 @@ def test_several_outputs_are_refused() -> None:
 
 
 def test_what_costs_too_much_is_refused_by_count_and_says_the_way_out() -> None:
-    assert count_cost(1000, 10, outputs=3, kernels=2) == {"microseconds": 83, "bytes": 260_000}
+    assert count_cost(1000, 10, outputs=3, kernels=2) == {"microseconds": 83, "bytes": 364_000}
     cheap = count_cost(30_000, 10)
     assert refuse_costly(SVR(), cheap) is cheap
     for cost in (count_cost(60_000, 10), count_cost(2_000, 10, outputs=2_000)):

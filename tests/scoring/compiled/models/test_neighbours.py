@@ -127,5 +127,5 @@ def test_what_has_no_rule_is_refused_by_name(name: str) -> None:
 def test_too_many_neighbours_are_refused_by_count() -> None:
     table = np.zeros((40_000, 3))
     model = KNeighborsRegressor(leaf_size=40_000, algorithm="kd_tree").fit(table, table[:, 0])
-    with pytest.raises(NoRuleError, match=r"got 10\d\d us a row and 3 MB by count; use the reference scorer"):
+    with pytest.raises(NoRuleError, match=r"got 10\d\d us a row and 4 MB by count; use the reference scorer"):
         ProgramCompiler().answers(model, Question("predict"), Site((None,) * 3))

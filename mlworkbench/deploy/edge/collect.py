@@ -185,7 +185,7 @@ def _recompute(name: str, rows: Sequence[tuple[int, Mapping[str, Any]]], version
     """Score the logged features again, and refuse the first line whose score or decision is another."""
     try:
         frame = FeatureFrame.from_rows([json.loads(row["features"]) for _, row in rows], version.frame)
-        scores = version.score(frame)
+        scores, own = version.answer(frame)
     except (WorkbenchError, ValueError, TypeError, KeyError) as error:
         rule = f"features that {version.version} scores"
         raise LogError(
@@ -193,7 +193,8 @@ def _recompute(name: str, rows: Sequence[tuple[int, Mapping[str, Any]]], version
         ) from None
     logged = np.array([json.loads(row["scores"]) for _, row in rows], dtype=np.float64).reshape(scores.shape)
     off = np.abs(scores - logged).reshape(len(rows), -1).max(axis=1) > version.tolerance
-    decided = [to_json(decision) for decision in version.decide(logged)]
+    by_rows = (version.declaration.get("decision") or {}).get("rule") == "predict"
+    decided = [to_json(decision) for decision in (own if by_rows else version.decide(logged))]
     for (number, row), wrong, decision in zip(rows, off.tolist(), decided, strict=True):
         if wrong or decision != to_json(json.loads(row["decision"])):
             field = "scores" if wrong else "decision"

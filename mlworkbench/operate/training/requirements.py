@@ -137,7 +137,7 @@ def list_notes(fitted: Fitted, reason: str = "") -> tuple[str, ...]:
         what = f"threshold {ruling.threshold:g} as stated"
         notes.append(f"decides otherwise than predict on {ruling.differs:,} of {ruling.rows:,} rows ({what})")
     if ruling is not None and (ruling.decision or {}).get("rule") == "predict":
-        notes.append("decision: predict (the pipeline decides by a rule of its own and is asked for it)")
+        notes.append("decision: predict (by a rule of the pipeline's own, which needs the row)")
     return (*notes, *([f"not deployable to edge: {reason}"] if reason else []))
 
 # %% ../../../nbs/operate/training/06_requirements.ipynb #dc79b39d

@@ -17,6 +17,7 @@ import mlworkbench.scoring.compiled.ensembles.histogram_boosting
 import mlworkbench.scoring.compiled.ensembles.lightgbm
 import mlworkbench.scoring.compiled.ensembles.xgboost
 import mlworkbench.scoring.compiled.meta.thresholds
+import mlworkbench.scoring.compiled.models.processes
 import mlworkbench.scoring.compiled.numeric.selectors  # noqa: F401 - each registers its rules
 from ...core.types import Estimator, Spec
 from ..artifacts.manifest import json_text
@@ -90,7 +91,7 @@ class ProgramCompiler:
         self.graphs.append(tree_graph(trees, outputs))
         return len(self.graphs) - 1
 
-# %% ../../../nbs/scoring/compiled/04_compile.ipynb #53b14e77
+# %% ../../../nbs/scoring/compiled/04_compile.ipynb #be8ed529
 def _find_places(reference: ReferenceScorer) -> list[int]:
     """Give the places, among the estimator's own classes, of the scores to give."""
     own = list_classes(reference.pipeline)
@@ -101,33 +102,34 @@ def _find_places(reference: ReferenceScorer) -> list[int]:
     return [own.index(value) for value in reference.classes]
 
 
-def _read_decision(reference: ReferenceScorer) -> dict[str, Any]:
+def _name_decision(reference: ReferenceScorer, method: str, found: Answers) -> dict[str, Any]:
     """Say of what the largest decides; nothing where scores are held against a threshold."""
-    rule = reference.decision or {}
-    if rule.get("rule") == "predict":
-        name = short_name(final_estimator(reference.pipeline))
+    rule, name = reference.decision or {}, short_name(final_estimator(reference.pipeline))
+    if rule.get("rule") == "predict" and not found.decides:
         raise NoRuleError(f"{name} decides by a rule of its own (decision: predict), so the pipeline itself is asked")
-    if rule.get("rule") != "argmax":
+    if rule.get("rule") not in ("predict", "argmax"):
         return {}
-    by = "answers" if rule["of"] == "predict_proba" else "raw"
-    tied = {"tied": rule["tied"]} if "tied" in rule else {}
-    return {"decides": {"by": by, "labels": list_classes(reference.pipeline), **tied}}
+    if rule.get("of", method) != method and not found.margins:
+        raise NoRuleError(f"{name} decides by margins, and its scores are not made of them")
+    by_sums = found.margins and rule.get("of") != "predict_proba"
+    by = found.decides if rule["rule"] == "predict" else "raw" if by_sums else "answers"
+    by = "not below zero" if "tied" in rule else by
+    return {"decides": {"by": by, "labels": list_classes(reference.pipeline)}}
 
 
-def _order_answers(reference: ReferenceScorer, compiler: ProgramCompiler, *, largest: bool) -> dict[str, Any]:
+def _order_answers(reference: ReferenceScorer, compiler: ProgramCompiler) -> dict[str, Any]:
     """Compile the pipeline, and say which of its answers are the scores."""
     wanted, method = _find_places(reference), response_method(reference.pipeline, reference.task)
+    largest = (reference.decision or {}).get("rule") in ("predict", "argmax")
     question = Question(method, None if largest else (*wanted,))
     found = compiler.answers(reference.pipeline, question, find_site(reference.contract, reference.input))
-    if largest and (reference.decision or {}).get("of", method) != method and not found.margins:
-        name = short_name(final_estimator(reference.pipeline))
-        raise NoRuleError(f"{name} decides by margins, and its scores are not made of them")
     steps: list[Spec] = []
     model = found.model
     while model["kind"] == "pipeline":
         steps, model = [*steps, *model["steps"]], model["model"]
     link = "two sides" if method == "decision_function" and reference.task == "binary" else found.link
-    return {"steps": steps, "model": model, "link": link, "take": [*(found.take or wanted)]}
+    decides = _name_decision(reference, method, found)
+    return {"steps": steps, "model": model, "link": link, "take": [*(found.take or wanted)], **decides}
 
 
 def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
@@ -145,8 +147,8 @@ def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
     ScoringError, VersionError
         If a graph cannot be made or loaded here.
     """
-    decides, compiler = _read_decision(reference), ProgramCompiler()
-    program = {**_order_answers(reference, compiler, largest=bool(decides)), **decides}
+    compiler = ProgramCompiler()
+    program = _order_answers(reference, compiler)
     program |= {"format": PROGRAM_FORMAT, "columns": [*reference.contract.names], "task": reference.task}
     text = json_text({**program, "graphs": len(compiler.graphs)})
     return CompiledScorer(json.loads(text), compiler.graphs)

@@ -13,7 +13,14 @@ import mlworkbench.scoring.compiled.ensembles.booster_links
 import mlworkbench.scoring.compiled.ensembles.tree_sums
 import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns
+import mlworkbench.scoring.compiled.models.bayes
+import mlworkbench.scoring.compiled.models.constants
+import mlworkbench.scoring.compiled.models.discriminants
+import mlworkbench.scoring.compiled.models.kernels
 import mlworkbench.scoring.compiled.models.linear
+import mlworkbench.scoring.compiled.models.neighbours
+import mlworkbench.scoring.compiled.models.networks
+import mlworkbench.scoring.compiled.models.support_vectors
 import mlworkbench.scoring.compiled.numeric.bins
 import mlworkbench.scoring.compiled.numeric.functions
 import mlworkbench.scoring.compiled.numeric.imputers

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
@@ -31,11 +32,11 @@ CONTRACT = Contract((Column("length", "number"), Column("mass", "number", nullab
 Line = dict[str, Any]
 
 
-def trained(folder: Path, registry: Registry, model: str, classes: int, *, shift: float = 0.0) -> str:
+def trained(folder: Path, registry: Registry, model: str, classes: int, *, shift: float = 0.0, last: Any = None) -> str:
     generator = np.random.default_rng(0)
     frame = FeatureFrame({"length": generator.uniform(0, 9, 90), "mass": generator.uniform(0, 9, 90) + shift})
     labels = (frame.columns["length"] / 9.001 * classes).astype(int)
-    line = LogisticRegression(max_iter=5000).fit(frame_to_pandas(frame, CONTRACT), labels)
+    line = (last or LogisticRegression(max_iter=5000)).fit(frame_to_pandas(frame, CONTRACT), labels)
     task = "binary" if classes == 2 else "multiclass"
     parts = {"model": model, "task": task, "classes": list(range(classes)), "request": CONTRACT, "frame": CONTRACT}
     golden = {"golden": (frame.columns, {}, frame), "training": frame, "labels": labels, "deployments": ("edge",)}
@@ -262,6 +263,25 @@ def test_what_a_device_wrote_is_imported_and_can_be_read(till: Till, file: Path,
     found = read_log(home.log("birds"))
     assert [len(scores) for scores in found["scores"]] == [3, 3, 3]
     assert set(found["version"]) == {till.tag}
+
+
+def test_what_a_model_decides_by_a_rule_of_its_own_comes_home_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    own = Home.open(tmp_path / "home")
+    tag = trained(tmp_path / "version", Registry(own), "birds", 3, last=GaussianNB())
+    version = Registry(own).open("birds", tag)
+    assert version.declaration["decision"] == {"rule": "predict"} and version.scorer.kind == "compiled"
+    device = open_export(export_edge(version, tmp_path / "device").folder / "model")
+    events = b"".join(b'{"length": %d.5, "mass": 4}\n' % k for k in (1, 4, 7))
+    assert score_source(device, events, tmp_path / "p.jsonl").scored == 3
+    first = (tmp_path / "p.jsonl").read_bytes()
+    changed = rewritten(tmp_path / "p.jsonl", lambda line: line["log"].update(decision="0"))
+    assert "decision" in refused(changed, own, "decision")
+    (tmp_path / "p.jsonl").write_bytes(first)
+    assert collect(tmp_path / "p.jsonl", home=own).new == 3
+    assert read_log(own.log("birds")).sort("logged_at")["decision"].to_list() == ["0", "1", "2"]
 
 
 INVENTED = {

@@ -28,7 +28,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
         patch.chdir(folder)
         home = Home.open(folder / "home")
-        for name, last in (("line", LogisticRegression(max_iter=3000)), ("near", KNeighborsClassifier())):
+        for name, last in (
+            ("line", LogisticRegression(max_iter=3000)),
+            ("near", KNeighborsClassifier(algorithm="brute")),
+        ):
             encode = make_column_transformer((OneHotEncoder(), ["carrier"]), remainder="passthrough")
             register(make_pipeline(encode, last).fit(rows, late), rows, late, name=name, home=home)
     return folder

@@ -98,7 +98,7 @@ def find_site(contract: Contract, input: str) -> Site:
             raise NoRuleError(f"vector {column.name!r}: its length is not declared; state size")
     return Site(tuple(columns), input)
 
-# %% ../../../../nbs/scoring/compiled/base/04_rules.ipynb #e602b812
+# %% ../../../../nbs/scoring/compiled/base/04_rules.ipynb #bd57058d
 @dataclass(frozen=True)
 class Question:
     """How a model is asked.
@@ -129,12 +129,15 @@ class Answers:
         Where the wanted classes stand among the answers; None: at their own places.
     margins : bool
         Whether the sums, before the link, are what `decision_function` gives.
+    decides : str
+        How `predict` itself decides, one of `links.DECISIONS`; needed where it asks for none of the scores' methods.
     """
 
     model: Spec
     link: str = "identity"
     take: tuple[int, ...] | None = None
     margins: bool = False
+    decides: str = ""
 
 
 def put_before(steps: Sequence[Spec], answers: Answers) -> Answers:

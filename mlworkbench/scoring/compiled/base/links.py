@@ -16,7 +16,7 @@ from .blocks import Block
 # %% auto #0
 __all__ = ['LINKS', 'LINKS_OF_ONE']
 
-# %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #21ca13b5
+# %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #966a499c
 def _expit(raw: Block) -> Block:
     with np.errstate(over="ignore"):
         return np.asarray(1.0 / (1.0 + np.exp(-raw)))
@@ -32,6 +32,20 @@ def _one_against_rest(raw: Block) -> Block:
     return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
+def _each_against_rest(raw: Block) -> Block:
+    """Divide by the sum, as one classifier for each class does: where no share is above 0, all stay 0."""
+    odds = _expit(raw)
+    total = odds.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(odds, total, out=odds, where=total != 0))
+
+
+def _samme(raw: Block) -> Block:
+    """Give the shares of AdaBoost's margins: one of two classes, else one for each."""
+    if raw.shape[1] == 1:
+        return _softmax(np.concatenate([-raw, raw], axis=1) / 2)
+    return _softmax(raw / (raw.shape[1] - 1))
+
+
 def _with_other(share: Block) -> Block:
     """Give the share of the other of two classes before it."""
     return np.concatenate([1.0 - share, share], axis=1)
@@ -44,6 +58,8 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "shares": lambda raw: _with_other(raw),
     "softmax": _softmax,
     "one against rest": _one_against_rest,
+    "each against rest": _each_against_rest,
+    "samme": _samme,
     "exp": np.exp,
 }
 

@@ -16,11 +16,12 @@ from .mixing import to_answers, to_mean
 # %% auto #0
 __all__ = ['compile_calibrated']
 
-# %% ../../../../nbs/scoring/compiled/meta/07_calibration.ipynb #dd8aff22
+# %% ../../../../nbs/scoring/compiled/meta/07_calibration.ipynb #cb532ca5
 def _ask(member: Estimator, site: Site, compiler: Compiler) -> tuple[str, Spec]:
     """Give by which method the classifier of a member is asked, and the step that leaves its scores."""
     inside = member.estimator
-    if [*inside.classes_] != [*member.classes]:
+    lacking = len(inside.classes_) < len(member.classes)  # a temperature teaches places in place of words
+    if lacking or (member.method != "temperature" and [*inside.classes_] != [*member.classes]):
         raise NoRuleError(f"CalibratedClassifierCV: a fold of {short_name(inside)} lacks a class; use stratified folds")
     method = "decision_function" if hasattr(inside, "decision_function") else "predict_proba"
     second = len(member.classes) == 2 and method == "predict_proba"
@@ -52,7 +53,7 @@ def _to_member(member: Estimator, site: Site, compiler: Compiler) -> list[Spec]:
         return [*steps, {"op": "cap"}] if member.method == "isotonic" else steps
     return [*steps, {"op": "shares", "empty": 1 / classes}]
 
-# %% ../../../../nbs/scoring/compiled/meta/07_calibration.ipynb #4041dcfa
+# %% ../../../../nbs/scoring/compiled/meta/07_calibration.ipynb #348ca1c4
 def _to_temperature(member: Estimator, site: Site, compiler: Compiler) -> Answers:
     """Compile a member that is scaled by one number."""
     (scaling,), (method, asked) = member.calibrators, _ask(member, site, compiler)
@@ -63,13 +64,13 @@ def _to_temperature(member: Estimator, site: Site, compiler: Compiler) -> Answer
     steps = [asked]
     if classes == 2:
         steps = [to_step(to_answers(steps, "two sides" if margins else "shares"))]
-    width = [1.0] * classes
     if not margins:
-        shift = {"op": "numbers", "do": [["add", [1e-12 * one for one in width]]], "allowed": "any"}
-        steps += [shift, {"op": "function", "name": "log"}]
-    beta = float(scaling.beta_)
-    steps.append({"op": "numbers", "do": [["multiply", [beta * one for one in width]]], "allowed": "any"})
-    return to_answers(steps, "softmax")
+        steps += [_for_each("add", 1e-12, classes), {"op": "function", "name": "log"}]
+    return to_answers([*steps, _for_each("multiply", float(scaling.beta_), classes)], "softmax")
+
+
+def _for_each(name: str, value: float, classes: int) -> Spec:
+    return {"op": "numbers", "do": [[name, [value] * classes]], "allowed": "any"}
 
 
 @model("sklearn.calibration.CalibratedClassifierCV")

@@ -123,7 +123,7 @@ def _forged_labels(
         return None
     return labels if calls == [FORGED] else None
 
-# %% ../../nbs/scoring/07_decision_rule.ipynb #ae236dbb
+# %% ../../nbs/scoring/07_decision_rule.ipynb #5d210b4a
 def _find_method(
     pipeline: Estimator, methods: Sequence[str], ask: Callable[[Estimator], NDArray[Any]], labels: Sequence[Label]
 ) -> str | None:
@@ -176,7 +176,7 @@ def find_deciding_method(estimator: Estimator) -> str | None:
     rows = np.zeros((FORGED, getattr(last, "n_features_in_", 1)))
     methods = ("predict_proba", "decision_function", "_raw_predict")
     name = _find_method(last, methods, lambda twin: np.asarray(twin.predict(rows)), list_classes(last))
-    return "decision_function" if name == "_raw_predict" else name
+    return {"_raw_predict": "decision_function", "_predict_binary": None}.get(name or "", name)
 
 
 def _is_tree(last: Estimator) -> bool:
@@ -194,7 +194,9 @@ def _name_parts(last: Estimator) -> str | None:
 
     if getattr(type(last), "predict", None) is not OneVsRestClassifier.predict:
         return None
-    return "decision_function" if hasattr(last, "decision_function") else "predict_proba"
+    if hasattr(last, "decision_function"):
+        return "decision_function"
+    return "predict_proba" if len(last.classes_) == 2 else "_predict_binary"
 
 # %% ../../nbs/scoring/07_decision_rule.ipynb #aff07800
 PROVED = 20_000  # rows

@@ -16,7 +16,7 @@ from .blocks import Block
 # %% auto #0
 __all__ = ['LINKS', 'LINKS_OF_ONE']
 
-# %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #966a499c
+# %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #720a4944
 def _expit(raw: Block) -> Block:
     with np.errstate(over="ignore"):
         return np.asarray(1.0 / (1.0 + np.exp(-raw)))
@@ -32,11 +32,10 @@ def _one_against_rest(raw: Block) -> Block:
     return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
-def _each_against_rest(raw: Block) -> Block:
-    """Divide by the sum, as one classifier for each class does: where no share is above 0, all stay 0."""
-    odds = _expit(raw)
+def _shares_of_all(odds: Block) -> Block:
+    """Divide by the sum, as one classifier for each class does: where none is above 0, all stay 0."""
     total = odds.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(odds, total, out=odds, where=total != 0))
+    return np.asarray(np.divide(odds, total, out=odds.copy(), where=total != 0))
 
 
 def _samme(raw: Block) -> Block:
@@ -58,7 +57,8 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "shares": lambda raw: _with_other(raw),
     "softmax": _softmax,
     "one against rest": _one_against_rest,
-    "each against rest": _each_against_rest,
+    "each against rest": lambda raw: _shares_of_all(_expit(raw)),
+    "shares of all": _shares_of_all,
     "samme": _samme,
     "exp": np.exp,
 }

@@ -18,7 +18,7 @@ from ...decision_rule import find_deciding_method
 # %% auto #0
 __all__ = ['compile_one_against_rest', 'compile_one_against_one']
 
-# %% ../../../../nbs/scoring/compiled/meta/11_class_by_class.ipynb #7a34ffe9
+# %% ../../../../nbs/scoring/compiled/meta/11_class_by_class.ipynb #bfc116eb
 def _join(models: Sequence[Answers], link: str, *, margins: bool) -> Answers:
     """Give models of one output as one; lines as one product."""
     if all(one.model["kind"] == "linear" and one.link == "identity" for one in models):
@@ -31,8 +31,8 @@ def _join(models: Sequence[Answers], link: str, *, margins: bool) -> Answers:
 def _compile_shares(estimator: Estimator, site: Site, compiler: Compiler) -> Answers:
     """Compile probabilities of members that have no margins."""
     found = [compiler.answers(one, Question("predict_proba", (1,)), site) for one in estimator.estimators_]
-    steps: list[Spec] = [side_by_side([[to_step(one, one.take or (1,))] for one in found])]
-    return to_answers(steps, "shares") if len(found) == 1 else to_answers([*steps, {"op": "shares", "empty": 0.0}])
+    steps = [side_by_side([[to_step(one, one.take or (1,))] for one in found])]
+    return to_answers(steps, "shares") if len(found) == 1 else to_answers(steps, "shares of all", margins=True)
 
 
 @model("sklearn.multiclass.OneVsRestClassifier")

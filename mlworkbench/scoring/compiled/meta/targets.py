@@ -89,7 +89,7 @@ def make_quantile_back(spec: Spec, maker: Maker) -> Step:
 
     return step
 
-# %% ../../../../nbs/scoring/compiled/meta/12_targets.ipynb #a177f497
+# %% ../../../../nbs/scoring/compiled/meta/12_targets.ipynb #b81ffc47
 Inverse = Callable[[Estimator, Compiler], list[Spec]]
 
 
@@ -132,9 +132,11 @@ def _undo_function(transformer: Estimator, compiler: Compiler) -> list[Spec]:
 
     if transformer.inv_kw_args:
         raise NoRuleError("TransformedTargetRegressor: an inverse function with arguments has no rule")
-    forward = FunctionTransformer(transformer.inverse_func)
     checked: list[Spec] = [{"op": "numbers", "do": [], "allowed": "finite"}] if transformer.validate else []
-    return [*checked, *compiler.steps([forward], Site((None,)))[0]]
+    try:
+        return [*checked, *compiler.steps([FunctionTransformer(transformer.inverse_func)], Site((None,)))[0]]
+    except NoRuleError as error:
+        raise NoRuleError(f"TransformedTargetRegressor, inverse_func: {error}") from None
 
 
 def _undo_sequence(pipeline: Estimator, compiler: Compiler) -> list[Spec]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proving import refuse_alike
 from scipy.special import expit
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -80,7 +80,12 @@ REFUSED = {
     ),
     "shares that may all be 0 at a temperature": (
         lambda: make_pipeline(
-            codes(), CalibratedClassifierCV(OneVsRestClassifier(MEMBERS["forest"]()), method="temperature", cv=2)
+            codes(),
+            CalibratedClassifierCV(
+                VotingClassifier([("rest", OneVsRestClassifier(MEMBERS["forest"]()))], voting="soft"),
+                method="temperature",
+                cv=2,
+            ),
         ),
         "depends on the other rows",
     ),

@@ -11,12 +11,18 @@ from few_columns import FEW, WIDE, codes, hold, only, refer, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proving import refuse_alike
-from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.multiclass import _ovr_decision_function
 from test_compile import rows
 
@@ -66,6 +72,26 @@ def test_it_answers_and_decides_as_its_pipeline(name: str) -> None:
 def test_lines_against_the_rest_are_one_product() -> None:
     program = compile_scorer(refer(CASES["lines against the rest"][1](), "multiclass")).program
     assert program["model"]["kind"] == "linear" and len(program["model"]["intercepts"]) == 3
+
+
+def test_shares_that_rounding_makes_equal_are_decided_before_they_are_divided() -> None:
+    reference = refer(make_pipeline(codes(), OneVsRestClassifier(DecisionTreeClassifier(max_depth=2))), "multiclass")
+    for member, share in zip(reference.pipeline[-1].estimators_, (0.92, np.nextafter(0.92, 1), 0.5), strict=True):
+        member.tree_.value[:] = [1.0 - share, share]
+    frame, compiled = only(rows(seed=2, n=4), FEW), compile_scorer(reference)
+    wanted = reference.pipeline.predict(reference.model_input(frame)).tolist()
+    assert wanted == [reference.classes[1]] * 4
+    for scorer in (reference, compiled):
+        scores, decisions = scorer.answer(frame)
+        assert (scores[:, 0] == scores[:, 1]).all()
+        assert decisions is not None and decisions.tolist() == wanted
+
+
+def test_no_member_is_one_against_the_rest_of_several_classes() -> None:
+    inside = OneVsRestClassifier(forest())
+    stack = StackingClassifier([("rest", inside)], line(), cv=2, stack_method="predict")
+    with pytest.raises(NoRuleError, match="OneVsRestClassifier inside another model decides by a rule of its own"):
+        compile_scorer(refer(make_pipeline(codes(), stack), "multiclass"))
 
 
 def test_ties_are_decided_as_the_pipeline_decides_them() -> None:

@@ -116,7 +116,7 @@ def test_what_is_not_finite_has_no_inverse() -> None:
 
 
 REFUSED = {
-    "an own function": ({"func": np.log1p, "inverse_func": lambda label: np.expm1(label)}, "lambda"),
+    "an own function": ({"func": np.log1p, "inverse_func": lambda label: label}, "inverse_func: .* got <lambda>"),
     "arguments": (
         {"transformer": FunctionTransformer(np.log, np.exp, inv_kw_args={"casting": "safe"})},
         "with arguments has no rule",

@@ -26,7 +26,7 @@ from .ensembles.tree_sums import open_graph
 # %% auto #0
 __all__ = ['ProgramMaker']
 
-# %% ../../../nbs/scoring/compiled/01_operations.ipynb #efcdec5d
+# %% ../../../nbs/scoring/compiled/01_operations.ipynb #cee13141
 class ProgramMaker:
     """Makes the parts of one program.
 
@@ -49,6 +49,7 @@ class ProgramMaker:
 
         Examples
         --------
+        >>> import numpy as np
         >>> step = ProgramMaker().step({"op": "fill", "by": [7.0]})
         >>> step([np.array([1.0, np.nan])]).tolist()
         [[1.0, 7.0]]

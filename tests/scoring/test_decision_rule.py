@@ -21,7 +21,7 @@ from sklearn.ensemble import (
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.metrics import fbeta_score, make_scorer
-from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -64,6 +64,13 @@ class Last(Distant):
 
     def predict(self, X):
         return self.classes_[(self.predict_proba(X)[:, 1] >= 0.5).astype(int)]
+
+
+class Bold(StackingClassifier):
+    """A stack with a decision of its own."""
+
+    def predict(self, X):
+        return self.classes_[(self.predict_proba(X)[:, 1] > 0.3).astype(int)]
 
 
 def rows(count: int, seed: int) -> tuple[pd.DataFrame, FeatureFrame]:
@@ -115,7 +122,7 @@ CASES = [
     (CUT, TWO.astype(int), "threshold"),
     (make_pipeline(StandardScaler(), FixedThresholdClassifier(LogisticRegression(), threshold=0.3)), TWO, "threshold"),
     (FixedThresholdClassifier(LinearSVC(), threshold=0.2, pos_label=False), TWO, "threshold"),
-    (SelfTrainingClassifier(LogisticRegression()), TWO, "predict"),
+    (SelfTrainingClassifier(LogisticRegression()), TWO, "argmax"),
     (SVC(decision_function_shape="ovo"), several(3), "predict"),
     (SVC(decision_function_shape="ovo"), several(4), "predict"),
     (make_pipeline(StandardScaler(), NuSVC(nu=0.2, decision_function_shape="ovo")), several(4), "predict"),
@@ -128,7 +135,10 @@ CASES = [
     (GaussianNB(), several(3), None),
     (CalibratedClassifierCV(LinearSVC(), cv=2), TWO, "argmax"),
     (OneVsOneClassifier(LinearSVC()), several(3), None),
-    (OneVsRestClassifier(RandomForestClassifier(4, random_state=0)), several(3), "predict"),
+    (OneVsRestClassifier(RandomForestClassifier(4, random_state=0)), several(3), "argmax"),
+    (OneVsRestClassifier(LogisticRegression()), several(3), "argmax"),
+    (OneVsRestClassifier(LinearSVC()), TWO, "argmax"),
+    (OneVsRestClassifier(GaussianNB()), TWO, "argmax"),
     (LinearSVC(), TWO, "argmax"),
     (Perceptron(), several(3), "argmax"),
     (RidgeClassifier(), TWO, None),
@@ -141,7 +151,11 @@ CASES = [
     (KNeighborsClassifier(4), TWO, None),
     (BaggingClassifier(DecisionTreeClassifier(), 4, random_state=0), TWO, "argmax"),
     (VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"), TWO, "argmax"),
-    (StackingClassifier([("a", GaussianNB())], LogisticRegression(), cv=2), TWO, None),
+    (StackingClassifier([("a", GaussianNB())], LogisticRegression(), cv=2), TWO, "argmax"),
+    (StackingClassifier([("a", GaussianNB())], RandomForestClassifier(4, random_state=0), cv=2), several(3), "argmax"),
+    (make_pipeline(StandardScaler(), GridSearchCV(RandomForestClassifier(4), {"max_depth": [2]}, cv=2)), TWO, "argmax"),
+    (StackingClassifier([("a", GaussianNB())], FixedThresholdClassifier(GaussianNB(), threshold=0.3)), TWO, "predict"),
+    (Bold([("a", GaussianNB())], LogisticRegression(), cv=2), TWO, "predict"),
 ]
 
 

@@ -42,7 +42,7 @@ class CompiledScorer:
     ----------
     program : dict
         ``scorer.json``: columns, steps, model, link, take, task; where the largest decides, ``decides``: of ``by``
-        (the model's ``raw`` output or the linked ``answers``) or another of `links.DECISIONS`), by ``labels`` in
+        (the model's ``raw`` output, the linked ``answers``, or another of `links.DECISIONS`), by ``labels`` in
         the estimator's own order.
     graphs : sequence of bytes
         Of trees, as the program numbers them: ``scorer.onnx``, ``scorer_1.onnx``, ...

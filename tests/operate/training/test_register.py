@@ -9,11 +9,12 @@ import pandas as pd
 import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
+from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier, StackingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -269,10 +270,20 @@ def test_times_of_any_zone_and_precision_beside_the_features_are_kept(home) -> N
     assert kept["utc"].to_list() == kept["local"].to_list()
 
 
-@pytest.mark.parametrize("kind", [CalibratedClassifierCV, lambda one: VotingClassifier([("a", one)], voting="soft")])
+BOOSTED = AdaBoostClassifier(n_estimators=3, random_state=0)
+OWN = FixedThresholdClassifier(LogisticRegression(), threshold=0.3)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda encode: OneVsRestClassifier(make_pipeline(encode, BOOSTED)),
+        lambda encode: StackingClassifier([("a", make_pipeline(encode, LogisticRegression()))], OWN, cv=2),
+    ],
+)
 def test_what_keeps_a_model_from_compiling_is_named(home, kind) -> None:
     X, y = rows()
     encode = ColumnTransformer([("a", StandardScaler(), ["distance"]), ("b", OneHotEncoder(), ["carrier"])])
-    model = kind(make_pipeline(encode, LogisticRegression())).fit(X, y)
+    model = kind(encode).fit(X, y)
     tag = register(model, X, y, name="late", home=home).tag
     assert type(model).__name__ in Registry(home).open("late", tag).manifest["compiled"]["reason"]

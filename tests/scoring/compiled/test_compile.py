@@ -306,6 +306,7 @@ def test_a_frame_trained_on_32_bits_stays_with_the_reference() -> None:
 
 
 INFINITE = Contract(tuple(Column(name, "number", nullable=True, infinite=True) for name in ("a", "b")))
+EDGE = np.nextafter((2.0 - 2.0**-24) * 2.0**127, 0.0)  # rounded to the largest number of 32 bits
 ESTIMATORS = [
     LogisticRegression(),
     HistGradientBoostingClassifier(max_iter=3, random_state=0),
@@ -316,7 +317,7 @@ ESTIMATORS = [
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39, -1e308, 0.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39, -1e308, 0.0, EDGE, np.nextafter(EDGE, np.inf)])
 def test_both_scorers_refuse_the_same_values_and_name_the_same_row(estimator: Any, value: float) -> None:
     random = np.random.default_rng(0)
     frame = FeatureFrame({"a": random.normal(size=80), "b": random.normal(size=80)})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 # %% auto #0
 __all__ = ['Block', 'RowError', 'refuse_where', 'check_block', 'stack', 'to_column', 'multiply']
 
-# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #0e929d70
+# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #d443397b
 Block = NDArray[np.float64]
 
 
@@ -26,7 +26,8 @@ class RowError(Exception):
         self.row, self.rule = row, rule
 
 
-_LIMITS = (float(np.finfo(np.float64).max), float(np.finfo(np.float32).max))
+_FITS = float(np.nextafter((2.0 - 2.0**-24) * 2.0**127, 0.0))  # the largest double that is rounded to a finite 32 bits
+_LIMITS = (float(np.finfo(np.float64).max), _FITS)
 
 
 def refuse_where(bad: NDArray[np.bool_], rule: str) -> None:

@@ -51,11 +51,24 @@ def _clip_margins(raw: Block) -> Block:
     return _with_other(odds) if odds.shape[1] == 1 else _divide_evenly(odds)
 
 
+def _shares_of_all(odds: Block) -> Block:
+    """Divide by the sum, as one classifier for each class does: where none is above 0, all stay 0."""
+    total = odds.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(odds, total, out=odds.copy(), where=total != 0))
+
+
+def _samme(raw: Block) -> Block:
+    """Give the shares of AdaBoost's margins: one of two classes, else one for each."""
+    if raw.shape[1] == 1:
+        return _softmax(np.concatenate([-raw, raw], axis=1) / 2)
+    return _softmax(raw / (raw.shape[1] - 1))
+
+
 def _with_other(share: Block) -> Block:
     """Give the share of the other of two classes before it."""
     return np.concatenate([1.0 - share, share], axis=1)
 
-
+# %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #1f0a9b27
 LINKS: dict[str, Callable[[Block], Block]] = {
     "identity": lambda raw: raw,
     "two sides": lambda raw: np.concatenate([-raw, raw], axis=1),
@@ -63,6 +76,9 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "shares": lambda raw: _with_other(raw),
     "softmax": _softmax,
     "one against rest": _one_against_rest,
+    "each against rest": lambda raw: _shares_of_all(_expit(raw)),
+    "shares of all": _shares_of_all,
+    "samme": _samme,
     "exp": np.exp,
     "log shares": _of_logarithms,
     "clipped margins": _clip_margins,

@@ -20,7 +20,7 @@ from ..base.rules import Answers
 # %% auto #0
 __all__ = ['PipelineModel', 'StepsModel', 'AnswersStep', 'to_step']
 
-# %% ../../../../nbs/scoring/compiled/meta/02_answers.ipynb #a9dfbe00
+# %% ../../../../nbs/scoring/compiled/meta/02_answers.ipynb #30e3e895
 @kind("pipeline")
 class PipelineModel:
     """Steps, then a model."""
@@ -47,10 +47,10 @@ class StepsModel:
         self.steps = [maker.step(one) for one in spec["steps"]]
 
     def __call__(self, table: Any) -> Block:  # noqa: ANN401, RUF100
-        """Give the last block, a row for each row."""
+        """Give the last block, a row for each row, laid out as one row is."""
         for step in self.steps:
             table = step(table)
-        return np.asarray(table.T)
+        return np.asarray(table.T).copy()
 
     def lay(self, cells: Sequence[Cell], layout: Layout) -> tuple[list[Cell], Model]:
         """Lay the steps on one row; what they leave is the answer."""

@@ -35,10 +35,13 @@ class ProgramCompiler:
     ----------
     graphs : list of bytes
         Of trees.
+    trees : list of sequence of Tree
+        Of each graph.
     """
 
     def __init__(self) -> None:
         self.graphs: list[bytes] = []
+        self.trees: list[Sequence[Tree]] = []
 
     def steps(self, transformers: Sequence[Estimator], site: Site) -> tuple[list[Spec], Site]:
         """Compile transformers that follow each other.
@@ -83,6 +86,7 @@ class ProgramCompiler:
             If onnx is not installed, or there are too many nodes.
         """
         self.graphs.append(tree_graph(trees, outputs))
+        self.trees.append(trees)
         return len(self.graphs) - 1
 
 # %% ../../../nbs/scoring/compiled/04_compile.ipynb #be8ed529
@@ -143,7 +147,7 @@ def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
     program = {**_order_answers(reference, compiler, largest=bool(decides)), **decides}
     program |= {"format": PROGRAM_FORMAT, "columns": [*reference.contract.names], "task": reference.task}
     text = json_text({**program, "graphs": len(compiler.graphs)})
-    return CompiledScorer(json.loads(text), compiler.graphs)
+    return CompiledScorer(json.loads(text), compiler.graphs, compiler.trees)
 
 
 def scorer_files(scorer: CompiledScorer) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, stack
-from ..base.layout import Maker, Step, operation
+from ..base.layout import Maker, Step, keep_columns, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, transformer
 
 # %% auto #0
@@ -34,7 +34,7 @@ def make_function(spec: Spec, maker: Maker) -> Step:
         with np.errstate(all="ignore"):
             return function(stack(table))
 
-    return step
+    return keep_columns(step)
 
 
 @transformer("sklearn.preprocessing._function_transformer.FunctionTransformer")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, stack, to_column
-from ..base.layout import Maker, Step, operation
+from ..base.layout import Maker, Step, keep_columns, operation
 from ..base.rules import Compiler, NoRuleError, Site, to_list, transformer
 
 # %% auto #0
@@ -28,7 +28,7 @@ def make_filling(spec: Spec, maker: Maker) -> Step:
         block = check_block(stack(table), "missing")
         return np.where(np.isnan(block), values, block)
 
-    return step
+    return keep_columns(step)
 
 # %% ../../../../nbs/scoring/compiled/numeric/02_imputers.ipynb #f9364603
 @transformer("sklearn.impute._base.SimpleImputer")

@@ -142,7 +142,7 @@ def _count_rows(facts: Mapping[str, Any], golden: FeatureFrame) -> int:
         return max(5, 20_000_000 // max(1, int(facts["edges"])))
     return len(golden) if facts["way"] == "linear" else max(2, min(10, 40 * _ASKED // (64 * len(golden.names))))
 
-# %% ../../../nbs/scoring/explain/07_keeping.ipynb #c1d6929e
+# %% ../../../nbs/scoring/explain/07_keeping.ipynb #263d0444
 def read_reasons(folder: Path) -> dict[str, Any]:
     """Read ``reasons.json``.
 
@@ -213,7 +213,11 @@ def _check_owners(facts: Mapping[str, Any], columns: int) -> None:
 
 def _read_trees(folder: Path, facts: Mapping[str, Any], scorer: CompiledScorer) -> Forest:
     """Read the trees of a version."""
-    with (folder / TREES).open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
+    try:
+        with (folder / TREES).open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        message = f"cannot read {TREES} of {folder.name}: {error.strerror}; restore it or retrain"
+        raise VersionError(message, code="version.unreadable") from None
     outputs = len(scorer.program["model"]["base"])
     return read_forest(data, features=len(facts["owners"]), outputs=outputs)

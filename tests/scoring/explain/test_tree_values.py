@@ -44,7 +44,10 @@ def grow(random: np.random.Generator, features: int, depth: int) -> Tree:
             if feature == features - 1:
                 members[place] = [float(code) for code in range(4) if random.random() < 0.5]
             share = random.choice([0.0, 0.25, 0.5, 0.75])
-            lists["left"][place], lists["right"][place] = add(level + 1, rows * share), add(level + 1, rows * (1 - share))
+            lists["left"][place], lists["right"][place] = (
+                add(level + 1, rows * share),
+                add(level + 1, rows * (1 - share)),
+            )
         return place
 
     add(0, 64.0)
@@ -118,7 +121,10 @@ def test_values_are_those_of_shap_where_it_is_installed() -> None:
     label = rows[:, 0] * rows[:, 1] + rows[:, 2] > 0
     boosted = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(rows, label)
     forest = RandomForestRegressor(10, random_state=0).fit(rows, rows[:, 0] * rows[:, 1])
-    for model, trees, divisor in [(boosted, read_boosted_trees(boosted, {}), 1), (forest, read_grown_trees(forest, [0]), 10)]:
+    for model, trees, divisor in [
+        (boosted, read_boosted_trees(boosted, {}), 1),
+        (forest, read_grown_trees(forest, [0]), 10),
+    ]:
         expected = shap.TreeExplainer(model, feature_perturbation="tree_path_dependent").shap_values(rows[:50])
         got = TreeValues(join_trees(trees), range(5), columns=5, outputs=1)(rows[:50])[:, :, 0] / divisor
         assert np.abs(got - expected).max() <= 1e-12 * np.abs(expected).max()
@@ -203,7 +209,7 @@ UNREADABLE = {
     "another type": archive(lambda file: np.savez(file, **ARRAYS)),
     "compressed": archive(lambda file: np.savez_compressed(file, **ARRAYS)),
     "pickled": archive(lambda file: np.savez(file, left=np.array([print], dtype=object))),
-    "no array": archive(lambda file: zipfile.ZipFile(file, "w").writestr("left.npy", b"\x93NUMPY\x01\x00\x10\x00{'shape': (9")),
+    "no array": archive(lambda file: zipfile.ZipFile(file, "w").writestr("left.npy", b"\x93NUMPY\x01\x00\x09\x00{'a': (9")),
 }  # fmt: skip
 
 

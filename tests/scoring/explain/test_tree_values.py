@@ -202,6 +202,7 @@ def archive(write: Any) -> bytes:
 
 
 ARRAYS: dict[str, Any] = {"left": np.zeros(1)}
+HEAD = b"\x93NUMPY\x01\x00\x10\x00{'shape': (9"
 UNREADABLE = {
     "nothing": b"",
     "no archive": b"PK\x03\x04 trees",
@@ -209,7 +210,7 @@ UNREADABLE = {
     "another type": archive(lambda file: np.savez(file, **ARRAYS)),
     "compressed": archive(lambda file: np.savez_compressed(file, **ARRAYS)),
     "pickled": archive(lambda file: np.savez(file, left=np.array([print], dtype=object))),
-    "no array": archive(lambda file: zipfile.ZipFile(file, "w").writestr("left.npy", b"\x93NUMPY\x01\x00\x09\x00{'a': (9")),
+    "no array": archive(lambda file: zipfile.ZipFile(file, "w").writestr("left.npy", HEAD)),
 }  # fmt: skip
 
 

@@ -27,15 +27,20 @@ if TYPE_CHECKING:
     from mlworkbench.deploy.realtime.access import Address
 
 # %% auto #0
-__all__ = ['score', 'describe_scores', 'batch', 'serve', 'refuse_in_image', 'serve_shipped', 'find_address', 'pull_served']
+__all__ = ['Explain', 'score', 'describe_scores', 'batch', 'serve', 'refuse_in_image', 'serve_shipped', 'find_address',
+           'pull_served']
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #535a0806
+Explain = Annotated[bool, typer.Option("--explain", help="Add a column of reasons to the predictions.")]
+
+
 def score(
     file: Annotated[str, typer.Argument(help="Rows to score: csv, csv.gz, jsonl or parquet.", metavar="FILE")],
     model: Model = "",
     version: Version = "",
     query: Query = "",
     out: Out = "",
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Score a file; predictions go beside it, or to --out."""
@@ -45,7 +50,8 @@ def score(
     here = open_context()
     opened = open_model(resolve_model(here, model), version or None, home=here.home)
     with show_progress(quiet=json) as report:
-        scored = score_file(opened, open_rows(file, query), home=here.home, out=out or None, progress=report)
+        wanted: dict[str, Any] = {"out": out or None, "progress": report, "explain": explain}
+        scored = score_file(opened, open_rows(file, query), home=here.home, **wanted)
     facts = {"model": opened.model, **asdict(scored)}
     flags = scored.flags.line()
     answer(facts, [*describe_scores(scored.version, facts), *([flags] if flags else [])], as_json=json)
@@ -68,6 +74,7 @@ def batch(
     model: Model = "",
     version: Version = "",
     to: To = "",
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Score all rows, or those of an interval; repeatable."""
@@ -79,7 +86,8 @@ def batch(
 
         to = rooted(to, Path.cwd())
         open_sink(to, folder=here.home.model(name))  # refuses a wrong address before a kernel starts
-    values = {"model": name, "version": version, "start": start, "end": end, "to": to}
+    values: dict[str, Any] = {"model": name, "version": version, "start": start, "end": end, "to": to}
+    values |= {"explain": True} if explain else {}
     conclude(here, run_by_name(here, "batch_score", values), as_json=json)
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #af66702b

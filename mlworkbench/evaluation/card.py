@@ -164,7 +164,8 @@ def write_importance(reasons: Mapping[str, Any]) -> Markdown:
     what = f"Mean size of what a column adds to the {reasons['unit']}, over {reasons['importance']['rows']} golden rows"
     rows = [[one["column"], one["mean"], f"{show(one['low'])} to {show(one['high'])}"] for one in found[:_LISTED]]
     bars = ["█" * round(_BARS * one["mean"] / most) for one in found[:_LISTED]]
-    table = write_table(["column", "mean", "95 % interval", ""], [[*row, bar] for row, bar in zip(rows, bars, strict=True)])
+    pairs = zip(rows, bars, strict=True)
+    table = write_table(["column", "mean", "95 % interval", ""], [[*row, bar] for row, bar in pairs])
     more = f"\n\nand {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return Markdown(f"{head}{what}; {escape_markdown(how)}.\n\n{table}{more}\n")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
+from ..console import End, Explain, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
 from ..console import show_progress
 from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
 from ..context import resolve_interval
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
     from mlworkbench.deploy.realtime.access import Address
 
 # %% auto #0
-__all__ = ['Explain', 'score', 'describe_scores', 'batch', 'serve', 'refuse_in_image', 'serve_shipped', 'find_address',
-           'pull_served']
+__all__ = ['score', 'describe_scores', 'batch', 'serve', 'refuse_in_image', 'serve_shipped', 'find_address', 'pull_served']
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #535a0806
-Explain = Annotated[bool, typer.Option("--explain", help="Add a column of reasons to the predictions.")]
-
-
 def score(
     file: Annotated[str, typer.Argument(help="Rows to score: csv, csv.gz, jsonl or parquet.", metavar="FILE")],
     model: Model = "",

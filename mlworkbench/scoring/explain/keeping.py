@@ -27,10 +27,10 @@ from ..frame import FeatureFrame
 # %% auto #0
 __all__ = ['REASONS', 'TREES', 'BACKGROUND', 'MEAN_ROWS', 'draw_background', 'make_reasons', 'read_reasons', 'open_reasons']
 
-# %% ../../../nbs/scoring/explain/07_keeping.ipynb #2ccdaaca
+# %% ../../../nbs/scoring/explain/07_keeping.ipynb #5dfca178
 REASONS, TREES = "reasons.json", "scorer_trees.npz"
 BACKGROUND = 32  # rows
-_ASKED = 4_000  # margins asked for one row
+_ASKED, _ASKED_IN_ALL = 4_000, 10_000  # margins asked for one row, and for all when a version is built
 
 
 def draw_background(golden: FeatureFrame) -> FeatureFrame:
@@ -113,7 +113,7 @@ def _measure_means(scorer: CompiledScorer, training: FeatureFrame) -> list[float
     total = sum(scorer.model_input(part).sum(axis=1) for part in parts)
     return to_list(total / len(rows))
 
-# %% ../../../nbs/scoring/explain/07_keeping.ipynb #58948eea
+# %% ../../../nbs/scoring/explain/07_keeping.ipynb #0eb14089
 def _try_way(
     facts: Mapping[str, Any], scorer: Any, golden: FeatureFrame, forest: Forest | None  # noqa: ANN401, RUF100
 ) -> dict[str, Any]:
@@ -140,7 +140,10 @@ def _count_rows(facts: Mapping[str, Any], golden: FeatureFrame) -> int:
     """Say of how many rows importance is measured: as many as take seconds."""
     if facts["way"] == "trees":
         return max(5, 20_000_000 // max(1, int(facts["edges"])))
-    return len(golden) if facts["way"] == "linear" else max(2, min(10, 40 * _ASKED // (64 * len(golden.names))))
+    if facts["way"] == "linear":
+        return len(golden)
+    asked = 2 * len(draw_background(golden)) * len(golden.names)
+    return max(2, min(10, _ASKED_IN_ALL // asked))
 
 # %% ../../../nbs/scoring/explain/07_keeping.ipynb #263d0444
 def read_reasons(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from test_compile import CONTRACT, DELAY, FRAME, TABLE, one_hot, ordinal
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ScoringError, VersionError
+from mlworkbench.evaluation.card import write_importance
 from mlworkbench.scoring.compiled.base.layout import trace_steps
 from mlworkbench.scoring.compiled.compile import compile_scorer, scorer_files
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
@@ -222,6 +223,17 @@ def test_importance_names_the_columns_that_the_model_goes_by(tmp_path: Path) -> 
     found = facts["importance"]["columns"]
     assert {row["column"] for row in found} == {*CONTRACT.names} and found[0]["column"] == "distance"
     assert all(row["low"] <= row["mean"] <= row["high"] for row in found)
+    card = write_importance(facts)
+    assert "over 80 golden rows; exact" in card and card.index("distance") < card.index("weekend")
+
+
+def test_a_card_says_why_there_are_no_reasons(tmp_path: Path) -> None:
+    scorer, one = fitted("logistic"), FRAME.take([0])
+    facts = json.loads(make_reasons(scorer, CONTRACT, FRAME, golden=one)["reasons.json"])
+    assert facts["way"] == "none" and "at least two golden rows" in write_importance(facts)
+    (tmp_path / "reasons.json").write_text(json.dumps(facts))
+    with pytest.raises(ScoringError, match="not available: at least two golden rows"):
+        open_reasons(tmp_path, scorer, one, contract=CONTRACT, told={})
 
 
 def test_a_version_without_them_says_that_it_was_made_before(tmp_path: Path) -> None:

@@ -19,17 +19,19 @@ from ..frame import FeatureFrame
 # %% auto #0
 __all__ = ['UNITS', 'Margins', 'find_margins', 'ask_margins']
 
-# %% ../../../nbs/scoring/explain/04_margins.ipynb #890bf7fc
+# %% ../../../nbs/scoring/explain/04_margins.ipynb #7c21c1e8
 UNITS = {
     "identity": "score",
     "two sides": "score",
     "shares": "score",
     "logistic": "log-odds",
+    "half logistic": "log-odds",
     "one against rest": "log-odds",
+    "each logistic": "log-odds",
     "softmax": "log-share",
     "exp": "logarithm",
 }
-_OF_TWO = ("two sides", "shares", "logistic")
+_OF_TWO = ("two sides", "shares", "logistic", "half logistic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,14 @@ def find_margins(program: Mapping[str, Any], outputs: int) -> Margins | None:
     >>> find_margins({"link": "logistic", "take": [0]}, 1).apply(np.array([[2.0]])).tolist()
     [[-2.0]]
     """
-    link, take = program["link"], [int(place) for place in program["take"]]
-    unit, added = UNITS.get(link, ""), np.zeros(len(take))
-    if not unit or max(take) >= (2 if link in _OF_TWO else outputs) or (link in _OF_TWO and outputs != 1):
+    link = program["link"].removeprefix("single ")  # the same, computed in 32 bits
+    take, size = [int(place) for place in program["take"]], 2.0 if link == "half logistic" else 1.0
+    unit, added, two = UNITS.get(link, ""), np.zeros(len(take)), link in _OF_TWO
+    if not unit or max(take) >= (2 if two else outputs) or (two and outputs != 1):
         return None
     matrix = np.zeros((outputs, len(take)))
     for score, place in enumerate(take):
-        matrix[0 if link in _OF_TWO else place, score] = -1.0 if link in _OF_TWO and place == 0 else 1.0
+        matrix[0 if two else place, score] = -size if two and place == 0 else size
     if link == "shares":
         added[[place == 0 for place in take]] = 1.0
     if link == "softmax" and outputs == 2 and len(take) == 1:

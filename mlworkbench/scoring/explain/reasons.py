@@ -84,7 +84,7 @@ class LinearWay:
         found = np.array(rows, dtype=np.float64).reshape(len(frame), self.columns)
         return Breakdown(found, np.zeros_like(found), self.base[places])
 
-# %% ../../../nbs/scoring/explain/05_reasons.ipynb #cdf2aeb6
+# %% ../../../nbs/scoring/explain/05_reasons.ipynb #37dbe7ac
 class TreeWay:
     """Takes a sum of trees apart; see `TreeValues`."""
 
@@ -92,10 +92,11 @@ class TreeWay:
         self, scorer: CompiledScorer, margins: Margins, forest: Forest, *, owners: Sequence[int], columns: int
     ) -> None:
         model = scorer.program["model"]
-        self.scorer, self.matrix = scorer, margins.matrix / float(model["divisor"])
+        divisor, factor = float(model["divisor"]), float(model.get("factor", 1.0))
+        self.scorer, self.matrix = scorer, margins.matrix * factor / divisor
         self.values = TreeValues(forest, owners, columns=columns, outputs=len(model["base"]))
-        base = np.array([model["base"]], dtype=np.float64) + self.values.expected / float(model["divisor"])
-        self.base = margins.apply(base)[0]
+        base = np.array([model["base"]], dtype=np.float64) + self.values.expected / divisor
+        self.base = margins.apply(base * factor)[0]
 
     def take_apart(self, frame: FeatureFrame, places: NDArray[np.intp]) -> Breakdown:
         """Take the score at a place of each row apart."""

@@ -20,9 +20,9 @@ from ..artifacts.manifest import refuse_forged
 from ..compiled.ensembles.trees import Integers, Numbers, Tree
 
 # %% auto #0
-__all__ = ['LARGEST_FILE', 'Forest', 'join_trees', 'write_forest', 'read_forest']
+__all__ = ['LARGEST_FILE', 'Forest', 'is_single', 'join_trees', 'write_forest', 'read_forest']
 
-# %% ../../../nbs/scoring/explain/01_tree_file.ipynb #93cf41bb
+# %% ../../../nbs/scoring/explain/01_tree_file.ipynb #f2979112
 @dataclass(frozen=True, eq=False)
 class Forest:
     """Trees one behind the other, as arrays over all nodes.
@@ -60,6 +60,11 @@ _KINDS: dict[str, Any] = {
 }
 
 
+def is_single(tree: Tree) -> bool:
+    """Say whether a tree's library compares and sums in 32 bits: then its sums have seven digits."""
+    return bool(getattr(tree, "single", False))
+
+
 def join_trees(trees: Sequence[Tree]) -> Forest:
     """Lay trees one behind the other.
 
@@ -74,13 +79,13 @@ def join_trees(trees: Sequence[Tree]) -> Forest:
     lists: dict[str, list[Any]] = {name: [] for name in _KINDS}
     first = 0
     for tree in trees:
-        inner = ~tree.leaf
+        inner, rounded = ~tree.leaf, np.float32 if is_single(tree) else np.float64
         for name, child in (("left", tree.left), ("right", tree.right)):
             lists[name].append(np.where(inner, child + first, -1))
         lists["feature"].append(np.where(inner, tree.feature, 0))
         lists["target"].append(np.full(len(inner), tree.target))
-        lists["threshold"].append(np.where(inner, tree.threshold, 0.0))
-        lists["value"].append(np.where(inner, 0.0, tree.value))
+        lists["threshold"].append(np.where(inner, tree.threshold, 0.0).astype(rounded))
+        lists["value"].append(np.where(inner, 0.0, tree.value).astype(rounded))
         lists["cover"].append(tree.cover)
         lists["missing_left"].append(inner & tree.missing_left)
         pairs = [(node + first, code) for node, codes in sorted(tree.members.items()) for code in (codes or [-1.0])]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from mlworkbench.errors import ScoringError, VersionError
 from mlworkbench.evaluation.card import write_importance
 from mlworkbench.scoring.compiled.base.layout import trace_steps
 from mlworkbench.scoring.compiled.compile import compile_scorer, scorer_files
+from mlworkbench.scoring.compiled.ensembles.trees import Tree
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.explain.keeping import make_reasons, open_reasons
-from mlworkbench.scoring.explain.margins import ask_margins
-from mlworkbench.scoring.explain.reasons import Reasons, find_owners
+from mlworkbench.scoring.explain.margins import ask_margins, find_margins
+from mlworkbench.scoring.explain.reasons import Reasons, TreeWay, find_owners
+from mlworkbench.scoring.explain.tree_file import join_trees
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.reference import ReferenceScorer
 
@@ -103,6 +106,42 @@ def test_log_odds_are_those_of_the_score_towards_either_class(tmp_path: Path) ->
         scores = compiled.score(FRAME)
         parts = reasons_of(compiled, tmp_path)[0].take_apart(FRAME, scores)
         assert np.abs(1.0 / (1.0 + np.exp(-parts.margins)) - scores).max() <= 1e-12
+
+
+LINKED = {
+    "half logistic": ([1], 1, "log-odds", 4.0),
+    "single logistic": ([0], 1, "log-odds", -2.0),
+    "shares": ([0], 1, "score", -1.0),
+    "single each logistic": ([2], 3, "log-odds", 2.0),
+    "softmax": ([1], 2, "log-odds", 0.0),
+    "single exp": ([0], 1, "logarithm", 2.0),
+}
+
+
+@pytest.mark.parametrize("link", LINKED)
+def test_each_link_has_its_margin(link: str) -> None:
+    take, outputs, unit, margin = LINKED[link]
+    found = find_margins({"link": link, "take": take}, outputs)
+    assert found is not None and found.unit == unit
+    assert found.apply(np.full((1, outputs), 2.0)).tolist() == [[margin]]
+    assert find_margins({"link": "of its own", "take": [0]}, 1) is None
+
+
+def test_trees_of_32_bits_are_compared_in_32_bits_and_multiplied_by_their_factor() -> None:
+    threshold = np.array([0.1, 0.0, 0.0])
+    node, leaf, value = np.array([1, 0, 0]), np.array([False, True, True]), np.array([0.0, 1.0, 3.0])
+    tree = Tree(node, node * 2, leaf, node * 0, threshold, leaf, value, {}, np.array([2.0, 1.0, 1.0]))
+    object.__setattr__(tree, "single", True)
+    forest = join_trees([tree])
+    assert forest.threshold[0] == np.float32(0.1)
+    row = np.array([[float(np.float32(0.1))]])
+    model = {"kind": "trees", "divisor": 1, "base": [0.5], "factor": 4.0}
+    scorer: Any = SimpleNamespace(program={"model": model}, graph_input=lambda frame: row)
+    margins = find_margins({"link": "identity", "take": [0]}, 1)
+    assert margins is not None
+    way = TreeWay(scorer, margins, forest, owners=[0], columns=1)
+    found = way.take_apart(FeatureFrame({"x": row[0]}), np.array([0]))
+    assert (found.base.tolist(), found.contributions.tolist()) == ([10.0], [[-4.0]])
 
 
 def test_a_linear_contribution_is_the_coefficient_times_the_distance_from_the_mean(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ FLOORS = [
     {"scoring.compiled.encoding", "scoring.compiled.ensembles", "scoring.compiled.numeric", "scoring.compiled.models"},
     {"scoring.compiled.meta"},
     {"scoring.compiled"},
+    {"scoring.explain"},
     {"scoring.version"},
     {"scoring.registry"},
     {"evaluation"},

@@ -21,8 +21,8 @@ from ..errors import WorkbenchError
 
 # %% auto #0
 __all__ = ['Json', 'Model', 'Version', 'ServedVersion', 'Rows', 'All', 'At', 'Name', 'Tables', 'Start', 'End', 'Last', 'Out',
-           'To', 'Query', 'Personal', 'Deployments', 'Why', 'ReportProgress', 'ask_reason', 'refuse_conflict',
-           'print_line', 'split_names', 'answer', 'format_table', 'show_progress', 'require_package']
+           'Explain', 'To', 'Query', 'Personal', 'Deployments', 'Why', 'ReportProgress', 'ask_reason',
+           'refuse_conflict', 'print_line', 'split_names', 'answer', 'format_table', 'show_progress', 'require_package']
 
 # %% ../../nbs/cli/01_console.ipynb #c43dcd25
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
@@ -48,6 +48,7 @@ Last = Annotated[
     str, typer.Option("--last", help="Instead: day, hour, or so many back from now: 7d, 12h.", metavar="SPAN")
 ]
 Out = Annotated[str, typer.Option("--out", "-o", help="File that predictions go to.", metavar="FILE")]
+Explain = Annotated[bool, typer.Option("--explain", help="Give the reasons of each prediction beside it.")]
 To = Annotated[
     str,
     typer.Option(

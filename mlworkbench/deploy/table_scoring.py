@@ -20,6 +20,7 @@ from ..core.jsontext import to_plain_list
 from ..core.types import ColumnDict, Columns
 from ..data.lake.lake import Lake
 from .flags import Flagged, flag_doubtful, flag_texts
+from .reasons import explain_texts
 from .refusals import Lookup, RequestRows, predict_rows, complete_rows, accept_rows, flag_unused
 from .request import Request, now_us, time_views
 from .table_request import request_of_table
@@ -115,6 +116,8 @@ class Origin:
         Whether the source says what a value is; False for CSV.
     clock : callable
         Gives microseconds since 1970 UTC.
+    explain : bool
+        Whether the output has a column of reasons.
     """
 
     deployment: str
@@ -123,6 +126,7 @@ class Origin:
     first: int = 0
     typed: bool = True
     clock: Callable[[], int] = field(default=now_us)
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ class Scored:
     ----------
     table : polars.DataFrame
         ``prediction_id, row``, key, entity and prediction time where declared, ``score`` (or ``score_<class>``
-        for several classes), ``decision`` (unless regression), ``flags`` (text, null where there are none); one row
-        per row that was scored.
+        for several classes), ``decision`` (unless regression), ``flags`` (text, null where there are none), and
+        where it was asked for ``reasons`` (JSON text); one row per row that was scored.
     faults : tuple of Fault
         Severe faults of the rows that were not; `row` counts from `Origin.first`.
     flags : Flagged
@@ -195,7 +199,8 @@ def score_table(
     table = _output(version, rows.request, rows.predictions, ids, rows.positions + origin.first)
     last = pl.Series("flags", flag_texts(flags, len(rows), version), dtype=pl.String)
     counted = Flagged.of(flags, rows.positions + origin.first, version)
-    return Scored(table.with_columns(last), faults, counted)
+    why = explain_texts(version, rows.predictions) if origin.explain else []
+    return Scored(table.with_columns(last, *([pl.Series("reasons", why)] if why else [])), faults, counted)
 
 
 def _asked(version: Version, requests: pl.DataFrame, origin: Origin) -> RequestRows:

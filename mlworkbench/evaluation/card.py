@@ -13,7 +13,7 @@ from ..contract.contract import Column, Contract
 
 # %% auto #0
 __all__ = ['show', 'escape_markdown', 'Markdown', 'write_table', 'list_metrics', 'write_metrics', 'list_columns', 'describe_rule',
-           'compose_card']
+           'write_importance', 'compose_card']
 
 # %% ../../nbs/evaluation/02_card.ipynb #f43cf281
 def show(value: object) -> str:
@@ -142,6 +142,32 @@ def _range(lower: float | None, upper: float | None) -> str:
 
 def _percent(column: Mapping[str, Any] | None) -> str | None:
     return None if column is None else f"{100 * column['missing']:.1f} %"
+
+# %% ../../nbs/evaluation/02_card.ipynb #ca4d0e02
+_LISTED, _BARS = 12, 20
+
+
+def write_importance(reasons: Mapping[str, Any]) -> Markdown:
+    """Write which columns a model goes by, as a section of its card.
+
+    Parameters
+    ----------
+    reasons : mapping
+        ``reasons.json`` of a version: ``importance`` and ``unit``, or ``why`` there are none.
+    """
+    head = "## What it goes by\n\n"
+    if "importance" not in reasons:
+        return Markdown(f"{head}Reasons: not available: {escape_markdown(str(reasons.get('why')))}.\n")
+    found = reasons["importance"]["columns"]
+    most = max(found[0]["mean"], 1e-300) if found else 1.0
+    how = f"sampled, since {reasons['why']}" if reasons["way"] == "sampled" else "exact"
+    what = f"Mean size of what a column adds to the {reasons['unit']}, over {reasons['importance']['rows']} golden rows"
+    rows = [[one["column"], one["mean"], f"{show(one['low'])} to {show(one['high'])}"] for one in found[:_LISTED]]
+    bars = ["█" * round(_BARS * one["mean"] / most) for one in found[:_LISTED]]
+    pairs = zip(rows, bars, strict=True)
+    table = write_table(["column", "mean", "95 % interval", ""], [[*row, bar] for row, bar in pairs])
+    more = f"\n\nand {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return Markdown(f"{head}{what}; {escape_markdown(how)}.\n\n{table}{more}\n")
 
 # %% ../../nbs/evaluation/02_card.ipynb #4d74005e
 def compose_card(

@@ -15,7 +15,7 @@ from mlworkbench.errors import LogError, RefusedError, WorkbenchError
 EVERY = [name.split() for name, _, _ in COMMANDS]
 WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
-    "--due", "--html", "--if-older", "--on-alarm",
+    "--due", "--explain", "--html", "--if-older", "--on-alarm",
     "--end", "--first-day", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key",
     "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
     "--pipeline", "--port", "--promote", "--query", "--refresh", "--root-path", "--rows", "--send", "--server",

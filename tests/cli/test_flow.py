@@ -122,7 +122,9 @@ def test_versions_are_listed_shown_promoted_and_rolled_back(trained, facts, tell
     assert [entry["to"] for entry in facts("models", "history")["history"]].count(first) == 2
     assert facts("models", "remove", second)["removed"] == second
     assert [row["tag"] for row in facts("models", "list")["versions"]] == [first]
-    assert facts("models", "show", "cars")["declaration"]["classes"] == [0, 1, 2]
+    shown = facts("models", "show", "cars")
+    assert shown["declaration"]["classes"] == [0, 1, 2] and "## What it goes by" in shown["card"]
+    assert shown["reasons"]["importance"]["columns"][0]["mean"] > 0
     code, out, _ = tell("models", "list")
     assert code == 0 and "champion" in out and first in out
 

@@ -50,7 +50,12 @@ def show(version: ServedVersion = "", json: Json = False) -> None:
     folder = open_registry(here).folder(*split_version(here, version))
     facts = json_text.loads((folder / "declaration.json").read_text(encoding="utf-8"))
     card = (folder / "card.md").read_text(encoding="utf-8")
-    answer({"folder": str(folder), "declaration": facts, "card": card}, card.splitlines(), as_json=json)
+    known = folder / "reasons.json"
+    reasons = json_text.loads(known.read_text(encoding="utf-8")) if known.is_file() else {"why": "made before"}
+    told = {name: reasons[name] for name in ("way", "why", "unit", "importance") if name in reasons}
+    before = [] if known.is_file() else ["", "Reasons: not available: made before"]
+    facts = {"folder": str(folder), "declaration": facts, "card": card, "reasons": told}
+    answer(facts, [*card.splitlines(), *before], as_json=json)
 
 # %% ../../../nbs/cli/models/03_models.ipynb #870157b1
 Override = Annotated[str, typer.Option("--override", help="Reason to do without a certificate; kept in the history.")]

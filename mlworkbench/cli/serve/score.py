@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import End, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
+from ..console import End, Explain, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
 from ..console import show_progress
 from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
 from ..context import resolve_interval
@@ -36,6 +36,7 @@ def score(
     version: Version = "",
     query: Query = "",
     out: Out = "",
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Score a file; predictions go beside it, or to --out."""
@@ -45,7 +46,8 @@ def score(
     here = open_context()
     opened = open_model(resolve_model(here, model), version or None, home=here.home)
     with show_progress(quiet=json) as report:
-        scored = score_file(opened, open_rows(file, query), home=here.home, out=out or None, progress=report)
+        wanted: dict[str, Any] = {"out": out or None, "progress": report, "explain": explain}
+        scored = score_file(opened, open_rows(file, query), home=here.home, **wanted)
     facts = {"model": opened.model, **asdict(scored)}
     flags = scored.flags.line()
     answer(facts, [*describe_scores(scored.version, facts), *([flags] if flags else [])], as_json=json)
@@ -68,6 +70,7 @@ def batch(
     model: Model = "",
     version: Version = "",
     to: To = "",
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Score all rows, or those of an interval; repeatable."""
@@ -79,7 +82,8 @@ def batch(
 
         to = rooted(to, Path.cwd())
         open_sink(to, folder=here.home.model(name))  # refuses a wrong address before a kernel starts
-    values = {"model": name, "version": version, "start": start, "end": end, "to": to}
+    values: dict[str, Any] = {"model": name, "version": version, "start": start, "end": end, "to": to}
+    values |= {"explain": True} if explain else {}
     conclude(here, run_by_name(here, "batch_score", values), as_json=json)
 
 # %% ../../../nbs/cli/serve/01_score.ipynb #af66702b

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import Json, Model, Out, Version, answer, show_progress
+from ..console import Explain, Json, Model, Out, Version, answer, show_progress
 from ..context import resolve_model, open_context
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def stream(
     dead_letters: Annotated[str, typer.Option(help="File of bad events; default beside the output.")] = "",
     once: Annotated[bool, typer.Option("--once", help="End at the end of the file; default: follow it.")] = False,
     source: Source = "",
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Score events as they come, each exactly once."""
@@ -52,6 +53,7 @@ def stream(
     places = Places(file, out, dead=dead_letters, once=once, name=source)
     policy = (tuple(here.settings.trusted_types), here.settings.contract_flags)
     worker = Streaming.open(ServedVersion(here.home, chosen, tag, folder, reason, *policy))
+    worker.explain = explain
     shown = out == STANDARD and sys.stdout is not None and sys.stdout.isatty()
     with contextlib.closing(worker), show_progress(quiet=json or shown) as report:
         found = work(worker, places, home=here.home, progress=report)

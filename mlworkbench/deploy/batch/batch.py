@@ -107,6 +107,8 @@ class Job:
         Name of the run, for the log.
     to : str
         A sink beside the home, as `open_sink` reads it; empty for none.
+    explain : bool
+        Whether predictions have a column ``reasons``.
 
     Raises
     ------
@@ -120,6 +122,7 @@ class Job:
     end: str = ""
     run_id: str = ""
     to: str = ""
+    explain: bool = False
 
     def __post_init__(self) -> None:
         first, last = self.bounds
@@ -328,7 +331,7 @@ def _scored(
     """Score whole days at a time; `row` counts within the interval."""
     first = 0
     for part in gather_days(requests):
-        origin = Origin("batch", part["__input__"].to_list(), job.run_id, first)
+        origin = Origin("batch", part["__input__"].to_list(), job.run_id, first, explain=job.explain)
         scored = score_table(version, part, lake=lake, log=log, origin=origin)
         good: pl.Series | list[int] = scored.table["row"] - first if scored.table.height else []
         yield scored.table.with_columns(part["__day__"].gather(good)), scored

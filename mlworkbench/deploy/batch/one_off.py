@@ -77,6 +77,7 @@ def score_file(
     home: Home,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    explain: bool = False,
 ) -> ScoreReport:
     """Score each row of a file.
 
@@ -92,6 +93,8 @@ def score_file(
         The predictions; by default ``<source>.predictions.<ending>`` beside a source of this machine.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
+    explain : bool, default=False
+        Whether the predictions have a column ``reasons``.
 
     Returns
     -------
@@ -112,7 +115,7 @@ def score_file(
     require_columns(opened.columns(), version.request, opened.name)
     tally = _Tally(opened, progress)
     with PredictionLog(home.log(version.model)) as log:
-        write_file(path, tally.rows_of(_scored(version, opened, home, log)))
+        write_file(path, tally.rows_of(_scored(version, opened, home, log, explain=explain)))
     rejected = len({fault.row for fault in tally.faults})
     return ScoreReport(
         rows=tally.scored + rejected,
@@ -155,13 +158,15 @@ def _is_text(column: Column) -> bool:
     return column.kind in ("text", "category", "time")
 
 
-def _scored(version: Version, source: Source, home: Home, log: PredictionLog) -> Iterator[Scored]:
+def _scored(
+    version: Version, source: Source, home: Home, log: PredictionLog, *, explain: bool
+) -> Iterator[Scored]:
     """Score a source part by part."""
     lake = Lake(home.lake) if time_views(version) else None
     first = 0
     for part in _chunks(source):
         ids = input_identities(source.fingerprint, part.height, first=first)
-        origin = Origin("one_off", ids, source.fingerprint, first, source.typed)
+        origin = Origin("one_off", ids, source.fingerprint, first, source.typed, explain=explain)
         yield score_table(version, part, lake=lake, log=log, origin=origin)
         first += part.height
 

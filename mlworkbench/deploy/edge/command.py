@@ -28,7 +28,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     folder : Path
         The export; its files are verified already.
     arguments : sequence of str
-        ``FILE [--out PATH] [--name NAME] [--json]``.
+        ``FILE [--out PATH] [--name NAME] [--explain] [--json]``.
 
     Returns
     -------
@@ -39,6 +39,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     parser.add_argument("file", help="events: JSON lines, or CSV (.csv); - for JSON lines from standard input")
     parser.add_argument("--out", default="predictions.jsonl", help="appended to; default predictions.jsonl")
     parser.add_argument("--name", default="", help="name of this device, where two may get equal files")
+    parser.add_argument("--explain", action="store_true", help="write the reasons of each prediction beside it")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of text")
     asked = parser.parse_args(list(arguments))
     try:
@@ -46,7 +47,8 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         flags = json.loads((folder / "edge.json").read_text(encoding="utf-8")).get("flags", "tell")
         data, mark = _read(asked.file)
         source = name_source(mark, asked.name)
-        report = score_source(replace(version, flags=flags), data, Path(asked.out), name=asked.file, source=source)
+        wanted = {"name": asked.file, "source": source, "explain": asked.explain}
+        report = score_source(replace(version, flags=flags), data, Path(asked.out), **wanted)
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return find_exit_code(error)

@@ -23,6 +23,7 @@ from ...contract.cell import parse_cell
 from ...contract.contract import Contract
 from ...core.files import write_synced
 from ..flags import Flagged, with_flags
+from ..reasons import explain_rows
 from ..request import answers, now_us
 from ..streaming.appender import Appender, encode_lines
 from ..streaming.events import Event, Outcome, read_event
@@ -268,7 +269,7 @@ def _bare(event: Event, version: Version) -> Outcome | None:
 
 
 def score_events(
-    version: Version, events: Sequence[Event | Outcome], source: str
+    version: Version, events: Sequence[Event | Outcome], source: str, *, explain: bool = False
 ) -> tuple[list[dict[str, Any]], list[Outcome]]:
     """Score events.
 
@@ -280,6 +281,8 @@ def score_events(
         Some of a file's; one that was refused when it was read stays so.
     source : str
         Name of their source; with the row it names a prediction.
+    explain : bool, default=False
+        Whether the answers have their reasons.
 
     Returns
     -------
@@ -296,7 +299,9 @@ def score_events(
     lines: list[dict[str, Any]] = []
     for part in parts:
         for own, predictions in predict_part(version, part, letters):
-            lines += _lines(version, own, predictions, (source, (time.perf_counter() - started) * 1e6))
+            found = _lines(version, own, predictions, (source, (time.perf_counter() - started) * 1e6))
+            why = explain_rows(version, predictions, range(len(found))) if explain else []
+            lines += [{**line, "explanation": one} for line, one in zip(found, why, strict=True)] if explain else found
     return sorted(lines, key=lambda line: int(line["line"])), letters
 
 
@@ -387,7 +392,9 @@ def _events_of(data: bytes, name: str, version: Version) -> Iterator[Event | Out
         ) from None
 
 
-def score_source(version: Version, data: bytes, out: Path, *, name: str = "", source: str = "") -> DeviceReport:
+def score_source(
+    version: Version, data: bytes, out: Path, *, name: str = "", source: str = "", explain: bool = False
+) -> DeviceReport:
     """Score the events of a file.
 
     Parameters
@@ -402,6 +409,8 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "", so
         Its name; CSV where it ends in ``.csv``, else JSON lines.
     source : str, optional
         What `name_source` gave; default the fingerprint of the file.
+    explain : bool, default=False
+        Whether the answers have their reasons.
 
     Returns
     -------
@@ -420,7 +429,7 @@ def score_source(version: Version, data: bytes, out: Path, *, name: str = "", so
         seen = {str(line.get("prediction_id")) for line in file.backward()}
         events = _events_of(data, name, version)
         while chunk := list(islice(events, EVENTS_AT_ONCE)):
-            lines, refused = score_events(version, chunk, source)
+            lines, refused = score_events(version, chunk, source, explain=explain)
             flags = flags.plus(Flagged.of_lines(lines, version))
             fresh = [line for line in lines if line["prediction_id"] not in seen]
             file.append(fresh)

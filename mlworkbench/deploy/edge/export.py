@@ -32,6 +32,7 @@ __all__ = ['MODEL_FILES', 'PACKAGE', 'DEVICE', 'ALLOWED', 'check_export', 'devic
 # %% ../../../nbs/deploy/edge/03_export.ipynb #541c5201
 MODEL_FILES = (
     "manifest.json", "declaration.json", "contract.json", "golden.jsonl", "scorer.json", "scorer.onnx", "usual.json",
+    "reasons.json", "scorer_trees.npz",
 )  # fmt: skip
 PACKAGE = Path(str(resources.files("mlworkbench"))).resolve()
 DEVICE = "mlworkbench.deploy.edge.command"
@@ -252,7 +253,8 @@ def write_folder(files: Mapping[str, bytes], folder: Path, *, last: str) -> None
 def _contents(version: Version) -> dict[str, bytes]:
     """Gather the files of an export by name."""
     code = sorted({str(entry["file"]) for entry in version.declaration["row_functions"]})
-    kept = [name for name in (*MODEL_FILES, *code) if (version.folder / name).is_file()]
+    more = sorted(path.name for path in version.folder.glob("scorer_*.onnx"))
+    kept = [name for name in (*MODEL_FILES, *more, *code) if (version.folder / name).is_file()]
     model = {f"model/{name}": (version.folder / name).read_bytes() for name in kept}
     roots = {DEVICE}
     for name in code:

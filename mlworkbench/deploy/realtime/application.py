@@ -253,7 +253,8 @@ class Application:
         if body is None:
             return None
         name, parts = request.header(b"x-request-id"), request.parameter("partial")
-        return await served.waiting.ask(Call(body, name, parts, invocation, form), alone=len(request.tasks) == 1)
+        call = Call(body, name, parts, invocation, form, request.parameter("explain"))
+        return await served.waiting.ask(call, alone=len(request.tasks) == 1)
 
     async def _take_feedback(self, request: HttpRequest, served: Served) -> Reply | None:
         """Write labels in a thread of their own: the log's own file may be another's for a while."""

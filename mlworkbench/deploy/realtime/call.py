@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from ...contract.faults import Fault, merge_faults
 from .http import PROBLEM, HttpError, Json, problem, read_invocation, read_json
 from .http import read_records, request_name
+from ..reasons import MOST_EXPLAINED
 from ...errors import WorkbenchError
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['Call', 'Asked', 'Form', 'read_partial', 'read_call', 'Reply', 'RowsRefusedError', 'to_fields', 'refuse_call',
-           'write_reply']
+__all__ = ['Call', 'Asked', 'Form', 'read_partial', 'read_explain', 'read_call', 'Reply', 'RowsRefusedError', 'to_fields',
+           'refuse_call', 'write_reply']
 
 # %% ../../../nbs/deploy/realtime/04_call.ipynb #4463cd42
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Call:
         Whether the body is that of ``/invocations``.
     form : Form, optional
         How a body of another protocol is read, and answered.
+    explain : str, optional
+        The parameter ``explain``.
     """
 
     body: bytes
@@ -42,6 +45,7 @@ class Call:
     partial: str | None = None
     invocation: bool = False
     form: Form | None = None
+    explain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Asked:
         How the reply is written.
     form : Form, optional
         What writes it.
+    explain : bool
+        Whether reasons are given with the answers.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Asked:
     single: bool = False
     invocation: bool = False
     form: Form | None = None
+    explain: bool = False
 
 
 class Form(Protocol):
@@ -91,11 +98,25 @@ def read_partial(text: str | None) -> bool:
     >>> read_partial(None), read_partial("false")
     (True, False)
     """
+    return _read_choice("partial", text, usual=True)
+
+
+def read_explain(text: str | None, records: int) -> bool:
+    """Read the parameter ``explain`` of a request: whether reasons are given, for so many records."""
+    wanted = _read_choice("explain", text, usual=False)
+    if wanted and records > MOST_EXPLAINED:
+        rule = f"explain: of at most {MOST_EXPLAINED} records in a request"
+        raise HttpError(f"{rule}; got {records}; ask in parts, or in a batch", 413, code="request.explain")
+    return wanted
+
+
+def _read_choice(name: str, text: str | None, *, usual: bool) -> bool:
+    """Read true or false."""
     known = {"true": True, "1": True, "false": False, "0": False}
     if text and text.lower() not in known:
-        got = f"got {text[:40]!r}; leave it out for true"
-        raise HttpError(f"partial: true or false; {got}", 400, code="request.partial")
-    return known[text.lower()] if text else True
+        got = f"got {text[:40]!r}; leave it out for {str(usual).lower()}"
+        raise HttpError(f"{name}: true or false; {got}", 400, code=f"request.{name}")
+    return known[text.lower()] if text else usual
 
 
 def read_call(call: Call, version: Version) -> Asked:
@@ -119,7 +140,8 @@ def read_call(call: Call, version: Version) -> Asked:
         return Asked(name, read_invocation(payload, version.request.names), repeated, invocation=True)
     in_parts = read_partial(call.partial)
     records, single = read_records(read_json(call.body))
-    return Asked(name, records, repeated, whole=single or not in_parts, single=single)
+    explain = read_explain(call.explain, len(records)) if call.explain else False
+    return Asked(name, records, repeated, whole=single or not in_parts, single=single, explain=explain)
 
 # %% ../../../nbs/deploy/realtime/04_call.ipynb #a9e85f44
 @dataclass(frozen=True)

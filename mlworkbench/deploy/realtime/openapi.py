@@ -17,8 +17,8 @@ from .http import MAX_RECORDS, Json
 from ...scoring.decision import class_names
 
 # %% auto #0
-__all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'REFUSED', 'PROBLEM_SCHEMA', 'GUARDED', 'SCORED', 'NOT_READY', 'NAME_HEADER',
-           'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'read_schemas',
+__all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'EXPLANATION', 'REFUSED', 'PROBLEM_SCHEMA', 'GUARDED', 'SCORED', 'NOT_READY',
+           'NAME_HEADER', 'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'read_schemas',
            'invocation_schemas', 'describe_operation', 'feedback_schemas', 'tensor_schemas', 'describe_service']
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #084605bb
@@ -140,6 +140,21 @@ FAULTS: dict[str, Any] = {
         "properties": {"row": {"type": "integer"}, **_TEXTS, "value": {}, "severe": {"type": "boolean"}},
     },
 }
+_NUMBER = {"type": "number"}
+_REASON: dict[str, Any] = {"column": {"type": "string"}, "value": {}, "contribution": _NUMBER}
+EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "description": "what each column added to the margin, the largest first; with ?explain=true only",
+    "properties": {
+        "reasons": {"type": "array", "items": {"type": "object", "properties": _REASON}},
+        **dict.fromkeys(("base", "margin", "error"), _NUMBER),
+        "kind": {"enum": ["exact", "sampled", "none"]},
+        "unit": {"type": "string"},
+        "of": {"description": "the class that it is about"},
+        "why": {"type": "string", "description": "there are none"},
+    },
+    "required": ["reasons", "kind"],
+}
 REFUSED: dict[str, Any] = {
     "type": "object",
     "description": "in the place of a record that was refused: it is no prediction",
@@ -182,7 +197,8 @@ def answers_schema(declaration: Mapping[str, Any]) -> dict[str, Any]:
         properties["score"] = {"type": "number"}
     if declaration["task"] != "regression":
         properties["decision"] = {"enum": list(declaration["classes"])}
-    answer = {"type": "object", "properties": {**properties, "flags": FLAGS}, "required": list(properties)}
+    more = {"flags": FLAGS, "explanation": EXPLANATION}
+    answer = {"type": "object", "properties": {**properties, **more}, "required": list(properties)}
     many = {"type": "array", "items": {"oneOf": [answer, REFUSED]}}
     text = "As many as were asked, in order; an error of the whole request is a problem, as application/problem+json."
     return {"title": "Answers", "description": text, "oneOf": [answer, many, PROBLEM_SCHEMA]}
@@ -256,6 +272,7 @@ NOT_READY = {"503": "three looks in a row found that it cannot be asked"}
 NAME_HEADER = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
 _PROBLEM = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
 _PARTIAL = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
+_EXPLAIN = {"in": "query", "name": "explain", "schema": {"type": "boolean", "default": False}}
 
 
 def describe_operation(
@@ -390,8 +407,9 @@ def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, A
     asked, told = read_schemas(folder)
     (body, answered), (label, taken) = invocation_schemas(asked, told), feedback_schemas(declaration)
     answers = {"title": "Answers", "description": told["description"], "oneOf": told["oneOf"][:2]}
+    chosen = [NAME_HEADER, _PARTIAL, _EXPLAIN]
     score = describe_operation(
-        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=[NAME_HEADER, _PARTIAL]
+        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=chosen
     )
     taking = describe_operation(
         "take what came true, one label or a list", _json(taken), _ASKED, asked=_json(label), parameters=[_PARTIAL]

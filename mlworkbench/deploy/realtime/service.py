@@ -22,6 +22,7 @@ from ..flags import with_flags
 from .call import Asked, Call, Reply, RowsRefusedError, read_call, refuse_call, to_fields
 from .call import write_reply
 from .http import HttpError, Json
+from ..reasons import explain_rows
 from ..refusals import Lookup, RequestRows, accept_rows, complete_rows
 from ..refusals import flag_unused_values, predict_rows
 from ..request import answers, now_us, prediction_times, request_columns
@@ -345,7 +346,17 @@ class Realtime:
         entry = self._entry(asked, rows, watermark, (time.perf_counter() - started) * 1e6)
         made = prediction_rows(self.version, rows.predictions, rows.request.columns, entry)
         told = with_flags(answers(self.version, made), rows.predictions.faults, self.version)
+        if any(one.explain for one in asked):
+            self._explain(asked, rows, told)
         return _Made(rows, starts, made.rows, told)
+
+    def _explain(self, asked: Sequence[Asked], rows: RequestRows, told: list[dict[str, Any]]) -> None:
+        """Add reasons to the answers of calls that want them."""
+        wanted = np.repeat([one.explain for one in asked], [len(one.records) for one in asked])
+        places = np.flatnonzero(wanted[rows.positions]).tolist()
+        found = explain_rows(self.version, rows.predictions, places) if rows.predictions else []
+        for place, reasons in zip(places, found, strict=True):
+            told[place] = {**told[place], "explanation": reasons}
 
     def _entry(self, asked: Sequence[Asked], rows: RequestRows, watermark: Json, microseconds: float) -> LogEntry:
         """Make the log entry; a record is called by its place in its request, whichever others were refused."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ...contract.faults import Fault
 from ...contract.times import format_time
 from ...core.types import Progress
 from ..flags import Flagged, with_flags
+from ..reasons import explain_rows
 from ..request import answers, now_us, require_deployment, time_views
 from ..selection import ServedVersion
 from .events import Channel, Event, Outcome, without_persons
@@ -137,6 +137,11 @@ class Streaming:
     clock : callable, default=now_us
         Gives microseconds since 1970 UTC.
 
+    Attributes
+    ----------
+    explain : bool
+        Whether answers have their reasons; set it before the first event.
+
     Raises
     ------
     DeploymentError
@@ -155,6 +160,7 @@ class Streaming:
         self.version, self.log, self.store, self.clock = version, log, store, clock
         self.refused = RefusalLog.beside(log)
         self.flagged = Flagged()
+        self.explain = False
 
     @classmethod
     def open(cls, choice: ServedVersion) -> Streaming:
@@ -276,16 +282,19 @@ class Streaming:
         if logged is not rows:
             made = [use_logged(own, logged[end - len(own.rows) : end]) for own, end in zip(made, ends, strict=True)]
         pairs = zip(found, made, strict=True)
-        return [outcome for (part, scored), own in pairs for outcome in self._published(part, scored.faults, own)]
+        return [outcome for (part, scored), own in pairs for outcome in self._published(part, scored, own)]
 
     def _same(self) -> list[str]:
         """Name the fields in which an event that was logged before must agree."""
         timed = ["prediction_time"] if self.version.declaration.get("prediction_time") else []
         return ["entity", "key", *timed, *([] if time_views(self.version) else ["features"])]
 
-    def _published(self, part: Part, faults: Sequence[Fault], made: PredictionRows) -> list[Outcome]:
+    def _published(self, part: Part, scored: Predictions, made: PredictionRows) -> list[Outcome]:
         """Make the lines of the output."""
+        faults = scored.faults
         results = with_flags(answers(self.version, made), faults, self.version)
+        why = explain_rows(self.version, scored, range(len(results))) if self.explain else []
+        results = [{**answer, "explanation": one} for answer, one in zip(results, why, strict=True)] if why else results
         lines = np.array([event.line for event in part.events])
         self.flagged = self.flagged.plus(Flagged.of(faults, lines, self.version))
         return [

@@ -351,7 +351,7 @@ def _answer(
     return next((FoundFault("answer", name, rows[0]) for name, rows in found.items() if rows), None)
 
 # %% ../../../nbs/operate/certify/06_fault_finder.ipynb #f7c6ee9a
-PLACES = re.compile(r"\b(column|view|feature) '([^']+)'|\b([\w-]+\.(?:onnx|skops|jsonl?|py)|golden)\b")
+PLACES = re.compile(r"\b(column|view|feature) '([^']+)'|\b([\w-]+\.(?:npz|onnx|skops|jsonl?|py)|golden)\b")
 NAMES = {"column": "request", "view": "view", "feature": "features"}
 
 

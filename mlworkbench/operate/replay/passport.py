@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ...contract.contract import Contract
@@ -21,6 +22,7 @@ from ...core.jsontext import to_json, to_plain
 from ...core.types import FactDict
 from ...data.lake.lake import Lake
 from ...deploy.flags import summarize_flag
+from ...deploy.reasons import explain_rows
 from ...deploy.streaming.scoring import CARRIED
 from ...errors import LogError, WorkbenchError, suggest
 from ...evaluation.log.reader import find_predictions, list_logs
@@ -29,10 +31,12 @@ from ...features.row_functions import RowFunction
 from .recompute import look_up_known_values, rebuild_request, to_request_arrays, trace_steps
 from .replay import environment_differences, open_logged_version, replay_log
 from ...scoring.artifacts.source_code import find_source, source_digest
-from ...scoring.version.version import Version
+from ...scoring.frame import FeatureFrame
+from ...scoring.version.version import Predictions, Version
 
 # %% auto #0
-__all__ = ['find_prediction', 'describe_features', 'describe_functions', 'replay', 'describe_flags', 'format_passport']
+__all__ = ['find_prediction', 'describe_features', 'describe_reasons', 'describe_functions', 'replay', 'describe_flags',
+           'format_passport']
 
 # %% ../../../nbs/operate/replay/03_passport.ipynb #54e99d5e
 def find_prediction(prediction_id: str, *, home: Home, model: str = "") -> tuple[str, pl.DataFrame]:
@@ -100,6 +104,25 @@ def _steps(log: pl.DataFrame, request: FactDict, version: Version, lake: Lake) -
         return trace_steps(version, {**to_request_arrays([request], version), **values})
     except (WorkbenchError, KeyError, ValueError, TypeError):
         return {}
+
+
+def describe_reasons(row: Mapping[str, Any], version: Version) -> FactDict:
+    """Give the reasons of a logged prediction, from the features that were logged.
+
+    Returns
+    -------
+    dict
+        As `explain_rows` gives them; none where these features do not give the logged scores.
+    """
+    try:
+        frame = FeatureFrame.from_rows([json.loads(row["features"] or "{}")], version.frame)
+        scores, decisions = version.answer(frame)
+        same = np.abs(scores.reshape(-1) - np.array(row["scores"])).max() <= version.tolerance
+    except (WorkbenchError, ValueError, TypeError):
+        same = False
+    if not same:
+        return {"reasons": [], "kind": "none", "why": "the logged features do not give the logged scores"}
+    return explain_rows(version, Predictions(frame, scores, decisions, []), [0])[0]
 
 
 def describe_functions(version: Version) -> list[FactDict]:
@@ -177,6 +200,7 @@ def _describe_origin(row: Mapping[str, Any], log: pl.DataFrame, version: Version
     request = _read_request(row, version)
     return {
         "features": describe_features(row, version, _steps(log, request, version, lake)),
+        "explanation": describe_reasons(row, version),
         "views": _views(request, log, version, lake),
         "functions": describe_functions(version),
         "content_id": version.content_id,
@@ -221,6 +245,7 @@ def format_passport(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"unusual: {'; '.join(facts['flags'])}"] if facts["flags"] else []
     lines += ["", "features"]
     lines += [f"  {one['name']} = {format_value(one['value'])}   ({one['from']})" for one in facts["features"]]
+    lines += _reason_lines(facts.get("explanation"))
     lines += ["", "views"] if facts["views"] else []
     for view in facts["views"]:
         lines += lineage_lines(view)
@@ -228,6 +253,22 @@ def format_passport(facts: Mapping[str, Any]) -> list[str]:
     for one in facts["functions"]:
         lines.append(f"  {one['name']} of {one['module']}, sha256 {one['sha256'][:12]}, the module here: {one['here']}")
     return [*lines, "", *_verdict_lines(facts)]
+
+
+def _reason_lines(explanation: Mapping[str, Any] | None) -> list[str]:
+    """Say what each column added, the largest first; why not, where it cannot be said."""
+    if explanation is None:
+        return []
+    if explanation["kind"] == "none":
+        return ["", f"reasons: {explanation['why']}"]
+    error = f", standard error at most {explanation['error']:.2g}" if explanation["kind"] == "sampled" else ""
+    of = f" of {explanation['of']}" if "of" in explanation else ""
+    head = f"reasons, {explanation['kind']}{error}: {explanation['unit']}{of} {explanation['margin']:.6g}"
+    lines = ["", f"{head}, of a row of which nothing is known {explanation['base']:.6g}"]
+    for one in explanation["reasons"]:
+        told = f" = {format_value(one['value'])}" if "value" in one else ""
+        lines.append(f"  {one['contribution']:+.6g} {one['column']}{told}")
+    return lines
 
 
 def _verdict_lines(facts: Mapping[str, Any]) -> list[str]:

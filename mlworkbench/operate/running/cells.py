@@ -174,10 +174,11 @@ class Run:
 
     @property
     def job(self) -> Job:
-        """What a batch is asked for: the interval, the name of the run, and the parameter `to`."""
+        """What a batch is asked for: the interval, the name of the run, and the parameters `to` and `explain`."""
         from mlworkbench.deploy.batch.batch import Job
 
-        return Job(start=self.start, end=self.end, run_id=self.run_id, to=self.values.get("to", ""))
+        own: dict[str, Any] = {"to": self.values.get("to", ""), "explain": bool(self.values.get("explain"))}
+        return Job(start=self.start, end=self.end, run_id=self.run_id, **own)
 
 
 _NOTEBOOK_NAMES = ("In", "Out", "exit", "quit", "open", "get_ipython")

@@ -18,7 +18,7 @@ from ...contract.contract import Contract
 from ...core.home import Home
 from ...core.types import Columns, Estimator
 from ...errors import DefinitionError
-from ...evaluation.card import Markdown, compose_card, write_metrics
+from ...evaluation.card import Markdown, compose_card, write_importance, write_metrics
 from ...evaluation.monitoring.counts import Answered, order_classes
 from ...metrics.bootstrap import measure
 from .anchor.anchor import Anchoring, anchor_version, ask_pipeline, describe_anchor
@@ -26,6 +26,7 @@ from .anchor.anchor import read_anchor
 from ...scoring.artifacts.manifest import read_document, read_manifest
 from ...scoring.decision import decide
 from ...scoring.decision_rule import Ruling, settle
+from ...scoring.explain.keeping import REASONS
 from ...scoring.frame import FeatureFrame
 from ...scoring.reference import ReferenceScorer, global_settings, list_classes, read_tuned_rule
 from ...scoring.reference import response_method
@@ -294,6 +295,7 @@ def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], a
         folder = Path(name) / "version"
         parts = {name: value for name, value in fields.items() if name != "notes"}
         content = build_version(folder, **{"config": global_settings(), **parts, **measured})
+        fields = {**fields, "card": f"{fields['card']}\n{write_importance(read_document(folder, REASONS))}"}
         gates = anchor_version(own, folder, anchoring, fields)
         before = {str(version["tag"]) for version in registry.versions(model)}
         tag = str(registry.add(folder, model, content))

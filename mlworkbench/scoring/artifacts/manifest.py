@@ -199,7 +199,7 @@ def _are_texts(value: object) -> bool:
 
 
 _DIGEST = "[0-9a-f]{64}"
-_FILE = re.compile(r"[0-9a-z_]{1,40}\.(?:jsonl?|md|onnx|skops)|code/(?:own/)?[\w.-]{1,80}\.py")
+_FILE = re.compile(r"[0-9a-z_]{1,40}\.(?:jsonl?|md|npz|onnx|skops)|code/(?:own/)?[\w.-]{1,80}\.py")
 _MANIFEST_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": ("1 or 2", lambda value: type(value) is int and 1 <= value <= FORMAT),
     "model": ("the name of a model", lambda value: isinstance(value, str) and 0 < len(value) <= 40),

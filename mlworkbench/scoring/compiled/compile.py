@@ -48,10 +48,13 @@ class ProgramCompiler:
     ----------
     graphs : list of bytes
         Of trees.
+    trees : list of sequence of Tree
+        Of each graph.
     """
 
     def __init__(self) -> None:
         self.graphs: list[bytes] = []
+        self.trees: list[Sequence[Tree]] = []
 
     def steps(self, transformers: Sequence[Estimator], site: Site) -> tuple[list[Spec], Site]:
         """Compile transformers that follow each other.
@@ -96,6 +99,7 @@ class ProgramCompiler:
             If onnx is not installed, or there are too many nodes.
         """
         self.graphs.append(tree_graph(trees, outputs))
+        self.trees.append(trees)
         return len(self.graphs) - 1
 
 # %% ../../../nbs/scoring/compiled/04_compile.ipynb #be8ed529
@@ -158,7 +162,7 @@ def compile_scorer(reference: ReferenceScorer) -> CompiledScorer:
     program = _order_answers(reference, compiler)
     program |= {"format": PROGRAM_FORMAT, "columns": [*reference.contract.names], "task": reference.task}
     text = json_text({**program, "graphs": len(compiler.graphs)})
-    return CompiledScorer(json.loads(text), compiler.graphs)
+    return CompiledScorer(json.loads(text), compiler.graphs, compiler.trees)
 
 
 def scorer_files(scorer: CompiledScorer) -> dict[str, bytes]:

@@ -20,8 +20,10 @@ from ...contract.record_check import OneRow
 from ...core.types import Columns
 from ...errors import ScoringError, VersionError
 from ..artifacts.manifest import LARGEST, read_document, read_manifest, refuse_forged
-from .base.blocks import Block, RowError
+from .base.blocks import Block, RowError, stack
+from .base.layout import Origins, trace_steps
 from .base.links import DECISIONS, LINKS, LINKS_OF_ONE
+from .ensembles.trees import Tree
 from .operations import ProgramMaker
 from .plan import RowPlan
 from ..decision import check_finite
@@ -46,6 +48,8 @@ class CompiledScorer:
         the estimator's own order.
     graphs : sequence of bytes
         Of trees, as the program numbers them: ``scorer.onnx``, ``scorer_1.onnx``, ...
+    trees : sequence of sequence of Tree
+        Of each graph, where it was just compiled: reasons for predictions are made of them.
 
     See Also
     --------
@@ -62,6 +66,7 @@ class CompiledScorer:
 
     program: Mapping[str, Any]
     graphs: Sequence[bytes] = field(default=(), repr=False)
+    trees: Sequence[Sequence[Tree]] = field(default=(), repr=False)
     kind = "compiled"
 
     def __post_init__(self) -> None:
@@ -152,6 +157,24 @@ class CompiledScorer:
     def graph_input(self, frame: FeatureFrame) -> Block:
         """Give what the graph of trees is asked with for these rows: float64 of shape (n, features)."""
         return np.asarray(self._model.prepare(self._prepared(frame)))  # type: ignore[attr-defined]
+
+    def margins(self, frame: FeatureFrame) -> Block:
+        """Give what the model sums up before the link, of shape (n, outputs).
+
+        Raises
+        ------
+        RowError
+            If the pipeline would refuse a row.
+        """
+        return np.asarray(self._model(self._prepared(frame)))  # type: ignore[attr-defined]
+
+    def model_input(self, frame: FeatureFrame) -> Block:
+        """Give what the model is asked with, of shape (columns, n)."""
+        return stack(self._prepared(frame))
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say from which of the values of a row each column of `model_input` comes; see `trace_steps`."""
+        return trace_steps(self._steps, origins)  # type: ignore[attr-defined]
 
     def _prepared(self, frame: FeatureFrame) -> Any:  # noqa: ANN401, RUF100 - a list of columns or a block
         """Give the table that the steps make of a frame."""

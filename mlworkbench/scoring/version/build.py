@@ -30,6 +30,7 @@ from ..compiled.compile import scorer_files
 from ..compiled.proof import Proved, compile_and_prove, scores_in_single, spread
 from ..decision import DEPENDS, class_names, compute_tolerance, measure_scale
 from ..decision_rule import Ruling, settle
+from ..explain.keeping import make_reasons
 from ..frame import FeatureFrame
 from ..reference import ReferenceScorer, response_method
 from .golden import golden_lines, request_rows
@@ -253,6 +254,7 @@ def build_version(folder: Path, **fields: Field) -> str:
     facts = {**declared, **measured, "predict_differs": ruling.differs, "scorer": (compiled or scorer).kind}
     documents = {"declaration.json": facts, "contract.json": contracts}
     files = scorer_files(compiled) if compiled else {}
+    files |= make_reasons(compiled or scorer, parts.frame, parts.training, golden=parts.golden[2])
     _write_parts(folder, parts, documents, {**code, **files, "golden.jsonl": golden})
     facts = {"modules": modules, "helpers": helpers, "compiled": proof, "measured": sorted(measured)}
     write_manifest(folder, {**_manifest(parts, identity), **facts})

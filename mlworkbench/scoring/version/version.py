@@ -31,8 +31,10 @@ from ...features.windows import view_from_declaration
 from ..artifacts.digests import check_parts, read_declared
 from ..artifacts.manifest import read_document, read_manifest, refuse_forged, verify_files
 from ..artifacts.source_code import load_code
-from ..compiled.scorer import Scorer, open_scorer
+from ..compiled.scorer import CompiledScorer, Scorer, open_scorer
 from ..decision import decide
+from ..explain.keeping import open_reasons
+from ..explain.reasons import Reasons
 from ..frame import FeatureFrame, frame_from_columns
 from .golden import request_columns, same_rows, view_contract
 
@@ -128,6 +130,21 @@ class Version:
     def row_check(self) -> RowCheck:
         """The request contract, compiled for single records."""
         return RowCheck(self.request)
+
+    @cached_property
+    def reasons(self) -> Reasons:
+        """What gives reasons for predictions, the same in every deployment; opened when it is first asked.
+
+        Raises
+        ------
+        ScoringError
+            If the version has none: it was made before, or its pipeline cannot be asked.
+        """
+        compiled = self.declaration.get("scorer") == "compiled" and self.scorer.kind != "compiled"
+        scorer = CompiledScorer.open(self.folder) if compiled else self.scorer
+        golden = FeatureFrame.from_rows([row["frame"] for row in self.golden], self.frame)
+        told = {**self.declaration, "hidden": self.personal}
+        return open_reasons(self.folder, scorer, golden, contract=self.frame, told=told)
 
     def features(self, columns: Columns) -> FeatureFrame:
         """Build the feature frame from request columns and view values."""

@@ -29,6 +29,7 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.edge.collect import collect
 from mlworkbench.deploy.edge.device import EVENTS_AT_ONCE, csv_events, event_contract, open_export, score_source
 from mlworkbench.deploy.edge.export import device_sources, export_edge
+from mlworkbench.deploy.reasons import compare_explanations
 from mlworkbench.errors import DeploymentError, LogError, VersionError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.features.row_functions import RowFunction
@@ -514,3 +515,14 @@ def test_real_time_with_a_compiled_version_imports_neither_pandas_nor_scikit_lea
     assert done.returncode == 0, done.stderr
     answer, heavy = done.stdout.splitlines()
     assert json.loads(answer)["model"] == "steps" and json.loads(heavy) == []
+
+
+def test_a_device_gives_the_reasons_that_the_version_gives_here(hangar: Hangar, device: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, device, str(hangar.file(hangar.events(20))), "--explain", "--json")
+    assert done.returncode == 0, done.stderr
+    found = lines(tmp_path / "predictions.jsonl")
+    frame = FeatureFrame.from_rows([json.loads(line["log"]["features"]) for line in found], FRAME)
+    expected = hangar.version.reasons.explain(frame, np.array([line["score"] for line in found]))
+    for line, here in zip(found, expected, strict=True):
+        assert line["explanation"]["kind"] == "exact" and line["explanation"]["unit"] == "log-odds"
+        assert compare_explanations(line["explanation"], here) <= 1e-12

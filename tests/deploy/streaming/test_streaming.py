@@ -22,6 +22,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.deploy.batch.one_off import score_file
+from mlworkbench.deploy.reasons import compare_explanations
 from mlworkbench.deploy.request import now_us, request_columns
 from mlworkbench.deploy.streaming.checkpoint import Writer
 from mlworkbench.deploy.streaming.command import run_worker, work
@@ -91,6 +92,17 @@ def test_a_stream_answers_as_one_off_does_and_in_order(workshop, worker, tmp_pat
         np.abs(np.array([line["score"] for line in got]) - expected["score"].to_numpy()).max()
         <= worker.version.tolerance
     )
+
+
+def test_a_stream_gives_the_reasons_that_a_file_gets(workshop, worker, tmp_path) -> None:
+    table, worker.explain = workshop.trips(25), True
+    places = run(worker, write(tmp_path / "trips.jsonl", events_of(table)))
+    table.write_parquet(tmp_path / "trips.parquet")
+    out = tmp_path / "out.parquet"
+    score_file(worker.version, tmp_path / "trips.parquet", home=workshop.home, out=out, explain=True)
+    expected = [json.loads(text) for text in pl.read_parquet(out)["reasons"]]
+    for line, other in zip(read(places.out), expected, strict=True):
+        assert compare_explanations(line["explanation"], other) <= 1e-12
 
 
 def test_every_prediction_is_logged_under_an_id_of_version_source_and_offset(worker, tmp_path, workshop) -> None:

@@ -119,6 +119,7 @@ def given(features: Any, **changed: Any) -> dict[str, Any]:
 
 
 BUILT: list[Path] = []
+SCORER = ("scorer.json", "scorer.onnx", "reasons.json", "scorer_trees.npz")
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def built(tmp_path: Path, features: Any, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_folder_holds_what_the_architecture_says(built: Path) -> None:
     names = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
-    assert names == {*VERSION_FILES, MANIFEST, "code/features_of_mine.py", "scorer.json", "scorer.onnx"}
+    assert names == {*VERSION_FILES, MANIFEST, "code/features_of_mine.py", *SCORER}
     manifest = read_manifest(built)
     assert set(manifest["files"]) == names - {MANIFEST}
     assert {"python", "numpy", "scikit-learn", "skops"} <= set(manifest["environment"])

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from ....core.types import Spec
 from .blocks import Block, RowError
 
 # %% auto #0
-__all__ = ['Step', 'Model', 'MakeStep', 'MakeModel', 'OPERATIONS', 'KINDS', 'Maker', 'operation', 'kind', 'Table', 'Cell',
-           'Layout', 'lay_model']
+__all__ = ['Step', 'Model', 'MakeStep', 'MakeModel', 'OPERATIONS', 'KINDS', 'Origins', 'Maker', 'operation', 'kind', 'Table',
+           'Cell', 'Layout', 'lay_model', 'mark_columns', 'trace_steps']
 
 # %% ../../../../nbs/scoring/compiled/base/03_layout.ipynb #8b01074a
 Step = Callable[[Any], Block]
@@ -137,3 +140,38 @@ def lay_model(model: Model, cells: Sequence[Cell], layout: Layout) -> tuple[list
     lay = getattr(model, "lay", None)
     found: tuple[list[Cell], Model] = lay(cells, layout) if lay else ([*cells], model)
     return found
+
+# %% ../../../../nbs/scoring/compiled/base/03_layout.ipynb #7ac0e1a2
+Origins = list[frozenset[int]]
+
+
+def mark_columns(step: Step, take: Sequence[int] | None = None) -> Step:
+    """Mark a step each of whose columns is made of one column before it: of the same, or of those at some places."""
+    step.trace = list if take is None else lambda origins: [origins[k] for k in take]  # type: ignore[attr-defined]
+    return step
+
+
+def trace_steps(steps: Sequence[Step], origins: Origins) -> Origins:
+    """Say from which of the first columns each column comes that steps leave.
+
+    A step says so by a method ``trace``, from sets of columns to sets of columns. One that has none mixes all that
+    reach it, and how many columns it leaves is tried out.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be tried out.
+    """
+    for step in steps:
+        own = getattr(step, "trace", None)
+        origins = list(own(origins)) if own else [frozenset[int]().union(*origins)] * _try_width(step, len(origins))
+    return origins
+
+
+def _try_width(step: Step, width: int) -> int:
+    """Give how many columns a step makes of so many, be they numbers or words."""
+    tried: list[Any] = [np.ones((width, 1)), [np.array([""], dtype=object)] * width]
+    for table in tried:
+        with suppress(Exception):
+            return len(step(table))
+    raise ValueError("a step that does not say which columns it mixes")

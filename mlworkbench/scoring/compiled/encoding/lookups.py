@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.blocks import Block, RowError, check_block
-from ..base.layout import Cell, Layout, Maker, Table, operation
+from ..base.layout import Cell, Layout, Maker, Origins, Table, operation
 
 # %% auto #0
 __all__ = ['Lookup', 'Lookups']
@@ -82,3 +82,7 @@ class Lookups:
             return layout.compute([self], cells)
         pairs = zip(cells, self.lookups, strict=True)
         return [found for cell, lookup in pairs for found in layout.look_up(cell, lookup.table, lookup.width)]
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say that each column of a table comes from the column that was looked up."""
+        return [one for one, lookup in zip(origins, self.lookups, strict=True) for _ in range(lookup.width)]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, RowError, stack, to_column
-from ..base.layout import Cell, Layout, Maker, Step, Table, operation
+from ..base.layout import Cell, Layout, Maker, Origins, Step, Table
+from ..base.layout import mark_columns, operation
 from ..base.links import LINKS, LINKS_OF_ONE
 from ..base.rules import WORDS, NoRuleError, Site, refuse_words, short_name
 from .tree_sums import to_single
@@ -107,7 +108,7 @@ def make_zeros(spec: Mapping[str, Any], maker: Maker | None) -> Step:
     [[0.0, 2.0], [nan, 2.0]]
     """
     size, by = float(spec["size"]), to_column(spec["by"])
-    return lambda table: np.where(np.abs(block := stack(table)) <= size, by, block)
+    return mark_columns(lambda table: np.where(np.abs(block := stack(table)) <= size, by, block))
 
 
 @operation("whole numbers")
@@ -125,7 +126,7 @@ def make_whole(spec: Mapping[str, Any], maker: Maker | None) -> Step:
         block[spec["places"]] = np.trunc(block[spec["places"]])
         return block
 
-    return step
+    return mark_columns(step)
 
 
 @operation("absent number")
@@ -138,7 +139,7 @@ def make_absent(spec: Mapping[str, Any], maker: Maker | None) -> Step:
     [[nan, 1.0]]
     """
     value = np.float32(spec["value"])
-    return lambda table: np.where(to_single(block := stack(table)) == value, np.nan, block)
+    return mark_columns(lambda table: np.where(to_single(block := stack(table)) == value, np.nan, block))
 
 # %% ../../../../nbs/scoring/compiled/ensembles/06_booster_links.ipynb #6955ce9a
 class NextWords(Table):
@@ -198,6 +199,10 @@ class NextWordCodes:
         """Say by which table each word of one row is looked up."""
         pairs = zip(cells, self.tables, strict=True)
         return [found for cell, table in pairs for found in layout.look_up(cell, table, 1)]
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say that each column comes from the same column."""
+        return origins
 
 
 def _find_all(table: NextWords, column: NDArray[Any]) -> list[float | Block]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, stack
-from ..base.layout import Cell, Layout, Maker, operation
+from ..base.layout import Cell, Layout, Maker, Origins, mark_columns, operation, trace_steps
 from ..base.rules import Compiler, NoRuleError, Site, short_name, transformer
 
 # %% auto #0
@@ -47,6 +47,11 @@ class ColumnGroups:
         groups = ((cells if take is None else [cells[k] for k in take], steps) for take, steps in self.parts)
         return [cell for group, steps in groups for cell in layout.lay(steps, group)]
 
+    def trace(self, origins: Origins) -> Origins:
+        """Say where the columns of all groups come from."""
+        groups = ((origins if take is None else [origins[k] for k in take], steps) for take, steps in self.parts)
+        return [found for group, steps in groups for found in trace_steps(steps, group)]
+
 
 def _take(table: Any, places: list[int] | None) -> Any:  # noqa: ANN401, RUF100
     """Give some columns of a table; all of them for None."""
@@ -58,7 +63,7 @@ def _take(table: Any, places: list[int] | None) -> Any:  # noqa: ANN401, RUF100
 @operation("stack")
 def make_stacking(spec: Mapping[str, Any], maker: Maker) -> Any:  # noqa: ANN401, RUF100
     """Make the step that brings columns of numbers into one block."""
-    return stack
+    return mark_columns(stack)
 
 # %% ../../../../nbs/scoring/compiled/meta/01_columns.ipynb #1d36a899
 @transformer("sklearn.compose._column_transformer.ColumnTransformer")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, stack
-from ..base.layout import Maker, operation
+from ..base.layout import Maker, Origins, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, short_name, to_list
 from ..base.rules import transformer
 
@@ -50,6 +50,10 @@ class Bins:
         for edges, values, found in zip(self.edges, block, codes, strict=True):
             found[:] = edges.searchsorted(values, side=self.side)  # type: ignore[call-overload]
         return codes if self.owner is None else (codes[self.owner] == self.code).astype(np.float64)
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say that each column comes from the one that was binned."""
+        return origins if self.owner is None else [origins[k] for k in self.owner.tolist()]
 
 # %% ../../../../nbs/scoring/compiled/numeric/06_bins.ipynb #0f181e54
 @transformer("sklearn.preprocessing._discretization.KBinsDiscretizer")

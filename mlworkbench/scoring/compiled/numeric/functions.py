@@ -13,7 +13,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, stack
-from ..base.layout import Maker, Step, operation
+from ..base.layout import Maker, Step, mark_columns, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, transformer
 
 # %% auto #0
@@ -56,7 +56,7 @@ def make_function(spec: Spec, maker: Maker) -> Step:
                 found[whole] = function(block[whole].astype(np.int64))
         return found
 
-    return step
+    return mark_columns(step)
 
 # %% ../../../../nbs/scoring/compiled/numeric/03_functions.ipynb #d307b568
 def find_whole(transformer: Estimator, site: Site) -> list[int]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, refuse_where, stack, to_column
-from ..base.layout import Maker, Step, operation
+from ..base.layout import Maker, Step, mark_columns, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, short_name, to_list
 from ..base.rules import transformer
+
 
 # %% auto #0
 __all__ = ['find_missing', 'read_marker', 'make_filling', 'make_flags', 'keep_columns', 'describe_flags',
@@ -64,7 +65,7 @@ def make_filling(spec: Spec, maker: Maker) -> Step:
         block = stack(table)
         return np.where(find_missing(block, marker), values, block)
 
-    return step
+    return mark_columns(step)
 
 
 @operation("missing")
@@ -89,7 +90,7 @@ def make_flags(spec: Spec, maker: Maker) -> Step:
         refuse_where(missing[refuse], "lacks a value where none lacked in fitting")
         return missing[take].astype(np.float64)
 
-    return step
+    return mark_columns(step, take)
 
 # %% ../../../../nbs/scoring/compiled/numeric/02_imputers.ipynb #f31e6be5
 def keep_columns(places: Sequence[int], steps: Sequence[Spec], flags: Spec) -> list[Spec]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, refuse_where, stack, to_column
-from ..base.layout import Maker, operation
+from ..base.layout import Maker, Origins, operation
 from ..base.rules import Compiler, Site, refuse_words, to_list, transformer
 from .scalers import to_arithmetic
 
@@ -52,6 +52,10 @@ class Powers:
         """Give the bent columns."""
         with np.errstate(all="ignore"):
             return self.bend(check_block(stack(table), "missing"))
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say that each column comes from the same column."""
+        return origins
 
     def _bend_both(self, block: Block) -> Block:
         above = block >= 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, stack
-from ..base.layout import Maker, operation
+from ..base.layout import Maker, Origins, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, short_name, to_list
 from ..base.rules import transformer
 
@@ -122,6 +122,10 @@ class Quantiles:
         for values, rank, (rising, falling) in zip(block, found, self.columns, strict=True):
             rank[:] = self._find_ranks(values, rising, falling)
         return found if self.clip is None else np.clip(find_normal(found), *self.clip)
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say that each column comes from the same column."""
+        return origins
 
     def _find_ranks(self, values: Block, rising: NDArray[np.float64], falling: NDArray[np.float64]) -> Block:
         ranks = 0.5 * (np.interp(values, rising, self.ranks) - np.interp(-values, falling, self.down))

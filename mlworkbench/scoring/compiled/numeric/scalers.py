@@ -12,7 +12,7 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, stack, to_column
-from ..base.layout import Maker, Step, operation
+from ..base.layout import Maker, Step, mark_columns, operation
 from ..base.rules import Compiler, Site, refuse_words, to_list, transformer
 
 # %% auto #0
@@ -48,7 +48,7 @@ def make_arithmetic(spec: Spec, maker: Maker) -> Step:
             block = operate(block, values)
         return block
 
-    return step
+    return mark_columns(step)
 
 # %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #a294ab13
 def to_arithmetic(do: list[list[Any]], allowed: str = "missing") -> Spec:

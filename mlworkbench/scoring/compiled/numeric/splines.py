@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, refuse_where, stack, to_column
-from ..base.layout import Maker, operation
+from ..base.layout import Maker, Origins, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, short_name, to_list
 from ..base.rules import transformer
 
@@ -120,6 +120,10 @@ class Splines:
         if self.missing:
             humps[np.broadcast_to(np.isnan(block)[:, None, :], humps.shape)] = 0.0
         return humps[:, self.kept].reshape(-1, block.shape[1])
+
+    def trace(self, origins: Origins) -> Origins:
+        """Say that all humps of a column come from it."""
+        return [one for one in origins for _ in self.kept]
 
     def _add_humps(self, block: Block) -> Block:
         """Give the humps of shape (columns, width, n); those of periods lie on each other."""

@@ -257,11 +257,11 @@ REFUSED = {
         "KNNImputer has no rule",
     ),
     "a network": (lambda: make_pipeline(one_hot(), MLPClassifier(max_iter=5)), "MLPClassifier"),
-    "weights of columns": (
+    "a column alone": (
         lambda: make_pipeline(
-            ColumnTransformer([("n", SimpleImputer(), NUMBERS)], transformer_weights={"n": 2.0}), LogisticRegression()
+            ColumnTransformer([("n", FunctionTransformer(lambda x: x.to_frame()), "minute")]), LogisticRegression()
         ),
-        "transformer_weights",
+        "one column 'minute'",
     ),
     "an indicator of missing values": (
         lambda: make_pipeline(
@@ -293,7 +293,7 @@ def test_an_own_subclass_is_refused_although_it_looks_like_its_parent() -> None:
         compile_scorer(reference)
 
 
-def test_a_frame_trained_on_32_bits_stays_with_the_reference() -> None:
+def test_a_line_trained_on_32_bits_stays_with_the_reference() -> None:
     narrow = Contract((Column("distance", "number", dtype="float32"),))
     frame = FeatureFrame({"distance": FRAME.columns["distance"]})
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame_to_pandas(frame, narrow), LATE)

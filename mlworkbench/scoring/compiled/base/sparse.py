@@ -17,7 +17,7 @@ from .blocks import Block, RowError, check_block, stack
 # %% auto #0
 __all__ = ['WIDEST', 'SparseBlock', 'to_sparse', 'join']
 
-# %% ../../../../nbs/scoring/compiled/base/05_sparse.ipynb #403b970b
+# %% ../../../../nbs/scoring/compiled/base/05_sparse.ipynb #a0367bf3
 WIDEST = 2048  # columns that are made dense: 16 KB a row
 
 
@@ -65,7 +65,7 @@ class SparseBlock:
 
     def sum_rows(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add numbers, one for each entry, within their rows one after the other; of shape (n,)."""
-        return np.bincount(self.rows, weights=values, minlength=self.shape[1])
+        return np.bincount(self.rows, weights=values, minlength=self.shape[1]).astype(np.float64, copy=False)
 
     def check(self, allowed: str) -> SparseBlock:
         """Give the block back, or refuse values in it; see `check_block`.

@@ -57,7 +57,7 @@ def make_arithmetic(spec: Spec, maker: Maker) -> Step:
 
     return step
 
-# %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #3410ce6d
+# %% ../../../../nbs/scoring/compiled/numeric/01_scalers.ipynb #492843ca
 def to_arithmetic(do: list[list[Any]]) -> Spec:
     """Give the entry of arithmetic that takes missing values and refuses infinity, as scalers do."""
     return {"op": "numbers", "do": do, "allowed": "missing"}
@@ -79,10 +79,10 @@ def _divide(scale: object, site: Site) -> list[Any]:
 @transformer("sklearn.preprocessing._data.StandardScaler", narrow=True)
 def compile_standard_scaler(scaler: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
     """Subtract means, divide by standard deviations; both are rounded first where numbers are."""
-    means, scales = (None if v is None else np.asarray(v).astype(float_type(site)) for v in (scaler.mean_, scaler.scale_))
-    do = [["subtract", to_list(means)]] if scaler.with_mean else []
-    scale = scaler.scale_ if site.sparse else scales
-    return _follow(scaler, site, do + ([_divide(scale, site)] if scaler.with_std else []))
+    dtype = "float64" if site.sparse else float_type(site)
+    means = [["subtract", to_list(np.asarray(scaler.mean_).astype(dtype))]] if scaler.with_mean else []
+    scales = [_divide(np.asarray(scaler.scale_).astype(dtype), site)] if scaler.with_std else []
+    return _follow(scaler, site, means + scales)
 
 
 @transformer("sklearn.preprocessing._data.RobustScaler", narrow=True)

@@ -22,7 +22,7 @@ from .words import make_analyzer
 # %% auto #0
 __all__ = ['Read', 'CountStep', 'make_counting', 'make_hashing', 'make_weighing']
 
-# %% ../../../../nbs/scoring/compiled/text/03_counts.ipynb #74cb1962
+# %% ../../../../nbs/scoring/compiled/text/03_counts.ipynb #379354b7
 Read = Callable[[str], list[int]]
 
 
@@ -50,9 +50,10 @@ class CountStep:
         codes = np.fromiter(chain.from_iterable(lists), np.int64, len(rows))
         places = rows * self.width + np.where(codes < 0, ~codes, codes)
         found, where = np.unique(places, return_inverse=True)
-        counts = np.bincount(where, weights=np.where(codes < 0, -1.0, 1.0), minlength=len(found))
-        rows, columns = np.divmod(found, self.width)
-        return SparseBlock(rows, columns, np.ones(len(found)) if self.binary else counts, (self.width, len(texts)))
+        values = np.ones(len(found))
+        if not self.binary:
+            values[:] = np.bincount(where, weights=np.where(codes < 0, -1.0, 1.0), minlength=len(found))
+        return SparseBlock(*np.divmod(found, self.width), values, (self.width, len(texts)))
 
     def read_or_refuse(self, text: str | None, row: int = 0) -> list[int]:
         """Read one text.

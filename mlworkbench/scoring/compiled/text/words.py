@@ -29,9 +29,9 @@ def _ascii_letters(text: str) -> str:
 
 ACCENTS: dict[str, Callable[[str], str]] = {"unicode": _plain_letters, "ascii": _ascii_letters}
 
-# %% ../../../../nbs/scoring/compiled/text/01_words.ipynb #c959f780
+# %% ../../../../nbs/scoring/compiled/text/01_words.ipynb #8304d6b0
 def list_words(text: str, spec: Mapping[str, Any]) -> list[str]:
-    """Give the words of a text, and those that follow each other as one.
+    r"""Give the words of a text, and those that follow each other as one.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def list_words(text: str, spec: Mapping[str, Any]) -> list[str]:
 
     Examples
     --------
-    >>> list_words("a late flight", {"pattern": re.compile(r"\\w+"), "stop": frozenset("a"), "ngrams": (1, 2)})
+    >>> list_words("a late flight", {"pattern": re.compile(r"\w+"), "stop": frozenset("a"), "ngrams": (1, 2)})
     ['late', 'flight', 'late flight']
     """
     words, (least, most) = spec["pattern"].findall(text), spec["ngrams"]
@@ -89,14 +89,14 @@ def list_within_words(text: str, spec: Mapping[str, Any]) -> list[str]:
                 break
     return found
 
-# %% ../../../../nbs/scoring/compiled/text/01_words.ipynb #f6a18e64
+# %% ../../../../nbs/scoring/compiled/text/01_words.ipynb #d0dced46
 _CUTS: dict[str, Callable[[str, Mapping[str, Any]], list[str]]] = {
     "word": list_words, "char": list_characters, "char_wb": list_within_words,
 }  # fmt: skip
 
 
 def make_analyzer(spec: Mapping[str, Any]) -> Callable[[str], list[str]]:
-    """Make what cuts a text.
+    r"""Make what cuts a text.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def make_analyzer(spec: Mapping[str, Any]) -> Callable[[str], list[str]]:
     Examples
     --------
     >>> entry = {"cut": "word", "ngrams": [1, 1], "lowercase": True, "accents": None}
-    >>> make_analyzer({**entry, "pattern": r"(?u)\\b\\w\\w+\\b", "stop": []})("Late at GATE 7")
+    >>> make_analyzer({**entry, "pattern": r"(?u)\b\w\w+\b", "stop": []})("Late at GATE 7")
     ['late', 'at', 'gate']
     """
     cut, lower = _CUTS[spec["cut"]], bool(spec["lowercase"])

@@ -14,7 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
-from test_compile import CONTRACT, FRAME, LABELS, N, TABLE, WORDS, fitted, rows
+from test_compile import CONTRACT, FRAME, LABELS, TABLE, WORDS, N, fitted, rows
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.scoring.compiled.compile import compile_scorer
@@ -38,6 +38,7 @@ def codes(**options: Any) -> Any:
 
 
 LAST_TWO = np.array(["WN", np.nan], dtype=object)
+LISTED = [["AA", "WN", "UA", "B6", "DL"], ["LGA", "EWR", "JFK", None]]
 ENCODERS = {
     "one-hot": one_hot(),
     "dense": one_hot(sparse_output=False),
@@ -56,7 +57,7 @@ ENCODERS = {
     "codes of rare ones": codes(min_frequency=90, encoded_missing_value=-3),
     "at most three codes": codes(max_categories=3, dtype=np.float32, encoded_missing_value=-2),
     "whole codes": codes(dtype=np.int32, encoded_missing_value=-2),
-    "listed codes": codes(categories=[["AA", "WN", "UA", "B6", "DL"], ["LGA", "EWR", "JFK", None]], encoded_missing_value=9),
+    "listed codes": codes(categories=LISTED, encoded_missing_value=9),
     "means of the target": TargetEncoder(random_state=0),
     "smooth means": TargetEncoder(smooth=20.0, random_state=0),
 }  # fmt: skip
@@ -121,7 +122,8 @@ def test_every_value_of_an_eight_bit_column_may_be_known() -> None:
     contract = Contract((Column("k", "integer", dtype="uint8"), Column("j", "integer", dtype="int8")))
     random = np.random.default_rng(0)
     frame = FeatureFrame({"k": np.arange(N) % 256, "j": random.integers(-128, 127, N)})
-    pipeline = make_pipeline(one_hot(max_categories=6), Ridge()).fit(frame_to_pandas(frame, contract), LABELS["regression"])
+    pipeline = make_pipeline(one_hot(max_categories=6), Ridge())
+    pipeline.fit(frame_to_pandas(frame, contract), LABELS["regression"])
     reference = ReferenceScorer(pipeline, contract, "regression", [])
     beyond = FeatureFrame({"k": np.array([0, 255, 256, -1]), "j": np.array([127, -128, 0, 128])})
     refuse_alike(reference, prove_alike(reference, frame, frame, alone=5), beyond)

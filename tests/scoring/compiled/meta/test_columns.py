@@ -66,7 +66,8 @@ NAMED: dict[str, tuple[Any, Any]] = {
 def test_columns_may_be_named_in_any_way(name: str) -> None:
     numbers, texts = NAMED[name]
     columns = ColumnTransformer(
-        [("n", scaled(), numbers), ("w", one_hot(), texts), ("none", MinMaxScaler(), [])], transformer_weights={"n": 0.1}
+        [("n", scaled(), numbers), ("w", one_hot(), texts), ("none", MinMaxScaler(), [])],
+        transformer_weights={"n": 0.1},
     )
     reference = fitted(make_pipeline(columns, LogisticRegression(max_iter=3000)), "binary")
     prove_alike(reference, FRAME, UNSEEN, alone=5)
@@ -142,8 +143,10 @@ POLARS = Contract(
 def test_a_frame_of_polars_goes_through_columns_and_encoders(output: str) -> None:
     carriers = np.where(np.arange(400) % 9 == 0, None, FRAME.columns["carrier"])
     frame = FeatureFrame({"carrier": carriers, **{name: FRAME.columns[name] for name in ("distance", "minute")}})
-    assert isinstance(table := frame_to_polars(frame, POLARS), pl.DataFrame)
-    first = make_column_transformer((scaled(), ["distance", "minute"]), remainder="passthrough", verbose_feature_names_out=False)
+    table = frame_to_polars(frame, POLARS)
+    assert isinstance(table, pl.DataFrame)
+    numbers = (scaled(), ["distance", "minute"])
+    first = make_column_transformer(numbers, remainder="passthrough", verbose_feature_names_out=False)
     hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     second = ColumnTransformer([("w", hot, ["carrier"] if output == "polars" else [2])], remainder="passthrough")
     pipeline = make_pipeline(first, second, LogisticRegression()).set_output(transform=output).fit(table, LATE)
@@ -153,13 +156,15 @@ def test_a_frame_of_polars_goes_through_columns_and_encoders(output: str) -> Non
 
 
 def test_what_has_no_rule_is_refused_by_name() -> None:
-    column = ColumnTransformer([("n", FunctionTransformer(lambda one: one.to_frame()), "wind"), ("s", scaled(), NUMBERS)])
+    alone = FunctionTransformer(lambda one: one.to_frame())
+    column = ColumnTransformer([("n", alone, "wind"), ("s", scaled(), NUMBERS)])
     pipeline = make_pipeline(column, RandomForestClassifier(2, random_state=0)).fit(TABLE, LATE)
     with pytest.raises(NoRuleError, match="one column 'wind' of numbers has no rule; list it"):
         compile_scorer(ReferenceScorer(pipeline, CONTRACT, "binary", [False, True]))
     weighed = ColumnTransformer([("n", "passthrough", ["wind"])], transformer_weights={"n": 2.0})
     narrow = Contract((Column("wind", "number", dtype="float32"),))
     frame = FeatureFrame({"wind": FRAME.columns["distance"]})
-    pipeline = make_pipeline(weighed, RandomForestClassifier(2, random_state=0)).fit(frame_to_pandas(frame, narrow), LATE)
+    pipeline = make_pipeline(weighed, RandomForestClassifier(2, random_state=0))
+    pipeline.fit(frame_to_pandas(frame, narrow), LATE)
     with pytest.raises(NoRuleError, match="weights of doubles; group 'n'"):
         compile_scorer(ReferenceScorer(pipeline, narrow, "binary", [False, True]))

@@ -22,7 +22,7 @@ from .words import make_analyzer
 # %% auto #0
 __all__ = ['Read', 'CountStep', 'make_counting', 'make_hashing', 'make_weighing']
 
-# %% ../../../../nbs/scoring/compiled/text/03_counts.ipynb #379354b7
+# %% ../../../../nbs/scoring/compiled/text/03_counts.ipynb #44a138bc
 Read = Callable[[str], list[int]]
 
 
@@ -46,6 +46,8 @@ class CountStep:
         """Give the counts of every text."""
         texts = table[0].tolist()
         lists = [self.read_or_refuse(text, row) for row, text in enumerate(texts)]
+        if len(lists) == 1:
+            return self._count_one(lists[0])
         rows = np.repeat(np.arange(len(texts)), [len(codes) for codes in lists])
         codes = np.fromiter(chain.from_iterable(lists), np.int64, len(rows))
         places = rows * self.width + np.where(codes < 0, ~codes, codes)
@@ -54,6 +56,17 @@ class CountStep:
         if not self.binary:
             values[:] = np.bincount(where, weights=np.where(codes < 0, -1.0, 1.0), minlength=len(found))
         return SparseBlock(*np.divmod(found, self.width), values, (self.width, len(texts)))
+
+    def _count_one(self, codes: list[int]) -> SparseBlock:
+        """Count one text: for a few words a dictionary is ready before arrays have begun."""
+        found: dict[int, float] = {}
+        for code in codes:
+            place, sign = (code, 1.0) if code >= 0 else (~code, -1.0)
+            found[place] = 1.0 if self.binary else found.get(place, 0.0) + sign
+        places = sorted(found)
+        counts = np.array([found[place] for place in places], dtype=np.float64)
+        columns = np.array(places, dtype=np.intp)
+        return SparseBlock(np.zeros(len(places), dtype=np.intp), columns, counts, (self.width, 1))
 
     def read_or_refuse(self, text: str | None, row: int = 0) -> list[int]:
         """Read one text.

@@ -93,7 +93,7 @@ VECTORIZERS = {
     "hashes": HashingVectorizer(n_features=64),
     "hashes that only add": HashingVectorizer(n_features=32, alternate_sign=False, norm="l1", ngram_range=(1, 2)),
     "hashed presence": HashingVectorizer(n_features=16, binary=True, norm=None, analyzer="char"),
-    "very many hashes": HashingVectorizer(n_features=2**18),
+    "very many hashes": HashingVectorizer(n_features=2**16),
 }
 
 
@@ -143,6 +143,10 @@ def test_a_union_of_words_and_characters_compiles() -> None:
 def test_what_is_no_product_takes_few_words_dense_and_refuses_many_by_name() -> None:
     prove_texts(make_pipeline(TfidfVectorizer(), RandomForestClassifier(5, random_state=0)))
     prove_texts(make_pipeline(CountVectorizer(), MaxAbsScaler(), StandardScaler(with_mean=False), LogisticRegression()))
+    many = HashingVectorizer(n_features=WIDEST * 8)
+    prove_texts(make_pipeline(many, MaxAbsScaler(), StandardScaler(with_mean=False), LogisticRegression()))
+    with pytest.raises(NoRuleError, match="16,384 columns of words only multiplies"):
+        compile_scorer(of_texts(make_pipeline(many, MaxAbsScaler(clip=True), LogisticRegression())))
     wide = make_pipeline(HashingVectorizer(n_features=WIDEST + 1), RandomForestClassifier(2, random_state=0))
     with pytest.raises(NoRuleError, match="2,048 are made dense; set max_features"):
         compile_scorer(of_texts(wide))
@@ -197,7 +201,7 @@ REFUSED = [
     (CountVectorizer(analyzer=str.split), "analyzer by name; got split"),
     (CountVectorizer(strip_accents=str.title), "strip_accents by name; got title"),
     (TfidfVectorizer(dtype=np.float32), "dtype float64 or int64; got float32"),
-    (HashingVectorizer(dtype=np.float32), "dtype float64 or int64; got float32"),
+    (HashingVectorizer(n_features=16, dtype=np.float32), "dtype float64 or int64; got float32"),
     (CountVectorizer(dtype=np.int8), "dtype float64 or int64; got int8"),
 ]  # fmt: skip
 

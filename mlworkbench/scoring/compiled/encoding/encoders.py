@@ -56,7 +56,7 @@ def _values(values: Sequence[Any], column: Column | None) -> NDArray[Any]:
     numbers = np.array([math.nan if v is None else float(v) for v in values])
     return numbers.astype(bool) if column is not None and column.kind == "boolean" else numbers
 
-# %% ../../../../nbs/scoring/compiled/encoding/02_encoders.ipynb #e8e6d006
+# %% ../../../../nbs/scoring/compiled/encoding/02_encoders.ipynb #da5f2f6a
 def _unknown_number(numbers: Sequence[float], column: Column | None) -> list[float]:
     """Give a number that is none of some and that the type of a column holds; none where it holds no other."""
     low, high = min(numbers, default=0.0), max(numbers, default=0.0)
@@ -80,7 +80,7 @@ def _keys(
         What imputers before it take for a missing value.
     """
     known = [v.item() if isinstance(v, np.generic) else v for v in categories]
-    known = [v for v in known if v is not None and v == v]
+    known = [v for v in known if isinstance(v, str | int | float) and v == v]  # pandas.NA equals nothing
     if column is not None and column.kind in WORDS:
         more = [v for v in (*(column.categories or ()), *absent) if isinstance(v, str) and v not in known]
         return [v for v in known if isinstance(v, str)], [*dict.fromkeys(more)], [UNKNOWN]
@@ -92,7 +92,7 @@ def _keys(
         return numbers, [v for v in (0.0, 1.0) if v not in numbers], []
     return numbers, [], _unknown_number(numbers, column)
 
-# %% ../../../../nbs/scoring/compiled/encoding/02_encoders.ipynb #312715a2
+# %% ../../../../nbs/scoring/compiled/encoding/02_encoders.ipynb #c8960cf8
 _ENCODERS = [f"sklearn.preprocessing._encoders.{name}" for name in ("OneHotEncoder", "OrdinalEncoder")]
 
 
@@ -149,7 +149,7 @@ def _ask(
     try:
         arrays = [_values(found, site.columns[k]) for k, found in enumerate(table)]
         answer = _apply(chain, site, arrays)
-    except ValueError:
+    except (TypeError, ValueError):
         if len(values) == 1:
             return [None]
         return [_ask(chain, site, keys, ends, column, place, [value])[0] for value in values]

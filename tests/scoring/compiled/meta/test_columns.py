@@ -82,6 +82,12 @@ def test_the_rest_may_have_a_transformer_of_its_own() -> None:
     refuse_alike(reference, prove_alike(reference, FRAME, known, alone=5), UNSEEN.take(range(8)))
 
 
+def test_a_number_that_passes_between_computed_ones_stays_in_its_place_in_a_row_alone() -> None:
+    scaler = make_pipeline(MinMaxScaler(), RobustScaler())
+    columns = make_column_transformer((scaled(), ["wind"]), ("passthrough", ["minute"]), (scaler, ["distance"]))
+    prove_alike(fitted(make_pipeline(columns, LogisticRegression(max_iter=3000)), "binary"), FRAME, UNSEEN, alone=5)
+
+
 @pytest.mark.parametrize("weights", [None, {"scaled": 3, "robust": 0.25}])
 def test_a_union_gives_all_columns_to_each(weights: Any) -> None:
     parts = [("scaled", StandardScaler()), ("robust", RobustScaler()), ("none", "drop"), ("same", "passthrough")]

@@ -225,6 +225,19 @@ def test_the_types_are_those_that_scikit_learn_and_numpy_make(one: str, two: str
     assert str(np.asarray(table).dtype) == made and FLOATS[0] == "float64"
 
 
+def test_a_type_that_depends_on_what_is_missing_is_refused_by_name() -> None:
+    contract = Contract(
+        (Column("code", "number", nullable=True, dtype="Int8"), Column("half", "number", dtype="Float64"))
+    )
+    rows = given_by(contract)
+    filled = (make_pipeline(SimpleImputer(strategy="constant"), StandardScaler()), ["code"])
+    for first in (filled, ("passthrough", ["code"])):
+        pipeline = make_pipeline(make_column_transformer(first), HistGradientBoostingClassifier(max_iter=2))
+        pipeline.fit(frame_to_polars(rows, contract), LATE)
+        with pytest.raises(NoRuleError, match=r"numbers are float32 or .*, as a value of their rows is missing or not"):
+            compile_scorer(ReferenceScorer(pipeline, contract, "binary", [False, True], input="polars"))
+
+
 def test_polars_gives_64_bits_to_a_scaler_and_32_to_a_line() -> None:
     site = find_site(Contract((Column("a", "number", dtype="Float32"),)), "polars")
     assert (float_type(site), float_type(site, "numeric")) == ("float64", "float32")

@@ -169,7 +169,7 @@ def refuse_both(found: Iterable[str]) -> None:
         rule = f"numbers are {' or '.join(types)}, as a value of their rows is missing or not, which has no rule"
         raise NoRuleError(f"{rule}; convert them before fitting, as to Float64")
 
-# %% ../../../../nbs/scoring/compiled/base/06_types.ipynb #7f274de6
+# %% ../../../../nbs/scoring/compiled/base/06_types.ipynb #31644341
 _SHORT = ("float16", "float32")
 _SHORT_NAMES = re.compile(r"float(16|32)|^(half)?float\[pyarrow\]|int(8|16)")
 FLOATS = ("float64", "float32", "float16")
@@ -195,9 +195,9 @@ def float_type(site: Site, wanted: str | Sequence[str] = FLOATS) -> str:
     if all(column is None for column in site.columns):
         found = _computed_type(site)
         return found if found in _SHORT else "float64"
-    found = [_checked_type(site, wanted, gaps) for gaps in (False, True)]
-    refuse_both(found)
-    return found[0]
+    checked = [_checked_type(site, wanted, gaps) for gaps in (False, True)]
+    refuse_both(checked)
+    return checked[0]
 
 
 def _checked_type(site: Site, wanted: str | Sequence[str], gaps: bool) -> str:

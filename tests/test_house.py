@@ -34,6 +34,7 @@ FLOORS = [
     {"scoring"},
     {"scoring.compiled.base"},
     {"scoring.compiled.encoding", "scoring.compiled.ensembles", "scoring.compiled.numeric", "scoring.compiled.models"},
+    {"scoring.compiled.text"},
     {"scoring.compiled.meta"},
     {"scoring.compiled"},
     {"scoring.explain"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import mlworkbench.scoring.compiled.base.types
 import mlworkbench.scoring.compiled.encoding.lookups
 import mlworkbench.scoring.compiled.ensembles.booster_links
 import mlworkbench.scoring.compiled.ensembles.tree_sums
@@ -35,7 +36,8 @@ import mlworkbench.scoring.compiled.numeric.powers
 import mlworkbench.scoring.compiled.numeric.projections
 import mlworkbench.scoring.compiled.numeric.quantiles
 import mlworkbench.scoring.compiled.numeric.scalers
-import mlworkbench.scoring.compiled.numeric.splines  # noqa: F401 - each registers what it makes
+import mlworkbench.scoring.compiled.numeric.splines
+import mlworkbench.scoring.compiled.text.counts  # noqa: F401 - each registers what it makes
 from .base.blocks import Block
 from .base.layout import KINDS, OPERATIONS, Model, Step
 from .ensembles.tree_sums import open_graph

@@ -19,7 +19,7 @@ from .base.layout import Cell, Model, Step, Table, lay_model
 # %% auto #0
 __all__ = ['span', 'RowPlan']
 
-# %% ../../../nbs/scoring/compiled/02_plan.ipynb #dd74bbb6
+# %% ../../../nbs/scoring/compiled/02_plan.ipynb #18de43ce
 class _Layout:
     """The steps of a program on one row, as they are laid."""
 
@@ -53,8 +53,9 @@ class _Layout:
             elif cell.given:
                 self.values.append((to.place, cell.place))
         moved = [(to, cell) for to, cell in zip(stretch, cells, strict=True) if not cell.given]
-        for _, run in groupby(moved, lambda pair: pair[0].place - pair[1].place):
-            pairs = [*run]
+        beside = [(to.place - k, cell.place - k) for k, (to, cell) in enumerate(moved)]  # equal while both go on by one
+        for _, run in groupby(zip(beside, moved, strict=True), lambda found: found[0]):
+            pairs = [pair for _, pair in run]
             self.work.append((span([to for to, _ in pairs]), span([cell for _, cell in pairs]), []))
         return stretch
 

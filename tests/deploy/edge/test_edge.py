@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import OrdinalEncoder
+from sklearn.svm import LinearSVC
 
 from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
@@ -469,6 +471,30 @@ def test_a_linear_model_needs_no_onnxruntime(tmp_path: Path) -> None:
     done = run(tmp_path, export.folder, "e.jsonl")
     assert done.returncode == 0, done.stderr
     assert abs(lines(tmp_path / "predictions.jsonl")[0]["score"] - 6.0) < 1e-9
+
+
+def test_a_model_of_texts_needs_numpy_alone(tmp_path: Path) -> None:
+    contract, random = Contract((Column("remark", "text"),)), np.random.default_rng(0)
+    words = ["late", "Crew", "fog", "café", "gate", "7", "on time", "ÄRGER"]
+    texts = np.array([" ".join(random.choice(words, 6)) for _ in range(10_000)], dtype=object)
+    union = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), HashingVectorizer(analyzer="char_wb", n_features=4096)
+    )
+    late = ["late" in text for text in texts]
+    pipeline = make_pipeline(union, LinearSVC(random_state=0)).fit(texts[:300], late[:300])
+    frame = FeatureFrame({"remark": texts[:200]})
+    given = {"model": "remarks", "task": "binary", "classes": [False, True], "request": contract, "frame": contract}
+    given |= {"threshold": 0.0, "input": "series", "deployments": ("edge",)}
+    build_version(tmp_path / "v", pipeline=pipeline, **given, golden=(frame.columns, {}, frame), training=frame)
+    export = export_edge(open_version(tmp_path / "v"), tmp_path / "device")
+    assert [need.partition("==")[0] for need in export.needs] == ["numpy"]
+    bare_python(tmp_path)
+    (tmp_path / "libraries" / "onnxruntime").unlink()
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps({"remark": text}) + "\n" for text in texts))
+    done = run(tmp_path, export.folder, "e.jsonl")
+    assert done.returncode == 0, done.stderr
+    scores = np.array([line["score"] for line in lines(tmp_path / "predictions.jsonl")])
+    assert np.abs(scores - pipeline.decision_function(texts)).max() < 1e-12
 
 
 def test_without_onnxruntime_a_device_says_so_in_one_line(hangar: Hangar, device: Path, tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def check_block(block: Block, allowed: str) -> Block:
         refuse_where(np.isnan(block), "contains NaN")
     return block
 
-# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #c59988f2
+# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #ecc00a01
 def stack(table: Any) -> Block:  # noqa: ANN401, RUF100 - a list of columns or a block
-    """Bring columns of numbers into one block; a block stays as it is.
+    """Bring columns of numbers into one block, make a sparse one dense; a block stays as it is.
 
     Examples
     --------
@@ -82,6 +82,8 @@ def stack(table: Any) -> Block:  # noqa: ANN401, RUF100 - a list of columns or a
     """
     if isinstance(table, np.ndarray):
         return table
+    if hasattr(table, "to_block"):  # a sparse one, see `base.sparse`
+        return np.asarray(table.to_block())
     return np.concatenate(table).astype(np.float64, copy=False).reshape(-1, len(table[0]))
 
 

@@ -17,7 +17,7 @@ from ..base.layout import Cell, Layout, Maker, Origins, Table, operation
 # %% auto #0
 __all__ = ['Lookup', 'Lookups']
 
-# %% ../../../../nbs/scoring/compiled/encoding/01_lookups.ipynb #091315e6
+# %% ../../../../nbs/scoring/compiled/encoding/01_lookups.ipynb #442f0938
 class Lookup:
     """One column's table: known keys, then missing, then unknown."""
 
@@ -45,6 +45,10 @@ class Lookup:
             raise RowError(row, "found an unknown category")
         return self.values[codes].T
 
+    def of_block(self, block: Block) -> Block:
+        """Look up a block of one column."""
+        return self(block[0])
+
     def _of_words(self, column: NDArray[Any]) -> NDArray[np.int64]:
         places, unknown = self.places, self.unknown
         return np.fromiter((places.get(word, unknown) for word in column.tolist()), np.int64, len(column))
@@ -57,10 +61,10 @@ class Lookup:
         found = np.where(self.keys[near] == column, near, self.unknown)
         return np.where(np.isnan(column), self.missing, found)
 
-# %% ../../../../nbs/scoring/compiled/encoding/01_lookups.ipynb #83e74001
+# %% ../../../../nbs/scoring/compiled/encoding/01_lookups.ipynb #0b254af2
 @operation("lookup")
 class Lookups:
-    """A table for each column.
+    """A table for each column, in the order of ``take``, which may name one twice; each once by default.
 
     Examples
     --------
@@ -71,18 +75,26 @@ class Lookups:
 
     def __init__(self, spec: Mapping[str, Any], maker: Maker | None = None) -> None:
         self.lookups = [Lookup(one) for one in spec["columns"]]
+        self.take = spec.get("take") or range(len(self.lookups))
 
     def __call__(self, table: Any) -> Block:  # noqa: ANN401, RUF100
         """Look every column up."""
-        return np.concatenate([lookup(column) for lookup, column in zip(self.lookups, table, strict=True)])
+        pairs = zip(self.lookups, self.take, strict=True)
+        return np.concatenate([lookup(table[place]) for lookup, place in pairs])
 
     def lay(self, cells: Sequence[Cell], layout: Layout) -> list[Cell]:
         """Say by which table each value of one row is looked up; numbers that were computed go as a block."""
-        if not all(cell.given for cell in cells):
+        if not any(cell.given for cell in cells):
             return layout.compute([self], cells)
-        pairs = zip(cells, self.lookups, strict=True)
-        return [found for cell, lookup in pairs for found in layout.look_up(cell, lookup.table, lookup.width)]
+        found: list[Cell] = []
+        for place, lookup in zip(self.take, self.lookups, strict=True):
+            cell = cells[place]
+            given = layout.look_up(cell, lookup.table, lookup.width) if cell.given else None
+            found += layout.compute([lookup.of_block], [cell]) if given is None else given
+        return found
 
     def trace(self, origins: Origins) -> Origins:
         """Say that each column of a table comes from the column that was looked up."""
-        return [one for one, lookup in zip(origins, self.lookups, strict=True) for _ in range(lookup.width)]
+        pairs = zip(self.take, self.lookups, strict=True)
+        return [origins[place] for place, lookup in pairs for _ in range(lookup.width)]
+

@@ -40,7 +40,7 @@ def read_grown_trees(model: Estimator, wanted: Sequence[int]) -> list[Tree]:
         found += [Tree(*shared, missing, values[:, k], {}, cover, place) for place, k in enumerate(wanted)]
     return found
 
-# %% ../../../../nbs/scoring/compiled/ensembles/03_forests.ipynb #16495b0b
+# %% ../../../../nbs/scoring/compiled/ensembles/03_forests.ipynb #c1cc5793
 _NAMES = {"ensemble._forest": ("RandomForest", "ExtraTrees"), "tree._classes": ("DecisionTree", "ExtraTree")}
 _FORESTS = [f"sklearn.{file}.{family}" for file, families in _NAMES.items() for family in families]
 
@@ -60,14 +60,14 @@ def _describe(estimator: Estimator, wanted: Sequence[int], compiler: Compiler) -
     return {**spec, "divisor": len(members), "base": [0.0] * len(wanted)}
 
 
-@model(*(f"{family}Regressor" for family in _FORESTS))
+@model(*(f"{family}Regressor" for family in _FORESTS), narrow=True)
 def compile_forest_of_numbers(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the mean of trees."""
     refuse_words(estimator, site)
     return Answers(_describe(estimator, [0], compiler))
 
 
-@model(*(f"{family}Classifier" for family in _FORESTS))
+@model(*(f"{family}Classifier" for family in _FORESTS), narrow=True)
 def compile_forest(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the mean share of each wanted class."""
     refuse_words(estimator, site)

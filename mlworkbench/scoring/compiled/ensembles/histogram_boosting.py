@@ -52,7 +52,7 @@ def read_boosted_trees(model: Estimator, counts: dict[int, int]) -> list[Tree]:
             found.append(Tree(*shape, members, nodes["count"].astype(np.float64), target))
     return found
 
-# %% ../../../../nbs/scoring/compiled/ensembles/04_histogram_boosting.ipynb #3568fbb9
+# %% ../../../../nbs/scoring/compiled/ensembles/04_histogram_boosting.ipynb #d67e90ab
 _LINKS = {"IdentityLink": "identity", "LogLink": "exp", "LogitLink": "logistic", "MultinomialLogit": "softmax"}
 _BOOSTING = "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoosting"
 
@@ -66,7 +66,7 @@ def _count_categories(estimator: Estimator) -> dict[int, int]:
     return dict(enumerate(known))
 
 
-@model(f"{_BOOSTING}Classifier", f"{_BOOSTING}Regressor")
+@model(f"{_BOOSTING}Classifier", f"{_BOOSTING}Regressor", narrow=True)
 def compile_histogram_boosting(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the own transformer, the trees, the baseline and the link.
 

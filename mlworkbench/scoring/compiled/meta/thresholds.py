@@ -11,11 +11,12 @@ from ..base.rules import Answers, Compiler, Question, Site, model
 # %% auto #0
 __all__ = ['compile_threshold']
 
-# %% ../../../../nbs/scoring/compiled/meta/03_thresholds.ipynb #eb888634
+# %% ../../../../nbs/scoring/compiled/meta/03_thresholds.ipynb #dc774ca7
 _THRESHOLDS = "sklearn.model_selection._classification_threshold"
 
 
-@model(f"{_THRESHOLDS}.FixedThresholdClassifier", f"{_THRESHOLDS}.TunedThresholdClassifierCV")
+@model(f"{_THRESHOLDS}.FixedThresholdClassifier", f"{_THRESHOLDS}.TunedThresholdClassifierCV",
+       sparse=True, narrow=True)  # fmt: skip
 def compile_threshold(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the classifier inside."""
     return compiler.answers(estimator.estimator_, question, site)

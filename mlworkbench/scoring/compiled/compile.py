@@ -93,7 +93,7 @@ class ProgramCompiler:
         self.graphs.append(tree_graph(trees, outputs))
         return len(self.graphs) - 1
 
-# %% ../../../nbs/scoring/compiled/04_compile.ipynb #bb5b9117
+# %% ../../../nbs/scoring/compiled/04_compile.ipynb #1973bf29
 @contextmanager
 def note_place(place: int, count: int, site: Site) -> Iterator[None]:
     """Note on a refusal at which of how many steps it was met, and of which columns.
@@ -131,8 +131,10 @@ def describe_refusal(error: NoRuleError) -> NoRuleError:
     KNNImputer has no rule (step 2 of 3); replace it, or keep it: the pipeline itself then answers, in milliseconds
     """
     what, _, way_out = str(error).partition("; ")
-    notes = [note for note in reversed(getattr(error, "__notes__", []))]
-    where = f" ({', '.join(notes)})" if notes else ""
+    notes = [*reversed(getattr(error, "__notes__", []))]
+    steps = " > ".join(note for note in notes if note.startswith("step"))
+    places = [one for one in (steps, *(note for note in notes if note.startswith("column"))) if one]
+    where = f" ({', '.join(places)})" if places else ""
     return NoRuleError(f"{what}{where}; {way_out or WAY_OUT}")
 
 # %% ../../../nbs/scoring/compiled/04_compile.ipynb #0529858a

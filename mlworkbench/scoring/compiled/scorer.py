@@ -252,7 +252,7 @@ class CompiledScorer:
                 plans[width] = None
         return plans[width]
 
-# %% ../../../nbs/scoring/compiled/03_scorer.ipynb #d05838de
+# %% ../../../nbs/scoring/compiled/03_scorer.ipynb #d3209f3c
 def graph_name(place: int) -> str:
     """Name the file of a graph.
 
@@ -265,9 +265,13 @@ def graph_name(place: int) -> str:
 
 
 def _read_graph(path: Path) -> bytes:
-    """Read a graph; one without end is refused."""
-    with path.open("rb") as file:
-        data = file.read(4 * LARGEST + 1)
+    """Read a graph; one that is not there, or without end, is refused."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(4 * LARGEST + 1)
+    except FileNotFoundError:
+        message = f"scorer.json names {path.name}, which is not there; restore it or retrain"
+        raise VersionError(message, code="version.malformed") from None
     if len(data) > 4 * LARGEST:
         message = f"{path.name}: at most {4 * LARGEST} bytes; got more; restore it or retrain"
         raise VersionError(message, code="version.malformed")

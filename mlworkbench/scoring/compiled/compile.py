@@ -23,7 +23,51 @@ from .scorer import PROGRAM_FORMAT, CompiledScorer, graph_name
 from ..reference import ReferenceScorer, final_estimator, list_classes, response_method
 
 # %% auto #0
-__all__ = ['PIPELINE', 'WAY_OUT', 'ProgramCompiler', 'note_place', 'describe_refusal', 'compile_scorer', 'scorer_files']
+__all__ = ['WAY_OUT', 'PIPELINE', 'note_place', 'describe_refusal', 'ProgramCompiler', 'compile_scorer', 'scorer_files']
+
+# %% ../../../nbs/scoring/compiled/04_compile.ipynb #1973bf29
+@contextmanager
+def note_place(place: int, count: int, site: Site) -> Iterator[None]:
+    """Note on a refusal at which of how many steps it was met, and of which columns.
+
+    Raises
+    ------
+    NoRuleError
+        The same.
+    """
+    try:
+        yield
+    except NoRuleError as error:
+        names = [column.name for column in site.columns if column is not None]
+        if names and not any(note.startswith("column") for note in getattr(error, "__notes__", [])):
+            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            error.add_note(f"column{'s' if len(names) > 1 else ''} {listed}")
+        if count > 1:
+            error.add_note(f"step {place + 1} of {count}")
+        raise
+
+
+WAY_OUT = "replace it, or keep it: the pipeline itself then answers, in milliseconds"
+
+
+def describe_refusal(error: NoRuleError) -> NoRuleError:
+    """Give a refusal with the place that was noted, and a way out where it names none.
+
+    Examples
+    --------
+    >>> try:
+    ...     with note_place(1, 3, Site((None,))):
+    ...         raise NoRuleError("KNNImputer has no rule")
+    ... except NoRuleError as error:
+    ...     print(describe_refusal(error))
+    KNNImputer has no rule (step 2 of 3); replace it, or keep it: the pipeline itself then answers, in milliseconds
+    """
+    what, _, way_out = str(error).partition("; ")
+    notes = [*reversed(getattr(error, "__notes__", []))]
+    steps = " > ".join(note for note in notes if note.startswith("step"))
+    places = [one for one in (steps, *(note for note in notes if note.startswith("column"))) if one]
+    where = f" ({', '.join(places)})" if places else ""
+    return NoRuleError(f"{what}{where}; {way_out or WAY_OUT}")
 
 # %% ../../../nbs/scoring/compiled/04_compile.ipynb #28bbf79b
 PIPELINE = "sklearn.pipeline.Pipeline"
@@ -92,50 +136,6 @@ class ProgramCompiler:
         """
         self.graphs.append(tree_graph(trees, outputs))
         return len(self.graphs) - 1
-
-# %% ../../../nbs/scoring/compiled/04_compile.ipynb #1973bf29
-@contextmanager
-def note_place(place: int, count: int, site: Site) -> Iterator[None]:
-    """Note on a refusal at which of how many steps it was met, and of which columns.
-
-    Raises
-    ------
-    NoRuleError
-        The same.
-    """
-    try:
-        yield
-    except NoRuleError as error:
-        names = [column.name for column in site.columns if column is not None]
-        if names and not any(note.startswith("column") for note in getattr(error, "__notes__", [])):
-            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            error.add_note(f"column{'s' if len(names) > 1 else ''} {listed}")
-        if count > 1:
-            error.add_note(f"step {place + 1} of {count}")
-        raise
-
-
-WAY_OUT = "replace it, or keep it: the pipeline itself then answers, in milliseconds"
-
-
-def describe_refusal(error: NoRuleError) -> NoRuleError:
-    """Give a refusal with the place that was noted, and a way out where it names none.
-
-    Examples
-    --------
-    >>> try:
-    ...     with note_place(1, 3, Site((None,))):
-    ...         raise NoRuleError("KNNImputer has no rule")
-    ... except NoRuleError as error:
-    ...     print(describe_refusal(error))
-    KNNImputer has no rule (step 2 of 3); replace it, or keep it: the pipeline itself then answers, in milliseconds
-    """
-    what, _, way_out = str(error).partition("; ")
-    notes = [*reversed(getattr(error, "__notes__", []))]
-    steps = " > ".join(note for note in notes if note.startswith("step"))
-    places = [one for one in (steps, *(note for note in notes if note.startswith("column"))) if one]
-    where = f" ({', '.join(places)})" if places else ""
-    return NoRuleError(f"{what}{where}; {way_out or WAY_OUT}")
 
 # %% ../../../nbs/scoring/compiled/04_compile.ipynb #0529858a
 def _find_places(reference: ReferenceScorer) -> list[int]:

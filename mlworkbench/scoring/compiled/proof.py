@@ -194,8 +194,8 @@ def count_rows(terms: _Terms, training: FeatureFrame) -> int:
     taken = time.perf_counter() - start
     return int(np.clip(len(some) * PROOF_SECONDS / max(taken, 1e-6), LEAST_ROWS, PROOF_ROWS))
 
-# %% ../../../nbs/scoring/compiled/07_proof.ipynb #50dd6a79
-ALONE = 150  # rows of each frame that are asked alone
+# %% ../../../nbs/scoring/compiled/07_proof.ipynb #3488ff21
+ALONE = 80  # rows of each frame that are asked alone
 REFUSED = 40  # refused rows of each frame that the pipeline is asked for
 
 

@@ -22,7 +22,7 @@ from ..frame import FeatureFrame
 # %% auto #0
 __all__ = ['TREES', 'Movers', 'EDGES', 'Splits', 'read_splits', 'find_reached', 'GraphInputs', 'find_movers', 'make_edge_rows']
 
-# %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #fe004de7
+# %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #2b20c672
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The inner nodes of all trees of a graph, as arrays over them.
@@ -39,6 +39,8 @@ class Splits:
         Node to its codes.
     roots : ndarray of int64
         First node of each tree.
+    outputs : int
+        Number of sums.
     """
 
     feature: Integers
@@ -49,6 +51,7 @@ class Splits:
     leaves: NDArray[np.bool_]
     members: dict[int, Numbers]
     roots: Integers
+    outputs: int
 
     def ask(self, nodes: Integers, values: Numbers) -> NDArray[np.bool_]:
         """Ask nodes about values, one each."""
@@ -74,7 +77,8 @@ def read_splits(graph: bytes) -> Splits:
     from onnx import load_model_from_string
     from onnx import numpy_helper
 
-    node = load_model_from_string(graph).graph.node[0]
+    whole = load_model_from_string(graph).graph
+    node, outputs = whole.node[0], whole.output[0].type.tensor_type.shape.dim[-1].dim_value
     found = {one.name: numpy_helper.to_array(one.t) if one.HasField("t") else np.array(one.ints, dtype=np.int64)
              for one in node.attribute}  # fmt: skip
     modes = found["nodes_modes"].astype(np.int64)
@@ -85,7 +89,8 @@ def read_splits(graph: bytes) -> Splits:
     sides = [[found[f"nodes_{side}{what}"] for side in ("false", "true")] for what in ("nodeids", "leafs")]
     missing = found["nodes_missing_value_tracks_true"].astype(np.bool_)
     asked = (found["nodes_featureids"], found["nodes_splits"].astype(np.float64), modes, missing)
-    return Splits(*asked, np.stack(sides[0]), np.stack(sides[1]).astype(np.bool_), members, found["tree_roots"])
+    ways = (np.stack(sides[0]), np.stack(sides[1]).astype(np.bool_))
+    return Splits(*asked, *ways, members, found["tree_roots"], int(outputs))
 
 # %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #f9b9bba2
 TREES = 100  # of a graph, evenly spaced
@@ -109,7 +114,7 @@ def find_reached(splits: Splits, features: Block) -> Integers:
         nodes, row = splits.children[side, nodes][inner], row[inner]
     return found
 
-# %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #0b133169
+# %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #c6108c09
 class GraphInputs:
     """Listens to what the graphs of a scorer are asked with.
 
@@ -117,18 +122,19 @@ class GraphInputs:
     ----------
     scorer : CompiledScorer
         Its program is made once more.
+    splits : sequence of Splits
+        Of its graphs.
     """
 
-    def __init__(self, scorer: CompiledScorer) -> None:
-        self._heard: dict[int, Block] = {}
-        maker = _ListeningMaker(scorer.graphs, self._heard)
+    def __init__(self, scorer: CompiledScorer, splits: Sequence[Splits]) -> None:
+        self._maker = _ListeningMaker(scorer.graphs, [one.outputs for one in splits])
         self._names = scorer.program["columns"]
-        self._steps = [maker.step(one) for one in scorer.program["steps"]]
-        self._model = maker.model(scorer.program["model"])
+        self._steps = [self._maker.step(one) for one in scorer.program["steps"]]
+        self._model = self._maker.model(scorer.program["model"])
 
     def __call__(self, frame: FeatureFrame) -> dict[int, Block]:
         """Give features of shape (n, features) by place of the graph; none of what comes after a refusal."""
-        self._heard.clear()
+        heard = self._maker.heard = {}
         try:
             table: Any = to_table(frame, self._names)
             for step in self._steps:
@@ -136,23 +142,23 @@ class GraphInputs:
             self._model(table)
         except RowError:
             pass
-        return {place: block for place, block in self._heard.items() if len(block) == len(frame)}
+        return {place: block for place, block in heard.items() if len(block) == len(frame)}
 
 
 class _ListeningMaker(ProgramMaker):
-    """Makes a program whose graphs remember their input."""
+    """Makes a program whose graphs remember their input; the only one of a program answers nothing."""
 
-    def __init__(self, graphs: Sequence[bytes], heard: dict[int, Block]) -> None:
+    def __init__(self, graphs: Sequence[bytes], widths: Sequence[int]) -> None:
         super().__init__(graphs)
-        self._heard = heard
+        self.widths, self.heard = widths, dict[int, Block]()
 
     def graph(self, place: int) -> Callable[[Block], Block]:
         """Open a graph that remembers what it was asked with last."""
-        run = super().graph(place)
+        run = super().graph(place) if len(self.widths) > 1 else None
 
         def listen(features: Block) -> Block:
-            self._heard[place] = features
-            return run(features)
+            self.heard[place] = features
+            return np.zeros((len(features), self.widths[place])) if run is None else run(features)
 
         return listen
 
@@ -263,7 +269,7 @@ def _make_answer(
 
     return answer
 
-# %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #0c06b359
+# %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #eaf1fde1
 EDGES = 1_200  # of all graphs
 
 
@@ -284,7 +290,8 @@ def make_edge_rows(scorer: CompiledScorer, pool: FeatureFrame, places: Sequence[
     """
     if not scorer.graphs or not len(pool):
         return []
-    listen, splits = GraphInputs(scorer), [read_splits(graph) for graph in scorer.graphs]
+    splits = [read_splits(graph) for graph in scorer.graphs]
+    listen = GraphInputs(scorer, splits)
     movers, heard = find_movers(listen, pool, places), {place: block.copy() for place, block in listen(pool).items()}
     asked = []
     for graph, features in heard.items():

@@ -91,7 +91,7 @@ def test_a_split_has_a_row_on_either_side_whatever_stands_before_the_trees() -> 
         (splits,) = map(read_splits, scorer.graphs)
         rows = make_edge_rows(scorer, frame, find_places(frame, contract))
         assert len(rows) == 3 * len(splits.feature), what
-        features = GraphInputs(scorer)(build_frame(frame, rows))[0].reshape(len(splits.feature), 3, 2)
+        features = GraphInputs(scorer, [splits])(build_frame(frame, rows))[0].reshape(len(splits.feature), 3, 2)
         order = np.argsort(splits.feature, kind="stable")  # columns of numbers come before those of whole numbers
         for node, (low, at, above) in zip(order.tolist(), features, strict=True):
             feature, edge = splits.feature[node], splits.threshold[node]

@@ -19,12 +19,12 @@ from .encoding.encoders import UNKNOWN
 from ..frame import FeatureFrame
 
 # %% auto #0
-__all__ = ['KNOWN', 'ODD', 'ODD_WHOLE', 'BASES', 'MADE', 'COMBINED', 'AT_ONCE', 'NUMBERS', 'Place', 'find_places', 'take_evenly',
-           'list_values', 'MadeRow', 'build_frame', 'list_numbers', 'make_rows']
+__all__ = ['KNOWN', 'ODD', 'ODD_WHOLE', 'BASES', 'MADE', 'COMBINED', 'AT_ONCE', 'NUMBERS', 'RowPlace', 'find_places',
+           'take_evenly', 'list_values', 'MadeRow', 'build_frame', 'list_numbers', 'make_rows']
 
-# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #e741c45d
+# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #f983b39a
 @dataclass(frozen=True)
-class Place:
+class RowPlace:
     """Where a row holds one value.
 
     Attributes
@@ -53,7 +53,7 @@ class Place:
 KNOWN = 100
 
 
-def find_places(frame: FeatureFrame, contract: Contract) -> list[Place]:
+def find_places(frame: FeatureFrame, contract: Contract) -> list[RowPlace]:
     """List the places of a row, with what training holds there.
 
     Parameters
@@ -71,12 +71,12 @@ def find_places(frame: FeatureFrame, contract: Contract) -> list[Place]:
     for column in contract.columns:
         values = frame.columns[column.name]
         if column.kind == "vector":
-            found += [Place(column, k, _find_range(one)) for k, one in enumerate(values.T)]
+            found += [RowPlace(column, k, _find_range(one)) for k, one in enumerate(values.T)]
         elif column.kind in WORDS:
             seen = sorted({value for value in values.tolist() if value is not None} | {*(column.categories or ())})
-            found.append(Place(column, words=tuple(take_evenly(seen, KNOWN))))
+            found.append(RowPlace(column, words=tuple(take_evenly(seen, KNOWN))))
         else:
-            found.append(Place(column, seen=None if column.kind == "boolean" else _find_range(values)))
+            found.append(RowPlace(column, seen=None if column.kind == "boolean" else _find_range(values)))
     return found
 
 
@@ -100,13 +100,13 @@ def take_evenly(values: Sequence[Any], count: int) -> list[Any]:
         return [*values]
     return [values[k] for k in np.linspace(0, len(values) - 1, count).astype(int).tolist()]
 
-# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #d2c11706
+# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #fd9b085e
 _LARGEST = float(np.finfo(np.float64).max)
 ODD = (0.0, -0.0, -1.0, 1.0, 1e6, 5e-324, 1e40, -1e40, 1e308, -1e308)
 ODD_WHOLE = (0, -1, 1, 2**31, 2**40)
 
 
-def list_values(place: Place, numbers: Sequence[float] = ()) -> list[Any]:
+def list_values(place: RowPlace, numbers: Sequence[float] = ()) -> list[Any]:
     """Give values that tell scorers apart, within the kind of a place.
 
     Parameters
@@ -116,10 +116,10 @@ def list_values(place: Place, numbers: Sequence[float] = ()) -> list[Any]:
 
     Examples
     --------
-    >>> list_values(Place(Column("weekend", "boolean", nullable=True)))
-    [False, True, None]
-    >>> list_values(Place(Column("seats", "integer", dtype="int8"), seen=(2.0, 120.0)))
-    [0, -1, 1, 2, 120, 121]
+    >>> list_values(RowPlace(Column("weekend", "boolean")))
+    [False, True]
+    >>> list_values(RowPlace(Column("seats", "integer", dtype="int8"), seen=(2.0, 120.0)))
+    [0, -1, 1, 2, 3, 119, 120, 121]
     """
     column = place.column
     missing = [] if not column.nullable else [None] if column.kind in (*WORDS, "boolean") else [np.nan]
@@ -137,7 +137,7 @@ def list_values(place: Place, numbers: Sequence[float] = ()) -> list[Any]:
     odd = [float(v) for v in (*ODD, *around) if limits is None or limits.holds(float(v))]
     return [*odd, *missing, *([np.inf, -np.inf] if column.infinite else [])]
 
-# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #6f020c1a
+# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #7590bf67
 @dataclass(frozen=True)
 class MadeRow:
     """A row at hand, changed.
@@ -146,12 +146,12 @@ class MadeRow:
     ----------
     base : int
         Row of the pool.
-    changes : tuple of (Place, value)
+    changes : tuple of (RowPlace, value)
         Later ones hold.
     """
 
     base: int
-    changes: tuple[tuple[Place, Any], ...]
+    changes: tuple[tuple[RowPlace, Any], ...]
 
     @property
     def what(self) -> str:
@@ -166,7 +166,7 @@ def build_frame(pool: FeatureFrame, made: Sequence[MadeRow]) -> FeatureFrame:
     Examples
     --------
     >>> pool = FeatureFrame({"distance": np.array([500.0, 200.0])})
-    >>> place = Place(Column("distance", "number"))
+    >>> place = RowPlace(Column("distance", "number"))
     >>> build_frame(pool, [MadeRow(1, ()), MadeRow(1, ((place, 0.0),))]).rows()
     [{'distance': 200.0}, {'distance': 0.0}]
     """
@@ -177,7 +177,7 @@ def build_frame(pool: FeatureFrame, made: Sequence[MadeRow]) -> FeatureFrame:
             frame.columns[place.column.name][where] = value
     return frame
 
-# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #68f50186
+# %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #35833134
 BASES = 20  # rows of the pool that are changed, the first ones
 MADE = 8_000  # rows with one odd value, where each place has one row for each value
 COMBINED = 200
@@ -203,7 +203,7 @@ def list_numbers(spec: Spec | Sequence[Any]) -> list[float]:
     return np.unique(np.array(found)[np.isfinite(found)]).tolist() if found else []
 
 
-def make_rows(places: Sequence[Place], numbers: Sequence[float] = (), *, bases: int = BASES) -> list[MadeRow]:
+def make_rows(places: Sequence[RowPlace], numbers: Sequence[float] = (), *, bases: int = BASES) -> list[MadeRow]:
     """Make rows in which one place holds an odd value, or several do.
 
     Parameters
@@ -215,7 +215,7 @@ def make_rows(places: Sequence[Place], numbers: Sequence[float] = (), *, bases: 
 
     Examples
     --------
-    >>> [row.what for row in make_rows([Place(Column("weekend", "boolean"))], bases=1)[:2]]
+    >>> [row.what for row in make_rows([RowPlace(Column("weekend", "boolean"))], bases=1)[:2]]
     ['weekend=False', 'weekend=True']
     """
     sorted_numbers = np.array(numbers, dtype=np.float64)
@@ -229,7 +229,7 @@ def make_rows(places: Sequence[Place], numbers: Sequence[float] = (), *, bases: 
     return rows + _combine(places, listed, bases)
 
 
-def _between(place: Place, numbers: NDArray[np.float64]) -> list[float]:
+def _between(place: RowPlace, numbers: NDArray[np.float64]) -> list[float]:
     """Give some numbers that lie within what training holds at a place."""
     if place.seen is None:
         return []
@@ -237,7 +237,7 @@ def _between(place: Place, numbers: NDArray[np.float64]) -> list[float]:
     return take_evenly(numbers[low:high].tolist(), NUMBERS)
 
 
-def _combine(places: Sequence[Place], listed: Sequence[list[Any]], bases: int) -> list[MadeRow]:
+def _combine(places: Sequence[RowPlace], listed: Sequence[list[Any]], bases: int) -> list[MadeRow]:
     """Make rows in which several places are odd at once."""
     random = np.random.default_rng(0)
     usual = [[v for v in values if not isinstance(v, float | int) or not abs(v) > 1e9] for values in listed]

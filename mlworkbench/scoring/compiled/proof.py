@@ -37,7 +37,7 @@ def spread(scorer: ScorerLike, frame: FeatureFrame) -> float:
     singles = np.concatenate([scorer.score(frame.take([k])) for k in range(len(frame))])
     return float(np.abs(scorer.score(frame) - singles).max())
 
-# %% ../../../nbs/scoring/compiled/07_proof.ipynb #ccf35c90
+# %% ../../../nbs/scoring/compiled/07_proof.ipynb #368838cc
 def scores_in_single(reference: ReferenceScorer, frame: FeatureFrame) -> bool:
     """Say whether a pipeline answers in float32: then its own sums have seven digits."""
     method = response_method(reference.pipeline, reference.task)
@@ -64,8 +64,8 @@ def measure_unit(scores: NDArray[np.float64], *, single: bool = False) -> float:
 
     Examples
     --------
-    >>> measure_unit(np.array([1e9, 1e9 + 1e8])), measure_unit(np.array([1e-9, 3e-9])), measure_unit(np.array([5.0]))
-    (100000000.0, 2e-09, 0.005)
+    >>> measure_unit(np.array([1e9, 1e9 + 1e8])), measure_unit(np.array([1e-9, 5e-9])), measure_unit(np.array([5.0]))
+    (100000000.0, 4e-09, 0.005)
     """
     size = float(np.abs(scores).max(initial=0.0))
     apart = float(scores.max() - scores.min()) if scores.size else 0.0

@@ -26,7 +26,14 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.errors import ScoringError
 from mlworkbench.scoring.compiled.compile import compile_scorer
 from mlworkbench.scoring.compiled.made_rows import build_frame, find_places, list_values, make_rows
-from mlworkbench.scoring.compiled.proof import compile_and_prove, find_refused, make_proof_rows, measure_unit, prove
+from mlworkbench.scoring.compiled.proof import (
+    compile_and_prove,
+    describe_proof,
+    find_refused,
+    make_proof_rows,
+    measure_unit,
+    prove,
+)
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.compiled.tree_edges import GraphInputs, make_edge_rows, read_splits
 from mlworkbench.scoring.data_frame import frame_to_pandas
@@ -315,3 +322,13 @@ def test_progress_is_told_in_rows_and_ends_at_all_of_them() -> None:
     assert {what for what, _, _ in told} == {"proof"}
     assert told[-1][1] == told[-1][2] == facts["rows"] - len(GOLDEN) + facts["probes"]
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_a_refusal_names_step_and_columns_and_the_card_repeats_it() -> None:
+    numbers = make_pipeline(SimpleImputer(), FunctionTransformer(lambda x: x))
+    pipeline = make_pipeline(make_column_transformer((numbers, ["distance", "wind"])), LogisticRegression())
+    _, facts = compile_and_prove(fitted(pipeline, "binary"), GOLDEN, FRAME)
+    assert "(step 1 of 2 > step 2 of 2, columns distance, wind)" in facts["reason"] and "; " in facts["reason"]
+    section = describe_proof(facts)
+    assert section.startswith("\n\n## Scorer\n\nNot compiled") and facts["reason"].replace("`", "'") in section
+    assert "Compiled: proved equal" in describe_proof({"rows": 1000, "probes": 5, "max_difference": 0.0})

@@ -9,12 +9,14 @@ file is reading and writing its lines of JSON.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,11 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.deploy.edge.device import open_export, score_source
 from mlworkbench.deploy.edge.export import export_edge
 from mlworkbench.deploy.streaming.appender import encode_lines
+from mlworkbench.scoring.compiled.proof import compile_and_prove
+from mlworkbench.scoring.compiled.scorer import Scorer
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.frame import FeatureFrame
+from mlworkbench.scoring.reference import ReferenceScorer
 from mlworkbench.scoring.version.build import build_version
 from mlworkbench.scoring.version.version import open_version, with_reference
 
@@ -67,6 +72,58 @@ def build(folder: Path, *, numbers: int = len(NUMBERS)) -> FeatureFrame:
     golden = {"golden": (few.columns, {}, few), "training": frame, "labels": late, "deployments": ("edge",)}
     build_version(folder, pipeline=pipeline, **given, **golden)
     return frame
+
+
+def make_peers() -> dict[str, Callable[[], object]]:
+    """Give the last steps that a batch is measured with beside the flights' own."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    peers: dict[str, Callable[[], object]] = {
+        "forest": lambda: RandomForestClassifier(100, max_depth=8, random_state=0, n_jobs=1),
+        "logistic": lambda: LogisticRegression(max_iter=500),
+    }
+    if find_spec("lightgbm"):
+        from lightgbm import LGBMClassifier
+
+        peers["LightGBM"] = lambda: LGBMClassifier(n_estimators=150, n_jobs=1, verbosity=-1)
+    return peers
+
+
+def batches_beside(frame: FeatureFrame, contract: Contract) -> None:
+    """Print how fast batches of other models are scored, on one thread, in turns."""
+    late = frame.columns["number_0"] + np.random.default_rng(1).normal(0, 1, ROWS) > 0.5
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    for name, make in make_peers().items():
+        encode = make_column_transformer((codes, ["carrier", "origin", "dest"]), remainder="passthrough")
+        pipeline = make_pipeline(encode, make()).fit(frame_to_pandas(frame, contract), late)
+        reference = ReferenceScorer(pipeline, contract, "binary", [False, True], True)
+        compiled, facts = compile_and_prove(reference, frame.take(range(50)), frame)
+        if compiled is None:
+            print(f"{name:8} is not compiled: {facts['reason']}")
+            continue
+        with threadpool_limits(1):
+            taken = [
+                (seconds(lambda: reference.score(frame)), seconds(lambda: compiled.score(frame)))  # noqa: B023
+                for _ in range(5)
+            ]  # fmt: skip
+        slow, fast = (statistics.median(side) for side in zip(*taken, strict=True))
+        print(f"{name:8} a batch compiled: {slow / fast:.1f} times as fast as the pipeline")
+
+
+def threads_of_a_batch(scorer: Scorer, frame: FeatureFrame) -> None:
+    """Print what two threads are worth on a large frame, and what memory a block takes."""
+    large, before = frame.take(np.resize(np.arange(ROWS), 10 * ROWS)), os.environ.get("OMP_NUM_THREADS")
+    taken: list[list[float]] = []
+    for _ in range(5):
+        row = []
+        for threads in ("1", "2"):
+            os.environ["OMP_NUM_THREADS"] = threads
+            row.append(seconds(lambda: scorer.score(large)))
+        taken.append(row)
+    os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+    one, two = (statistics.median(side) for side in zip(*taken, strict=True))
+    print(f"{len(large):,} rows on two threads: {one / two:.2f} times as fast as on one")
 
 
 def events(frame: FeatureFrame) -> bytes:
@@ -119,6 +176,9 @@ def main() -> int:
             missed += slow / fast < GOALS[what]
             print(f"{what:8} compiled: {slow / fast:5.1f} times as fast as the pipeline (goal: {GOALS[what]:g});"
                   f" {len(rows) / fast:,.0f} rows/s, {fast / len(rows) * 1e6:.1f} us a row")  # fmt: skip
+        with threadpool_limits(1):
+            threads_of_a_batch(compiled.scorer, frame)
+        batches_beside(frame, compiled.frame)
         export = export_edge(compiled, Path(name, "device"))
         print(f"an export: {export.size / 1e6:.1f} MB")
         start_of_a_device(export.folder, frame.take([0]))

@@ -211,7 +211,7 @@ def write_card(fields: Mapping[str, Any], rows: Mapping[str, int]) -> str:
         notes=notes,
     )
 
-# %% ../../../nbs/operate/training/05_publish.ipynb #8224f288
+# %% ../../../nbs/operate/training/05_publish.ipynb #a2d73339
 @dataclass(frozen=True)
 class TrainResult:
     """What training or registering made.
@@ -293,7 +293,7 @@ def publish(fields: Mapping[str, Any], *, home: Home, rows: Mapping[str, int], a
     measured = {"measured": own.spread.difference, "accepted": anchoring.accepted}
     with tempfile.TemporaryDirectory(prefix="mlworkbench-") as name:
         folder = Path(name) / "version"
-        parts = {name: value for name, value in fields.items() if name != "notes"}
+        parts = {name: value for name, value in fields.items() if name != "notes"} | {"progress": anchoring.progress}
         content = build_version(folder, **{"config": global_settings(), **parts, **measured})
         fields = {**fields, "card": f"{fields['card']}\n{write_importance(read_document(folder, REASONS))}"}
         gates = anchor_version(own, folder, anchoring, fields)

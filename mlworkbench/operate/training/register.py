@@ -165,7 +165,7 @@ def check_fitted(pipeline: Estimator) -> None:
         message = f"pipeline is no estimator: {type(pipeline).__name__}; pass the fitted pipeline"
         raise DefinitionError(message, code="register.no_estimator") from None
 
-# %% ../../../nbs/operate/training/08_register.ipynb #3fb41eef
+# %% ../../../nbs/operate/training/08_register.ipynb #875fabd9
 def register(
     pipeline: Estimator,
     X: Rows,
@@ -235,7 +235,7 @@ def register(
         pseudonyms = table_pseudonyms(kept, lake, home=place)
         assembled = assemble(definition, lake, pseudonyms=pseudonyms, polars=takes == "polars")
         wanted = None if deployments is None else definition.deployments
-        fields = {**_registered(definition, assembled, takes, wanted), "trials": trials}
+        fields = {**_registered(definition, assembled, takes, wanted, progress), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         sent = {one: assembled.rows[one].to_list() for one in dict.fromkeys((*definition.personal, *definition.named))}
         given, source = take_registered_rows(X, table.drop(label).columns, takes, sent=sent)
@@ -247,7 +247,11 @@ def register(
 
 
 def _registered(
-    definition: ModelDefinition, assembled: Assembled, takes: str, wanted: Sequence[str] | None
+    definition: ModelDefinition,
+    assembled: Assembled,
+    takes: str,
+    wanted: Sequence[str] | None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Give all that the version is built from."""
     task = infer_task(definition, definition.estimator, assembled.labels)
@@ -259,9 +263,8 @@ def _registered(
     fitted = fitted.with_rule(assembled.frame)
     columns = {name: values for name, values in assembled.columns.items() if name not in hidden}
     golden = draw_golden_rows(columns, {}, assembled.frame)
-    declared, reason, proved = find_deployments(
-        fitted, assembled.frame, golden[2], personal=definition.personal, wanted=wanted
-    )
+    asked: dict[str, Any] = {"personal": definition.personal, "wanted": wanted, "progress": progress}
+    declared, reason, proved = find_deployments(fitted, assembled.frame, golden[2], **asked)
     fields = {
         **_judged(fitted, assembled, labels, present),
         "model": definition.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -170,7 +171,7 @@ def test_no_label_differs_from_predict_with_the_pipeline_and_compiled(estimator,
     if compiled is not None:
         assert decisions(compiled, ASKED, declaration) == wanted
     elif ruling.decision["rule"] == "predict":
-        assert "decides by a rule of its own (decision: predict)" in proof["reason"]
+        assert re.search("decides by a rule of its own|has no rule", proof["reason"])
 
 
 @pytest.mark.parametrize("count", [3, 4])

@@ -77,7 +77,8 @@ def describe_refusal(error: NoRuleError) -> NoRuleError:
     ...     print(describe_refusal(error))
     KNNImputer has no rule (step 2 of 3); replace it, or keep it: the pipeline itself then answers, in milliseconds
     """
-    what, _, way_out = str(error).partition("; ")
+    what, _, way_out = str(error).rpartition("; ")
+    what, way_out = (what, way_out) if what else (way_out, "")
     notes = [*reversed(getattr(error, "__notes__", []))]
     steps = " > ".join(note for note in notes if note.startswith("step"))
     places = [one for one in (steps, *(note for note in notes if note.startswith("column"))) if one]

@@ -102,7 +102,7 @@ def take_evenly(values: Sequence[Any], count: int) -> list[Any]:
 
 # %% ../../../nbs/scoring/compiled/05_made_rows.ipynb #fd9b085e
 _LARGEST = float(np.finfo(np.float64).max)
-ODD = (0.0, -0.0, -1.0, 1.0, 1e6, 5e-324, 1e40, -1e40, 1e308, -1e308)
+ODD = (0.0, -0.0, -1.0, 1.0, 1e6, 5e-324, 1e40, -1e40, 1e100, -1e100)  # larger sums overflow in one order alone
 ODD_WHOLE = (0, -1, 1, 2**31, 2**40)
 
 

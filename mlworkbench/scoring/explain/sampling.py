@@ -37,7 +37,7 @@ def draw_orders(row: FeatureFrame, count: int) -> NDArray[np.int64]:
     Examples
     --------
     >>> draw_orders(FeatureFrame({"x": np.array([1.0]), "y": np.array([2.0])}), 3).tolist()
-    [[1, 0], [1, 0], [0, 1]]
+    [[1, 0], [1, 0], [1, 0]]
     """
     width = len(row.names)
     content = json.dumps(row.rows()[0], sort_keys=True, allow_nan=False).encode()

@@ -81,7 +81,7 @@ def _for_each(name: str, value: float, classes: int) -> Spec:
     return {"op": "numbers", "do": [[name, [value] * classes]], "allowed": "any"}
 
 
-@model("sklearn.calibration.CalibratedClassifierCV")
+@model("sklearn.calibration.CalibratedClassifierCV", sparse=True, narrow=True)
 def compile_calibrated(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the mean of calibrated members.
 

@@ -5,6 +5,8 @@
 # %% ../../../../nbs/scoring/compiled/meta/03_thresholds.ipynb #9f8f319e
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ....core.types import Estimator
 from ..base.rules import Answers, Compiler, Question, Site, model
 
@@ -19,4 +21,4 @@ _THRESHOLDS = "sklearn.model_selection._classification_threshold"
        sparse=True, narrow=True)  # fmt: skip
 def compile_threshold(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the classifier inside."""
-    return compiler.answers(estimator.estimator_, question, site)
+    return replace(compiler.answers(estimator.estimator_, question, site), decides="")

@@ -18,7 +18,7 @@ from .votes import compile_decision
 __all__ = ['compile_voting', 'compile_mean_of_numbers', 'compile_stack']
 
 # %% ../../../../nbs/scoring/compiled/meta/08_voting.ipynb #be2249df
-@model("sklearn.ensemble._voting.VotingClassifier")
+@model("sklearn.ensemble._voting.VotingClassifier", sparse=True, narrow=True)
 def compile_voting(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the mean of the members' probabilities."""
     wanted, members = question.wanted, []
@@ -29,7 +29,7 @@ def compile_voting(estimator: Estimator, question: Question, site: Site, compile
     return answers if wanted is None else Answers(answers.model, take=(*range(len(wanted)),))
 
 
-@model("sklearn.ensemble._voting.VotingRegressor")
+@model("sklearn.ensemble._voting.VotingRegressor", sparse=True, narrow=True)
 def compile_mean_of_numbers(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the mean of the members' numbers."""
     members = [[to_step(compiler.answers(one, question, site))] for one in estimator.estimators_]

@@ -17,13 +17,13 @@ _SEARCHES = ("_search.GridSearchCV", "_search.RandomizedSearchCV", "_search_succ
 _FROZEN = "sklearn.frozen._frozen.FrozenEstimator"
 
 
-@model(*(f"sklearn.model_selection.{name}" for name in _SEARCHES))
+@model(*(f"sklearn.model_selection.{name}" for name in _SEARCHES), sparse=True, narrow=True)
 def compile_search(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the winner."""
     return compiler.answers(estimator.best_estimator_, question, site)
 
 
-@model(_FROZEN)
+@model(_FROZEN, sparse=True, narrow=True)
 def compile_frozen(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile what was frozen."""
     return compiler.answers(estimator.estimator, question, site)

@@ -16,7 +16,7 @@ from ..base.rules import Answers, Compiler, NoRuleError, Question, Site, model
 from ..base.rules import put_before, refuse_words, short_name, to_list
 
 # %% auto #0
-__all__ = ['Bells', 'compile_bells', 'make_comparison', 'compile_counts', 'compile_marks', 'Codes', 'compile_codes']
+__all__ = ['Bells', 'compile_bells', 'make_comparison', 'compile_multinomial', 'compile_marks', 'Codes', 'compile_codes']
 
 # %% ../../../../nbs/scoring/compiled/models/04_bayes.ipynb #be42a313
 def _refuse_infinite(estimator: Estimator, *found: object) -> None:
@@ -87,7 +87,7 @@ def _to_product(coefficients: object, intercepts: object) -> Answers:
 
 
 @model("sklearn.naive_bayes.MultinomialNB", "sklearn.naive_bayes.ComplementNB")
-def compile_counts(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
+def compile_multinomial(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile a product with logarithms; of complements, without the shares of the classes."""
     refuse_words(estimator, site)
     logarithms, priors = estimator.feature_log_prob_, np.asarray(estimator.class_log_prior_)

@@ -52,9 +52,7 @@ def describe_product(estimator: Estimator) -> Spec:
     NoRuleError
         If it was fitted on numbers of 32 bits: their products have seven digits, in an order of their own.
     """
-    if np.asarray(estimator.coef_).dtype != np.float64:
-        rule = f"{short_name(estimator)} of {np.asarray(estimator.coef_).dtype} coefficients has no rule"
-        raise NoRuleError(f"{rule}; fit it on float64, as with astype")
+    refuse_single(estimator, estimator.coef_)
     coefficients = np.atleast_2d(np.asarray(estimator.coef_, dtype=np.float64))
     intercepts = np.broadcast_to(np.asarray(estimator.intercept_, dtype=np.float64).reshape(-1), len(coefficients))
     return {"kind": "linear", "coefficients": coefficients.tolist(), "intercepts": intercepts.tolist()}
@@ -98,7 +96,6 @@ def compile_linear_regressor(estimator: Estimator, question: Question, site: Sit
         If it has several.
     """
     refuse_words(estimator, site)
-    refuse_single(estimator, estimator.coef_)
     if np.ndim(estimator.coef_) > 1 and len(estimator.coef_) > 1:
         raise NoRuleError(f"{short_name(estimator)} of {len(estimator.coef_)} outputs has no rule")
     return Answers(describe_product(estimator))
@@ -147,7 +144,6 @@ def compile_consensus(estimator: Estimator, question: Question, site: Site, comp
 def compile_margins(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile a classifier by its margins; there is nothing else it gives."""
     refuse_words(estimator, site)
-    refuse_single(estimator, estimator.coef_)
     return Answers(describe_product(estimator), margins=True)
 
 
@@ -156,7 +152,6 @@ def compile_margins(estimator: Estimator, question: Question, site: Site, compil
 def compile_logistic(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile margins, and the probabilities that are made of them."""
     refuse_words(estimator, site)
-    refuse_single(estimator, estimator.coef_)
     product, one = describe_product(estimator), len(np.atleast_2d(estimator.coef_)) == 1
     if question.method == "decision_function":
         return Answers(product, margins=True)
@@ -174,7 +169,6 @@ def compile_gradient_classifier(estimator: Estimator, question: Question, site: 
         For probabilities of another loss.
     """
     refuse_words(estimator, site)
-    refuse_single(estimator, estimator.coef_)
     product, one = describe_product(estimator), len(estimator.coef_) == 1
     if question.method == "decision_function":
         return Answers(product, margins=True)

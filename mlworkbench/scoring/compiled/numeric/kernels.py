@@ -19,11 +19,11 @@ from .projections import to_product
 from .scalers import to_arithmetic
 
 # %% auto #0
-__all__ = ['Kernel', 'compile_nystroem', 'compile_waves']
+__all__ = ['KernelColumns', 'compile_nystroem', 'compile_waves']
 
 # %% ../../../../nbs/scoring/compiled/numeric/05_kernels.ipynb #c61ad7db
 @operation("kernel")
-class Kernel:
+class KernelColumns:
     """A step that compares each row with some rows.
 
     Parameters
@@ -33,7 +33,7 @@ class Kernel:
 
     Examples
     --------
-    >>> same = Kernel({"kernel": "rbf", "gamma": 1.0, "rows": [[1.0, 2.0]]}, None)
+    >>> same = KernelColumns({"kernel": "rbf", "gamma": 1.0, "rows": [[1.0, 2.0]]}, None)
     >>> same(np.array([[1.0, 9.0], [2.0, 9.0]])).round(3).tolist()
     [[1.0, 0.0]]
     """

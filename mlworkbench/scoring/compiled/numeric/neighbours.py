@@ -18,7 +18,7 @@ from ..base.rules import Compiler, NoRuleError, Site, refuse_words, transformer
 from .imputers import describe_flags, find_missing, keep_columns
 
 # %% auto #0
-__all__ = ['Flags', 'LARGEST_STATE', 'LARGEST_WORK', 'NearestRows', 'refuse_costly', 'compile_neighbours']
+__all__ = ['Flags', 'LARGEST_STATE', 'LARGEST_WORK', 'NearestRows', 'limit_comparisons', 'compile_nearest_imputer']
 
 # %% ../../../../nbs/scoring/compiled/numeric/13_neighbours.ipynb #79b53a49
 Flags = NDArray[np.bool_]
@@ -111,7 +111,7 @@ LARGEST_WORK = 1e-3  # seconds a row
 _PER_NUMBER, _PER_ROW, _PER_PAIR = 24, 40e-9, 2.5e-9  # bytes; seconds, with two columns missing
 
 
-def refuse_costly(rows: int, columns: int) -> None:
+def limit_comparisons(rows: int, columns: int) -> None:
     """Refuse training rows that take too much room or too long to compare with.
 
     Raises
@@ -127,7 +127,7 @@ def refuse_costly(rows: int, columns: int) -> None:
 
 
 @transformer("sklearn.impute._knn.KNNImputer")
-def compile_neighbours(imputer: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
+def compile_nearest_imputer(imputer: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
     """Fill what is missing from the nearest training rows.
 
     Raises
@@ -138,7 +138,7 @@ def compile_neighbours(imputer: Estimator, site: Site, compiler: Compiler) -> tu
     refuse_words(imputer, site)
     if imputer.weights not in ("uniform", "distance") or imputer.metric != "nan_euclidean":
         raise NoRuleError("KNNImputer with weights or a metric of one's own has no rule; leave them")
-    refuse_costly(*imputer._fit_X.shape)
+    limit_comparisons(*imputer._fit_X.shape)
     masked = np.ma.array(imputer._fit_X, mask=imputer._mask_fit_X)
     valid = np.asarray(imputer._valid_mask)
     means = [float(masked[:, k].mean()) if valid[k] else None for k in range(len(valid))]

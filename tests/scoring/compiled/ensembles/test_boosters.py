@@ -202,14 +202,11 @@ def test_xgboost_forests_stop_and_numbers_for_missing() -> None:
 
 
 def test_xgboost_takes_the_zeros_of_a_sparse_matrix_for_missing() -> None:
-    class SparseSite(Site):
-        sparse = True
-
     random = np.random.default_rng(0)
     table = np.where(random.random((400, 3)) < 0.5, 0.0, random.normal(size=(400, 3)))
     model = extreme("R").fit(csr_matrix(table), table[:, 0] + (table[:, 1] == 0))
     compiler = ProgramCompiler()
-    found = compiler.answers(model, Question("predict"), SparseSite((None,) * 3, "array"))
+    found = compiler.answers(model, Question("predict"), Site((None,) * 3, "array", sparse=True))
     sums = ProgramMaker(compiler.graphs).model(found.model)(table.T)
     assert np.array_equal(sums[:, 0], model.predict(csr_matrix(table)))
     assert not np.array_equal(sums[:, 0], model.predict(table))

@@ -26,7 +26,7 @@ from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, Rand
 from sklearn.pipeline import make_pipeline
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import LinearSVC
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from test_compile import FRAME, WITHOUT, rows
 
 from mlworkbench.errors import ScoringError
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[str, Any, bool]] = {
             codes(),
             StackingClassifier(
                 [("forest", forest()), ("tree", DecisionTreeClassifier(max_depth=3)), ("boosting", boosting()),
-                 ("margin", make_pipeline(LinearSVC())), ("number", LinearRegression())],
+                 ("margin", make_pipeline(LinearSVC())), ("number", DecisionTreeRegressor(max_depth=3))],
                 boosting(),
                 cv=2,
                 stack_method="predict",

@@ -108,7 +108,8 @@ def _weigh(transformer: Estimator, name: str, steps: list[Spec], site: Site) -> 
     if weight is None:
         return steps
     if site.words or array_type(site) not in ("float64", "int64", "bool"):
-        raise NoRuleError(f"{short_name(transformer)}: weights of doubles; group {name!r} leaves something else; convert it")
+        rule = f"{short_name(transformer)}: weights of doubles; group {name!r} leaves something else"
+        raise NoRuleError(f"{rule}; convert it")
     return [*steps, {"op": "times", "by": float(weight)}]
 
 

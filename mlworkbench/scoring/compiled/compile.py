@@ -12,6 +12,7 @@ from typing import Any
 import mlworkbench.scoring.compiled.encoding.encoders
 import mlworkbench.scoring.compiled.ensembles.forests
 import mlworkbench.scoring.compiled.ensembles.histogram_boosting
+import mlworkbench.scoring.compiled.ensembles.isolation_forests
 import mlworkbench.scoring.compiled.meta.thresholds  # noqa: F401 - each registers its rules
 from ...core.types import Estimator, Spec
 from ..artifacts.manifest import json_text
@@ -89,7 +90,7 @@ class ProgramCompiler:
 def _find_places(reference: ReferenceScorer) -> list[int]:
     """Give the places, among the estimator's own classes, of the scores to give."""
     own = list_classes(reference.pipeline)
-    if reference.task == "regression":
+    if reference.task in ("regression", "anomaly"):
         return [0]
     if reference.task == "binary":
         return [own.index(own[1] if reference.positive is None else reference.positive)]

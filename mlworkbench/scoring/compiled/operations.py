@@ -13,6 +13,7 @@ import mlworkbench.scoring.compiled.ensembles.tree_sums
 import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns
 import mlworkbench.scoring.compiled.models.linear
+import mlworkbench.scoring.compiled.models.one_class
 import mlworkbench.scoring.compiled.numeric.functions
 import mlworkbench.scoring.compiled.numeric.imputers
 import mlworkbench.scoring.compiled.numeric.scalers  # noqa: F401 - each registers what it makes

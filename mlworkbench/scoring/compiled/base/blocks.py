@@ -47,8 +47,8 @@ def check_block(block: Block, allowed: str) -> Block:
     Parameters
     ----------
     allowed : str
-        ``"any"``, ``"missing"`` (NaN, no infinity), ``"finite"``, or the last two with ``" float32"``: what does not
-        fit into 32 bits counts as infinite.
+        ``"any"``, ``"missing"`` (NaN, no infinity), ``"finite"``, or one of them with ``" float32"``: what does not fit
+        into 32 bits counts as infinite.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def check_block(block: Block, allowed: str) -> Block:
     >>> check_block(np.array([[1.0, np.nan]]), "missing").tolist()
     [[1.0, nan]]
     """
-    if allowed == "any":
+    if allowed.startswith("any"):
         return block
     limit, sizes = _LIMITS[allowed.endswith("float32")], np.abs(block)
     if sizes.max(initial=0.0) <= limit:  # and none is missing

@@ -76,7 +76,8 @@ class TreeSums:
         """Give what the graph is asked with, of shape (n, features)."""
         features = np.ascontiguousarray(check_block(stack(table), self.allowed).T)
         if self.rounded:
-            features = features.astype(np.float32).astype(np.float64)
+            with np.errstate(over="ignore"):  # beyond 32 bits is infinite
+                features = features.astype(np.float32).astype(np.float64)
         if len(self.codes):
             coded = features[:, : len(self.codes)]
             np.copyto(coded, self.codes, where=np.isnan(coded))

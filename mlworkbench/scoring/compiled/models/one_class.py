@@ -85,20 +85,17 @@ class VectorSum:
         rows = np.ascontiguousarray(check_block(stack(table), "finite").T)
         step = max(1, _CELLS // max(1, len(self.vectors)))
         with np.errstate(over="ignore", invalid="ignore"):
-            parts = [self._measure(rows[k : k + step]) @ self.weights for k in range(0, len(rows), step)]
-            return (np.concatenate(parts) + self.intercept)[:, None]
+            parts = [self._measure(rows[k : k + step]) * self.weights for k in range(0, len(rows), step)]
+            return (np.concatenate([part.sum(axis=1) for part in parts]) + self.intercept)[:, None]
 
     def _measure(self, rows: Block) -> Block:
         """Give the kernel of some rows with all vectors."""
-        if self.kernel == "rbf":
-            far = np.zeros((len(rows), len(self.vectors)))
-            for column, values in zip(rows.T, self.vectors.T, strict=True):
-                far += (column[:, None] - values) ** 2
-            return np.asarray(np.exp(-self.gamma * far))
-        product = rows @ self.vectors.T
-        if self.kernel == "linear":
-            return product
-        inner = self.gamma * product + self.shift
+        total, bell = np.zeros((len(rows), len(self.vectors))), self.kernel == "rbf"
+        for column, values in zip(rows.T, self.vectors.T, strict=True):
+            total += (column[:, None] - values) ** 2 if bell else column[:, None] * values
+        if bell or self.kernel == "linear":
+            return np.asarray(np.exp(-self.gamma * total)) if bell else total
+        inner = self.gamma * total + self.shift
         return np.asarray(np.tanh(inner) if self.kernel == "sigmoid" else inner**self.degree)
 
 

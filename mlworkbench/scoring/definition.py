@@ -172,8 +172,7 @@ def _check_window(definition: _Definition) -> None:
 def _check_label(definition: _Definition) -> None:
     label = definition.label
     if label is None and definition.task == "anomaly":
-        if definition.label_available_at:
-            got = definition.label_available_at
+        if got := definition.label_available_at:
             raise _field_error("label_available_at", f"it needs label; got {got!r}; leave it out")
         return
     if not label or not isinstance(label, str):

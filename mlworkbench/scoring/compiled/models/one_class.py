@@ -16,8 +16,8 @@ from ..base.rules import Answers, Compiler, NoRuleError, Question, Site, model
 from ..base.rules import refuse_words, short_name, to_list
 
 # %% auto #0
-__all__ = ['LARGEST', 'Shifted', 'compile_gradient_detector', 'refuse_narrow', 'VectorSum', 'compile_vector_detector', 'Ellipse',
-           'compile_envelope']
+__all__ = ['MOST_NUMBERS', 'Shifted', 'compile_gradient_detector', 'refuse_narrow', 'VectorSum', 'compile_vector_detector',
+           'Ellipse', 'compile_envelope']
 
 # %% ../../../../nbs/scoring/compiled/models/02_one_class.ipynb #7a3e8294
 @kind("shifted")
@@ -60,7 +60,7 @@ def refuse_narrow(estimator: Estimator, values: object) -> None:
         raise NoRuleError(f"{short_name(estimator)} of {found} has no rule; fit it on float64")
 
 # %% ../../../../nbs/scoring/compiled/models/02_one_class.ipynb #928e56c9
-LARGEST = 2_000_000  # numbers of support vectors: about 1 ms a row
+MOST_NUMBERS = 500_000  # of support vectors: about 1 ms a row
 _CELLS = 1 << 16  # of one block of distances
 
 
@@ -76,22 +76,22 @@ class VectorSum:
     """
 
     def __init__(self, spec: Spec, maker: Maker) -> None:
-        self.vectors, self.weights = (np.array(spec[name], dtype=np.float64) for name in ("vectors", "weights"))
+        self.columns, self.weights = np.array(spec["vectors"], dtype=np.float64).T.copy(), np.array(spec["weights"])
         self.intercept, self.kernel = float(spec["intercept"]), str(spec["kernel"])
         self.gamma, self.shift, self.degree = float(spec["gamma"]), float(spec["shift"]), int(spec["degree"])
 
     def __call__(self, table: Any) -> Block:  # noqa: ANN401, RUF100
         """Give margins of shape (n, 1)."""
         rows = np.ascontiguousarray(check_block(stack(table), "finite").T)
-        step = max(1, _CELLS // max(1, len(self.vectors)))
+        step = max(1, _CELLS // max(1, len(self.weights)))
         with np.errstate(over="ignore", invalid="ignore"):
             parts = [self._measure(rows[k : k + step]) * self.weights for k in range(0, len(rows), step)]
             return (np.concatenate([part.sum(axis=1) for part in parts]) + self.intercept)[:, None]
 
     def _measure(self, rows: Block) -> Block:
         """Give the kernel of some rows with all vectors."""
-        total, bell = np.zeros((len(rows), len(self.vectors))), self.kernel == "rbf"
-        for column, values in zip(rows.T, self.vectors.T, strict=True):
+        total, bell = np.zeros((len(rows), len(self.weights))), self.kernel == "rbf"
+        for column, values in zip(rows.T, self.columns, strict=True):
             total += (column[:, None] - values) ** 2 if bell else column[:, None] * values
         if bell or self.kernel == "linear":
             return np.asarray(np.exp(-self.gamma * total)) if bell else total
@@ -115,9 +115,9 @@ def compile_vector_detector(estimator: Estimator, question: Question, site: Site
     if estimator._sparse:
         raise NoRuleError(f"{name} of a sparse table has no rule; fit it on a dense one (sparse_output=False)")
     vectors = np.asarray(estimator.support_vectors_, dtype=np.float64)
-    if vectors.size > LARGEST:
+    if vectors.size > MOST_NUMBERS:
         got = f"{vectors.shape[0]:,} support vectors of {vectors.shape[1]:,} columns"
-        raise NoRuleError(f"{name}: at most {LARGEST:,} numbers; got {got}; fit on fewer rows, or a smaller nu")
+        raise NoRuleError(f"{name}: at most {MOST_NUMBERS:,} numbers; got {got}; fit on fewer rows, or a smaller nu")
     margin: Spec = {"kind": "vector sum", "kernel": estimator.kernel, "vectors": vectors.tolist()}
     margin |= {"weights": to_list(estimator._dual_coef_[0]), "intercept": float(estimator._intercept_[0])}
     margin |= {"gamma": float(estimator._gamma), "shift": float(estimator.coef0), "degree": int(estimator.degree)}

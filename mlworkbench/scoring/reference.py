@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 # %% auto #0
-__all__ = ['SETTINGS', 'Call', 'final_estimator', 'response_method', 'read_tuned_rule', 'read_detector_rule', 'to_plain_label',
-           'list_classes', 'has_pair_margins', 'to_class_margins', 'global_settings', 'apply_settings',
+__all__ = ['SETTINGS', 'Call', 'final_estimator', 'response_method', 'read_tuned_rule', 'to_plain_label', 'list_classes',
+           'read_detector_rule', 'has_pair_margins', 'to_class_margins', 'global_settings', 'apply_settings',
            'ReferenceScorer']
 
 # %% ../../nbs/scoring/06_reference.ipynb #90559122
@@ -97,6 +97,18 @@ def read_tuned_rule(pipeline: Estimator) -> tuple[float | None, Label] | None:
     return None
 
 
+def to_plain_label(value: Label) -> Label:
+    """Give a class as a plain value of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def list_classes(pipeline: Estimator, task: str = "") -> list[Any]:
+    """Give the classes of a fitted classifier as plain values; of an outlier detector -1, 1; none for a regressor."""
+    if task == "anomaly":
+        return [-1, 1]
+    return [to_plain_label(value) for value in getattr(pipeline, "classes_", [])]
+
+# %% ../../nbs/scoring/06_reference.ipynb #fc28c353
 def read_detector_rule(pipeline: Estimator) -> tuple[float | None, bool]:
     """Give the score from which an outlier detector calls a row normal, and whether it must lie above it.
 
@@ -120,18 +132,6 @@ def read_detector_rule(pipeline: Estimator) -> tuple[float | None, bool]:
     edge = np.asarray(getattr(last, "offset_", []), dtype=np.float64).reshape(-1)
     names = [f"{kind.__module__}.{kind.__name__}" for kind in type(last).__mro__]
     return (float(edge[0]) if len(edge) == 1 else None), "sklearn.svm._classes.OneClassSVM" in names
-
-
-def to_plain_label(value: Label) -> Label:
-    """Give a class as a plain value of Python."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def list_classes(pipeline: Estimator, task: str = "") -> list[Any]:
-    """Give the classes of a fitted classifier as plain values; of an outlier detector -1, 1; none for a regressor."""
-    if task == "anomaly":
-        return [-1, 1]
-    return [to_plain_label(value) for value in getattr(pipeline, "classes_", [])]
 
 # %% ../../nbs/scoring/06_reference.ipynb #b55f29b0
 def has_pair_margins(last: Estimator, classes: int) -> bool:

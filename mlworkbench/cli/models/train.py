@@ -130,7 +130,7 @@ def certify_trained(here: Context, definition: ModelDefinition, tag: str, report
 def register(
     file: Annotated[Path, typer.Argument(help="Fitted model: skops, joblib, pickle, MLflow.", metavar="FILE|FOLDER")],
     data: Annotated[str, typer.Option("--data", help="Rows the pipeline was fitted on: csv, jsonl or parquet.")],
-    label: Annotated[str, typer.Option("--label", help="Column of labels; an outlier detector goes without.")] = "",
+    label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")] = "",
     name: Name = "",
     trust_pickle: Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle, which runs its code.")] = False,
     query: Query = "",
@@ -140,7 +140,7 @@ def register(
     accept_differences: Accept = "",
     json: Json = False,
 ) -> None:
-    """Make a version from a fitted pipeline and its rows."""
+    """Make a version from a fitted pipeline and its rows; an outlier detector needs no label."""
     from mlworkbench.operate.training.register import register as make_version
     from mlworkbench.scoring.artifacts.model_file import open_model_file
 

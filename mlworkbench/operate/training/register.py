@@ -173,7 +173,7 @@ def check_fitted(pipeline: Estimator) -> None:
 def _refuse_unlabelled(model: Estimator) -> None:
     """Refuse an estimator that is judged by labels where there are none."""
     if find_kind(model) != "outlier detector":
-        message = f"y is None: only an outlier detector goes without labels; got {type(model).__name__}; pass y"
+        message = f"no labels: only an outlier detector goes without; got {type(model).__name__}; pass y (--label)"
         raise DefinitionError(message, code="register.labels_missing")
 
 

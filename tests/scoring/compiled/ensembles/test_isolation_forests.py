@@ -39,7 +39,8 @@ def test_a_forest_of_single_rows_scores_all_rows_alike() -> None:
     numbers = Contract((Column("distance", "number"), Column("wind", "number", nullable=True)))
     table = pd.DataFrame({name: frame.columns[name] for name in numbers.names})
     forest = IsolationForest(max_samples=1, n_estimators=5, random_state=0).fit(table)
-    reference, _ = settled(forest, numbers, frame)
+    reference, ruling = settled(forest, numbers, frame)
+    assert (ruling.threshold, ruling.decision) == (-0.5, {"rule": "threshold", "strict": False})  # the edge is normal
     assert compile_scorer(reference).score(frame).tolist() == reference.score(frame).tolist() == [-0.5] * 50
 
 

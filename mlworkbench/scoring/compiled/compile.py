@@ -12,7 +12,6 @@ from typing import Any
 import mlworkbench.scoring.compiled.encoding.encoders
 import mlworkbench.scoring.compiled.ensembles.forests
 import mlworkbench.scoring.compiled.ensembles.histogram_boosting
-import mlworkbench.scoring.compiled.ensembles.isolation_forests
 import mlworkbench.scoring.compiled.meta.thresholds  # noqa: F401 - each registers its rules
 from ...core.types import Estimator, Spec
 from ..artifacts.manifest import json_text

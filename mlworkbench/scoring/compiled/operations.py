@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlworkbench.scoring.compiled.encoding.lookups
+import mlworkbench.scoring.compiled.ensembles.isolation_forests
 import mlworkbench.scoring.compiled.ensembles.tree_sums
 import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns

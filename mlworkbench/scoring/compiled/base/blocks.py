@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 # %% auto #0
 __all__ = ['Block', 'RowError', 'refuse_where', 'check_block', 'stack', 'to_column']
 
-# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #d443397b
+# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #0e929d70
 Block = NDArray[np.float64]
 
 
@@ -47,8 +47,8 @@ def check_block(block: Block, allowed: str) -> Block:
     Parameters
     ----------
     allowed : str
-        ``"any"``, ``"missing"`` (NaN, no infinity), ``"finite"``, or one of them with ``" float32"``: what does not fit
-        into 32 bits counts as infinite.
+        ``"any"``, ``"missing"`` (NaN, no infinity), ``"finite"``, or one of them with ``" float32"``: what does not
+        fit into 32 bits counts as infinite.
 
     Raises
     ------

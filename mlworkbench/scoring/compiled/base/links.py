@@ -45,7 +45,6 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "softmax": _softmax,
     "one against rest": _one_against_rest,
     "exp": np.exp,
-    "isolation": lambda raw: -(2 ** (-raw)),  # of the share of the usual depth
 }
 
 # %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #8a854072

@@ -28,6 +28,7 @@ from mlworkbench.data.lake.lake import Lake
 from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.deploy.realtime.process import start_service
 from mlworkbench.errors import DefinitionError, RefusedError, ScoringError, WorkbenchError
+from mlworkbench.evaluation.log.label_writer import read_label_file, write_labels
 from mlworkbench.evaluation.monitoring.evaluate import evaluate
 from mlworkbench.examples.penguins import MEASUREMENTS, penguins_data
 from mlworkbench.operate.certify.certificate import certify
@@ -208,3 +209,35 @@ def test_flags_judge_a_trained_detector_whose_rows_all_teach(home: Home) -> None
 def test_a_threshold_is_not_stated_for_a_detector(home: Home) -> None:
     with pytest.raises(WorkbenchError, match="threshold: an outlier detector has its own, offset_"):
         train(defined(label="odd", task=None, gates={}, threshold=-0.5), home=home)
+
+
+def days(count: int, start: str, every: str, *, draws: np.random.Generator, apart: float = 3.0) -> pd.DataFrame:
+    odd = draws.random(count) < 0.2
+    at = pd.date_range(start, periods=count, freq=every, tz="UTC")
+    values = {"a": draws.normal(size=count) + apart * odd, "b": draws.normal(size=count)}
+    return pd.DataFrame({**values, "at": at, "odd": odd.astype(int)})
+
+
+def test_a_day_on_which_anomalies_are_missed_is_told_by_its_labels(home: Home) -> None:
+    draws = np.random.default_rng(0)
+    detector = EllipticEnvelope(contamination=0.2, random_state=0)
+    past = days(5000, "2026-01-01", "10min", draws=draws)
+    named = {"task": "anomaly", "prediction_time": "at", "split": 0.4}
+    result = train(ModelDefinition("odd", detector, past, "odd", **named), home=home)
+    version = Registry(home).open("odd", result.tag)
+    found = []
+    for start, apart in (("2026-03-01", 3.0), ("2026-03-05", 0.5)):
+        day, file = days(400, start, "3min", draws=draws, apart=apart), home.path.parent / f"{start}.csv"
+        day.drop(columns="odd").to_csv(file, index=False)
+        score_file(version, str(file), out=str(file.with_name("out.csv")), home=home)
+        known = day[["odd"]].assign(prediction_id=pd.read_csv(file.with_name("out.csv"))["prediction_id"])
+        known.assign(available_at=f"{start}T23:30:00+00:00").to_csv(file, index=False)
+        write_labels(version, read_label_file(str(file), version), home=home)
+        until = pd.Timestamp(f"{start}T23:45:00+00:00")
+        now = int(until.timestamp() + 60) * 10**9
+        told = monitor(
+            "odd", home=home, start=f"{start}T00:00:00+00:00", end=until.isoformat(), clock=lambda now=now: now
+        )
+        found.append("\n".join(told.lines))
+    assert found[0].startswith("verdict: pass")
+    assert found[1].startswith("verdict: fail") and "wrong ranking" in found[1] and "loss" not in found[1]

@@ -31,7 +31,7 @@ def hold(estimator: Any, before: Any = None, *, bound: float = 0.0, alone: int =
     """Fit, compile and prove; compare unseen rows together and alone, and every probe; decisions are `predict`'s."""
     reference, ruling = settled(make_pipeline(before or one_hot(), estimator).fit(TABLE))
     assert ruling.decision["rule"] == "threshold" and ruling.rows == len(FRAME)
-    compiled, facts = compile_and_prove(reference, FRAME.take(range(50)), FRAME, threshold=ruling.threshold)
+    compiled, facts = compile_and_prove(reference, FRAME.take(range(20)), FRAME, threshold=ruling.threshold)
     assert compiled is not None, facts
     rule = {"task": "anomaly", "classes": [-1, 1], **ruling.fields}
     expected, got = reference.score(UNSEEN), compiled.score(UNSEEN)

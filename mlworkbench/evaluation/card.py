@@ -203,7 +203,7 @@ def compose_card(
         *(["\n".join(f"- {escape_markdown(note)}" for note in notes)] if notes else []),
         "## How good it is",
         f"Gates: **{gates.get('verdict', 'undecided')}**.",
-        write_metrics(metrics, gates) if metrics else "Nothing was measured.",
+        write_metrics(metrics, gates) if metrics else _explain_unmeasured(declaration),
         "## What a request holds",
         write_table(["column", "kind", "unit", "rule", "missing in training"], list_columns(request, profile)),
         *_list_relations(request),
@@ -214,6 +214,12 @@ def compose_card(
         _write_example(name, request),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _explain_unmeasured(declaration: Mapping[str, Any]) -> str:
+    """Say that nothing was measured, and why where it is known."""
+    without = declaration.get("task") == "anomaly" and not declaration.get("label")
+    return "Nothing was measured: the rows have no label." if without else "Nothing was measured."
 
 
 def _list_relations(request: Contract) -> list[str]:
@@ -252,6 +258,8 @@ def _list_facts(declaration: Mapping[str, Any], profile: Mapping[str, Any]) -> l
         "owner": declaration.get("owner"),
         "training rows": profile.get("rows"),
     }
+    if declaration.get("task") == "anomaly":
+        facts |= {"classes": "-1 (an anomaly), 1 (normal)", "positive class": None}
     return [[what, value] for what, value in facts.items() if show(value) != "-"]
 
 

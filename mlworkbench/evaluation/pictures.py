@@ -139,6 +139,8 @@ def name_axis(declaration: Mapping[str, Any], name: str = "score") -> str:
     label = str(declaration.get("label") or "the label")
     if declaration["task"] == "regression":
         return f"predicted {label}"
+    if declaration["task"] == "anomaly":
+        return "score, lower for an anomaly"
     one = declaration.get("positive") if declaration["task"] == "binary" else name.removeprefix("score_")
     return f"score of {label} = {one}"
 

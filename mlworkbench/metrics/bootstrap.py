@@ -98,7 +98,7 @@ def measure(
         Scores; of the second class where there are two.
     labels : array-like of shape (n,)
         What came true; None or NaN where it is not known.
-    task : {"binary", "multiclass", "regression"}
+    task : {"binary", "multiclass", "regression", "anomaly"}
     classes : sequence, default=()
         Classes in declared order, the positive one second.
     decisions : array-like of shape (n,), optional

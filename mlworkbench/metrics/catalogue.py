@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ProfileError, suggest
-from .functions import Floats, average_precision, calibration_error, f1_macro, log_loss, r2, roc_auc
-from .functions import weighted_mean
+from .functions import Floats, average_precision, calibration_error, f1, f1_macro, log_loss
+from .functions import r2, roc_auc, weighted_mean
 
 # %% auto #0
 __all__ = ['NEEDS', 'METRICS', 'Sample', 'Metric', 'list_metrics', 'make_sample']
@@ -29,7 +29,7 @@ class Sample:
     Attributes
     ----------
     task : str
-        binary, multiclass or regression.
+        binary, multiclass, regression or anomaly.
     scores : ndarray of shape (n,) or (n, classes)
         Scores.
     labels : ndarray of shape (n,)
@@ -56,7 +56,7 @@ class Sample:
     def probabilities(self) -> NDArray[np.float64] | None:
         """Scores of shape (n, classes) if they are probabilities, else None (a decision function, a regression)."""
         both = self.scores if self.scores.ndim == 2 else np.column_stack([1 - self.scores, self.scores])
-        honest = self.task != "regression" and bool(((both >= 0) & (both <= 1)).all())
+        honest = self.task in _CLASSIFIER and bool(((both >= 0) & (both <= 1)).all())
         return both if honest and np.allclose(both.sum(axis=1), 1) else None
 
     def require_probabilities(self) -> NDArray[np.float64]:
@@ -101,7 +101,7 @@ class Metric:
     name : str
         As definitions, gates, reports and cards call it.
     tasks : tuple of str
-        Among binary, multiclass, regression.
+        Among binary, multiclass, regression, anomaly.
     needs : tuple of str
         Keys of `NEEDS`; without one of them the metric has no value.
     higher_is_better : bool
@@ -133,6 +133,13 @@ def _mean_one_against_rest(sample: Sample, weights: Floats) -> Floats:
     return np.asarray(np.mean(each, axis=0))
 
 
+def _looked_for(sample: Sample) -> tuple[Floats, NDArray[np.bool_]]:
+    """Give scores that are higher for the class looked for, and its rows: the second of two, or the anomaly."""
+    if sample.task == "anomaly":
+        return -sample.scores, sample.labels == 0
+    return sample.scores, sample.labels == 1
+
+
 def _calibration_of_the_likeliest(sample: Sample, weights: Floats) -> Floats:
     if sample.scores.ndim == 1:
         return calibration_error(sample.scores, sample.labels == 1, weights)
@@ -144,12 +151,12 @@ def _squares(sample: Sample, weights: Floats) -> Floats:
     return weighted_mean((sample.scores - sample.labels) ** 2, weights)
 
 # %% ../../nbs/metrics/02_catalogue.ipynb #908f91f0
-_CLASSIFIER, _BINARY, _REGRESSION = ("binary", "multiclass"), ("binary",), ("regression",)
+_CLASSIFIER, _REGRESSION, _ANOMALY = ("binary", "multiclass"), ("regression",), ("anomaly",)
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(name="roc_auc", tasks=_CLASSIFIER, needs=("every class",), higher_is_better=True,
+        Metric(name="roc_auc", tasks=_CLASSIFIER + _ANOMALY, needs=("every class",), higher_is_better=True,
                function=_mean_one_against_rest),
         Metric(name="log_loss", tasks=_CLASSIFIER, needs=("probabilities",), higher_is_better=False,
                function=lambda sample, weights: log_loss(sample.require_probabilities(), sample.labels, weights)),
@@ -159,9 +166,11 @@ METRICS: dict[str, Metric] = {
                function=lambda sample, weights: weighted_mean(np.asarray(sample.decisions) == sample.labels, weights)),
         Metric(name="f1_macro", tasks=_CLASSIFIER, needs=("decisions",), higher_is_better=True,
                function=lambda sample, weights: f1_macro(np.asarray(sample.decisions), sample.labels, weights)),
-        Metric(name="average_precision", tasks=_BINARY, needs=("every class",), higher_is_better=True,
-               function=lambda sample, weights: average_precision(sample.scores, sample.labels == 1, weights)),
-        Metric(name="brier", tasks=_BINARY, needs=("probabilities",), higher_is_better=False, function=_squares),
+        Metric(name="f1", tasks=_ANOMALY, needs=("decisions", "every class"), higher_is_better=True,
+               function=lambda sample, weights: f1(np.asarray(sample.decisions) == 0, sample.labels == 0, weights)),
+        Metric(name="average_precision", tasks=("binary", "anomaly"), needs=("every class",), higher_is_better=True,
+               function=lambda sample, weights: average_precision(*_looked_for(sample), weights)),
+        Metric(name="brier", tasks=("binary",), needs=("probabilities",), higher_is_better=False, function=_squares),
         Metric(name="mae", tasks=_REGRESSION, needs=(), higher_is_better=False,
                function=lambda sample, weights: weighted_mean(np.abs(sample.scores - sample.labels), weights)),
         Metric(name="rmse", tasks=_REGRESSION, needs=(), higher_is_better=False,
@@ -218,7 +227,7 @@ def make_sample(
     scores : array-like of shape (n,) or (n, classes)
     labels : array-like of shape (n,)
         What came true; None or NaN where it is not known.
-    task : {"binary", "multiclass", "regression"}
+    task : {"binary", "multiclass", "regression", "anomaly"}
     classes : sequence
         In declared order; empty in a regression.
     decisions : array-like of shape (n,) or None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 # %% auto #0
 __all__ = ['Floats', 'Flags', 'CALIBRATION_BINS', 'weighted_mean', 'roc_auc', 'average_precision', 'calibration_error',
-           'log_loss', 'f1_macro', 'r2']
+           'log_loss', 'f1', 'f1_macro', 'r2']
 
 # %% ../../nbs/metrics/01_functions.ipynb #6d772c19
 Floats = NDArray[np.float64]
@@ -172,6 +172,29 @@ def log_loss(probabilities: Floats, labels: NDArray[np.int64], weights: Floats) 
     return weighted_mean(-np.log(np.clip(given, smallest, 1 - smallest)), weights)
 
 # %% ../../nbs/metrics/01_functions.ipynb #20139b8c
+def f1(decided: NDArray[np.bool_], true: NDArray[np.bool_], weights: Floats) -> Floats:
+    """F1 = 2 tp / (2 tp + fp + fn) of one class.
+
+    Parameters
+    ----------
+    decided, true : ndarray of shape (n,)
+        Whether a row was taken for the class, and is of it.
+    weights : ndarray of shape (repeats, n)
+
+    Returns
+    -------
+    ndarray of shape (repeats,)
+        Between 0 and 1; NaN where the class is neither decided nor true.
+
+    Examples
+    --------
+    >>> f1(np.array([True, True, False]), np.array([True, False, False]), np.ones((1, 3))).round(4).tolist()
+    [0.6667]
+    """
+    both, either = weights @ (decided & true), weights @ decided + weights @ true
+    return np.asarray(np.divide(2 * both, either, out=np.full(len(weights), np.nan), where=either > 0))
+
+
 def f1_macro(decisions: NDArray[np.int64], labels: NDArray[np.int64], weights: Floats) -> Floats:
     """Mean over classes of F1 = 2 tp / (2 tp + fp + fn); a class neither decided nor true is left out.
 

@@ -20,7 +20,9 @@ from ..core.types import Estimator, Label, Rows, Rule
 from ..errors import ScoringError
 from .decision import decide
 from .frame import FeatureFrame
-from .reference import ReferenceScorer, list_classes, read_tuned_rule, response_method
+from .reference import ReferenceScorer, list_classes
+from .reference import read_detector_rule, read_tuned_rule, response_method
+
 
 # %% auto #0
 __all__ = ['FORGED', 'PROVED', 'find_deciding', 'make_tied_scores', 'read_argmax', 'find_deciding_method', 'Ruling', 'settle']
@@ -231,7 +233,7 @@ class Ruling:
     Attributes
     ----------
     positive : object
-        The class that a binary score is of; None for other tasks.
+        The class that a binary score is of, 1 of an outlier detector; None for other tasks.
     threshold : float or None
         Edge of a binary decision; None where there is none in the scores.
     decision : dict or None
@@ -280,7 +282,10 @@ def settle(
 
 
 def _read_candidate(scorer: ReferenceScorer, frame: FeatureFrame, stated: float | None, positive: Label) -> Ruling:
-    """Read a rule: the stated threshold, the tuned one, the largest score, or the pipeline's own."""
+    """Read a rule: the stated threshold, the tuned one, a detector's, the largest score, or the pipeline's own."""
+    if scorer.task == "anomaly":
+        edge, strict = read_detector_rule(scorer.pipeline)
+        return Ruling(1, edge, {"rule": "predict"} if edge is None else {"rule": "threshold", "strict": strict})
     tuned = read_tuned_rule(scorer.pipeline)
     if scorer.task == "multiclass":
         return Ruling(decision=read_argmax(scorer, frame) or {"rule": "predict"})

@@ -34,7 +34,7 @@ __all__ = ['NAME_PATTERN', 'TASKS', 'DEPLOYMENTS', 'OUTPUT', 'check_name', 'chec
 
 # %% ../../nbs/scoring/02_definition.ipynb #3d5783c1
 NAME_PATTERN = re.compile(r"[a-z]([a-z0-9_]{0,38}[a-z0-9])?")
-TASKS = ("binary", "multiclass", "regression")
+TASKS = ("binary", "multiclass", "regression", "anomaly")
 DEPLOYMENTS = ("one_off", "batch", "realtime", "streaming", "edge")
 OUTPUT = ("prediction_id", "row", "model", "version", "score", "decision", "flags", "available_at")
 
@@ -90,7 +90,7 @@ def _check_columns(definition: _Definition) -> None:
             column = sorted(features & names)[0]
             rule = f"no {argument} column among the features"
             raise _field_error("features", f"{rule}; got {column!r}; leave it out, or derive a feature in a view")
-    if definition.label in {*definition.entity, *times}:
+    if definition.label is not None and definition.label in {*definition.entity, *times}:
         raise _field_error("label", f"not an entity or time; got {definition.label!r}; name the column to predict")
     if definition.prediction_time is None and (definition.time_views or definition.label_available_at):
         raise _field_error("prediction_time", "views and label_available_at need it; got None; name its column")
@@ -128,6 +128,9 @@ def _is_number(value: object) -> bool:
 def _check_threshold(definition: _Definition) -> None:
     if definition.threshold is None:
         return
+    if definition.task == "anomaly":
+        got = definition.threshold
+        raise _field_error("threshold", f"an outlier detector has its own, offset_; got {got!r}; leave it out")
     if definition.task not in (None, "binary"):
         raise _field_error("threshold", f"for binary models only; got task {definition.task!r}; leave it out")
     margins = hasattr(definition.estimator, "fit") and not hasattr(definition.estimator, "predict_proba")
@@ -166,6 +169,17 @@ def _check_window(definition: _Definition) -> None:
         raise _field_error("window", f"{rule}; got the split {definition.split!r}; write split=0.2, or leave it out")
 
 
+def _check_label(definition: _Definition) -> None:
+    label = definition.label
+    if label is None and definition.task == "anomaly":
+        if got := definition.label_available_at:
+            raise _field_error("label_available_at", f"it needs label; got {got!r}; leave it out")
+        return
+    if not label or not isinstance(label, str):
+        way_out = "name the column to predict; task='anomaly' may go without"
+        raise _field_error("label", f"the name of a column; got {label!r}; {way_out}")
+
+
 def _check_parts(definition: _Definition) -> None:
     if not hasattr(definition.estimator, "fit") and not callable(definition.estimator):
         got = type(definition.estimator).__name__
@@ -174,8 +188,7 @@ def _check_parts(definition: _Definition) -> None:
     if isinstance(definition.estimator, type):
         got = definition.estimator.__name__
         raise _field_error("estimator", f"an object, not a class; got {got}; write {got}()")
-    if not definition.label or not isinstance(definition.label, str):
-        raise _field_error("label", f"the name of a column; got {definition.label!r}; name the column to predict")
+    _check_label(definition)
     for view in definition.views:
         if not isinstance(view, AsOfView | WindowView | RowFunction):
             rule = "AsOfView, WindowView or RowFunction"
@@ -236,10 +249,11 @@ class ModelDefinition:
         Not fitted.
     data : data frame, path, source, or function
         The rows; a function may take the lake.
-    label : str
-        Column to predict; a row without one is scored, not learned from.
+    label : str, optional
+        Column to predict; a row without one is scored, not learned from. Of anomalies it only judges, and is left out
+        where nobody knows any: -1 or true for an anomaly, see `scoring.anomaly_labels`.
     task : str, optional
-        ``binary``, ``multiclass`` or ``regression``; inferred from the label.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``; inferred from estimator and label.
     entity : tuple of str, default=()
         Columns that say what a row is about; logged, never a feature.
     prediction_time : str, optional
@@ -295,7 +309,7 @@ class ModelDefinition:
     name: str
     estimator: Any
     data: Any
-    label: str
+    label: str | None = None
     task: str | None = None
     entity: tuple[str, ...] = ()
     prediction_time: str | None = None

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SETTINGS', 'Call', 'final_estimator', 'response_method', 'read_tuned_rule', 'to_plain_label', 'list_classes',
-           'has_pair_margins', 'to_class_margins', 'global_settings', 'apply_settings', 'ReferenceScorer']
+           'read_detector_rule', 'has_pair_margins', 'to_class_margins', 'global_settings', 'apply_settings',
+           'ReferenceScorer']
 
 # %% ../../nbs/scoring/06_reference.ipynb #90559122
 def final_estimator(pipeline: Estimator) -> Estimator:
@@ -39,15 +40,19 @@ def final_estimator(pipeline: Estimator) -> Estimator:
 
 
 def response_method(pipeline: Estimator, task: str) -> str:
-    """Choose the method that scores: ``predict_proba``, else ``decision_function``; ``predict`` for regression.
+    """Choose the method that scores: ``predict_proba``, else ``decision_function``.
+
+    For regression it is ``predict``, for anomalies ``score_samples``.
 
     Raises
     ------
     ScoringError
-        If a classifier has neither of the first two.
+        If a classifier has neither of the first two, or an outlier detector not its own.
     """
     if task == "regression":
         return "predict"
+    if task == "anomaly":
+        return _require_samples(pipeline)
     wanted = getattr(final_estimator(pipeline), "response_method", "auto")
     options = ["predict_proba", "decision_function"] if wanted == "auto" else [wanted]
     for method in options:
@@ -55,6 +60,16 @@ def response_method(pipeline: Estimator, task: str) -> str:
             return method
     name = type(final_estimator(pipeline)).__name__
     message = f"estimator: predict_proba or decision_function; {name} has neither; wrap it in CalibratedClassifierCV"
+    raise ScoringError(message, code="scoring.no_scores")
+
+
+def _require_samples(pipeline: Estimator) -> str:
+    """Give the method by which an outlier detector scores new rows."""
+    if hasattr(pipeline, "score_samples"):
+        return "score_samples"
+    name = type(final_estimator(pipeline)).__name__
+    way_out = "set novelty=True, fit again" if name == "LocalOutlierFactor" else "give it one, higher for normal rows"
+    message = f"estimator: score_samples; {name} has none for new rows; {way_out}"
     raise ScoringError(message, code="scoring.no_scores")
 
 # %% ../../nbs/scoring/06_reference.ipynb #04635541
@@ -87,9 +102,36 @@ def to_plain_label(value: Label) -> Label:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def list_classes(pipeline: Estimator) -> list[Any]:
-    """Give the classes of a fitted classifier as plain values; none for a regressor."""
+def list_classes(pipeline: Estimator, task: str = "") -> list[Any]:
+    """Give the classes of a fitted classifier as plain values; of an outlier detector -1, 1; none for a regressor."""
+    if task == "anomaly":
+        return [-1, 1]
     return [to_plain_label(value) for value in getattr(pipeline, "classes_", [])]
+
+# %% ../../nbs/scoring/06_reference.ipynb #fc28c353
+def read_detector_rule(pipeline: Estimator) -> tuple[float | None, bool]:
+    """Give the score from which an outlier detector calls a row normal, and whether it must lie above it.
+
+    Parameters
+    ----------
+    pipeline : estimator
+        Fitted.
+
+    Returns
+    -------
+    tuple of (float or None, bool)
+        ``offset_``, None where it has none; true for OneClassSVM, whose `predict` asks for a margin above 0.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> read_detector_rule(IsolationForest(random_state=0).fit([[0.0], [1.0], [2.0]]))
+    (-0.5, False)
+    """
+    last = final_estimator(pipeline)
+    edge = np.asarray(getattr(last, "offset_", []), dtype=np.float64).reshape(-1)
+    names = [f"{kind.__module__}.{kind.__name__}" for kind in type(last).__mro__]
+    return (float(edge[0]) if len(edge) == 1 else None), "sklearn.svm._classes.OneClassSVM" in names
 
 # %% ../../nbs/scoring/06_reference.ipynb #b55f29b0
 def has_pair_margins(last: Estimator, classes: int) -> bool:
@@ -197,7 +239,7 @@ class ReferenceScorer:
     pipeline : estimator
         Fitted; every ``n_jobs`` is 1 (see `single_threaded`).
     task : str
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``.
     classes : list
         In declared order; empty for regression.
     positive : object, optional
@@ -308,7 +350,7 @@ class ReferenceScorer:
     def _orient(self, scores: NDArray[np.float64], method: str) -> NDArray[np.float64]:
         """Bring scores into the declared order of classes, or towards the positive class."""
         own = list_classes(self.pipeline)
-        if self.task == "regression":
+        if self.task in ("regression", "anomaly"):
             return self._one_column(scores)
         if self.task == "binary":
             place = own.index(own[1] if self.positive is None else self.positive)

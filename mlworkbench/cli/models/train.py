@@ -130,7 +130,7 @@ def certify_trained(here: Context, definition: ModelDefinition, tag: str, report
 def register(
     file: Annotated[Path, typer.Argument(help="Fitted model: skops, joblib, pickle, MLflow.", metavar="FILE|FOLDER")],
     data: Annotated[str, typer.Option("--data", help="Rows the pipeline was fitted on: csv, jsonl or parquet.")],
-    label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")],
+    label: Annotated[str, typer.Option("--label", help="Column of the data that is the label.")] = "",
     name: Name = "",
     trust_pickle: Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle, which runs its code.")] = False,
     query: Query = "",
@@ -140,7 +140,7 @@ def register(
     accept_differences: Accept = "",
     json: Json = False,
 ) -> None:
-    """Make a version from a fitted pipeline and its rows."""
+    """Make a version from a fitted pipeline and its rows; an outlier detector needs no label."""
     from mlworkbench.operate.training.register import register as make_version
     from mlworkbench.scoring.artifacts.model_file import open_model_file
 
@@ -148,7 +148,7 @@ def register(
     opened = open_model_file(file, trust_pickle=trust_pickle, trusted=here.settings.trusted_types)
     table = read_frame(data, label, query=query, text=persons)
     refuse_lost_categories(opened.pipeline, table, data)
-    labels, name = table.pop(label), name or name_model(file)
+    labels, name = table.pop(label) if label else None, name or name_model(file)
     options: dict[str, Any] = {"name": name, "key": key or None, "personal": persons, "home": here.home}
     options |= {"deployments": split_names(deployments), "accept_differences": accept_differences}
     with show_progress(quiet=json) as report:
@@ -170,14 +170,14 @@ def name_model(file: Path) -> str:
 
 # %% ../../../nbs/cli/models/02_train.ipynb #d054cfd1
 def read_frame(data: str, label: str, *, query: str = "", text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read rows as pandas would and see that the label is there; of a CSV file, `text` columns stay text."""
+    """Read rows as pandas would and see that the label is there, if one is named; of a CSV file, `text` stays text."""
     import pyarrow as pa
 
     from mlworkbench.data.sources.open_source import open_source
     from mlworkbench.operate.training.anchor_request import READ_BY
 
     source = open_source(open_rows(data, query), text=text)
-    if label not in source.columns():
+    if label and label not in source.columns():
         hint = suggest(label, source.columns())
         raise IngestError(f"--label: {source.name} has no column {label!r}; {hint}", code="ingest.column_missing")
     frame: pd.DataFrame = pa.Table.from_batches(list(source.batches())).to_pandas()

@@ -24,6 +24,7 @@ from ...core.jsontext import to_json
 from ...core.types import Label
 from ...errors import IngestError, LogError, WorkbenchError, suggest
 from .writer import LabelRow, append_labels
+from ...scoring.anomaly_labels import read_anomaly_label
 from ...scoring.version.version import Version
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['CLOCK_TOLERANCE', 'read_label', 'split_usable_labels', 'LabelReport', 'write_labels', 'read_labels_as_logged',
-           'read_label_file']
+           'name_label', 'read_label_file']
 
 # %% ../../../nbs/evaluation/log/06_label_writer.ipynb #d7a6ab8e
 _WHOLE = re.compile(r"[+-]?\d{1,400}")
 
 
 def read_label(value: object, declaration: Mapping[str, Any]) -> Label:
-    """Read a label as one of the declared classes; in a regression as a float.
+    """Read a label as one of the declared classes; in a regression as a float, of an anomaly as -1 or 1.
 
     Raises
     ------
@@ -62,6 +63,8 @@ def read_label(value: object, declaration: Mapping[str, Any]) -> Label:
         if number is None or abs(number) > sys.float_info.max:
             raise LogError(f"the label {shorten(plain)} is no finite number", code="log.label_value")
         return float(number)
+    if declaration["task"] == "anomaly":
+        return _read_anomaly(plain, str(declaration.get("label_form", "signs")))
     classes = list(declaration.get("classes") or ())
     found = [known for known in classes if type(known) is type(plain) and known == plain]
     found = found or [known for known in classes if _matches_class(plain, known)]
@@ -69,6 +72,14 @@ def read_label(value: object, declaration: Mapping[str, Any]) -> Label:
         line = f"the label {shorten(plain)} is none of the classes {', '.join(map(shorten, classes))}"
         raise LogError(line, code="log.label_value")
     return found[0]
+
+
+def _read_anomaly(value: object, form: str) -> int:
+    """Read the label of an anomaly as -1 or 1."""
+    if (found := read_anomaly_label(value, form)) is None:
+        known = "-1 or 1" if form == "signs" else "1 for an anomaly or 0"
+        raise LogError(f"the label {shorten(value)} is none of {known}, true or false", code="log.label_value")
+    return found
 
 
 def _read_number(value: object) -> int | float | None:
@@ -125,7 +136,7 @@ def split_usable_labels(
 def _read_stored(text: str, declaration: Mapping[str, Any]) -> tuple[str | None, str]:
     """Read one stored label: its text in the classes' own type, or the reason why it is none."""
     try:
-        return to_json(read_label(json.loads(text), declaration)), ""
+        return to_json(read_label(json.loads(text), {**declaration, "label_form": "signs"})), ""
     except (LogError, ValueError) as error:
         return None, str(error)
 
@@ -279,6 +290,17 @@ def _check_values(ready: Sequence[LabelRow], rows: Sequence[LabelRow], version: 
         raise LogError(f"{wrong[0]}{more}; none was written; correct the labels", code="log.label_value")
 
 # %% ../../../nbs/evaluation/log/06_label_writer.ipynb #f5b75056
+def name_label(declaration: Mapping[str, Any]) -> str:
+    """Name the column of labels: ``label`` where a version was made without any.
+
+    Examples
+    --------
+    >>> name_label({"label": "late"}), name_label({"label": None})
+    ('late', 'label')
+    """
+    return str(declaration.get("label") or "label")
+
+
 def read_label_file(file: str, version: Version) -> list[LabelRow]:
     """Read a file of labels: one for each row that has a label.
 
@@ -292,7 +314,7 @@ def read_label_file(file: str, version: Version) -> list[LabelRow]:
     IngestError
         If a column is missing, or a row has no name or no time.
     """
-    declared, label = version.declaration, version.declaration["label"]
+    declared, label = version.declaration, name_label(version.declaration)
     from mlworkbench.data.sources.open_source import open_source
 
     source = open_source(file, text=_text_columns(version))
@@ -326,12 +348,12 @@ def _text_columns(version: Version) -> list[str]:
     key = declared.get("key")
     texts = [name for name in (*declared["entity"], key) if kinds.get(name) in ("text", "category")]
     worded = any(isinstance(known, str) for known in declared.get("classes") or ())
-    return ["prediction_id", *texts, *(["key"] if key in texts else []), *([declared["label"]] if worded else [])]
+    return ["prediction_id", *texts, *(["key"] if key in texts else []), *([name_label(declared)] if worded else [])]
 
 
 def _read_rows(source: Source, version: Version, ways: Sequence[tuple[str, ...]]) -> Iterator[LabelRow]:
     """Give the rows of a source that have a label."""
-    label, number = version.declaration["label"], version.declaration["task"] == "regression"
+    label, number = name_label(version.declaration), version.declaration["task"] == "regression"
     records = (record for part in source.batches() for record in part.to_pylist())
     for row, record in enumerate(records):
         value = record[label]

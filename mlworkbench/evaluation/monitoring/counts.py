@@ -188,7 +188,12 @@ def count_labels(
 
 # %% ../../../nbs/evaluation/monitoring/05_counts.ipynb #0bc4295d
 def _find_errors(sample: Sample) -> NDArray[np.float64]:
-    """Give the error of each score as shape (n, scores); rows with one that is not finite are left out."""
+    """Give the error of each score as shape (n, scores); rows with one that is not finite are left out.
+
+    A score of an anomaly is in a unit of its own: it has no error.
+    """
+    if sample.task == "anomaly":
+        return np.zeros((int(np.isfinite(sample.scores).sum()), 1))
     scores = sample.scores if sample.scores.ndim == 2 else sample.scores[:, None]
     hit = sample.labels[:, None] == np.arange(len(sample.classes))
     wanted = sample.labels[:, None] if not sample.classes else hit[:, 1:] if scores.shape[1] == 1 else hit

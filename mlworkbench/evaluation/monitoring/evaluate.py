@@ -330,10 +330,18 @@ def evaluate(
     verdicts = {found["verdict"] for found in gates.values()}
     verdict = next(word for word in ("fail", "undecided", "pass") if word in verdicts)
     judged = f"{subject.tag[: subject.tag.find(':') + 13]}, {_describe_rows(parts[largest])}"
-    lines = describe_verdict(judged, verdict, gates, live["drift"]) + _describe_left_out(path.name, labels, unreadable)
+    lines = describe_verdict(judged, verdict, gates, live["drift"]) + _describe_unlabelled(subject, counts)
+    lines += _describe_left_out(path.name, labels, unreadable)
     lines += tend_log(model, home=home, rules=make_rules(start=start or None, end=end or None, version=subject.tag))
     values = {"counts": counts, "metrics": metrics, "gates": gates, "labels": labels, "names": subject.names, **live}
     return Evaluation(tag=subject.tag, verdict=verdict, lines=lines, **values)
+
+
+def _describe_unlabelled(subject: _Subject, counts: pl.DataFrame) -> list[str]:
+    """Say that there is no label where a version was made without any and none came."""
+    if subject.declaration.get("label") or counts["labelled"].sum():
+        return []
+    return ["no label: the version was made without; rows, scores and decisions are judged"]
 
 
 def _describe_left_out(log: str, labels: Mapping[str, Any], unreadable: int) -> list[str]:

@@ -91,15 +91,15 @@ def _measure_rows(
         yield f"unseen:{name}", divide(counted["unseen"], rows)
 
 # %% ../../../nbs/evaluation/monitoring/10_measures.ipynb #3e980bb5
-def _measure_labels(counts: Mapping[str, Any], *, classifier: bool) -> Iterator[tuple[str, float | None]]:
+def _measure_labels(counts: Mapping[str, Any], task: str) -> Iterator[tuple[str, float | None]]:
     """Measure the errors of labelled rows."""
     number, scale = counts["n"], counts["scale"]
-    if classifier and counts.get("decided"):
+    if task != "regression" and counts.get("decided"):
         yield "accuracy", divide(sum(counts["decided"]), number)
     squared = divide(counts["squared"] / FINENESS * scale**2, number)
-    if classifier:
+    if task in ("binary", "multiclass"):
         yield "brier", squared
-    else:
+    elif task == "regression":
         yield "mae", divide(counts["absolute"] / FINENESS * scale, number)
         yield "rmse", None if squared is None else squared**0.5
 
@@ -125,7 +125,7 @@ def measure_line(line: Mapping[str, Any], declaration: Mapping[str, Any], profil
     if profile and counts.get("scores"):
         found |= _measure_rows(counts, profile, score_names(declaration))
     if declaration and counts.get("labels"):
-        found |= _measure_labels(counts["labels"], classifier=declaration["task"] != "regression")
+        found |= _measure_labels(counts["labels"], declaration["task"])
     for view, fact in (line.get("freshness") or {}).items():
         found[f"behind:{view}"] = None if fact["behind"] is None else fact["behind"] / HOUR_SECONDS
     return found

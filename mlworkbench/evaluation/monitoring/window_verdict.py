@@ -13,7 +13,7 @@ from ...core.types import FactDict
 from ..judgement import show_share
 
 # %% auto #0
-__all__ = ['VERDICTS', 'Reason', 'combine_states', 'find_broken_rules', 'find_gaps', 'settle_verdict']
+__all__ = ['VERDICTS', 'Reason', 'combine_states', 'find_broken_rules', 'explain_unlabelled', 'find_gaps', 'settle_verdict']
 
 # %% ../../../nbs/evaluation/monitoring/11_window_verdict.ipynb #8979204f
 VERDICTS = ("fail", "warn", "undecided", "pass")
@@ -125,6 +125,22 @@ def _show_span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 # %% ../../../nbs/evaluation/monitoring/11_window_verdict.ipynb #ccd6cef5
+def explain_unlabelled(
+    answers: Sequence[FactDict], counts: Mapping[str, Any], declaration: Mapping[str, Any]
+) -> list[FactDict]:
+    """Say of an undecided performance that there is no label, where a version was made without and none came.
+
+    Examples
+    --------
+    >>> answer = {"subject": "performance", "state": "undecided", "what": "too few"}
+    >>> explain_unlabelled([answer], {}, {"label": None})[0]["what"]
+    'no label: the version was made without'
+    """
+    without = "label" in declaration and not declaration["label"] and not (counts.get("labels") or {"n": 0})["n"]
+    about, words = ("performance", "undecided"), {"what": "no label: the version was made without"}
+    return [one | words if without and (one["subject"], one["state"]) == about else one for one in answers]
+
+
 def find_gaps(line: Mapping[str, Any]) -> Iterator[Reason]:
     """Say what cannot be judged in a window, and why."""
     if not line["rows"]:

@@ -69,7 +69,8 @@ class _Common:
         if name not in table.columns or not len(self.rows):
             return None
         given = to_label_array(table[str(name)][self.ground.reference.rows[self.rows]])
-        labels, there = clean_labels(given, str(self.ground.declaration["task"]))
+        form = str(self.ground.declaration.get("label_form", "signs"))
+        labels, there = clean_labels(given, str(self.ground.declaration["task"]), form=form)
         known = {str(one): one for one in self.ground.declaration["classes"] or ()}
         plain = [known.get(str(one), one) if ok else None for one, ok in zip(labels.tolist(), there, strict=True)]
         return np.array([*plain, None], dtype=object)[:-1]  # None, so that no label is taken apart

@@ -21,8 +21,8 @@ from ...evaluation.log.reader import log_exists, make_rules
 from ...evaluation.monitoring.measures import measure_line
 from ...evaluation.monitoring.thresholds import LENGTHS, judge_counts
 from ...evaluation.monitoring.timeline import draw_measures
-from ...evaluation.monitoring.window_verdict import Reason, combine_states, find_broken_rules, find_gaps
-from ...evaluation.monitoring.window_verdict import settle_verdict
+from ...evaluation.monitoring.window_verdict import Reason, combine_states, explain_unlabelled
+from ...evaluation.monitoring.window_verdict import find_broken_rules, find_gaps, settle_verdict
 from ...evaluation.plots import Picture
 from .alerts import Finding, report_findings
 from .history import DAY_US, read_history, split_days, write_window
@@ -138,7 +138,7 @@ def _judge_counts(windows: Sequence[FactDict], watched: Watched, limits: Limits)
     answers = judge_counts(wide["counts"], watched.profile, thresholds, day=middle // DAY_US)
     least = ADVISED if thresholds.advisory else 0.0
     answers = [one | {"state": "pass"} if one["state"] == "warn" and one["measure"] < least else one for one in answers]
-    answers = answers if thresholds.gauges else answers[:1]
+    answers = explain_unlabelled(answers if thresholds.gauges else answers[:1], wide["counts"], watched.declaration)
     states = [one["state"] for one in answers if one["subject"] == "scores" or one["state"] != "undecided"]
     names = ("subject", "state", "what", "sure", "cause", "measure")
     told = [{name: one[name] for name in names} for one in answers if one["state"] != "pass"]

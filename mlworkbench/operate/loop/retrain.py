@@ -107,7 +107,7 @@ def measure_version(
     if version.views and times is not None:
         values = view_values(columns, version.views, Lake(home.lake), times)
     (scores, decided), declared = version.answer(version.features({**columns, **values})), version.declaration
-    labels, _ = clean_labels(assembled.labels, declared["task"])
+    labels, _ = clean_labels(assembled.labels, declared["task"], form=declared.get("label_form", "signs"))
     decisions = None if declared["task"] == "regression" else decided
     classes = sorted(declared["classes"], key=lambda value: bool(value == declared["positive"]))
     blocks = None if times is None else times // DAY

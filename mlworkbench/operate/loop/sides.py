@@ -148,7 +148,7 @@ def _answer_file(path: Path, ground: CommonGround) -> ModelAnswers:
 def _make_scorer(path: Path, pipeline: Estimator, ground: CommonGround) -> ReferenceScorer:
     """Make the scorer of a pipeline, as the ground declares task, classes and what it takes."""
     check_fitted(pipeline)
-    declared, own = ground.declaration, list_classes(pipeline)
+    declared, own = ground.declaration, list_classes(pipeline, ground.declaration["task"])
     if set(map(str, own)) != set(map(str, declared["classes"] or ())):
         message = f"{path.name} has the classes {own!r}, {ground.version.version} has {declared['classes']!r}"
         raise DefinitionError(f"{message}; compare models of one kind", code="compare.other_kind")

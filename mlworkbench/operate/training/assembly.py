@@ -147,7 +147,7 @@ class Assembled:
     frame : FeatureFrame of n rows
         The model's input.
     labels : ndarray of shape (n,)
-        float64 (missing NaN) or object (missing None).
+        float64 (missing NaN) or object (missing None); all None where the definition names no label.
     times, known : ndarray of int64, shape (n,), or None
         Prediction time, and the time from which the label is known, in microseconds since 1970 UTC.
     request, contract : Contract
@@ -303,7 +303,7 @@ def _framed(
     frame = frame_from_columns(found, contract)
     times = columns.get(definition.prediction_time or "")
     known = _times(table, definition.label_available_at)
-    labels = to_label_array(table[definition.label])
+    labels = np.full(table.height, None) if definition.label is None else to_label_array(table[definition.label])
     return Assembled(columns, values, frame, labels, times, known, request, contract, table)
 
 

@@ -28,8 +28,8 @@ from ...scoring.decision import decide
 from ...scoring.decision_rule import Ruling, settle
 from ...scoring.explain.keeping import REASONS
 from ...scoring.frame import FeatureFrame
-from ...scoring.reference import ReferenceScorer, global_settings, list_classes, read_tuned_rule
-from ...scoring.reference import response_method
+from ...scoring.reference import ReferenceScorer, global_settings, list_classes, read_detector_rule
+from ...scoring.reference import read_tuned_rule, response_method
 from ...scoring.registry.registry import Registry
 from ...scoring.version.build import build_version
 
@@ -48,11 +48,11 @@ class Fitted:
     contract : Contract
         Of the frame it was fitted on.
     task : str
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``.
     classes : list
         In the estimator's order; empty for regression.
     positive : object
-        The positive class of a binary model, else None.
+        The positive class of a binary model, 1 (normal) of an outlier detector, else None.
     threshold : float or None
         Score from which a row is decided for it.
     input : str
@@ -111,7 +111,7 @@ def read_rule(
     Parameters
     ----------
     task : str
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``.
     threshold : float, optional
         Goes before a tuned one, and before 0.5 for probabilities and 0 for margins.
     input : str, default="frame"
@@ -120,11 +120,15 @@ def read_rule(
     Raises
     ------
     DefinitionError
-        If the number of classes does not fit the task.
+        If the number of classes does not fit the task, or a threshold is stated for an outlier detector.
+    ScoringError
+        If an outlier detector has no scores for new rows.
     """
     if task == "regression":
         return Fitted(pipeline, contract, task, [], None, None, input)
-    classes = list_classes(pipeline)
+    classes = list_classes(pipeline, task)
+    if task == "anomaly":
+        return _read_detector(pipeline, contract, threshold, input)
     if len(classes) < 2 or (task == "binary") != (len(classes) == 2):
         rule = f"{task} needs {'two' if task == 'binary' else 'more than two'} classes"
         message = f"label has the classes {classes}: {rule}; check label and task"
@@ -136,6 +140,15 @@ def read_rule(
     value = next(one for one in (threshold, tuned, middle) if one is not None)
     positive = classes[1] if label is None else label
     return Fitted(pipeline, contract, task, classes, positive, float(value), input, threshold)
+
+
+def _read_detector(pipeline: Estimator, contract: Contract, threshold: float | None, input: str) -> Fitted:
+    """Find the edge of an outlier detector, which nobody else states."""
+    if threshold is not None:
+        message = f"threshold: an outlier detector has its own, offset_; got {threshold!r}; leave it out"
+        raise DefinitionError(message, code="definition.threshold")
+    response_method(pipeline, "anomaly")
+    return Fitted(pipeline, contract, "anomaly", [-1, 1], 1, read_detector_rule(pipeline)[0], input)
 
 # %% ../../../nbs/operate/training/05_publish.ipynb #c3757225
 DAY = 86_400_000_000

@@ -35,9 +35,11 @@ from .pseudonymise import pseudonymise_definition_rows
 from .publish import Fitted, TrainResult, draw_golden_rows, judge, publish, read_rule
 from .publish import write_card
 from .requirements import check_missing, find_deployments, list_notes
-from .split import clean_labels, infer_task
+from .split import clean_labels, find_kind, infer_task
+from ...scoring.anomaly_labels import find_label_form
 from ...scoring.artifacts.skops_file import single_threaded
 from ...scoring.definition import ModelDefinition, check_name
+from ...scoring.reference import final_estimator
 from ...scoring.training_data import unwrap_search
 
 # %% auto #0
@@ -115,9 +117,11 @@ def _refuse_twice(names: list[str]) -> None:
         raise DefinitionError(message, code="register.column_twice")
 
 # %% ../../../nbs/operate/training/08_register.ipynb #762b5216
-def _labelled(X: Rows, y: Rows) -> tuple[pl.DataFrame, Rows, str, str]:
+def _labelled(X: Rows, y: Rows) -> tuple[pl.DataFrame, Rows, str | None, str]:
     """Put labels beside rows; give the table, the data frame, the label's name, and what the pipeline takes."""
     table, frame, takes = name_columns(X)
+    if y is None:
+        return table, frame, None, takes
     if np.ndim(y) != 1:
         message = f"y has {np.ndim(y)} axes: one label for each row is needed; pass one column"
         raise DefinitionError(message, code="register.labels_shape")
@@ -166,10 +170,17 @@ def check_fitted(pipeline: Estimator) -> None:
         raise DefinitionError(message, code="register.no_estimator") from None
 
 # %% ../../../nbs/operate/training/08_register.ipynb #875fabd9
+def _refuse_unlabelled(model: Estimator) -> None:
+    """Refuse an estimator that is judged by labels where there are none."""
+    if find_kind(model) != "outlier detector":
+        message = f"no labels: only an outlier detector goes without; got {type(model).__name__}; pass y (--label)"
+        raise DefinitionError(message, code="register.labels_missing")
+
+
 def register(
     pipeline: Estimator,
     X: Rows,
-    y: Rows,
+    y: Rows = None,
     *,
     name: str,
     key: str | None = None,
@@ -187,8 +198,9 @@ def register(
         A fitted scikit-learn pipeline, estimator or search.
     X : data frame, array of shape (n, k), or sequence of n texts
         Rows as the pipeline takes them, and `personal` columns. They are kept, in the lake and a few in the version.
-    y : sequence of n labels
-        None or NaN where there is none.
+    y : sequence of n labels, optional
+        None or NaN where there is none; left out, the pipeline must be an outlier detector. Of anomalies: -1 and 1, or
+        true and false, or 1 and 0, where true is an anomaly.
     key : str, optional
         Column of `X` by which the user knows a row, as an order's number: the pipeline is asked without it, requests
         have it, it stands in every output and in the log, and joins labels.
@@ -226,7 +238,10 @@ def register(
     place = home if isinstance(home, Home) else Home.open(home)
     table, data, label, takes = _labelled(X, y)
     model, trials = unwrap_search(pipeline)
-    named = ModelDefinition(name, model, data, label, personal=personal, key=key, deployments=deployments or ())
+    if y is None:
+        _refuse_unlabelled(final_estimator(model))
+    task, declared = "anomaly" if y is None else None, deployments or ()
+    named = ModelDefinition(name, model, data, label, task, personal=personal, key=key, deployments=declared)
     definition, lake = replace(named, entity=named.personal), Lake(place.lake)
     with place.lock(f"train/{name}"):
         kept = Table(
@@ -238,7 +253,7 @@ def register(
         fields = {**_registered(definition, assembled, takes, wanted, progress), "trials": trials}
         fields["extras"] |= {"pseudonym_key": pseudonyms.name} if pseudonyms is not None else {}
         sent = {one: assembled.rows[one].to_list() for one in dict.fromkeys((*definition.personal, *definition.named))}
-        given, source = take_registered_rows(X, table.drop(label).columns, takes, sent=sent)
+        given, source = take_registered_rows(X, [one for one in table.columns if one != label], takes, sent=sent)
         subject = Subject(pipeline, fields["task"], fields["classes"], fields["positive"])
         anchoring = Anchoring(name, subject, given, source=source, accepted=accept_differences, progress=progress)
         result = publish(fields, home=place, rows={"given": len(assembled)}, anchoring=anchoring)
@@ -282,7 +297,7 @@ def _registered(
         "notes": list_notes(fitted, reason),
         "proved": proved,
         "training": assembled.frame,
-        "labels": assembled.labels,
+        "labels": assembled.labels if definition.label else None,
         "entity": definition.entity,
         "personal": definition.personal,
         "verdict": {"verdict": "undecided", "gates": []},
@@ -290,6 +305,7 @@ def _registered(
         "extras": {"origin": "registered", "label": definition.label, "metrics": "as given", "key": definition.key},
         "trusted": load_settings().trusted_types,
     }
+    fields["extras"] |= {"label_form": find_label_form(assembled.labels)} if task == "anomaly" else {}
     return {**fields, "card": write_card(fields, {"given": len(assembled)})}
 
 

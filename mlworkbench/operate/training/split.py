@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from ...contract.times import parse_time
 from ...core.types import Estimator
 from ...errors import DefinitionError
+from ...scoring.anomaly_labels import read_anomaly_labels
 from ...scoring.definition import ModelDefinition
 
 # %% auto #0
-__all__ = ['MINIMUM_ROWS', 'SHARE', 'clean_labels', 'infer_task', 'Split', 'split_rows']
+__all__ = ['MINIMUM_ROWS', 'SHARE', 'clean_labels', 'infer_task', 'find_kind', 'Split', 'split_rows']
 
 # %% ../../../nbs/operate/training/04_split.ipynb #2e96e655
-def clean_labels(labels: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def clean_labels(labels: NDArray[Any], task: str, *, form: str = "signs") -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Give labels in the form an estimator takes, and where there is one.
 
     Parameters
@@ -29,25 +30,30 @@ def clean_labels(labels: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray
     labels : ndarray of shape (n,)
         float64 with NaN, or objects with None.
     task : str
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``.
+    form : str, default="signs"
+        Of anomalies: the usual form of labels, see `scoring.anomaly_labels`.
 
     Returns
     -------
     labels : ndarray of shape (n,)
-        float64, int64, or objects.
+        float64, int64, or objects; of anomalies -1, 1 and None.
     present : ndarray of bool, shape (n,)
         False where the label is missing.
 
     Raises
     ------
     DefinitionError
-        If a label is infinite, a class is a fraction, or a regression has labels that are no numbers.
+        If a label is infinite, a class is a fraction, a regression has labels that are no numbers, or an anomaly's
+        label is neither.
 
     Examples
     --------
     >>> clean_labels(np.array([1.0, np.nan, 0.0]), "binary")
     (array([1, 0, 0]), array([ True, False,  True]))
     """
+    if task == "anomaly":
+        return read_anomaly_labels(labels, form)
     if labels.dtype == object:
         whole = all(value is None or type(value) is int for value in labels.tolist())
         if task == "regression" and whole:
@@ -83,26 +89,39 @@ def infer_task(definition: ModelDefinition, estimator: Estimator, labels: NDArra
     Returns
     -------
     str
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``.
 
     Raises
     ------
     DefinitionError
-        If the estimator is neither classifier nor regressor, or contradicts the definition.
+        If the estimator is no classifier, regressor or outlier detector, or contradicts the definition.
     """
-    from sklearn.base import is_classifier
-    from sklearn.base import is_regressor
-
-    classifier, regressor = is_classifier(estimator), is_regressor(estimator)
-    if definition.task is None and not classifier and not regressor:
-        why = f"{type(estimator).__name__} is neither classifier nor regressor; name the task"
+    kind = find_kind(estimator)
+    if definition.task is None and kind is None:
+        why = f"{type(estimator).__name__} is neither classifier, regressor nor outlier detector; name the task"
         raise DefinitionError(f"cannot infer the task: {why}", code="definition.task_unknown")
-    if (regressor and definition.task in ("binary", "multiclass")) or (classifier and definition.task == "regression"):
+    if definition.task is not None and definition.task not in _TASKS.get(kind, (definition.task,)):
         message = f"task {definition.task!r} does not fit the estimator {type(estimator).__name__}; change one of them"
         raise DefinitionError(message, code="definition.task_mismatch")
     if definition.task is not None:
         return definition.task
-    return "regression" if regressor else "binary" if len(_classes(labels)) <= 2 else "multiclass"
+    few = len(_classes(labels)) <= 2
+    return {"classifier": "binary" if few else "multiclass", "regressor": "regression"}.get(str(kind), "anomaly")
+
+
+_TASKS: dict[str | None, tuple[str, ...]] = {
+    "classifier": ("binary", "multiclass"), "regressor": ("regression",), "outlier detector": ("anomaly",),
+}  # fmt: skip
+
+
+def find_kind(estimator: Estimator) -> str | None:
+    """Say what an estimator is: ``classifier``, ``regressor``, ``outlier detector``; None where it does not say so."""
+    from sklearn.base import is_classifier
+    from sklearn.base import is_outlier_detector
+    from sklearn.base import is_regressor
+
+    asked = {"classifier": is_classifier, "regressor": is_regressor, "outlier detector": is_outlier_detector}
+    return next((name for name, ask in asked.items() if ask(estimator)), None)
 
 
 def _classes(labels: NDArray[Any]) -> Counter[Any]:
@@ -172,7 +191,8 @@ def split_rows(
     """
     rows = np.flatnonzero(present)
     if len(rows) < MINIMUM_ROWS:
-        why = f"{len(rows)} of {len(labels)} rows have a label, at least {MINIMUM_ROWS} are needed; bring more rows"
+        given = f"{len(rows)} of {len(labels)} rows have a label" if definition.label else f"there are {len(rows)} rows"
+        why = f"{given}, at least {MINIMUM_ROWS} are needed; bring more rows"
         raise DefinitionError(f"cannot split {definition.name}: {why}", code="definition.too_few_rows")
     unlabelled = int(len(labels) - len(rows))
     if times is None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract.contract import Contract
 from ...core.home import Home
 from ...core.settings import Settings, load_settings
 from ...core.types import Progress
@@ -33,6 +32,7 @@ from .publish import read_rule, write_card
 from .request_contract import personal_names, find_source_contract
 from .requirements import check_missing, list_notes, refuse_device
 from .split import Split, clean_labels, infer_task, split_rows
+from ...scoring.anomaly_labels import find_label_form
 from ...scoring.artifacts.skops_file import single_threaded
 from ...scoring.data_frame import frame_to_pandas
 from ...scoring.definition import ModelDefinition, load_definition
@@ -41,7 +41,7 @@ from ...scoring.registry.registry import Registry
 from ...scoring.training_data import fresh_estimator, unwrap_search
 
 # %% auto #0
-__all__ = ['ingest_missing', 'fit', 'train', 'split_definition', 'find_definition']
+__all__ = ['ingest_missing', 'list_taught', 'fit', 'train', 'split_definition', 'find_definition']
 
 # %% ../../../nbs/operate/training/09_train.ipynb #5fd056ed
 def ingest_missing(definition: ModelDefinition, *, home: Home, progress: Progress | None = None) -> list[str]:
@@ -64,6 +64,12 @@ def ingest_missing(definition: ModelDefinition, *, home: Home, progress: Progres
     return [table.name for table in missing]
 
 # %% ../../../nbs/operate/training/09_train.ipynb #cebf9ab8
+def list_taught(labels: NDArray[Any]) -> NDArray[Any] | None:
+    """Give labels as an estimator takes them; None where one is missing, as only anomalies may."""
+    listed = labels.tolist()
+    return None if any(value is None for value in listed) else np.array(listed)
+
+
 def fit(
     definition: ModelDefinition, frame: FeatureFrame, labels: NDArray[Any], *, assembled: Assembled, task: str
 ) -> tuple[Fitted, list[dict[str, Any]] | None]:
@@ -72,7 +78,7 @@ def fit(
     Parameters
     ----------
     labels : ndarray of shape (n,)
-        Their labels, none missing.
+        Their labels; an outlier detector is fitted without them where any is missing.
 
     Returns
     -------
@@ -90,7 +96,7 @@ def fit(
     """
     estimator = fresh_estimator(definition)
     try:
-        estimator.fit(frame_to_pandas(frame, assembled.contract), np.array(labels.tolist()))
+        estimator.fit(frame_to_pandas(frame, assembled.contract), list_taught(labels))
     except WorkbenchError:
         raise
     except Exception as error:
@@ -118,16 +124,18 @@ def _described(
     columns = {name: array[rows] for name, array in assembled.columns.items() if name not in hidden}
     values = {name: array[rows] for name, array in assembled.values.items()}
     answered = fitted.answer(frame, labels[rows])
-    profile = profile_frame(frame, answered.scores, labels[rows], skip=sorted(hidden))
+    profile = profile_frame(frame, answered.scores, list_taught(labels[rows]), skip=sorted(hidden))
     days = None if assembled.times is None else assembled.times[rows] // DAY
     judged = np.isin(rows, split.validation)
     profile["blocks"] = count_blocks(profile, answered, declaration=fitted.rule, days=days, judged=judged)
     return {"profile": profile, "golden": draw_golden_rows(columns, values, frame, seed=definition.seed)}
 
 
-def _declared(definition: ModelDefinition, request: Contract) -> dict[str, Any]:
+def _declared(definition: ModelDefinition, assembled: Assembled, task: str) -> dict[str, Any]:
     """Give the fields of a definition that the version keeps."""
-    extras = {"origin": "trained", "label": definition.label, "label_available_at": definition.label_available_at}
+    extras: dict[str, Any] = {"origin": "trained", "label": definition.label}
+    extras["label_available_at"] = definition.label_available_at
+    extras |= {"label_form": find_label_form(assembled.labels)} if task == "anomaly" else {}
     return {
         "model": definition.name,
         "row_functions": definition.row_functions,
@@ -135,7 +143,7 @@ def _declared(definition: ModelDefinition, request: Contract) -> dict[str, Any]:
         "entity": definition.entity,
         "prediction_time": definition.prediction_time,
         "deployments": definition.deployments,
-        "personal": personal_names(definition, request),
+        "personal": personal_names(definition, assembled.request),
         "gates": definition.gates,
         "owner": definition.owner,
         "description": definition.description,
@@ -210,6 +218,9 @@ def split_definition(definition: ModelDefinition, assembled: Assembled) -> tuple
     """Say what is predicted, with which labels, and which rows teach and judge."""
     task = infer_task(definition, fresh_estimator(definition), assembled.labels)
     labels, present = clean_labels(assembled.labels, task)
+    if task == "anomaly":  # every row teaches or judges: nothing is learned from labels
+        whole = np.full(len(labels), True)
+        return task, labels, split_rows(definition, np.zeros(len(labels)), whole, times=assembled.times)
     return task, labels, split_rows(definition, labels, present, times=assembled.times, known=assembled.known)
 
 
@@ -224,9 +235,10 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
     check_missing(fitted, assembled.frame, assembled.missing)
     fitted = fitted.with_rule(teach, rest)
     times = None if assembled.times is None else assembled.times[split.validation]
-    metrics = judge(fitted, rest, labels[split.validation], times=times, seed=definition.seed)
+    judging = labels[split.validation]
+    metrics = judge(fitted, rest, judging, times=times, seed=definition.seed) if definition.label else {}
     fields = {
-        **_declared(definition, assembled.request),
+        **_declared(definition, assembled, task),
         **_described(definition, assembled, split, fitted, labels),
         "pipeline": fitted.pipeline,
         "task": task,
@@ -239,7 +251,7 @@ def _trained(definition: ModelDefinition, assembled: Assembled) -> tuple[dict[st
         "frame": assembled.contract,
         "source": find_source_contract(definition),
         "training": teach,
-        "labels": np.array(labels[split.train].tolist()),
+        "labels": list_taught(labels[split.train]),
         "trials": trials,
         "metrics": _chosen(definition, metrics),
         "verdict": check_gates(metrics, definition.gates),

@@ -163,7 +163,7 @@ class ProgramCompiler:
 def _find_places(reference: ReferenceScorer) -> list[int]:
     """Give the places, among the estimator's own classes, of the scores to give."""
     own = list_classes(reference.pipeline)
-    if reference.task == "regression":
+    if reference.task in ("regression", "anomaly"):
         return [0]
     if reference.task == "binary":
         return [own.index(own[1] if reference.positive is None else reference.positive)]

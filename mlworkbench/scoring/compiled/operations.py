@@ -11,6 +11,7 @@ from typing import Any
 import mlworkbench.scoring.compiled.base.types
 import mlworkbench.scoring.compiled.encoding.lookups
 import mlworkbench.scoring.compiled.ensembles.booster_links
+import mlworkbench.scoring.compiled.ensembles.isolation_forests
 import mlworkbench.scoring.compiled.ensembles.tree_sums
 import mlworkbench.scoring.compiled.meta.answers
 import mlworkbench.scoring.compiled.meta.columns
@@ -24,6 +25,7 @@ import mlworkbench.scoring.compiled.models.kernels
 import mlworkbench.scoring.compiled.models.linear
 import mlworkbench.scoring.compiled.models.neighbours
 import mlworkbench.scoring.compiled.models.networks
+import mlworkbench.scoring.compiled.models.one_class
 import mlworkbench.scoring.compiled.models.support_vectors
 import mlworkbench.scoring.compiled.numeric.bins
 import mlworkbench.scoring.compiled.numeric.functions

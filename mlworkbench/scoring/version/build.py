@@ -50,7 +50,7 @@ class Parts:
     pipeline : estimator
         Fitted, without a search around it.
     task : str
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``regression`` or ``anomaly``.
     classes : sequence
         In declared order; empty for regression.
     request, frame : Contract
@@ -132,7 +132,7 @@ class Parts:
     def __post_init__(self) -> None:
         classes = [value.item() if isinstance(value, np.generic) else value for value in self.classes]
         object.__setattr__(self, "classes", classes)
-        least = {"binary": 2, "multiclass": 3, "regression": 0}[self.task]
+        least = {"binary": 2, "multiclass": 3, "regression": 0, "anomaly": 2}[self.task]
         if len(classes) < least or (self.task != "multiclass" and len(classes) > least):
             message = f"{self.model}: {self.task} needs {least} classes; got {classes}; check the label column"
             raise ScoringError(message, code="scoring.class_count")

@@ -165,7 +165,7 @@ def test_boolean_and_whole_number_classes_keep_their_kind(home) -> None:
         ),
         ({"data": birds().assign(species=np.linspace(0, 1, 120))}, ["whole numbers"]),
         ({"data": birds().assign(seen=pd.Timestamp("2013-01-01"))}, ["'seen'", "offset"]),
-        ({"estimator": StandardScaler()}, ["neither classifier nor regressor"]),
+        ({"estimator": StandardScaler()}, ["neither classifier, regressor nor outlier detector"]),
         ({"task": "regression"}, ["task", "'regression'"]),
         ({"data": birds().assign(mass=np.nan), "features": ("mass",), "estimator": LogisticRegression()}, ["NaN"]),
     ],

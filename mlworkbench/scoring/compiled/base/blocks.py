@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 # %% auto #0
 __all__ = ['Block', 'RowError', 'refuse_where', 'check_block', 'stack', 'to_column', 'multiply']
 
-# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #d443397b
+# %% ../../../../nbs/scoring/compiled/base/01_blocks.ipynb #0e929d70
 Block = NDArray[np.float64]
 
 

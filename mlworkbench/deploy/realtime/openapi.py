@@ -322,10 +322,8 @@ def feedback_schemas(declaration: Mapping[str, Any]) -> tuple[dict[str, Any], di
         OpenAPI 3.1 schemas.
     """
     moment = SCHEMA_TYPES["time"]
-    values, text = list(declaration.get("classes") or ()), "one of the classes"
-    if declaration.get("label_form") == "flags":
-        values, text = [True, False], "whether it is an anomaly"
-    value = {"examples": values[:5], "description": text} if values else {"type": "number"}
+    values = [True, False] if declaration.get("label_form") == "flags" else list(declaration.get("classes") or ())
+    value = {"examples": values[:5], "description": "one of these"} if values else {"type": "number"}
     fields = {"prediction_id": {"type": "string"}, "key": {"type": ["string", "integer"]}, "entity": {"type": "object"}}
     fields |= {"prediction_time": moment, "value": value}
     fields |= {"available_at": {**moment, "description": "since when it is known; left out: now"}}

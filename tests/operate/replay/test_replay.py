@@ -384,7 +384,7 @@ def test_a_passport_names_rows_times_and_sources(version: Version, home: Home, t
     assert {one["column"] for one in told["reasons"]} == {*sources} and told["kind"] == "exact"
     assert abs(told["base"] + sum(one["contribution"] for one in told["reasons"]) - told["margin"]) < 1e-9
     text = "\n".join(format_passport(facts))
-    assert "reasons, exact: log-odds of True" in text
+    assert "reasons, exact: log-odds of 1" in text
     assert f"worst: {recent['rows']} rows hold a value" in text
     assert "replay: equal, bit for bit" in text
     assert f"source 9f3c, row {hour}" in text

@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from proving import answer
 from sklearn.pipeline import make_pipeline
 from test_compile import CONTRACT, FRAME, TABLE, one_hot, rows
 
-from mlworkbench.scoring.compiled.proof import compile_and_prove, probes
+from mlworkbench.scoring.compiled.proof import compile_and_prove
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.decision import decide
 from mlworkbench.scoring.decision_rule import settle
@@ -41,8 +40,4 @@ def hold(estimator: Any, before: Any = None, *, bound: float = 0.0, alone: int =
     assert len({*decide(got, rule).tolist()}) == 2
     for row in range(alone):
         assert abs(compiled.score(UNSEEN.take([row]))[0] - got[row]) <= bound * np.abs(expected).max()
-    for what, frame in probes(UNSEEN, CONTRACT):
-        one, other = answer(reference, frame), answer(compiled, frame)
-        assert (one is None) == (other is None), what
-        assert one is None or np.allclose(one[0], other[0], rtol=max(bound, 1e-15), atol=0), what
     return compiled

@@ -18,7 +18,7 @@ from ..ensembles.trees import Tree
 from .answers import to_step
 from .bagging import are_trees, describe_trees
 from .mixing import side_by_side, to_answers
-from .votes import compile_decision
+from .wrappers import compile_decision
 
 # %% auto #0
 __all__ = ['compile_adaboost', 'compile_adaboost_of_numbers']

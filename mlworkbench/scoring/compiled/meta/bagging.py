@@ -17,7 +17,7 @@ from ..ensembles.forests import read_grown_trees
 from ..ensembles.trees import Tree
 from .answers import to_step
 from .mixing import to_answers
-from .votes import compile_decision
+from .wrappers import compile_decision
 
 # %% auto #0
 __all__ = ['are_trees', 'describe_trees', 'compile_bag']

@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ....core.types import Estimator, Spec
+from ....core.types import Spec
 from ..base.blocks import Block, stack, to_column
 from ..base.layout import Maker, Step, operation
-from ..base.rules import Compiler, NoRuleError, Question, Site, short_name
-from .answers import to_step
 
 # %% auto #0
-__all__ = ['make_decision', 'compile_decision', 'make_votes', 'make_duels', 'make_median']
+__all__ = ['make_decision', 'make_votes', 'make_duels', 'make_median']
 
 # %% ../../../../nbs/scoring/compiled/meta/05_votes.ipynb #2b66e0d2
 @operation("decide")
@@ -37,22 +35,6 @@ def make_decision(spec: Spec, maker: Maker) -> Step:
         return np.asarray(labels[places][None, :])
 
     return step
-
-
-def compile_decision(estimator: Estimator, labels: list[float], site: Site, compiler: Compiler) -> list[Spec]:
-    """Compile what a classifier's `predict` says, as a number for each class.
-
-    Raises
-    ------
-    NoRuleError
-        If it decides by a rule of its own.
-    """
-    from mlworkbench.scoring.decision_rule import find_deciding_method
-
-    method = find_deciding_method(estimator)
-    if method is None:
-        raise NoRuleError(f"{short_name(estimator)} inside another model decides by a rule of its own")
-    return [to_step(compiler.answers(estimator, Question(method), site)), {"op": "decide", "labels": labels}]
 
 # %% ../../../../nbs/scoring/compiled/meta/05_votes.ipynb #dbeb2ad5
 @operation("votes")

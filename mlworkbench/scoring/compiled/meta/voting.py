@@ -12,7 +12,7 @@ from ..base.rules import Answers, Compiler, NoRuleError, Question, Site
 from ..base.rules import model, put_before, refuse_words, short_name, to_list
 from .answers import to_step
 from .mixing import side_by_side, to_answers, to_mean
-from .votes import compile_decision
+from .wrappers import compile_decision
 
 # %% auto #0
 __all__ = ['compile_voting', 'compile_mean_of_numbers', 'compile_stack']

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from ....core.types import Estimator, Spec
-from ..base.rules import Answers, Compiler, Question, Site, model, refuse_words, transformer
+from ..base.rules import Answers, Compiler, NoRuleError, Question, Site
+from ..base.rules import model, refuse_words, short_name, transformer
+from .answers import to_step
+from ...decision_rule import find_deciding_method
 
 # %% auto #0
-__all__ = ['compile_search', 'compile_frozen', 'compile_frozen_step', 'compile_self_training']
+__all__ = ['compile_search', 'compile_frozen', 'compile_frozen_step', 'compile_self_training', 'compile_decision']
 
 # %% ../../../../nbs/scoring/compiled/meta/06_wrappers.ipynb #3958042b
 _SEARCHES = ("_search.GridSearchCV", "_search.RandomizedSearchCV", "_search_successive_halving.HalvingGridSearchCV",
@@ -40,3 +43,17 @@ def compile_self_training(estimator: Estimator, question: Question, site: Site, 
     """Compile the last of the classifiers that it taught."""
     refuse_words(estimator, site)
     return compiler.answers(estimator.estimator_, question, site.numbers())
+
+# %% ../../../../nbs/scoring/compiled/meta/06_wrappers.ipynb #5c0d1a12
+def compile_decision(estimator: Estimator, labels: list[float], site: Site, compiler: Compiler) -> list[Spec]:
+    """Compile what a classifier's `predict` says, as a number for each class.
+
+    Raises
+    ------
+    NoRuleError
+        If it decides by a rule of its own.
+    """
+    method = find_deciding_method(estimator)
+    if method is None:
+        raise NoRuleError(f"{short_name(estimator)} inside another model decides by a rule of its own")
+    return [to_step(compiler.answers(estimator, Question(method), site)), {"op": "decide", "labels": labels}]

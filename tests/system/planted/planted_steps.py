@@ -126,13 +126,13 @@ def with_shifted_codes_in_the_plan(name, right, self, value):
 
 
 @fault("row-places")
-def with_numbers_in_each_others_places(name, right, self, values, model):
+def with_numbers_in_each_others_places(name, right, self, values):
     """A row alone has hour and distance exchanged."""
     numbers = [k for k, value in enumerate(values) if isinstance(value, float | int)]
     first, second = numbers[0], numbers[3]
     turned = list(values)
     turned[first], turned[second] = values[second], values[first]
-    return right(self, turned, model)
+    return right(self, turned)
 
 
 @fault("tiny")

@@ -45,6 +45,15 @@ def _of_logarithms(raw: Block) -> Block:
     return np.asarray(np.exp(raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))))
 
 
+def _of_long_logarithms(raw: Block) -> Block:
+    """Give them with no more digits than the sum of their powers leaves, as naive Bayes does."""
+    top = raw.max(axis=1, keepdims=True)
+    first = raw == top
+    count = first.sum(axis=1, keepdims=True)
+    rest = np.where(first, 0.0, np.exp(raw - top)).sum(axis=1, keepdims=True)
+    return np.asarray(np.exp(raw - (np.log1p(rest / count) + np.log(count) + top)))
+
+
 def _clip_margins(raw: Block) -> Block:
     """Give the shares of margins under the modified Huber loss."""
     odds = (np.clip(raw, -1.0, 1.0) + 1.0) / 2.0
@@ -81,6 +90,7 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "samme": _samme,
     "exp": np.exp,
     "log shares": _of_logarithms,
+    "long log shares": _of_long_logarithms,
     "clipped margins": _clip_margins,
 }
 

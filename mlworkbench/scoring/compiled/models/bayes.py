@@ -67,7 +67,7 @@ def compile_bells(estimator: Estimator, question: Question, site: Site, compiler
         priors = np.log(estimator.class_prior_)
     _refuse_infinite(estimator, heights, priors)
     spec: Spec = {"kind": "bells", "means": estimator.theta_.tolist(), "variances": estimator.var_.tolist()}
-    return Answers({**spec, "heights": to_list(heights), "priors": to_list(priors)}, "log shares", decides="raw")
+    return Answers({**spec, "heights": to_list(heights), "priors": to_list(priors)}, "long log shares", decides="raw")
 
 # %% ../../../../nbs/scoring/compiled/models/04_bayes.ipynb #01b106df
 @operation("above")
@@ -83,7 +83,7 @@ def make_comparison(spec: Spec, maker: Maker) -> Step:
 
 def _to_product(coefficients: object, intercepts: object) -> Answers:
     spec: Spec = {"kind": "linear", "coefficients": np.asarray(coefficients).tolist()}
-    return Answers({**spec, "intercepts": to_list(intercepts)}, "log shares", decides="raw")
+    return Answers({**spec, "intercepts": to_list(intercepts)}, "long log shares", decides="raw")
 
 
 @model("sklearn.naive_bayes.MultinomialNB", "sklearn.naive_bayes.ComplementNB")
@@ -141,4 +141,4 @@ def compile_codes(estimator: Estimator, question: Question, site: Site, compiler
     _refuse_infinite(estimator, *estimator.feature_log_prob_, estimator.class_log_prior_)
     logarithms = [one.T.tolist() for one in estimator.feature_log_prob_]
     spec: Spec = {"kind": "codes", "logarithms": logarithms, "priors": to_list(estimator.class_log_prior_)}
-    return Answers(spec, "log shares", decides="raw")
+    return Answers(spec, "long log shares", decides="raw")

@@ -32,21 +32,16 @@ from ..scoring.frame import FeatureFrame
 from ..scoring.version.version import Version, with_reference
 
 # %% auto #0
-__all__ = ['GOLDEN', 'PROOF_SECONDS', 'WAYS', 'golden_frame', 'list_golden_lines', 'prove_copy', 'describe_graph',
-           'ExportedModel', 'export_model']
+__all__ = ['GOLDEN', 'PROOF_SECONDS', 'WAYS', 'list_golden_lines', 'prove_copy', 'describe_graph', 'ExportedModel',
+           'export_model']
 
 # %% ../../nbs/operate/04_exchange.ipynb #1cfe71d0
 GOLDEN = "golden.jsonl"
 
 
-def golden_frame(version: Version) -> FeatureFrame:
-    """Give the golden rows as the model takes them."""
-    return FeatureFrame.from_rows([row["frame"] for row in version.golden], version.frame)
-
-
 def list_golden_lines(version: Version) -> list[FactDict]:
     """Give the golden rows with the version's answers: ``input``, ``score`` and ``decision``."""
-    _, decisions = version.answer(golden_frame(version))
+    _, decisions = version.answer(version.golden_frame)
     pairs = zip(version.golden, to_plain_list(np.asarray(decisions, dtype=object)), strict=True)
     return [{"input": row["frame"], "score": row["score"], "decision": decision} for row, decision in pairs]
 
@@ -141,7 +136,7 @@ def _export_onnx(version: Version, to: Path, trusted: Sequence[str]) -> tuple[fl
         raise _refuse(version, f"onnx needs the graph of a compiled scorer; {reason}", way_out, "export.no_graph")
     for name in ("scorer.onnx", "scorer.json"):
         _write(to / name, (version.folder / name).read_bytes())
-    scorer, frame = CompiledScorer.open(to), golden_frame(version)
+    scorer, frame = CompiledScorer.open(to), version.golden_frame
     takes = scorer.graph_input(frame)
     gives = open_graph((to / "scorer.onnx").read_bytes())(takes)
     pairs = zip(list_golden_lines(version), to_plain_list(takes), gives.tolist(), strict=True)

@@ -73,6 +73,10 @@ class FeatureFrame:
         where = indices if isinstance(indices, slice) else np.asarray(indices, dtype=np.intp)
         return FeatureFrame({name: values[where] for name, values in self.columns.items()})
 
+    def thin(self, most: int) -> FeatureFrame:
+        """Give at most so many rows, evenly spaced."""
+        return self.take(slice(None, None, -(-len(self) // most) or 1))
+
     def rows(self) -> list[dict[str, Any]]:
         """Give one JSON-ready dict a row: NaN becomes None, an allowed infinity becomes text."""
         lists = [to_plain_list(values) for values in self.columns.values()]

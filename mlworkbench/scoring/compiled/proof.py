@@ -225,7 +225,7 @@ def make_proof_rows(
     compiled: CompiledScorer, reference: ReferenceScorer, golden: FeatureFrame, training: FeatureFrame
 ) -> tuple[FeatureFrame, list[MadeRow]]:
     """Make the rows that are not at hand; with the pool that they are changed from."""
-    few, more = golden.take(slice(BASES)), training.take(slice(None, None, -(-len(training) // POOL) or 1))
+    few, more = golden.take(slice(BASES)), training.thin(POOL)
     pool = FeatureFrame({name: np.concatenate([few.columns[name], more.columns[name]]) for name in few.names})
     places = find_places(training if len(training) else golden, reference.contract)
     made = make_rows(places, list_numbers(compiled.program["steps"]), bases=len(few))
@@ -265,7 +265,7 @@ def prove(
     terms = _settle_terms(compiled, reference, golden, training, threshold)
     largest = compare_rows(terms, golden, lambda row: f"golden rows, row {row}")
     count = count_rows(terms, training)
-    rows = training.take(slice(None, None, -(-len(training) // count) or 1))
+    rows = training.thin(count)
     pool, made = make_proof_rows(compiled, reference, golden, training)
     made, done = take_evenly(made, count), 0
     for start in range(0, len(rows), 10 * TOGETHER):
@@ -299,7 +299,7 @@ def _settle_terms(
     if reference.task == "binary" and reference.positive is None:
         rule["positive"] = reference.classes[1]
     single = scores_in_single(reference, golden)
-    more = _answer(reference, training.take(slice(None, None, -(-len(training) // POOL) or 1)))
+    more = _answer(reference, training.thin(POOL))
     scores = np.concatenate([reference.score(golden), *([] if more is None else [more[0]])])
     unit, middle = measure_unit(scores, single=single), float(scores.max() / 2 + scores.min() / 2)
     return _Terms(compiled, reference, rule, unit, middle, compute_tolerance(0.0, compiled=True, single=single))

@@ -169,9 +169,8 @@ class CompiledScorer:
         ScoringError
             If the pipeline would refuse a row, or a score is not finite; names the row.
         """
-        several = self.program["task"] == "multiclass"
         if not len(frame):
-            return np.empty((0, len(self.program["take"])) if several else 0), None
+            return np.empty((0, len(self.program["take"])) if self.program["task"] == "multiclass" else 0), None
         if len(frame) <= BLOCK_ROWS:
             scores, decisions = self._answer_block(frame)
             return check_finite(scores), decisions

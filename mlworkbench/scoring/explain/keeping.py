@@ -108,7 +108,7 @@ def _describe_exact(
 
 def _measure_means(scorer: CompiledScorer, training: FeatureFrame) -> list[float]:
     """Give the means of the model's inputs over training rows, evenly spaced."""
-    rows = training.take(slice(None, None, -(-len(training) // MEAN_ROWS) or 1))
+    rows = training.thin(MEAN_ROWS)
     width = len(scorer.model_input(rows.take([0])))
     most = max(1, _AT_ONCE // max(width, 1))
     parts = (rows.take(slice(first, first + most)) for first in range(0, len(rows), most))

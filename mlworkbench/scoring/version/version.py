@@ -131,6 +131,11 @@ class Version:
         """The request contract, compiled for single records."""
         return RowCheck(self.request)
 
+    @property
+    def golden_frame(self) -> FeatureFrame:
+        """The golden rows as the model takes them."""
+        return FeatureFrame.from_rows([row["frame"] for row in self.golden], self.frame)
+
     @cached_property
     def reasons(self) -> Reasons:
         """What gives reasons for predictions, the same in every deployment; opened when it is first asked.
@@ -142,9 +147,8 @@ class Version:
         """
         compiled = self.declaration.get("scorer") == "compiled" and self.scorer.kind != "compiled"
         scorer = CompiledScorer.open(self.folder) if compiled else self.scorer
-        golden = FeatureFrame.from_rows([row["frame"] for row in self.golden], self.frame)
         told = {**self.declaration, "hidden": self.personal}
-        return open_reasons(self.folder, scorer, golden, contract=self.frame, told=told)
+        return open_reasons(self.folder, scorer, self.golden_frame, contract=self.frame, told=told)
 
     def features(self, columns: Columns) -> FeatureFrame:
         """Build the feature frame from request columns and view values."""
@@ -245,7 +249,7 @@ def reproduce_golden(version: Version) -> None:
 
 def _reproduce(version: Version) -> None:
     rows = version.golden
-    frame = FeatureFrame.from_rows([row["frame"] for row in rows], version.frame)
+    frame = version.golden_frame
     wanted = _golden_scores(version)
     off = np.abs(version.score(frame) - wanted)
     if version.scorer.kind == "compiled":  # a row alone goes by its plan, which is made here

@@ -64,7 +64,6 @@ def _to_class_margins(margins: Block) -> Block:
 
 LINKS["class margins"] = _to_class_margins
 DECISIONS["votes"] = lambda raw, answers: take_voted(raw[:, -(answers.shape[1] * (answers.shape[1] - 1) // 2) :])
-DECISIONS["not below zero"] = lambda raw, answers: (raw[:, -1] >= 0).astype(np.intp)
 
 # %% ../../../../nbs/scoring/compiled/models/06_support_vectors.ipynb #52d585e7
 def _share_pairs(powers: Block) -> Block:

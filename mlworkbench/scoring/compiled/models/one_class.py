@@ -14,10 +14,12 @@ from ..base.blocks import Block, check_block, stack
 from ..base.layout import Maker, kind
 from ..base.rules import Answers, Compiler, NoRuleError, Question, Site, model
 from ..base.rules import refuse_words, short_name, to_list
+from .kernels import describe_sums
+from .support_vectors import read_vector_kernel
 
 # %% auto #0
-__all__ = ['MOST_NUMBERS', 'Shifted', 'compile_gradient_detector', 'refuse_narrow', 'VectorSum', 'compile_vector_detector',
-           'Ellipse', 'compile_envelope']
+__all__ = ['MOST_NUMBERS', 'Shifted', 'compile_gradient_detector', 'refuse_narrow', 'compile_vector_detector', 'Ellipse',
+           'compile_envelope']
 
 # %% ../../../../nbs/scoring/compiled/models/11_one_class.ipynb #7a3e8294
 @kind("shifted")
@@ -61,42 +63,6 @@ def refuse_narrow(estimator: Estimator, values: object) -> None:
 
 # %% ../../../../nbs/scoring/compiled/models/11_one_class.ipynb #928e56c9
 MOST_NUMBERS = 500_000  # of support vectors: about 1 ms a row
-_CELLS = 1 << 16  # of one block of distances
-
-
-@kind("vector sum")
-class VectorSum:
-    """A weighted sum of kernels with support vectors.
-
-    Parameters
-    ----------
-    spec : dict
-        ``vectors`` of shape (vectors, columns), ``weights`` of shape (vectors,), ``intercept``; ``kernel`` one of
-        linear, poly, sigmoid, rbf, with ``gamma``, ``shift``, ``degree``.
-    """
-
-    def __init__(self, spec: Spec, maker: Maker) -> None:
-        self.columns, self.weights = np.array(spec["vectors"], dtype=np.float64).T.copy(), np.array(spec["weights"])
-        self.intercept, self.kernel = float(spec["intercept"]), str(spec["kernel"])
-        self.gamma, self.shift, self.degree = float(spec["gamma"]), float(spec["shift"]), int(spec["degree"])
-
-    def __call__(self, table: Any) -> Block:  # noqa: ANN401, RUF100
-        """Give margins of shape (n, 1)."""
-        rows = np.ascontiguousarray(check_block(stack(table), "finite").T)
-        step = max(1, _CELLS // max(1, len(self.weights)))
-        with np.errstate(over="ignore", invalid="ignore"):
-            parts = [self._measure(rows[k : k + step]) * self.weights for k in range(0, len(rows), step)]
-            return (np.concatenate([part.sum(axis=1) for part in parts]) + self.intercept)[:, None]
-
-    def _measure(self, rows: Block) -> Block:
-        """Give the kernel of some rows with all vectors."""
-        total, bell = np.zeros((len(rows), len(self.weights))), self.kernel == "rbf"
-        for column, values in zip(rows.T, self.columns, strict=True):
-            total += (column[:, None] - values) ** 2 if bell else column[:, None] * values
-        if bell or self.kernel == "linear":
-            return np.asarray(np.exp(-self.gamma * total)) if bell else total
-        inner = self.gamma * total + self.shift
-        return np.asarray(np.tanh(inner) if self.kernel == "sigmoid" else inner**self.degree)
 
 
 @model("sklearn.svm._classes.OneClassSVM")
@@ -118,9 +84,8 @@ def compile_vector_detector(estimator: Estimator, question: Question, site: Site
     if vectors.size > MOST_NUMBERS:
         got = f"{vectors.shape[0]:,} support vectors of {vectors.shape[1]:,} columns"
         raise NoRuleError(f"{name}: at most {MOST_NUMBERS:,} numbers; got {got}; fit on fewer rows, or a smaller nu")
-    margin: Spec = {"kind": "vector sum", "kernel": estimator.kernel, "vectors": vectors.tolist()}
-    margin |= {"weights": to_list(estimator._dual_coef_[0]), "intercept": float(estimator._intercept_[0])}
-    margin |= {"gamma": float(estimator._gamma), "shift": float(estimator.coef0), "degree": int(estimator.degree)}
+    kernel, offsets = read_vector_kernel(estimator), to_list(estimator._intercept_)
+    margin = describe_sums(estimator, kernel, vectors, estimator._dual_coef_[:1], offsets)
     return Answers({"kind": "shifted", "model": margin, "by": to_list(estimator.offset_)})
 
 # %% ../../../../nbs/scoring/compiled/models/11_one_class.ipynb #a53f9a77

@@ -21,7 +21,7 @@ from ..base.rules import refuse_words, short_name, to_list
 from .kernels import describe_sums
 
 # %% auto #0
-__all__ = ['take_voted', 'PlattModel', 'compile_vector_regressor', 'compile_vector_machine']
+__all__ = ['take_voted', 'PlattModel', 'read_vector_kernel', 'compile_vector_regressor', 'compile_vector_machine']
 
 # %% ../../../../nbs/scoring/compiled/models/06_support_vectors.ipynb #4f8f4731
 def _count_classes(pairs: int) -> int:
@@ -149,7 +149,14 @@ class PlattModel:
         return np.concatenate([margins * self.slopes + self.offsets, margins], axis=1)
 
 # %% ../../../../nbs/scoring/compiled/models/06_support_vectors.ipynb #0d6b43d0
-def _read_kernel(estimator: Estimator) -> Spec:
+def read_vector_kernel(estimator: Estimator) -> Spec:
+    """Give the entry of libsvm's kernel.
+
+    Raises
+    ------
+    NoRuleError
+        For a kernel of one's own.
+    """
     gamma = float(estimator._gamma)
     dot: Spec = {"gamma": gamma, "shift": float(estimator.coef0)}
     kernels: dict[str, Spec] = {
@@ -184,7 +191,8 @@ def compile_vector_regressor(estimator: Estimator, question: Question, site: Sit
     """Compile one sum of kernels; see `kernels.count_cost` for what it may cost."""
     refuse_words(estimator, site)
     vectors, weights = _fill(estimator.support_vectors_), _fill(estimator._dual_coef_)
-    return Answers(describe_sums(estimator, _read_kernel(estimator), vectors, weights, to_list(estimator._intercept_)))
+    kernel, offsets = read_vector_kernel(estimator), to_list(estimator._intercept_)
+    return Answers(describe_sums(estimator, kernel, vectors, weights, offsets))
 
 
 @model("sklearn.svm._classes.SVC", "sklearn.svm._classes.NuSVC")
@@ -194,7 +202,7 @@ def compile_vector_machine(estimator: Estimator, question: Question, site: Site,
     vectors, weights, several = _fill(estimator.support_vectors_), _weigh_pairs(estimator), len(estimator.classes_) > 2
     sign = 1 if several or question.method == "predict_proba" else -1
     offsets = to_list(sign * estimator._intercept_)
-    sums = describe_sums(estimator, _read_kernel(estimator), vectors, sign * weights, offsets)
+    sums = describe_sums(estimator, read_vector_kernel(estimator), vectors, sign * weights, offsets)
     if question.method == "predict_proba":
         curve = {"slopes": to_list(estimator._probA), "offsets": to_list(estimator._probB)}
         return Answers({"kind": "platt", "model": sums, **curve}, "coupled pairs", decides="votes")

@@ -110,7 +110,7 @@ def make_frame() -> FeatureFrame:
 
 
 def register(folder: Path, model: str, home: Home, *, compiled: bool = True, viewed: bool = False) -> Path:
-    """Train and register a model; one that does not compile takes cube roots, one with views has 15 numbers more."""
+    """Train and register a model; one that does not compile takes sinc, one with views has 15 numbers more."""
     frame, registry = make_frame(), Registry(home)
     words = [Column(n, "category", categories=tuple(sorted({*frame.columns[n].tolist()}))) for n in COUNTS]
     request = Contract((*words, *(Column(n, "number", lower=-10, upper=10, nullable=True) for n in NUMBERS)))
@@ -125,7 +125,7 @@ def register(folder: Path, model: str, home: Home, *, compiled: bool = True, vie
         more = {"views": VIEWS, "prediction_time": "asked"}
     late = frame.columns["number_0"] + np.random.default_rng(2).normal(0, 1, TRAINED) > 0.5
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
-    rest = "passthrough" if compiled else FunctionTransformer(np.cbrt)
+    rest = "passthrough" if compiled else FunctionTransformer(np.sinc)
     trees = HistGradientBoostingClassifier(categorical_features=[0, 1, 2], early_stopping=False, random_state=0)
     pipeline = make_pipeline(make_column_transformer((codes, [*COUNTS]), remainder=rest), trees)
     pipeline.fit(frame_to_pandas(frame, contract), late)

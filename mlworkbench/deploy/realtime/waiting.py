@@ -10,16 +10,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
+from time import monotonic
 
 from .call import Call, Reply
 from .http import HttpError
 
 # %% auto #0
-__all__ = ['MOST_CALLS', 'MOST_BYTES', 'MOST_ASIDE', 'WaitingCalls', 'Aside']
+__all__ = ['MOST_CALLS', 'MOST_BYTES', 'RETURN', 'MOST_ASIDE', 'WaitingCalls', 'Aside']
 
 # %% ../../../nbs/deploy/realtime/06_waiting.ipynb #eba019ca
 MOST_CALLS = 64
 MOST_BYTES = 1 << 20
+RETURN = 1 / 8  # of the last turn's time
 
 
 class WaitingCalls:
@@ -39,6 +41,7 @@ class WaitingCalls:
         self._thread = ThreadPoolExecutor(1, "mlworkbench-score") if threaded else None
         self._busy = self._closed = False
         self._seen = 0  # how many waited at the last look
+        self._expected, self._until = 0, 0.0  # how many may wait once those just answered ask again, and by when
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -66,7 +69,8 @@ class WaitingCalls:
     def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer what waits, in the loop or in the thread, once a look into the sockets brings nothing new."""
         seen, self._seen = self._seen, len(self._waiting)
-        if seen < self._seen < MOST_CALLS and not self._closed:
+        returning = self._seen < self._expected and monotonic() < self._until
+        if (seen < self._seen or returning) and self._seen < MOST_CALLS and not self._closed:
             loop.call_soon(self._take_turn, loop)
             return
         self._seen = 0
@@ -78,8 +82,8 @@ class WaitingCalls:
         if self._thread is None and not any(call.explain for call in calls):  # reasons take longer than scores
             self._deliver(taken, self._respond_apart(calls), loop)
             return
-        found = loop.run_in_executor(self._thread, self._respond_apart, calls)
-        found.add_done_callback(lambda done: self._deliver(taken, done.result(), loop))
+        found, begun = loop.run_in_executor(self._thread, self._respond_apart, calls), monotonic()
+        found.add_done_callback(lambda done: self._finish(taken, done.result(), loop, begun))
 
     def _respond_apart(self, calls: Sequence[Call]) -> list[Reply | Exception]:
         """Answer calls together, or one by one where that fails: whoever waits gets a reply, or what failed."""
@@ -103,6 +107,18 @@ class WaitingCalls:
                 break
             taken.append(self._waiting.popleft())
         return taken
+
+    def _finish(
+        self,
+        taken: Sequence[tuple[Call, asyncio.Future[Reply]]],
+        replies: Sequence[Reply | Exception],
+        loop: asyncio.AbstractEventLoop,
+        begun: float,
+    ) -> None:
+        """Deliver what the thread answered; the next turn gives these callers a moment to ask again."""
+        now = monotonic()
+        self._expected, self._until = len(self._waiting) + len(taken), now + RETURN * (now - begun)
+        self._deliver(taken, replies, loop)
 
     def _deliver(
         self,

@@ -54,6 +54,23 @@ def test_each_call_gets_its_own_reply_and_a_turn_takes_so_many(threaded: bool) -
     waiting.close()
 
 
+def test_steady_callers_of_a_thread_come_into_one_turn_and_who_has_gone_is_not_waited_for() -> None:
+    async def ask_again(waiting: WaitingCalls, times: int) -> None:
+        for _ in range(times):
+            await waiting.ask(Call(b""))
+
+    async def all_of_them(waiting: WaitingCalls) -> None:
+        first = asyncio.create_task(ask_again(waiting, 5))
+        await asyncio.sleep(0.02)
+        await asyncio.gather(first, *(ask_again(waiting, 8) for _ in range(5)))
+
+    turns = Turns(0.1)
+    waiting = WaitingCalls(turns, threaded=True)
+    asyncio.run(asyncio.wait_for(all_of_them(waiting), 20))
+    waiting.close()
+    assert turns.turns == [1, 6, 6, 6, 6, 5, 5, 5, 5]
+
+
 def test_a_call_that_is_alone_is_answered_without_a_turn_of_the_loop() -> None:
     def at_once(waiting: WaitingCalls) -> Any:
         with pytest.raises(StopIteration) as ended:

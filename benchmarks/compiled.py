@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +42,7 @@ from mlworkbench.scoring.version.version import open_version, with_reference
 ROUNDS = 15
 ROWS = 20_000
 NUMBERS = [f"number_{k}" for k in range(24)]
-GOALS = {"one row": 10.0, "a batch": 1.0}  # times faster than the pipeline
+GOALS = {"one row": 10.0, "a batch": 6.0}  # times faster than the pipeline
 
 
 def seconds(action: Callable[[], object], repeats: int = 1) -> float:
@@ -112,7 +113,7 @@ def batches_beside(frame: FeatureFrame, contract: Contract) -> None:
 
 
 def threads_of_a_batch(scorer: Scorer, frame: FeatureFrame) -> None:
-    """Print what two threads are worth on a large frame, and what memory a block takes."""
+    """Print what two threads are worth on a large frame."""
     large, before = frame.take(np.resize(np.arange(ROWS), 10 * ROWS)), os.environ.get("OMP_NUM_THREADS")
     taken: list[list[float]] = []
     for _ in range(5):
@@ -124,6 +125,17 @@ def threads_of_a_batch(scorer: Scorer, frame: FeatureFrame) -> None:
     os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
     one, two = (statistics.median(side) for side in zip(*taken, strict=True))
     print(f"{len(large):,} rows on two threads: {one / two:.2f} times as fast as on one")
+
+
+def memory_of_a_batch(scorer: Scorer, frame: FeatureFrame) -> None:
+    """Print what memory is taken beside the rows and their scores, of many rows and of very many."""
+    for rows in (10 * ROWS, 1_000 * ROWS):
+        large = frame.take(np.resize(np.arange(ROWS), rows))
+        tracemalloc.start()
+        scores = scorer.score(large)
+        taken = tracemalloc.get_traced_memory()[1] - 2 * scores.nbytes  # the blocks' scores, and they in one array
+        tracemalloc.stop()
+        print(f"{rows:10,} rows take {taken / 1e6:.0f} MB beside themselves and their scores")
 
 
 def events(frame: FeatureFrame) -> bytes:
@@ -178,6 +190,7 @@ def main() -> int:
                   f" {len(rows) / fast:,.0f} rows/s, {fast / len(rows) * 1e6:.1f} us a row")  # fmt: skip
         with threadpool_limits(1):
             threads_of_a_batch(compiled.scorer, frame)
+            memory_of_a_batch(compiled.scorer, frame)
         batches_beside(frame, compiled.frame)
         export = export_edge(compiled, Path(name, "device"))
         print(f"an export: {export.size / 1e6:.1f} MB")

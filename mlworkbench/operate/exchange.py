@@ -138,7 +138,7 @@ def _export_onnx(version: Version, to: Path, trusted: Sequence[str]) -> tuple[fl
         _write(to / name, (version.folder / name).read_bytes())
     scorer, frame = CompiledScorer.open(to), version.golden_frame
     takes = scorer.graph_input(frame)
-    gives = open_graph((to / "scorer.onnx").read_bytes())(takes)
+    gives = open_graph((to / "scorer.onnx").read_bytes()).run(takes)
     pairs = zip(list_golden_lines(version), to_plain_list(takes), gives.tolist(), strict=True)
     _write(to / GOLDEN, _write_lines([{**line, "features": one, "output": other} for line, one, other in pairs]))
     facts = describe_graph(scorer.program, takes.shape[1], gives.shape[1])

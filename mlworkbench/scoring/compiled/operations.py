@@ -40,14 +40,17 @@ import mlworkbench.scoring.compiled.numeric.quantiles
 import mlworkbench.scoring.compiled.numeric.scalers
 import mlworkbench.scoring.compiled.numeric.splines
 import mlworkbench.scoring.compiled.text.counts  # noqa: F401 - each registers what it makes
-from .base.blocks import Block
-from .base.layout import KINDS, OPERATIONS, Model, Step
+from .base.layout import KINDS, OPERATIONS, Graph, Model, Step
+from .ensembles.tree_file import Forest
 from .ensembles.tree_sums import open_graph
 
 # %% auto #0
-__all__ = ['ProgramMaker']
+__all__ = ['FindForest', 'ProgramMaker']
 
 # %% ../../../nbs/scoring/compiled/01_operations.ipynb #cee13141
+FindForest = Callable[[int, int, int], Forest | None]
+
+
 class ProgramMaker:
     """Makes the parts of one program.
 
@@ -55,10 +58,12 @@ class ProgramMaker:
     ----------
     graphs : sequence of bytes
         Of trees, in the order in which the program names them.
+    forest : callable, optional
+        Gives the trees of a graph by its place, the number of features and that of outputs; None where it cannot.
     """
 
-    def __init__(self, graphs: Sequence[bytes] = ()) -> None:
-        self._graphs = graphs
+    def __init__(self, graphs: Sequence[bytes] = (), forest: FindForest = lambda *_: None) -> None:
+        self._graphs, self.forest = graphs, forest
 
     def step(self, spec: Mapping[str, Any]) -> Step:
         """Make a step.
@@ -87,7 +92,7 @@ class ProgramMaker:
         """
         return KINDS[spec["kind"]]({**spec}, self)
 
-    def graph(self, place: int) -> Callable[[Block], Block]:
+    def graph(self, place: int) -> Graph:
         """Open a graph of trees.
 
         Raises

@@ -24,6 +24,7 @@ from ..artifacts.manifest import LARGEST, read_document, read_manifest, refuse_f
 from .base.blocks import Block, RowError, stack
 from .base.layout import Origins, trace_steps
 from .base.links import DECISIONS, LINKS, LINKS_OF_ONE
+from .ensembles.tree_file import FOREST_FILE, Forest, join_trees, open_forest
 from .ensembles.trees import Tree
 from .operations import ProgramMaker
 from .plan import RowPlan
@@ -101,6 +102,8 @@ class CompiledScorer:
         Of trees, as the program numbers them: ``scorer.onnx``, ``scorer_1.onnx``, ...
     trees : sequence of sequence of Tree
         Of each graph, where it was just compiled: reasons for predictions are made of them.
+    folder : Path, optional
+        Of the version, whose ``scorer_trees.npz`` may hold them.
 
     See Also
     --------
@@ -118,10 +121,11 @@ class CompiledScorer:
     program: Mapping[str, Any]
     graphs: Sequence[bytes] = field(default=(), repr=False)
     trees: Sequence[Sequence[Tree]] = field(default=(), repr=False)
+    folder: Path | None = None
     kind = "compiled"
 
     def __post_init__(self) -> None:
-        maker = ProgramMaker(self.graphs)
+        maker = ProgramMaker(self.graphs, self._find_forest)
         parts: dict[str, Any] = {
             "_steps": [maker.step(step) for step in self.program["steps"]],
             "_model": maker.model(self.program["model"]),
@@ -144,7 +148,19 @@ class CompiledScorer:
                 message = f"scorer.json: format {PROGRAM_FORMAT} or older; got {program['format']}; upgrade mlworkbench"
                 raise VersionError(message, code="version.format")
             count = program.get("graphs", int(program["model"]["kind"] == "trees"))
-            return cls(program, [_read_graph(folder / graph_name(place)) for place in range(count)])
+            graphs = [_read_graph(folder / graph_name(place)) for place in range(count)]
+            return cls(program, graphs, folder=folder)
+
+    def _find_forest(self, place: int, features: int, outputs: int) -> Forest | None:
+        """Give the trees of the program's model, where it is trees alone and they are at hand."""
+        model = self.program["model"]
+        if model["kind"] != "trees" or place != model.get("graph", 0):
+            return None
+        if self.trees:
+            return join_trees(self.trees[place])
+        if self.folder is None or not (self.folder / FOREST_FILE).exists():
+            return None
+        return open_forest(self.folder, features=features, outputs=outputs)
 
     def score(self, frame: FeatureFrame) -> NDArray[np.float64]:
         """Score every row; see `answer`."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base.blocks import Block, RowError
+from .base.layout import Graph
 from .ensembles.trees import Integers, Numbers
 from .made_rows import MadeRow, RowPlace, take_evenly
 from .operations import ProgramMaker
@@ -152,15 +153,15 @@ class _ListeningMaker(ProgramMaker):
         super().__init__(graphs)
         self.widths, self.heard = widths, dict[int, Block]()
 
-    def graph(self, place: int) -> Callable[[Block], Block]:
+    def graph(self, place: int) -> Graph:
         """Open a graph that remembers what it was asked with last."""
-        run = super().graph(place) if len(self.widths) > 1 else None
+        run = super().graph(place).run if len(self.widths) > 1 else None
 
         def listen(features: Block) -> Block:
             self.heard[place] = features
             return np.zeros((len(features), self.widths[place])) if run is None else run(features)
 
-        return listen
+        return Graph(listen)
 
 # %% ../../../nbs/scoring/compiled/06_tree_edges.ipynb #5a4e8603
 Movers = dict[tuple[int, int], list[int]]

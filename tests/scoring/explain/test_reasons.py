@@ -25,13 +25,13 @@ from mlworkbench.errors import ScoringError, VersionError
 from mlworkbench.evaluation.card import write_importance
 from mlworkbench.scoring.compiled.base.layout import trace_steps
 from mlworkbench.scoring.compiled.compile import compile_scorer, scorer_files
+from mlworkbench.scoring.compiled.ensembles.tree_file import join_trees
 from mlworkbench.scoring.compiled.ensembles.trees import Tree
 from mlworkbench.scoring.compiled.scorer import CompiledScorer
 from mlworkbench.scoring.data_frame import frame_to_pandas
 from mlworkbench.scoring.explain.keeping import make_reasons, open_reasons
 from mlworkbench.scoring.explain.margins import ask_margins, find_margins
 from mlworkbench.scoring.explain.reasons import Reasons, TreeWay, find_owners
-from mlworkbench.scoring.explain.tree_file import join_trees
 from mlworkbench.scoring.frame import FeatureFrame
 from mlworkbench.scoring.reference import ReferenceScorer
 

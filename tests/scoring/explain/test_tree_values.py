@@ -19,8 +19,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegress
 from mlworkbench.errors import VersionError
 from mlworkbench.scoring.compiled.ensembles.forests import read_grown_trees
 from mlworkbench.scoring.compiled.ensembles.histogram_boosting import read_boosted_trees
+from mlworkbench.scoring.compiled.ensembles.tree_file import Forest, join_trees, read_forest, write_forest
 from mlworkbench.scoring.compiled.ensembles.trees import Tree
-from mlworkbench.scoring.explain.tree_file import Forest, join_trees, read_forest, write_forest
 from mlworkbench.scoring.explain.tree_values import TreeValues
 
 STORED = json.loads((Path(__file__).parent / "shap_values.json").read_text())

@@ -17,12 +17,28 @@ from ....core.types import Spec
 from .blocks import Block, RowError
 
 # %% auto #0
-__all__ = ['Step', 'Model', 'MakeStep', 'MakeModel', 'OPERATIONS', 'KINDS', 'Origins', 'Maker', 'operation', 'kind', 'Table',
-           'Cell', 'Layout', 'lay_model', 'mark_columns', 'trace_steps']
+__all__ = ['Step', 'Model', 'MakeStep', 'MakeModel', 'OPERATIONS', 'KINDS', 'Origins', 'Graph', 'Maker', 'operation', 'kind',
+           'Table', 'Cell', 'Layout', 'lay_model', 'mark_columns', 'trace_steps']
 
 # %% ../../../../nbs/scoring/compiled/base/03_layout.ipynb #8b01074a
 Step = Callable[[Any], Block]
 Model = Callable[[Any], Block]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph of trees that was opened.
+
+    Attributes
+    ----------
+    run : callable
+        Takes float64 of shape (n, features), gives float64 of shape (n, outputs).
+    single : bool, default=False
+        Whether it computes in 32 bits.
+    """
+
+    run: Callable[[Block], Block]
+    single: bool = False
 
 
 class Maker(Protocol):
@@ -34,8 +50,11 @@ class Maker(Protocol):
     def model(self, spec: Mapping[str, Any]) -> Model:
         """Make a model of its entry."""
 
-    def graph(self, place: int) -> Callable[[Block], Block]:
+    def graph(self, place: int) -> Graph:
         """Open one of the program's graphs of trees."""
+
+    def forest(self, place: int, features: int, outputs: int) -> Any:  # noqa: ANN401, RUF100
+        """Give the trees of a graph as arrays, a `tree_file.Forest`; None where they are not at hand."""
 
 
 MakeStep = Callable[[Spec, Maker], Step]

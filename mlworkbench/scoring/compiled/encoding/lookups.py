@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,7 @@ class Lookup:
         return self(block[0])
 
     def _of_words(self, column: NDArray[Any]) -> NDArray[np.int64]:
-        places, unknown = self.places, self.unknown
-        return np.fromiter((places.get(word, unknown) for word in column.tolist()), np.int64, len(column))
+        return np.fromiter(map(self.places.get, column.tolist(), repeat(self.unknown)), np.int64, len(column))
 
     def _of_numbers(self, column: Block) -> NDArray[np.int64]:
         check_block(column[None, :], "missing")

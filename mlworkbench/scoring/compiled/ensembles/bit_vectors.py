@@ -17,10 +17,10 @@ from .tree_file import Forest
 from .trees import Integers, Numbers
 
 # %% auto #0
-__all__ = ['WIDEST', 'MOST_CODES', 'GROUP', 'ROWS', 'BitVectors', 'lay_bits']
+__all__ = ['MOST_LEAVES', 'MOST_CODES', 'GROUP', 'ROWS', 'BitVectors', 'lay_bits']
 
 # %% ../../../../nbs/scoring/compiled/ensembles/03_bit_vectors.ipynb #bce2d28d
-WIDEST = 64  # leaves
+MOST_LEAVES = 64  # leaves
 
 
 @dataclass(frozen=True)
@@ -211,13 +211,13 @@ def lay_bits(forest: Forest, outputs: int) -> BitVectors | None:
     Returns
     -------
     BitVectors or None
-        None where a tree has more than `WIDEST` leaves, or splits by codes that are no small whole numbers.
+        None where a tree has more than `MOST_LEAVES` leaves, or splits by codes that are no small whole numbers.
     """
     children = np.concatenate([forest.left, forest.right])
     roots = np.setdiff1d(np.arange(len(forest.left)), children)
     leaves = np.bincount(np.searchsorted(roots, np.flatnonzero(forest.left < 0), side="right"), minlength=1)
     members = _list_members(forest)
-    if members is None or leaves.max() > WIDEST:
+    if members is None or leaves.max() > MOST_LEAVES:
         return None
     bits, groups = _NARROW if leaves.max() <= _NARROW.size else _WIDE, []
     for target, own in _group_trees(forest, roots):

@@ -148,21 +148,23 @@ class Certificate:
     @property
     def summary(self) -> dict[str, Any]:
         """Verdict, rows, rows left out that break the contract, one row for each deployment, and one for reasons."""
-        *rows, reasons = [{name: row[name] for name in SUMMARY} for row in self._judged]
-        counts = {name: self.fields[name] for name in ("rows", "rejected")}
-        told = {"verdict": self.verdict, **counts, "anchor": self.fields["anchor"]}
-        return {**told, "deployments": rows, "reasons": reasons}
+        rows = {row["deployment"]: {name: row[name] for name in SUMMARY} for row in self.judged}
+        reasons = {name: rows.pop(name) for name in ("reasons",) if name in rows}
+        told = {name: self.fields[name] for name in ("rows", "rejected", "anchor")}
+        return {"verdict": self.verdict, **told, "deployments": [*rows.values()], **reasons}
 
     @property
-    def _judged(self) -> list[dict[str, Any]]:
-        return [*self.fields["deployments"], self.fields["reasons"]]
+    def judged(self) -> list[dict[str, Any]]:
+        """The row of each deployment, and that of reasons where they were asked for."""
+        reasons = self.fields.get("reasons")
+        return [*self.fields["deployments"], *([reasons] if reasons else [])]
 
     @property
     def refusal(self) -> str:
         """Why it is no proof, in one line; empty where it is equal."""
         if self.verdict == "equal":
             return ""
-        refused = [row for row in self._judged if row["verdict"] in ("refused", "undecided")]
+        refused = [row for row in self.judged if row["verdict"] in ("refused", "undecided")]
         if not refused and self.fields["anchor"]["verdict"] != "equal":
             why = describe_anchor(self.fields["anchor"])
             what = f"{self.fields['version']} is not proved equal to the pipeline itself"
@@ -232,15 +234,21 @@ def certify(
     requests = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
     reference, verdicts = examine_version(version, requests, home=home, progress=progress)
     reasons = compare_reasons(version, requests, home=home, examined=(reference, verdicts))
-    fields = collect_fields(version, reference=reference, verdicts=[*verdicts, reasons])
+    fields = collect_fields(version, reference=reference, verdicts=verdicts, reasons=reasons)
     fields |= {"available": whole.height, "hashes": certificate_hashes(version, requests, reference.lake)}
     certificate = write_certificate(fields, home=home)
     Registry(home).certificates.add(read_record(certificate.path, home=home))
     return certificate
 
 
-def collect_fields(version: Version, *, reference: Reference, verdicts: Sequence[DeploymentVerdict]) -> dict[str, Any]:
-    """Give what is signed; the last verdict is that of reasons."""
+def collect_fields(
+    version: Version,
+    *,
+    reference: Reference,
+    verdicts: Sequence[DeploymentVerdict],
+    reasons: DeploymentVerdict | None = None,
+) -> dict[str, Any]:
+    """Give what is signed."""
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{version.content_id[:12]}-{secrets.token_hex(2)}"
     return {
@@ -250,14 +258,14 @@ def collect_fields(version: Version, *, reference: Reference, verdicts: Sequence
         "version": version.version,
         "content_id": version.content_id,
         "issued_at": now.isoformat(timespec="seconds"),
-        "verdict": combine_verdicts(verdicts, read_anchor(version.manifest)),
+        "verdict": combine_verdicts([*verdicts, *([reasons] if reasons else [])], read_anchor(version.manifest)),
         "anchor": read_anchor(version.manifest),
         "rows": len(reference.scores),
         "rejected": reference.rejected,
         "tolerance": version.tolerance,
         "scorer": version.scorer.kind,
-        "deployments": [one.to_dict() for one in verdicts[:-1]],
-        "reasons": verdicts[-1].to_dict(),
+        "deployments": [one.to_dict() for one in verdicts],
+        **({"reasons": reasons.to_dict()} if reasons else {}),
         "environment": environment(),
         "lake": dict(reference.lake),
     }

@@ -9,8 +9,15 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.neighbors import LocalOutlierFactor
+
 from mlworkbench.scoring.compiled import operations
 from mlworkbench.scoring.compiled.base.layout import KINDS, OPERATIONS
+from mlworkbench.scoring.compiled.base.rules import MODELS, TRANSFORMERS, NoRuleError, Question, Site, full_name
+from mlworkbench.scoring.compiled.compile import ProgramCompiler
 from mlworkbench.scoring.compiled.operations import FAMILIES, find_families, import_families
 
 PLACE = "mlworkbench.scoring.compiled."
@@ -55,3 +62,13 @@ def test_a_step_imports_its_own_family_alone() -> None:
     ran = subprocess.run(words, capture_output=True, text=True, check=True)
     found = {*json.loads(ran.stdout)} & {*FAMILIES.values()}
     assert found - {f"{PLACE}base.types"} == {f"{PLACE}numeric.imputers"}
+
+
+def test_what_is_refused_by_its_name_says_what_to_take_instead() -> None:
+    question, site = Question("predict_proba"), Site((None,))
+    words = {GaussianProcessClassifier: "a process; take SVC", LocalOutlierFactor: "take IsolationForest"}
+    for estimator, said in words.items():
+        with pytest.raises(NoRuleError, match=said):
+            MODELS[full_name(estimator())](estimator(), question, site, ProgramCompiler())
+    with pytest.raises(NoRuleError, match="FeatureHasher has no rule: it takes dictionaries"):
+        TRANSFORMERS[full_name(FeatureHasher())](FeatureHasher(), site, ProgramCompiler())

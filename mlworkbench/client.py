@@ -164,6 +164,7 @@ class Client:
         *,
         request_id: str | None = None,
         partial: bool = False,
+        explain: bool = False,
     ) -> list[dict[str, Any]]:
         """Ask for predictions.
 
@@ -176,6 +177,8 @@ class Client:
         partial : bool, default=False
             Take the answers of the good records where others are refused; by default a refused record refuses all of
             its part.
+        explain : bool, default=False
+            Ask for ``explanation``, too: what each column added.
 
         Returns
         -------
@@ -193,14 +196,14 @@ class Client:
             If the service does not answer, or fails.
         """
         texts = _to_json([records] if isinstance(records, Mapping) else list(records))
-        call = _Call(_name_call(request_id), len(texts), partial, time.monotonic() + self.deadline)
+        path = f"/score?explain=true&partial={partial}" if explain else "/score" if partial else "/score?partial=false"
+        call = _Call(_name_call(request_id), len(texts), path, partial, time.monotonic() + self.deadline)
         return [one for first, end in _cut(texts) for one in self._score_part(call, texts[first:end], first)]
 
     def _score_part(self, call: _Call, texts: Sequence[str], first: int) -> list[dict[str, Any]]:
         """Ask for a part of the records, halved where it is too large."""
-        path = "/score" if call.partial else "/score?partial=false"
         body = f"[{','.join(texts)}]".encode()
-        status, answer = self._ask_again(path, body, call.name_part(first, len(texts)), end=call.end)
+        status, answer = self._ask_again(call.path, body, call.name_part(first, len(texts)), end=call.end)
         if isinstance(answer, list) and (status == HTTPStatus.OK or (call.partial and status == 422)):
             return [{**one, "index": one["index"] + first} if first and "faults" in one else one for one in answer]
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(texts) > 1:
@@ -221,7 +224,7 @@ class Client:
         request_id : str, optional
             Identifies this call in the log; default one made at random.
         path : str, default="/invocations"
-            Or ``/v2/models/MODEL/infer``.
+            Or ``/v2/models/MODEL/infer``; each with ``?explain=true`` for reasons.
 
         Returns
         -------
@@ -296,8 +299,8 @@ class Client:
 class _Call:
     """What the parts of a call have in common."""
 
-    def __init__(self, name: str, total: int, partial: bool, end: float) -> None:
-        self.name, self.total, self.partial, self.end = name, total, partial, end
+    def __init__(self, name: str, total: int, path: str, partial: bool, end: float) -> None:
+        self.name, self.total, self.path, self.partial, self.end = name, total, path, partial, end
 
     def name_part(self, first: int, count: int) -> str:
         """Name a part by the place of its first record; the whole as the call."""
@@ -398,8 +401,7 @@ def _item(value: object) -> object:
     """Turn numpy's scalars and arrays and a time into what JSON knows, without importing numpy."""
     for method in ("tolist", "isoformat"):
         if hasattr(value, method):
-            plain: object = getattr(value, method)()
-            return plain
+            return getattr(value, method)()
     raise TypeError(f"a {type(value).__name__}")
 
 
@@ -409,9 +411,8 @@ def _error_of(url: str, status: int, answer: object, *, first: int = 0) -> Reque
     text = fields.get("error") or fields.get("message") or fields.get("detail") or str(answer)[:200]
     code = fields["code"] if isinstance(fields.get("code"), str) else ""
     if not 400 <= status < 500 or status in _AGAIN:
-        return ServiceError(
-            f"service {url} failed with status {status}: {text}", status=status, code=code or "deployment.failed"
-        )
+        line = f"service {url} failed with status {status}: {text}"
+        return ServiceError(line, status=status, code=code or "deployment.failed")
     faults = fields.get("faults") or ()
     if first:
         text = f"from record {first} on: {text}"
@@ -465,9 +466,10 @@ class AsyncClient:
         *,
         request_id: str | None = None,
         partial: bool = False,
+        explain: bool = False,
     ) -> list[dict[str, Any]]:
         """As `Client.score`."""
-        return await self._run(self.client.score, records, request_id=request_id, partial=partial)
+        return await self._run(self.client.score, records, request_id=request_id, partial=partial, explain=explain)
 
     async def invoke(
         self, body: Mapping[str, Any], *, request_id: str | None = None, path: str = "/invocations"

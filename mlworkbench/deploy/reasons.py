@@ -68,7 +68,7 @@ def compare_explanations(first: Mapping[str, Any], second: Mapping[str, Any]) ->
     >>> compare_explanations(found, found), compare_explanations(found, {**found, "margin": 6.0})
     (0.0, 0.5)
     """
-    sides = [{one["column"]: one["contribution"] for one in side["reasons"]} for side in (first, second)]
+    sides = [{one["column"]: one["contribution"] for one in side.get("reasons", ())} for side in (first, second)]
     if sides[0].keys() != sides[1].keys() or any(first.get(n) != second.get(n) for n in ("kind", "unit", "of")):
         return math.inf
     pairs = [(sides[0][name], sides[1][name]) for name in sides[0]]

@@ -20,6 +20,7 @@ from ..core.types import FactDict
 from ..deploy.edge.export import device_sources
 from ..scoring.artifacts.manifest import MANIFEST
 from ..scoring.artifacts.skops_file import read_module_names
+from ..scoring.compiled.operations import FAMILIES
 from ..scoring.decision import score_names
 from ..scoring.version.python_function import TRUSTED
 from ..scoring.version.version import Version
@@ -66,7 +67,7 @@ def copy_package() -> tuple[str, dict[str, bytes]]:
     files : dict of str to bytes
         Path to source.
     """
-    sources = device_sources(f"mlworkbench.{root}" for root in _ROOTS)
+    sources = device_sources([*(f"mlworkbench.{root}" for root in _ROOTS), *FAMILIES.values()])
     sources["mlworkbench/__init__.py"] = b'"""Modules of mlworkbench that open a version."""\n'
     digest = hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
     name = f"mlworkbench_{digest[:16]}"

@@ -29,10 +29,10 @@ EXAMPLES, FIRST = "mlworkbench.examples", "1970-01-01T00:00:00+00:00"
 
 
 def describe_certificate(certificate: Certificate) -> list[str]:
-    """Lay a certificate out for a person: one line for each deployment, then where to look."""
+    """Lay a certificate out for a person: one line for each deployment, one for reasons, then where to look."""
     from mlworkbench.operate.training.anchor.anchor import describe_anchor
 
-    found = certificate.summary["deployments"]
+    found = [*certificate.summary["deployments"], certificate.summary["reasons"]]
     rows = [{**row, "feature_mismatches": _add_up(row["feature_mismatches"])} for row in found]
     left = certificate.fields["rejected"]
     told = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from ..request import require_deployment
 from ...errors import DeploymentError
 from ...evaluation.log.rows import personal_columns
 from ...scoring.artifacts.manifest import json_text
+from ...scoring.compiled.operations import find_families
 from ...scoring.registry.signature import read_signed, signed, signing_key
 from ...scoring.version.version import Version
 
@@ -263,6 +265,7 @@ def _contents(version: Version) -> dict[str, bytes]:
         if foreign := _foreign(wanted):
             raise _refuse(version, "row functions import numpy alone", f"{name} imports {foreign[0]}", "do without it")
         roots |= {n for n in wanted if n.partition(".")[0] == "mlworkbench"}
+    roots |= find_families(json.loads(model["model/scorer.json"]))
     library = {f"lib/{name}": data for name, data in device_sources(roots).items()}
     requirements = "".join(f"{need}\n" for need in _needs(version)).encode()
     program = (service_folder("edge") / "score.py").read_bytes()

@@ -14,7 +14,7 @@ from ...contract.faults import Fault, merge_faults
 from .http import PROBLEM, HttpError, Json, problem, read_invocation, read_json
 from .http import read_records, request_name
 from ..reasons import MOST_EXPLAINED
-from ...errors import WorkbenchError
+from ...errors import ContractError, WorkbenchError
 from ...scoring.version.version import Version
 
 # %% auto #0
@@ -46,6 +46,11 @@ class Call:
     invocation: bool = False
     form: Form | None = None
     explain: str | None = None
+
+    @property
+    def may_explain(self) -> bool:
+        """Whether reasons may be wanted, which take longer than scores; a body is looked through, and not read."""
+        return bool(self.explain) or ((self.invocation or self.form is not None) and b"expla" in self.body)
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,18 @@ def read_partial(text: str | None) -> bool:
     return _read_choice("partial", text, usual=True)
 
 
-def read_explain(text: str | None, records: int) -> bool:
-    """Read the parameter ``explain`` of a request: whether reasons are given, for so many records."""
-    wanted = _read_choice("explain", text, usual=False)
+def read_explain(text: str | None, records: int, *, told: Json = None) -> bool:
+    """Read whether reasons are given, for so many records: as the parameter ``explain`` or the body says.
+
+    Parameters
+    ----------
+    told : bool, optional
+        What the body says.
+    """
+    if told is not None and not isinstance(told, bool):
+        got = f"got {type(told).__name__}; leave it out for false"
+        raise HttpError(f"explain: true or false; {got}", 400, code="request.explain")
+    wanted = _read_choice("explain", text, usual=False) or bool(told)
     if wanted and records > MOST_EXPLAINED:
         rule = f"explain: of at most {MOST_EXPLAINED} records in a request"
         raise HttpError(f"{rule}; got {records}; ask in parts, or in a batch", 413, code="request.explain")
@@ -137,11 +151,23 @@ def read_call(call: Call, version: Version) -> Asked:
     name, repeated = request_name(call.request_id), bool(call.request_id)
     if call.invocation:
         payload = read_json(call.body, shape="an object of dataframe_records, dataframe_split, instances or inputs")
-        return Asked(name, read_invocation(payload, version.request.names), repeated, invocation=True)
+        told = _take_params(payload)
+        found = read_invocation(payload, version.request.names)
+        explain = read_explain(call.explain, len(found), told=told)
+        return Asked(name, found, repeated, invocation=True, explain=explain)
     in_parts = read_partial(call.partial)
     records, single = read_records(read_json(call.body))
     explain = read_explain(call.explain, len(records)) if call.explain else False
     return Asked(name, records, repeated, whole=single or not in_parts, single=single, explain=explain)
+
+
+def _take_params(payload: Json) -> Json:
+    """Take ``params``, as MLflow has them, out of a body, and give what they say of ``explain``."""
+    params = payload.pop("params", None) if isinstance(payload, dict) and len(payload) > 1 else None
+    if params is not None and (not isinstance(params, dict) or params.keys() - {"explain"}):
+        got = ", ".join(map(repr, params)) if isinstance(params, dict) else type(params).__name__
+        raise ContractError(f"params: an object of explain; got {got[:200]}; leave it out", code="request.shape")
+    return (params or {}).get("explain")
 
 # %% ../../../nbs/deploy/realtime/04_call.ipynb #a9e85f44
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from ...scoring.decision import class_names
 
 # %% auto #0
 __all__ = ['SCHEMA_TYPES', 'FLAGS', 'FAULTS', 'EXPLANATION', 'REFUSED', 'PROBLEM_SCHEMA', 'GUARDED', 'SCORED', 'NOT_READY',
-           'NAME_HEADER', 'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema', 'read_schemas',
-           'invocation_schemas', 'describe_operation', 'feedback_schemas', 'tensor_schemas', 'describe_service']
+           'NAME_HEADER', 'EXPLAIN', 'column_schema', 'fill', 'example_record', 'records_schema', 'answers_schema',
+           'read_schemas', 'invocation_schemas', 'describe_operation', 'feedback_schemas', 'tensor_schemas',
+           'describe_service']
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #084605bb
 SCHEMA_TYPES: dict[str, dict[str, Any]] = {
@@ -224,6 +225,11 @@ def read_schemas(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return records_schema(contract, example_record(contract, golden)), answers_schema(declaration)
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #e4fd0b54
+def _describe_object(properties: Mapping[str, Any], required: int) -> dict[str, Any]:
+    """Describe an object of which the first properties are required."""
+    return {"type": "object", "properties": dict(properties), "required": [*properties][:required]}
+
+
 def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe body and answer of ``/invocations`` by the schemas of records and of answers.
 
@@ -241,13 +247,13 @@ def invocation_schemas(records: Mapping[str, Any], answers: Mapping[str, Any]) -
         "instances": {"type": "array", "items": {"oneOf": [record, {"type": "array", "items": {}}]}},
         "inputs": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
     }
-    asked: dict[str, Any] = {"title": "Invocation", "description": "One of four; all are answered, or none."}
-    asked |= {"type": "object", "properties": ways, "minProperties": 1, "maxProperties": 1}
-    answer = answers["oneOf"][0]
-    told = {"predictions": {"type": "array", "items": {}}, "answers": {"type": "array", "items": answer}}
-    found = {"type": "object", "properties": told, "required": list(told)}
+    params = {"type": "object", "properties": {"explain": {"type": "boolean"}}, "additionalProperties": False}
+    text = "One of four, perhaps with params; all are answered, or none."
+    asked: dict[str, Any] = {"title": "Invocation", "description": text, "oneOf": [{"required": [way]} for way in ways]}
+    told = {"predictions": {"type": "array", "items": {}}, "answers": {"type": "array", "items": answers["oneOf"][0]}}
     words = {"title": "Predictions", "description": "Decisions, for regression scores; the whole answers beside them."}
-    return {**asked, "example": {"dataframe_records": [example]}}, {**words, "oneOf": [found, PROBLEM_SCHEMA]}
+    asked |= {**_describe_object({**ways, "params": params}, 0), "example": {"dataframe_records": [example]}}
+    return asked, {**words, "oneOf": [_describe_object(told, 2), PROBLEM_SCHEMA]}
 
 # %% ../../../nbs/deploy/realtime/02_openapi.ipynb #58babe39
 GUARDED = {
@@ -272,7 +278,7 @@ NOT_READY = {"503": "three looks in a row found that it cannot be asked"}
 NAME_HEADER = {"in": "header", "name": "X-Request-Id", "schema": {"type": "string", "maxLength": 128}}
 _PROBLEM = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
 _PARTIAL = {"in": "query", "name": "partial", "schema": {"type": "boolean", "default": True}}
-_EXPLAIN = {"in": "query", "name": "explain", "schema": {"type": "boolean", "default": False}}
+EXPLAIN = {"in": "query", "name": "explain", "schema": {"type": "boolean", "default": False}}
 
 
 def describe_operation(
@@ -355,11 +361,6 @@ def tensor_schemas(
     return {**_describe_object(asked, 1), "example": {"inputs": list(example)}}, _describe_object(told, 4)
 
 
-def _describe_object(properties: Mapping[str, Any], required: int) -> dict[str, Any]:
-    """Describe an object of which the first properties are required."""
-    return {"type": "object", "properties": dict(properties), "required": [*properties][:required]}
-
-
 def _one_or_many(title: str, one: Mapping[str, Any], most: int = 0) -> dict[str, Any]:
     """Describe one, or a list; among answers the place of one that was refused is taken by its faults."""
     bounds = {"minItems": 1, "maxItems": most} if most else {}
@@ -407,9 +408,9 @@ def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, A
     asked, told = read_schemas(folder)
     (body, answered), (label, taken) = invocation_schemas(asked, told), feedback_schemas(declaration)
     answers = {"title": "Answers", "description": told["description"], "oneOf": told["oneOf"][:2]}
-    chosen = [NAME_HEADER, _PARTIAL, _EXPLAIN]
+    chosen = [NAME_HEADER, EXPLAIN]
     score = describe_operation(
-        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=chosen
+        "score one record or a list", _json(answers), SCORED, asked=_json(asked), parameters=[*chosen, _PARTIAL]
     )
     taking = describe_operation(
         "take what came true, one label or a list", _json(taken), _ASKED, asked=_json(label), parameters=[_PARTIAL]
@@ -417,7 +418,7 @@ def _describe_posts(folder: Path, declaration: Mapping[str, Any]) -> dict[str, A
     for operation in (score, taking):
         operation["responses"]["422"]["content"] |= {"application/json": {"schema": _ALL_REFUSED}}
     invoke = describe_operation(
-        "score records, all or none", _json(answered["oneOf"][0]), SCORED, asked=_json(body), parameters=[NAME_HEADER]
+        "score records, all or none", _json(answered["oneOf"][0]), SCORED, asked=_json(body), parameters=chosen
     )
     return {path: {"post": one} for path, one in zip(_POSTS, (score, taking, invoke), strict=True)}
 

@@ -79,7 +79,7 @@ class WaitingCalls:
         if self._closed:
             self._deliver(taken, [HttpError(_ENDS, 503, code="service.ends") for _ in calls], loop)
             return
-        if self._thread is None and not any(call.explain for call in calls):  # reasons take longer than scores
+        if self._thread is None and not any(call.may_explain for call in calls):  # reasons take longer than scores
             self._deliver(taken, self._respond_apart(calls), loop)
             return
         found, begun = loop.run_in_executor(self._thread, self._respond_apart, calls), monotonic()

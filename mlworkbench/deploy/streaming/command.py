@@ -27,8 +27,8 @@ from .worker import StreamReport, Streaming
 from ...errors import DeploymentError
 
 # %% auto #0
-__all__ = ['SIGNALS', 'PREFIX', 'stop_on_signals', 'own_output', 'place_dead_letters', 'work', 'read_places', 'streaming_worker',
-           'run_worker']
+__all__ = ['SIGNALS', 'PREFIX', 'stop_on_signals', 'own_output', 'place_dead_letters', 'work', 'read_places', 'read_flag',
+           'streaming_worker', 'run_worker']
 
 # %% ../../../nbs/deploy/streaming/08_command.ipynb #0d3a745a
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -156,10 +156,16 @@ def read_places(variables: Mapping[str, str]) -> Places:
     """
     given = {name: variables.get(PREFIX + name.upper(), "") for name in ("source", "out", "dead", "name")}
     named = {name: value for name, value in given.items() if value}
-    once = variables.get(f"{PREFIX}ONCE", "").lower()
-    if once not in ("", "0", "1", "false", "true"):
-        raise DeploymentError(f"{PREFIX}ONCE: 1 or 0; got {once!r}; correct it", code="deployment.option")
-    return Places(**named, once=once in ("1", "true"))
+    return Places(**named, once=read_flag("once", variables))
+
+
+def read_flag(name: str, variables: Mapping[str, str]) -> bool:
+    """Read whether something is wanted of a worker: ``once`` it ends with its source, ``explain`` it gives reasons."""
+    key = f"{PREFIX}{name.upper()}"
+    given = variables.get(key, "").lower()
+    if given not in ("", "0", "1", "false", "true"):
+        raise DeploymentError(f"{key}: 1 or 0; got {given!r}; correct it", code="deployment.option")
+    return given in ("1", "true")
 
 
 def streaming_worker() -> None:
@@ -179,6 +185,7 @@ def _stream() -> None:
         follow(int(os.environ[OWNER]), lambda: os.kill(os.getpid(), signal.SIGTERM))
     choice = select_served()
     worker = Streaming.open(choice)
+    worker.explain = read_flag("explain", os.environ)
     with contextlib.closing(worker):
         report = work(worker, places, home=choice.home)
     print(json.dumps(asdict(report)), file=sys.stderr, flush=True)

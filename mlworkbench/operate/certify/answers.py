@@ -5,6 +5,7 @@
 # %% ../../../nbs/operate/certify/01_answers.ipynb #7cfb8665
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class DeploymentAnswers:
         Rows and seconds of each call; the start of a service is not in them.
     refused : str
         Why the first row was not answered that was asked; empty where each was.
+    explanations : list of mapping
+        Reasons of each answer, where they were asked for.
     """
 
     rows: list[int]
@@ -48,6 +51,7 @@ class DeploymentAnswers:
     decisions: list[Any]
     calls: tuple[tuple[int, float], ...] = ()
     refused: str = ""
+    explanations: Sequence[Mapping[str, Any]] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,8 +73,10 @@ class DeploymentAnswers:
 class DeploymentCaller(Protocol):
     """How a deployment is asked."""
 
-    def __call__(self, version: Version, requests: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
-        """Ask about rows; give what was answered."""
+    def __call__(
+        self, version: Version, requests: pl.DataFrame, *, home: Home, explain: bool = False
+    ) -> DeploymentAnswers:
+        """Ask about rows, perhaps with reasons; give what was answered."""
 
 # %% ../../../nbs/operate/certify/01_answers.ipynb #6ef1021e
 def read_answer_table(
@@ -91,7 +97,9 @@ def read_answer_table(
     found = table["row"].to_list()
     places = found if rows is None else [int(rows[row]) for row in found]
     shaped = scores if declared["task"] == "multiclass" else scores[:, 0]
-    return DeploymentAnswers(places, table["prediction_id"].to_list(), shaped, decisions, ((table.height, seconds),))
+    why = [json.loads(text) for text in table["reasons"].to_list()] if "reasons" in table.columns else []
+    calls = ((table.height, seconds),)
+    return DeploymentAnswers(places, table["prediction_id"].to_list(), shaped, decisions, calls, explanations=why)
 
 
 def read_answer_records(
@@ -123,4 +131,5 @@ def read_answer_records(
         np.array(found, dtype=np.float64).reshape(shape),
         [answer.get("decision") for answer in answers],
         tuple(calls),
+        explanations=[answer.get("explanation", {}) for answer in answers],
     )

@@ -27,6 +27,7 @@ from ...deploy.table_request import request_of_table, require_columns, without_n
 from ...errors import VersionError
 from .examine import examine_version, fresh_folder
 from .page import render_certificate
+from .reason_check import compare_reasons
 from .reference import Reference
 from .verdict import DeploymentVerdict
 from ..training.anchor.anchor import describe_anchor, read_anchor
@@ -146,17 +147,24 @@ class Certificate:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Verdict, rows, rows left out that break the contract, and one row for each deployment."""
-        rows = [{name: row[name] for name in SUMMARY} for row in self.fields["deployments"]]
-        counts = {name: self.fields[name] for name in ("rows", "rejected")}
-        return {"verdict": self.verdict, **counts, "anchor": self.fields["anchor"], "deployments": rows}
+        """Verdict, rows, rows left out that break the contract, one row for each deployment, and one for reasons."""
+        rows = {row["deployment"]: {name: row[name] for name in SUMMARY} for row in self.judged}
+        reasons = {name: rows.pop(name) for name in ("reasons",) if name in rows}
+        told = {name: self.fields[name] for name in ("rows", "rejected", "anchor")}
+        return {"verdict": self.verdict, **told, "deployments": [*rows.values()], **reasons}
+
+    @property
+    def judged(self) -> list[dict[str, Any]]:
+        """The row of each deployment, and that of reasons where they were asked for."""
+        reasons = self.fields.get("reasons")
+        return [*self.fields["deployments"], *([reasons] if reasons else [])]
 
     @property
     def refusal(self) -> str:
         """Why it is no proof, in one line; empty where it is equal."""
         if self.verdict == "equal":
             return ""
-        refused = [row for row in self.fields["deployments"] if row["verdict"] in ("refused", "undecided")]
+        refused = [row for row in self.judged if row["verdict"] in ("refused", "undecided")]
         if not refused and self.fields["anchor"]["verdict"] != "equal":
             why = describe_anchor(self.fields["anchor"])
             what = f"{self.fields['version']} is not proved equal to the pipeline itself"
@@ -186,7 +194,7 @@ def combine_verdicts(verdicts: Sequence[DeploymentVerdict], anchor: Mapping[str,
     >>> combine_verdicts(found, {"verdict": "equal"}), combine_verdicts(found, {"verdict": "unproved"})
     ('equal', 'undecided')
     """
-    found = {one.verdict for one in verdicts} - {"not_declared"}
+    found = {one.verdict for one in verdicts} - {"not_declared", "not_available"}
     whole = "equal" if found and (anchor is None or anchor["verdict"] == "equal") else "undecided"
     return next((word for word in ("refused", "undecided") if word in found), whole)
 
@@ -225,14 +233,21 @@ def certify(
     whole = certificate_rows(version, home=home, definition=definition, rows=None)
     requests = sample_rows(whole, rows, int(version.declaration.get("seed") or 0))
     reference, verdicts = examine_version(version, requests, home=home, progress=progress)
-    fields = collect_fields(version, reference=reference, verdicts=verdicts)
+    reasons = compare_reasons(version, requests, home=home, examined=(reference, verdicts))
+    fields = collect_fields(version, reference=reference, verdicts=verdicts, reasons=reasons)
     fields |= {"available": whole.height, "hashes": certificate_hashes(version, requests, reference.lake)}
     certificate = write_certificate(fields, home=home)
     Registry(home).certificates.add(read_record(certificate.path, home=home))
     return certificate
 
 
-def collect_fields(version: Version, *, reference: Reference, verdicts: Sequence[DeploymentVerdict]) -> dict[str, Any]:
+def collect_fields(
+    version: Version,
+    *,
+    reference: Reference,
+    verdicts: Sequence[DeploymentVerdict],
+    reasons: DeploymentVerdict | None = None,
+) -> dict[str, Any]:
     """Give what is signed."""
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{version.content_id[:12]}-{secrets.token_hex(2)}"
@@ -243,13 +258,14 @@ def collect_fields(version: Version, *, reference: Reference, verdicts: Sequence
         "version": version.version,
         "content_id": version.content_id,
         "issued_at": now.isoformat(timespec="seconds"),
-        "verdict": combine_verdicts(verdicts, read_anchor(version.manifest)),
+        "verdict": combine_verdicts([*verdicts, *([reasons] if reasons else [])], read_anchor(version.manifest)),
         "anchor": read_anchor(version.manifest),
         "rows": len(reference.scores),
         "rejected": reference.rejected,
         "tolerance": version.tolerance,
         "scorer": version.scorer.kind,
         "deployments": [one.to_dict() for one in verdicts],
+        **({"reasons": reasons.to_dict()} if reasons else {}),
         "environment": environment(),
         "lake": dict(reference.lake),
     }

@@ -30,7 +30,7 @@ from ...deploy.edge.collect import collect
 from ...deploy.edge.export import export_edge
 from ...deploy.realtime.process import start_service
 from ...deploy.request import prediction_times
-from ...deploy.streaming.command import run_worker
+from ...deploy.streaming.command import PREFIX, run_worker
 from ...deploy.streaming.jsonl import Places
 from ...deploy.table_request import columns_of_table
 from ...errors import DeploymentError
@@ -49,21 +49,23 @@ __all__ = ['LIST_LENGTH', 'SINGLES', 'TELL_FLAGS', 'DEPLOYMENT_CALLERS', 'ask_on
            'ask_edge']
 
 # %% ../../../nbs/operate/certify/02_deployments.ipynb #83ee1923
-def ask_one_off(version: Version, requests: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+def ask_one_off(
+    version: Version, requests: pl.DataFrame, *, home: Home, explain: bool = False
+) -> DeploymentAnswers:
     """Score the requests as a file."""
     with tempfile.TemporaryDirectory(prefix="mlworkbench-", dir=home.path) as folder:
         source, out = Path(folder) / "requests.parquet", Path(folder) / "predictions.parquet"
         requests.write_parquet(source)
         started = time.perf_counter()
-        score_file(version, source, home=home, out=out)
+        score_file(version, source, home=home, out=out, explain=explain)
         seconds = time.perf_counter() - started
         return read_answer_table(pl.read_parquet(out), version, seconds=seconds)
 
 
-def ask_batch(version: Version, requests: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+def ask_batch(version: Version, requests: pl.DataFrame, *, home: Home, explain: bool = False) -> DeploymentAnswers:
     """Score the requests into partitions, and read these; what else a partition holds stays as it is."""
     column = version.declaration.get("prediction_time") or None
-    job = Job(run_id="certify")
+    job = Job(run_id="certify", explain=explain)
     if column:
         times = requests[column].dt.epoch("us").sort()
         job = replace(job, start=format_time(times[0]), end=format_time(times[-1] + 1))
@@ -99,24 +101,26 @@ def split_requests(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[record] for record in records[:single]] + [records[first : first + LIST_LENGTH] for first in lists]
 
 
-def ask_realtime(version: Version, requests: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+def ask_realtime(
+    version: Version, requests: pl.DataFrame, *, home: Home, explain: bool = False
+) -> DeploymentAnswers:
     """Ask a service for the requests, one by one and in lists."""
     refresh_online_store(version, home=home)
     records = requests.select(version.request.names).to_dicts()
     with start_service(version.model, home=home, version=version.version, env=TELL_FLAGS) as service:
-        return ask_service(service.url, records, version)
+        return ask_service(service.url, records, version, explain=explain)
 
 
 def _ask_front(
-    client: Client, part: list[dict[str, Any]], name: str, *, turn: int, version: Version
+    client: Client, part: list[dict[str, Any]], name: str, *, turn: int, version: Version, explain: bool = False
 ) -> list[dict[str, Any]]:
     """Ask for records by `/score`, by `/invocations`, of whose four bodies each has its turn, or by tensors."""
     vectors = [column.name for column in version.request.columns if column.kind == "vector"]
     lacks = any(record.get(name) is None for record in part for name in vectors)  # what a tensor has no place for
     if turn % 3 == 0 or (turn % 3 == 2 and lacks):
-        return client.score(part, request_id=name, partial=True)
+        return client.score(part, request_id=name, partial=True, explain=explain)
     if turn % 3 == 2:
-        return _ask_tensors(client, part, name, version=version)
+        return _ask_tensors(client, part, name, version=version, explain=explain)
     columns, rows = list(part[0]), [list(record.values()) for record in part]
     bodies = (
         {"dataframe_split": {"columns": columns, "data": rows}},
@@ -125,7 +129,7 @@ def _ask_front(
         {"instances": part},
     )
     try:
-        told = client.invoke(bodies[turn // 3 % 4], request_id=name)
+        told = client.invoke(bodies[turn // 3 % 4], request_id=name, path=f"/invocations{_EXPLAINED * explain}")
     except RequestError as error:
         if not error.faults:
             raise
@@ -134,13 +138,19 @@ def _ask_front(
     return [{**one, named: value} for one, value in zip(told["answers"], told["predictions"], strict=True)]
 
 
-def _ask_tensors(client: Client, part: list[dict[str, Any]], name: str, *, version: Version) -> list[dict[str, Any]]:
+_EXPLAINED = "?explain=true"
+
+
+def _ask_tensors(
+    client: Client, part: list[dict[str, Any]], name: str, *, version: Version, explain: bool
+) -> list[dict[str, Any]]:
     """Ask for records by the Open Inference Protocol; where it refuses, `/score` names each fault."""
     wire, declared = find_wire_format("v2"), version.declaration
+    path = wire.path.format(model=version.model) + _EXPLAINED * explain
     try:
-        told = client.invoke(wire.write(part, ""), request_id=name, path=wire.path.format(model=version.model))
+        told = client.invoke(wire.write(part, ""), request_id=name, path=path)
     except RequestError:
-        found = client.score(part, request_id=name, partial=True)
+        found = client.score(part, request_id=name, partial=True, explain=explain)
         if not any("faults" in one for one in found):
             raise
         return found
@@ -150,10 +160,13 @@ def _ask_tensors(client: Client, part: list[dict[str, Any]], name: str, *, versi
         names = class_names(declared["classes"])
         scores = [{"scores": dict(zip(names, one["score"], strict=True))} for one in scores]
     rows = {key: outputs[key] for key in ("prediction_id", "decision") if key in outputs}
+    rows |= {"explanation": [json.loads(text) for text in outputs["explanation"]]} if explain else {}
     return [{**dict(zip(rows, row, strict=True)), **score} for *row, score in zip(*rows.values(), scores, strict=True)]
 
 
-def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> DeploymentAnswers:
+def ask_service(
+    url: str, records: list[dict[str, Any]], version: Version, *, explain: bool = False
+) -> DeploymentAnswers:
     """Ask a running service for records, each once, by `/score`, `/invocations` and V2 in turns.
 
     Returns
@@ -168,7 +181,7 @@ def ask_service(url: str, records: list[dict[str, Any]], version: Version) -> De
         for turn, part in enumerate(split_requests(records)):
             name = uuid.uuid4().hex
             started = time.perf_counter()
-            results = _ask_front(client, part, name, turn=turn, version=version)
+            results = _ask_front(client, part, name, turn=turn, version=version, explain=explain)
             calls.append((len(part), time.perf_counter() - started))
             answers += [one for one in results if "faults" not in one]
             refused += [{**fault, "row": first + one["index"]} for one in results for fault in one.get("faults", ())]
@@ -216,7 +229,9 @@ def refresh_online_store(version: Version, *, home: Home) -> None:
             materialize(version.views, Lake(home.lake), store)
 
 
-def ask_streaming(version: Version, requests: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+def ask_streaming(
+    version: Version, requests: pl.DataFrame, *, home: Home, explain: bool = False
+) -> DeploymentAnswers:
     """Write the requests as events and stream them through a worker; the start of its process is not timed.
 
     Raises
@@ -230,7 +245,8 @@ def ask_streaming(version: Version, requests: pl.DataFrame, *, home: Home) -> De
         source = Path(folder) / "requests.jsonl"
         source.write_bytes(content)
         places = Places(str(source), f"{source}.predictions", once=True, name=hashlib.sha256(content).hexdigest()[:32])
-        report = run_worker(version.model, places, home=home, version=version.version, env=TELL_FLAGS)
+        env = {**TELL_FLAGS, f"{PREFIX}EXPLAIN": str(int(explain))}
+        report = run_worker(version.model, places, home=home, version=version.version, env=env)
         with Path(places.out).open(encoding="utf-8") as lines:
             answers = [json.loads(line) for line in lines]
     if len(answers) != report.scored:
@@ -260,7 +276,7 @@ def make_edge_events(version: Version, requests: pl.DataFrame, *, home: Home) ->
     return [{**record, **{name: lists[name][row] for name in lists}} for row, record in enumerate(records)]
 
 # %% ../../../nbs/operate/certify/02_deployments.ipynb #6dd4143d
-def ask_edge(version: Version, requests: pl.DataFrame, *, home: Home) -> DeploymentAnswers:
+def ask_edge(version: Version, requests: pl.DataFrame, *, home: Home, explain: bool = False) -> DeploymentAnswers:
     """Score the requests as a device does, and collect its predictions; the start of its process is not timed.
 
     Raises
@@ -273,6 +289,7 @@ def ask_edge(version: Version, requests: pl.DataFrame, *, home: Home) -> Deploym
         events.write_bytes(to_event_lines(make_edge_events(version, requests, home=home)))
         export_edge(version, device)
         words = [sys.executable, "-I", str(device / "score.py"), str(events), "--out", str(out), "--json"]
+        words += ["--explain"] if explain else []
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             line = next(iter(done.stderr.splitlines()), "nothing")

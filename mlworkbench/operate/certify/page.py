@@ -5,7 +5,7 @@
 # %% ../../../nbs/operate/certify/08_page.ipynb #cba956ca
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...core.html import render_html
@@ -33,7 +33,7 @@ def format_cell(name: str, row: Mapping[str, Any]) -> str:
     '3'
     """
     value = row.get(name)
-    if name not in ("deployment", "verdict") and row.get("verdict") == "not_declared":
+    if name not in ("deployment", "verdict") and row.get("verdict") in ("not_declared", "not_available"):
         return ""
     if name == "latency_us":
         rows = row.get("latency_rows") or 0
@@ -63,7 +63,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
 h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .verdict { display: inline-block; padding: .1rem .6rem; border-radius: .3rem; font-weight: 600; color: #fff; }
 .equal { background: #17663a; } .refused, .altered, .not_equal { background: #a3262a; }
-.undecided, .not_declared { background: #5a6472; }
+.undecided, .not_declared, .not_available { background: #5a6472; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #8886; white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; line-height: 1.2; }
@@ -95,15 +95,16 @@ _PAGE = """\
 # %% ../../../nbs/operate/certify/08_page.ipynb #fa1dbc9c
 def render_certificate(certificate: Mapping[str, Any]) -> str:
     """Render the fields of a certificate, ready for JSON, as one self-contained HTML page."""
-    deployments: Sequence[Mapping[str, Any]] = certificate["deployments"]
+    judged: list[Mapping[str, Any]] = [*certificate["deployments"]]
+    judged += [certificate["reasons"]] if "reasons" in certificate else []
     return render_html(
         PAGE_HEAD + _PAGE,
         verdict=certificate["verdict"],
         title=f"Certificate of {certificate.get('address') or certificate['version']}",
         summary=_summarize(certificate),
         titles=[_TITLES.get(name, name.replace("_", " ")) for name in COLUMNS],
-        rows=[{name: format_cell(name, row) for name in COLUMNS} for row in deployments],
-        remarks=[(row["deployment"], remark) for row in deployments for remark in _list_remarks(row)],
+        rows=[{name: format_cell(name, row) for name in COLUMNS} for row in judged],
+        remarks=[(row["deployment"], remark) for row in judged for remark in _list_remarks(row)],
         facts=_list_facts(certificate),
     )
 
@@ -143,4 +144,6 @@ def _list_facts(certificate: Mapping[str, Any]) -> dict[str, str]:
     served = [row for row in certificate["deployments"] if row["deployment"] == "realtime" and row["rows"]]
     fronts = "/score, /invocations and the Open Inference Protocol V2, in turns"
     asked = {"realtime asked by": fronts} if served and "address" not in certificate else {}
+    if (why := certificate.get("reasons") or {}).get("rows"):
+        asked["reasons"] = f"{why['rows']:,} rows explained by each deployment, differences in the scale of the margin"
     return {**named, **asked, **hashes, "environment": environment}

@@ -81,14 +81,14 @@ def _close(first: object, second: object) -> bool:
 # %% ../../../nbs/operate/certify/05_verdict.ipynb #ddb1e022
 @dataclass(frozen=True)
 class DeploymentVerdict:
-    """How one deployment came out.
+    """How one deployment came out, or the reasons of all.
 
     Attributes
     ----------
     deployment : str
-        Its name.
+        Its name; ``reasons`` for those that deployments gave, see `compare_reasons`.
     verdict : str
-        ``equal``, ``refused``, ``undecided`` (nothing to compare) or ``not_declared``.
+        ``equal``, ``refused``, ``undecided`` (nothing to compare), ``not_declared``, or of reasons ``not_available``.
     rows : int
         Rows that it was asked for.
     missing, duplicated, unexpected : int

@@ -34,8 +34,11 @@ from .base.rules import MODELS, TRANSFORMERS, Answers, NoRuleError, Question, Si
 from .base.rules import find_site, full_name, put_before, short_name
 from .base.types import check_site, narrow_columns
 from .ensembles.trees import Tree, tree_graph
+from .operations import import_families
 from .scorer import PROGRAM_FORMAT, CompiledScorer, graph_name
 from ..reference import ReferenceScorer, final_estimator, list_classes, response_method
+
+import_families()
 
 # %% auto #0
 __all__ = ['WAY_OUT', 'PIPELINE', 'note_place', 'describe_refusal', 'ProgramCompiler', 'compile_scorer', 'scorer_files']

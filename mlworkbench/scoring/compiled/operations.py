@@ -6,46 +6,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeVar
 
-import mlworkbench.scoring.compiled.base.types
-import mlworkbench.scoring.compiled.encoding.lookups
-import mlworkbench.scoring.compiled.ensembles.booster_links
-import mlworkbench.scoring.compiled.ensembles.isolation_forests
-import mlworkbench.scoring.compiled.ensembles.tree_sums
-import mlworkbench.scoring.compiled.meta.answers
-import mlworkbench.scoring.compiled.meta.columns
-import mlworkbench.scoring.compiled.meta.mixing
-import mlworkbench.scoring.compiled.meta.targets
-import mlworkbench.scoring.compiled.meta.votes
-import mlworkbench.scoring.compiled.models.bayes
-import mlworkbench.scoring.compiled.models.constants
-import mlworkbench.scoring.compiled.models.discriminants
-import mlworkbench.scoring.compiled.models.kernels
-import mlworkbench.scoring.compiled.models.linear
-import mlworkbench.scoring.compiled.models.neighbours
-import mlworkbench.scoring.compiled.models.networks
-import mlworkbench.scoring.compiled.models.one_class
-import mlworkbench.scoring.compiled.models.support_vectors
-import mlworkbench.scoring.compiled.numeric.bins
-import mlworkbench.scoring.compiled.numeric.functions
-import mlworkbench.scoring.compiled.numeric.imputers
-import mlworkbench.scoring.compiled.numeric.iterations
-import mlworkbench.scoring.compiled.numeric.kernels
-import mlworkbench.scoring.compiled.numeric.neighbours
-import mlworkbench.scoring.compiled.numeric.polynomials
-import mlworkbench.scoring.compiled.numeric.powers
-import mlworkbench.scoring.compiled.numeric.projections
-import mlworkbench.scoring.compiled.numeric.quantiles
-import mlworkbench.scoring.compiled.numeric.scalers
-import mlworkbench.scoring.compiled.numeric.splines
-import mlworkbench.scoring.compiled.text.counts  # noqa: F401 - each registers what it makes
 from .base.layout import KINDS, OPERATIONS, Graph, Model, Step
 from .ensembles.tree_file import Forest
 from .ensembles.tree_sums import open_graph
 
 # %% auto #0
-__all__ = ['FindForest', 'ProgramMaker']
+__all__ = ['FAMILIES', 'FindForest', 'find_families', 'import_families', 'ProgramMaker']
+
+# %% ../../../nbs/scoring/compiled/01_operations.ipynb #a7c31f01
+_PLACE = open_graph.__module__.removesuffix(".ensembles.tree_sums")  # a copy of the package has a name of its own
+_MADE = {
+    "base.types": ["narrow"],
+    "encoding.lookups": ["lookup"],
+    "ensembles.booster_links": ["small numbers", "whole numbers", "absent number", "next words"],
+    "ensembles.tree_sums": ["trees"],
+    "meta.answers": ["answers", "pipeline", "steps"],
+    "meta.columns": ["parts", "stack", "times"],
+    "meta.mixing": ["mean", "shares", "spread", "sigmoid", "interpolate", "cap"],
+    "meta.targets": ["power back", "quantile back"],
+    "meta.votes": ["decide", "votes", "duels", "median"],
+    "models.bayes": ["above", "bells", "codes"],
+    "models.constants": ["constant", "curve"],
+    "models.neighbours": ["neighbours", "radius", "centers"],
+    "models.one_class": ["shifted", "ellipse"],
+    "numeric.imputers": ["fill", "missing"],
+    "numeric.scalers": ["numbers", "norm"],
+    "text.counts": ["counts", "hashed counts", "weigh words"],
+}
+_MADE |= {f"models.{module}": [name] for module, name in {
+    "discriminants": "quadratic", "kernels": "kernels", "linear": "linear", "networks": "network",
+    "support_vectors": "platt",
+}.items()}  # fmt: skip
+_MADE |= {f"numeric.{module}": [name] for module, name in {
+    "bins": "bins", "functions": "function", "iterations": "iterate", "kernels": "kernel", "neighbours": "nearest",
+    "polynomials": "products", "powers": "powers", "projections": "product", "quantiles": "quantiles",
+    "splines": "splines",
+}.items()}  # fmt: skip
+FAMILIES = {name: f"{_PLACE}.{module}" for module, names in _MADE.items() for name in names}
+
+# %% ../../../nbs/scoring/compiled/01_operations.ipynb #a7c31f04
+def find_families(entry: object) -> set[str]:
+    """Name the modules that make the parts of a program, by all that it holds.
+
+    Examples
+    --------
+    >>> find_families({"columns": ["x"], "steps": [{"op": "fill", "by": [7.0]}]})
+    {'mlworkbench.scoring.compiled.numeric.imputers'}
+    """
+    held = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+    found = {one for part in held if isinstance(part, dict | list) for one in find_families(part)}
+    named = [entry.get(key) for key in ("op", "kind")] if isinstance(entry, dict) else []
+    return found | {FAMILIES[name] for name in named if isinstance(name, str) and name in FAMILIES}
+
+
+def import_families() -> None:
+    """Import all of them, for the rules by which pipelines are compiled."""
+    for module in sorted({*FAMILIES.values()}):
+        import_module(module)
+
+
+_Made = TypeVar("_Made")
+
+
+def _find(register: Mapping[str, _Made], name: str) -> _Made:
+    """Find what makes a part, once its family is imported."""
+    if name not in register and name in FAMILIES:
+        import_module(FAMILIES[name])
+    return register[name]
 
 # %% ../../../nbs/scoring/compiled/01_operations.ipynb #cee13141
 FindForest = Callable[[int, int, int], Forest | None]
@@ -80,7 +110,7 @@ class ProgramMaker:
         >>> step([np.array([1.0, np.nan])]).tolist()
         [[1.0, 7.0]]
         """
-        return OPERATIONS[spec["op"]]({**spec}, self)
+        return _find(OPERATIONS, spec["op"])({**spec}, self)
 
     def model(self, spec: Mapping[str, Any]) -> Model:
         """Make a model.
@@ -90,7 +120,7 @@ class ProgramMaker:
         KeyError
             If nothing of its name is known here.
         """
-        return KINDS[spec["kind"]]({**spec}, self)
+        return _find(KINDS, spec["kind"])({**spec}, self)
 
     def graph(self, place: int) -> Graph:
         """Open a graph of trees.

@@ -34,7 +34,8 @@ def test_training_certifies_before_it_promotes_and_certify_says_so_again(workben
     story = facts("models", "history")["history"]
     assert story[0]["basis"].startswith("certificate ")
     found = facts("certify")
-    assert list(found) == ["verdict", "rows", "rejected", "anchor", "deployments"]
+    assert list(found) == ["verdict", "rows", "rejected", "anchor", "deployments", "reasons"]
+    assert (found["reasons"]["verdict"], found["reasons"]["mismatches"]) == ("equal", 0)
     assert found["verdict"] == "equal" and found["rows"] > 0
     assert [row["deployment"] for row in found["deployments"]] == list(DEPLOYMENTS)
     assert all(list(row) == list(SUMMARY) for row in found["deployments"])
@@ -123,7 +124,9 @@ def test_rows_that_break_the_contract_are_told(monkeypatch):
 
     anchor = {"verdict": "undecided", "reason": "made before the anchor"}
     fields = {"version": "cars:1f3a", "rows": 5000, "rejected": 12, "anchor": anchor}
-    made = SimpleNamespace(fields=fields, verdict="equal", summary={"deployments": []}, path="c.json", page="c.html")
+    reasons = {**dict.fromkeys(SUMMARY, 0), "deployment": "reasons", "feature_mismatches": {}}
+    summary = {"deployments": [], "reasons": reasons}
+    made = SimpleNamespace(fields=fields, verdict="equal", summary=summary, path="c.json", page="c.html")
     assert describe_certificate(made)[0] == "cars:1f3a: equal on 5,000 rows, 12 left out that break the contract"
     assert describe_certificate(made)[1] == "anchor: undecided: made before the anchor"
 

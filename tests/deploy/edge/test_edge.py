@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bare import bare_python, lines, run
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
@@ -173,30 +174,6 @@ def hangar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hangar]:
 @pytest.fixture
 def device(hangar: Hangar, tmp_path: Path) -> Path:
     return Path(shutil.copytree(hangar.export, tmp_path / "device"))
-
-
-def bare_python(folder: Path) -> list[str]:
-    """Give the words for a Python that has numpy, onnxruntime and the standard library, and no network."""
-    libraries = folder / "libraries"
-    if not libraries.exists():
-        libraries.mkdir()
-        site = Path(np.__file__).parents[1]
-        for name in ("numpy", "numpy.libs", "onnxruntime"):
-            if (site / name).exists():
-                (libraries / name).symlink_to(site / name)
-    start = f"import sys, runpy; sys.path.append({str(libraries)!r}); sys.argv = sys.argv[1:]; "
-    start += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    apart = subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
-    return [*(["unshare", "-rn"] if apart else []), sys.executable, "-I", "-S", "-c", start]
-
-
-def run(folder: Path, device: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*bare_python(folder), str(device / "score.py"), *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_device_without_network_and_libraries_answers_as_the_pipeline_does(

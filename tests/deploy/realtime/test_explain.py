@@ -13,6 +13,7 @@ from mlworkbench.deploy.realtime.application import Application
 from mlworkbench.deploy.realtime.call import Call
 from mlworkbench.deploy.realtime.openapi import describe_service
 from mlworkbench.deploy.realtime.service import Realtime
+from mlworkbench.deploy.realtime.v2 import Inference, describe_infer, describe_tensors
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog
 from mlworkbench.scoring.frame import FeatureFrame
@@ -99,3 +100,64 @@ def test_the_application_reads_the_parameter(birds: Realtime) -> None:
     assert sent[0]["status"] == 200 and b'"explanation"' in sent[1]["body"]
     described = describe_service(birds.version.folder)["paths"]["/score"]["post"]
     assert "explain" in {one["name"] for one in described["parameters"]}
+
+
+def explain_by(birds: Realtime, records: list[dict], how: str) -> list[dict]:
+    """Ask for reasons in one of the ways that other protocols have."""
+    tensors = [
+        {"name": "bill", "datatype": "FP64", "shape": [len(records)], "data": [one["bill"] for one in records]},
+        {"name": "island", "datatype": "BYTES", "shape": [len(records)], "data": [one["island"] for one in records]},
+        {"name": "ring", "datatype": "BYTES", "shape": [len(records)], "data": [one["ring"] for one in records]},
+    ]
+    bodies = {
+        "invocations, query": {"dataframe_records": records},
+        "invocations, params": {"dataframe_records": records, "params": {"explain": True}},
+        "tensors, query": {"inputs": tensors},
+        "tensors, parameters": {"inputs": tensors, "parameters": {"explain": True}},
+        "tensors, output": {"inputs": tensors, "outputs": [{"name": "explanation"}]},
+    }
+    asked = "true" if how.endswith("query") else None
+    form = Inference() if how.startswith("tensors") else None
+    call = Call(json.dumps(bodies[how]).encode(), explain=asked, invocation=form is None, form=form)
+    assert call.may_explain
+    told = json.loads(birds.respond_together([call])[0].body)
+    if form is None:
+        return [one["explanation"] for one in told["answers"]]
+    return [json.loads(text) for one in told["outputs"] if one["name"] == "explanation" for text in one["data"]]
+
+
+WAYS = ["invocations, query", "invocations, params", "tensors, query", "tensors, parameters", "tensors, output"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_other_protocols_tell_the_reasons_that_score_tells(birds: Realtime, how: str) -> None:
+    records = [BIRD, {**BIRD, "bill": 48.0, "island": "Biscoe"}]
+    expected = [one["explanation"] for one in json.loads(ask(birds, records).body)]
+    assert explain_by(birds, records, how) == expected and expected[0]["reasons"]
+
+
+def test_other_protocols_tell_none_where_nobody_asks_and_state_how_to_ask(birds: Realtime) -> None:
+    inputs = [
+        {"name": "bill", "datatype": "FP64", "shape": [1], "data": [39.1]},
+        {"name": "island", "datatype": "BYTES", "shape": [1], "data": ["Dream"]},
+        {"name": "ring", "datatype": "BYTES", "shape": [1], "data": ["R1"]},
+    ]
+    call = Call(json.dumps({"inputs": inputs}).encode(), form=Inference())
+    told = json.loads(birds.respond_together([call])[0].body)
+    assert "explanation" not in {one["name"] for one in told["outputs"]} and not call.may_explain
+    assert "explanation" not in json.loads(birds.invoke(json.dumps({"instances": [BIRD]}).encode()).body)["answers"][0]
+    assert "explanation" in describe_tensors(birds.version)["parameters"]["explain"]
+    paths = describe_service(birds.version.folder, describe_infer(birds.version, BIRD))["paths"]
+    for path in ("/invocations", f"/v2/models/{birds.version.model}/infer"):
+        assert "explain" in {one["name"] for one in paths[path]["post"]["parameters"]}
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [({"explain": "yes"}, "request.explain"), ({"temperature": 1}, "request.shape"), (["explain"], "request.shape")],
+)
+def test_params_that_are_none_are_refused_by_name(birds: Realtime, params: object, code: str) -> None:
+    reply = birds.invoke(json.dumps({"instances": [BIRD], "params": params}).encode())
+    assert (reply.status, json.loads(reply.body)["code"]) == (400, code)
+    reply = birds.invoke(json.dumps({"instances": [BIRD] * 101, "params": {"explain": True}}).encode())
+    assert (reply.status, json.loads(reply.body)["code"]) == (413, "request.explain")

@@ -24,14 +24,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.deploy.realtime.call import Call, Reply
 from mlworkbench.deploy.realtime.process import Service, start_service
 from mlworkbench.deploy.realtime.service import Realtime
-from mlworkbench.deploy.realtime.v2 import (
-    Inference,
-    decode_tensor,
-    encode_tensor,
-    list_outputs,
-    read_inference,
-    to_v2_error,
-)
+from mlworkbench.deploy.realtime.v2 import Inference, list_outputs, read_inference, to_v2_error
+from mlworkbench.deploy.tensors import decode_tensor, encode_tensor
 from mlworkbench.errors import ContractError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.evaluation.log.writer import PredictionLog

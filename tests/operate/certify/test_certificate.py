@@ -95,7 +95,11 @@ def test_every_declared_deployment_is_equal_and_the_version_may_be_promoted(home
     assert some.fields["available"] == 260
     certificate = certify(version, home=home, definition=definition)
     summary = certificate.summary
-    assert list(summary) == ["verdict", "rows", "rejected", "anchor", "deployments"]
+    assert list(summary) == ["verdict", "rows", "rejected", "anchor", "deployments", "reasons"]
+    reasons = summary["reasons"]
+    assert (reasons["verdict"], reasons["rows"], reasons["mismatches"]) == ("equal", 20, 0)
+    assert reasons["max_difference"] <= reasons["tolerance"] == 1e-9
+    assert "<td>reasons</td>" in certificate.page.read_text()
     assert (summary["verdict"], summary["rows"], certificate.refusal) == ("equal", 260, "")
     assert [row["deployment"] for row in summary["deployments"]] == list(DEPLOYMENTS)
     assert all(tuple(row) == SUMMARY for row in summary["deployments"])

@@ -12,14 +12,15 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, stack
+from ..base.costs import count_cost, refuse_costly
 from ..base.layout import Maker, kind
 from ..base.rules import Answers, Compiler, NoRuleError, Question, Site, model
 from ..base.rules import refuse_words, short_name, to_list
 from .linear import refuse_single
 
 # %% auto #0
-__all__ = ['CHUNK', 'Kernel', 'LARGEST_COST', 'sum_differences', 'multiply_out', 'make_kernel', 'count_cost', 'refuse_costly',
-           'KernelSums', 'describe_sums', 'compile_kernel_ridge']
+__all__ = ['CHUNK', 'Kernel', 'sum_differences', 'multiply_out', 'make_kernel', 'KernelSums', 'describe_sums',
+           'compile_kernel_ridge']
 
 # %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #e313cd7f
 CHUNK = 65_536  # numbers of a chunk of distances, so that it stays near the processor
@@ -176,47 +177,6 @@ def make_kernel(spec: Spec, vectors: Block) -> Kernel:
         Takes rows of shape (n, columns), gives shape (n, vectors).
     """
     return _KERNELS[spec["name"]](spec, vectors)
-
-# %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #caa6f48c
-LARGEST_COST = {"microseconds": 1000, "bytes": 50_000_000}
-
-
-def count_cost(vectors: int, columns: int, *, outputs: int = 1, kernels: int = 1) -> Spec:
-    """Count what a row costs that is compared with vectors, and how large they are in ``scorer.json``.
-
-    Parameters
-    ----------
-    kernels : int, default=1
-        How often it is compared.
-
-    Returns
-    -------
-    dict
-        ``microseconds`` a row, at most: ``(kernels * (vectors * (columns + 10) + 2000 * columns) + vectors * outputs) /
-        1000``; ``bytes``: ``28 * vectors * (columns + outputs)``.
-
-    Examples
-    --------
-    >>> count_cost(1000, 10)
-    {'microseconds': 41, 'bytes': 308000}
-    """
-    compared = kernels * (vectors * (columns + 10) + 2000 * columns) + vectors * outputs
-    return {"microseconds": compared // 1000, "bytes": 28 * vectors * (columns + outputs)}
-
-
-def refuse_costly(estimator: Estimator, cost: Spec) -> Spec:
-    """Give a cost back, or refuse the model.
-
-    Raises
-    ------
-    NoRuleError
-        Above 1 ms a row or 50 MB, counted by `count_cost`.
-    """
-    if any(cost[name] > limit for name, limit in LARGEST_COST.items()):
-        got = f"{cost['microseconds']} us a row and {cost['bytes'] / 1e6:.0f} MB by count"
-        rule = f"{short_name(estimator)}: at most 1000 us a row and 50 MB"
-        raise NoRuleError(f"{rule}; got {got}; use the reference scorer, or fit on fewer rows")
-    return cost
 
 # %% ../../../../nbs/scoring/compiled/models/05_kernels.ipynb #e383956a
 @kind("kernels")

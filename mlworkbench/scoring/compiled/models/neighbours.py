@@ -11,12 +11,12 @@ import numpy as np
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, check_block, refuse_where, stack
+from ..base.costs import count_cost, refuse_costly
 from ..base.layout import Maker, kind
 from ..base.links import DECISIONS, LINKS
 from ..base.rules import Answers, Compiler, NoRuleError, Question, Site, model
 from ..base.rules import refuse_words, short_name, to_list
-from .kernels import CHUNK, count_cost, multiply_out
-from .kernels import refuse_costly, sum_differences
+from .kernels import CHUNK, multiply_out, sum_differences
 from .linear import refuse_single
 from .searches import TreeSearch, describe_tree
 
@@ -167,7 +167,7 @@ def _read_neighbours(estimator: Estimator, site: Site) -> Spec:
 
 @model("sklearn.neighbors._classification.KNeighborsClassifier", "sklearn.neighbors._regression.KNeighborsRegressor")
 def compile_neighbours(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
-    """Compile the rows of training and their tree; see `kernels.count_cost` for what they may cost.
+    """Compile the rows of training and their tree; see `count_cost` for what they may cost.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def compile_neighbours(estimator: Estimator, question: Question, site: Site, com
 @model("sklearn.neighbors._classification.RadiusNeighborsClassifier",
        "sklearn.neighbors._regression.RadiusNeighborsRegressor")  # fmt: skip
 def compile_radius(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
-    """Compile the rows of training; see `kernels.count_cost` for what they may cost.
+    """Compile the rows of training; see `count_cost` for what they may cost.
 
     Raises
     ------

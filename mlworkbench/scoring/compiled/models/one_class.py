@@ -15,11 +15,12 @@ from ..base.layout import Maker, kind
 from ..base.rules import Answers, Compiler, NoRuleError, Question, Site, model
 from ..base.rules import refuse_words, short_name, to_list
 from .kernels import describe_sums
+from .linear import refuse_single
 from .support_vectors import read_vector_kernel
 
 # %% auto #0
-__all__ = ['MOST_NUMBERS', 'Shifted', 'compile_gradient_detector', 'refuse_narrow', 'compile_vector_detector', 'Ellipse',
-           'compile_envelope']
+__all__ = ['Shifted', 'compile_gradient_detector', 'compile_vector_detector', 'Ellipse', 'compile_envelope',
+           'refuse_outlier_factor']
 
 # %% ../../../../nbs/scoring/compiled/models/11_one_class.ipynb #7a3e8294
 @kind("shifted")
@@ -44,27 +45,12 @@ class Shifted:
 def compile_gradient_detector(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile a line, its offset subtracted and added."""
     refuse_words(estimator, site)
-    refuse_narrow(estimator, estimator.coef_)
+    refuse_single(estimator, estimator.coef_)
     coefficients, offset = np.atleast_2d(estimator.coef_).tolist(), to_list(estimator.offset_)
     line = {"kind": "linear", "coefficients": coefficients, "intercepts": [-value for value in offset]}
     return Answers({"kind": "shifted", "model": line, "by": offset})
 
-
-def refuse_narrow(estimator: Estimator, values: object) -> None:
-    """Refuse an estimator that found numbers of another type than float64.
-
-    Raises
-    ------
-    NoRuleError
-        Naming the type.
-    """
-    if (found := np.asarray(values).dtype) != np.float64:
-        raise NoRuleError(f"{short_name(estimator)} of {found} has no rule; fit it on float64")
-
 # %% ../../../../nbs/scoring/compiled/models/11_one_class.ipynb #928e56c9
-MOST_NUMBERS = 500_000  # of support vectors: about 1 ms a row
-
-
 @model("sklearn.svm._classes.OneClassSVM")
 def compile_vector_detector(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the margin, the offset added.
@@ -81,9 +67,6 @@ def compile_vector_detector(estimator: Estimator, question: Question, site: Site
     if estimator._sparse:
         raise NoRuleError(f"{name} of a sparse table has no rule; fit it on a dense one (sparse_output=False)")
     vectors = np.asarray(estimator.support_vectors_, dtype=np.float64)
-    if vectors.size > MOST_NUMBERS:
-        got = f"{vectors.shape[0]:,} support vectors of {vectors.shape[1]:,} columns"
-        raise NoRuleError(f"{name}: at most {MOST_NUMBERS:,} numbers; got {got}; fit on fewer rows, or a smaller nu")
     kernel, offsets = read_vector_kernel(estimator), to_list(estimator._intercept_)
     margin = describe_sums(estimator, kernel, vectors, estimator._dual_coef_[:1], offsets)
     return Answers({"kind": "shifted", "model": margin, "by": to_list(estimator.offset_)})
@@ -113,6 +96,19 @@ class Ellipse:
 def compile_envelope(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile the distance from the robust center."""
     refuse_words(estimator, site)
-    refuse_narrow(estimator, estimator.location_)
+    refuse_single(estimator, estimator.location_)
     precision = np.asarray(estimator.get_precision(), dtype=np.float64).tolist()
     return Answers({"kind": "ellipse", "center": to_list(estimator.location_), "precision": precision})
+
+
+@model("sklearn.neighbors._lof.LocalOutlierFactor")
+def refuse_outlier_factor(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
+    """Refuse what is compared with the neighbours of its neighbours.
+
+    Raises
+    ------
+    NoRuleError
+        Naming what to take instead.
+    """
+    rule = f"{short_name(estimator)} ({question.method}) has no rule: it weighs a row by its neighbours' neighbours"
+    raise NoRuleError(f"{rule}; take IsolationForest or OneClassSVM, or keep it: the pipeline itself then answers")

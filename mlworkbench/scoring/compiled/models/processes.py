@@ -16,7 +16,7 @@ from ..base.rules import refuse_words, short_name, to_list
 from .kernels import describe_sums
 
 # %% auto #0
-__all__ = ['read_kernel', 'compile_process']
+__all__ = ['read_kernel', 'compile_process', 'refuse_process_classes']
 
 # %% ../../../../nbs/scoring/compiled/models/09_processes.ipynb #aa579b79
 def _scale(kernel: Estimator) -> Any:  # noqa: ANN401, RUF100 - a number, or one for each column
@@ -60,7 +60,7 @@ def read_kernel(kernel: Estimator) -> Spec:
 # %% ../../../../nbs/scoring/compiled/models/09_processes.ipynb #918433db
 @model("sklearn.gaussian_process._gpr.GaussianProcessRegressor")
 def compile_process(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
-    """Compile the mean of a process; see `kernels.count_cost` for what it may cost.
+    """Compile the mean of a process; see `count_cost` for what it may cost.
 
     Raises
     ------
@@ -74,3 +74,16 @@ def compile_process(estimator: Estimator, question: Question, site: Site, compil
     mean, scale = (float(np.asarray(one).reshape(-1)[0]) for one in (estimator._y_train_mean, estimator._y_train_std))
     kernel, rows = read_kernel(estimator.kernel_), np.asarray(estimator.X_train_)
     return Answers({**describe_sums(estimator, kernel, rows, weights.reshape(1, -1), to_list([mean])), "scale": scale})
+
+
+@model("sklearn.gaussian_process._gpc.GaussianProcessClassifier")
+def refuse_process_classes(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
+    """Refuse probabilities that are integrals.
+
+    Raises
+    ------
+    NoRuleError
+        Naming what to take instead.
+    """
+    rule = f"{short_name(estimator)} ({question.method}) has no rule: its probabilities are integrals over a process"
+    raise NoRuleError(f"{rule}; take SVC in CalibratedClassifierCV, or keep it: the pipeline itself then answers")

@@ -188,7 +188,7 @@ def _fill(values: Any) -> Block:  # noqa: ANN401, RUF100 - an array, dense or sp
 
 @model("sklearn.svm._classes.SVR", "sklearn.svm._classes.NuSVR")
 def compile_vector_regressor(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
-    """Compile one sum of kernels; see `kernels.count_cost` for what it may cost."""
+    """Compile one sum of kernels; see `count_cost` for what it may cost."""
     refuse_words(estimator, site)
     vectors, weights = _fill(estimator.support_vectors_), _fill(estimator._dual_coef_)
     kernel, offsets = read_vector_kernel(estimator), to_list(estimator._intercept_)
@@ -197,7 +197,7 @@ def compile_vector_regressor(estimator: Estimator, question: Question, site: Sit
 
 @model("sklearn.svm._classes.SVC", "sklearn.svm._classes.NuSVC")
 def compile_vector_machine(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
-    """Compile a margin for each pair of classes, and what is made of them; see `kernels.count_cost` for their cost."""
+    """Compile a margin for each pair of classes, and what is made of them; see `count_cost` for their cost."""
     refuse_words(estimator, site)
     vectors, weights, several = _fill(estimator.support_vectors_), _weigh_pairs(estimator), len(estimator.classes_) > 2
     sign = 1 if several or question.method == "predict_proba" else -1

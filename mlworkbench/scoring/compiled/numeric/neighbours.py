@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from ....core.types import Estimator, Spec
 from ..base.blocks import Block, multiply, stack
+from ..base.costs import refuse_costly
 from ..base.layout import Maker, operation
 from ..base.rules import Compiler, NoRuleError, Site, refuse_words, transformer
 from .imputers import describe_flags, find_missing, keep_columns
 
 # %% auto #0
-__all__ = ['Flags', 'LARGEST_STATE', 'LARGEST_WORK', 'NearestRows', 'limit_comparisons', 'compile_nearest_imputer']
+__all__ = ['Flags', 'NearestRows', 'count_filling', 'compile_nearest_imputer']
 
 # %% ../../../../nbs/scoring/compiled/numeric/13_neighbours.ipynb #79b53a49
 Flags = NDArray[np.bool_]
@@ -106,24 +107,15 @@ class NearestRows:
         return np.asarray((values[places] * weights).sum(axis=1) / weights.sum(axis=1))
 
 # %% ../../../../nbs/scoring/compiled/numeric/13_neighbours.ipynb #515bf1d5
-LARGEST_STATE = 50e6  # bytes of scorer.json
-LARGEST_WORK = 1e-3  # seconds a row
-_PER_NUMBER, _PER_ROW, _PER_PAIR = 24, 40e-9, 2.5e-9  # bytes; seconds, with two columns missing
+def count_filling(rows: int, columns: int) -> Spec:
+    """Count what it costs to fill two columns of a row from training rows, as `count_cost` does.
 
-
-def limit_comparisons(rows: int, columns: int) -> None:
-    """Refuse training rows that take too much room or too long to compare with.
-
-    Raises
-    ------
-    NoRuleError
-        If they take more than 50 MB, or more than a millisecond for a row.
+    Examples
+    --------
+    >>> count_filling(10_000, 12)
+    {'microseconds': 700, 'bytes': 2880000}
     """
-    state, work = rows * columns * _PER_NUMBER, rows * (_PER_ROW + columns * _PER_PAIR)
-    if state > LARGEST_STATE or work > LARGEST_WORK:
-        rule = "compares with training rows of at most 50 MB, in at most 1 ms a row"
-        got = f"{rows:,} rows of {columns} columns, {state / 1e6:.0f} MB and {1e3 * work:.1f} ms"
-        raise NoRuleError(f"KNNImputer: {rule}; got {got}; fit it on fewer rows")
+    return {"microseconds": rows * (40 + 5 * columns // 2) // 1000, "bytes": 24 * rows * columns}
 
 
 @transformer("sklearn.impute._knn.KNNImputer")
@@ -138,7 +130,7 @@ def compile_nearest_imputer(imputer: Estimator, site: Site, compiler: Compiler) 
     refuse_words(imputer, site)
     if imputer.weights not in ("uniform", "distance") or imputer.metric != "nan_euclidean":
         raise NoRuleError("KNNImputer with weights or a metric of one's own has no rule; leave them")
-    limit_comparisons(*imputer._fit_X.shape)
+    refuse_costly(imputer, count_filling(*imputer._fit_X.shape))
     masked = np.ma.array(imputer._fit_X, mask=imputer._mask_fit_X)
     valid = np.asarray(imputer._valid_mask)
     means = [float(masked[:, k].mean()) if valid[k] else None for k in range(len(valid))]

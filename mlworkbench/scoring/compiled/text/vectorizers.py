@@ -15,7 +15,7 @@ from ..base.rules import Compiler, NoRuleError, Site
 from ..base.rules import refuse_words, short_name, to_list, transformer
 
 # %% auto #0
-__all__ = ['read_analyzer', 'compile_counts', 'compile_weighed_counts', 'compile_weights', 'compile_hashes']
+__all__ = ['read_analyzer', 'compile_counts', 'compile_weighed_counts', 'compile_weights', 'compile_hashes', 'refuse_hasher']
 
 # %% ../../../../nbs/scoring/compiled/text/04_vectorizers.ipynb #2bec369a
 _COUNTS = (np.float64, np.int64)
@@ -103,3 +103,16 @@ def compile_hashes(vectorizer: Estimator, site: Site, compiler: Compiler) -> tup
     counts |= {"signed": bool(vectorizer.alternate_sign), "binary": bool(vectorizer.binary)}
     norm: Spec = {"op": "weigh words", "damped": False, "rarity": None, "norm": vectorizer.norm}
     return [counts, *([] if vectorizer.norm is None else [norm])], site.matrix(places)
+
+
+@transformer("sklearn.feature_extraction._hash.FeatureHasher")
+def refuse_hasher(hasher: Estimator, site: Site, compiler: Compiler) -> tuple[list[Spec], Site]:
+    """Refuse what takes dictionaries.
+
+    Raises
+    ------
+    NoRuleError
+        Naming what to take instead.
+    """
+    rule = f"{short_name(hasher)} has no rule: it takes dictionaries or lists, which no column holds"
+    raise NoRuleError(f"{rule}; take HashingVectorizer for a text column, OneHotEncoder for categories")

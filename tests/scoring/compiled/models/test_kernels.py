@@ -16,10 +16,11 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 from sklearn.utils.multiclass import _ovr_decision_function
 
+from mlworkbench.scoring.compiled.base.costs import count_cost, refuse_costly
 from mlworkbench.scoring.compiled.base.links import DECISIONS, LINKS
 from mlworkbench.scoring.compiled.base.rules import NoRuleError, Question, Site
 from mlworkbench.scoring.compiled.compile import ProgramCompiler
-from mlworkbench.scoring.compiled.models.kernels import count_cost, refuse_costly, sum_differences
+from mlworkbench.scoring.compiled.models.kernels import sum_differences
 from mlworkbench.scoring.compiled.operations import ProgramMaker
 
 pytestmark = pytest.mark.filterwarnings("ignore")

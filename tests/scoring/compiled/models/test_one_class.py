@@ -18,7 +18,7 @@ from sklearn.svm import OneClassSVM
 from test_compile import FRAME, NUMBERS, TABLE, WORDS, one_hot, ordinal
 
 from mlworkbench.errors import ScoringError
-from mlworkbench.scoring.compiled.models import one_class
+from mlworkbench.scoring.compiled.base import costs
 from mlworkbench.scoring.compiled.proof import compile_and_prove
 from mlworkbench.scoring.reference import read_detector_rule, response_method
 
@@ -54,7 +54,7 @@ def refuse(estimator: Any, before: Any) -> str:
 
 def test_what_has_no_rule_is_refused_by_name() -> None:
     assert refuse(LocalOutlierFactor(novelty=True), one_hot()).startswith(
-        "LocalOutlierFactor (score_samples) has no rule"
+        "LocalOutlierFactor (score_samples) has no rule: it weighs a row by its neighbours' neighbours"
     )
     own = OneClassSVM(kernel=lambda one, other: one @ other.T)
     assert "OneClassSVM: kernel linear, poly, sigmoid, rbf; got <function" in refuse(own, one_hot())
@@ -63,8 +63,8 @@ def test_what_has_no_rule_is_refused_by_name() -> None:
 def test_support_vectors_of_a_sparse_table_or_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     words = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), WORDS), sparse_threshold=1.0)
     assert "OneClassSVM of a sparse table has no rule" in refuse(OneClassSVM(), words)
-    monkeypatch.setattr(one_class, "MOST_NUMBERS", 100)
-    assert "OneClassSVM: at most 100 numbers; got" in refuse(OneClassSVM(), one_hot())
+    monkeypatch.setitem(costs.LARGEST_COST, "bytes", 1000)
+    assert "OneClassSVM: at most 1000 us a row and 50 MB; got" in refuse(OneClassSVM(), one_hot())
 
 
 def test_the_edge_is_read_from_the_detector_and_is_strict_for_one_class_support_vectors_alone() -> None:

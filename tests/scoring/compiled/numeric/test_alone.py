@@ -31,7 +31,7 @@ from transforming import run, table, with_holes
 from mlworkbench.scoring.compiled.base.layout import OPERATIONS
 from mlworkbench.scoring.compiled.base.rules import Site
 from mlworkbench.scoring.compiled.compile import ProgramCompiler
-from mlworkbench.scoring.compiled.operations import ProgramMaker
+from mlworkbench.scoring.compiled.operations import ProgramMaker, import_families
 
 TRANSFORMERS: list[Any] = [
     *(SimpleImputer(add_indicator=True), MissingIndicator(), IterativeImputer(max_iter=2), KNNImputer()),
@@ -69,6 +69,7 @@ def test_every_step_of_numbers_needs_numpy_alone(tmp_path: Path) -> None:
         found = run([ProgramMaker().step(spec) for spec in specs], tables[name])
         expected.append([value.hex() for value in found.ravel().tolist()])
     used = set(re.findall(r'"op": "(\w+)"', json.dumps(programs)))
+    import_families()
     made = {name for name, make in OPERATIONS.items() if ".numeric." in getattr(make, "__module__", "")}
     assert made <= used, made - used
     holes = [[None if value != value else value for value in row] for row in tables["holes"].tolist()]

@@ -19,8 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from test_compile import FRAME, NUMBERS, fitted, rows
 from transforming import compile_steps, refuse_alike, table, transform_alike, with_holes
 
+from mlworkbench.scoring.compiled.base.costs import refuse_costly
 from mlworkbench.scoring.compiled.base.rules import NoRuleError
-from mlworkbench.scoring.compiled.numeric.neighbours import limit_comparisons
+from mlworkbench.scoring.compiled.numeric.neighbours import count_filling
 
 SCALES = np.array([1.0, 100.0, 3.0, 1e4])
 HOLES, UNSEEN = with_holes(table() / SCALES), with_holes(table(1) / SCALES)
@@ -118,7 +119,7 @@ def test_what_draws_grows_or_costs_too_much_is_refused_by_name() -> None:
     for imputer, words in ((drawn, "at random"), (forest, "take a linear one"), (own, "one's own")):
         with pytest.raises(NoRuleError, match=words):
             compile_steps(imputer, 4)
-    limit_comparisons(10_000, 12)
+    refuse_costly(KNNImputer(), count_filling(10_000, 12))
     for rows_, columns in ((30_000, 12), (10_000, 300)):
-        with pytest.raises(NoRuleError, match="at most 50 MB, in at most 1 ms"):
-            limit_comparisons(rows_, columns)
+        with pytest.raises(NoRuleError, match="KNNImputer: at most 1000 us a row and 50 MB; got"):
+            refuse_costly(KNNImputer(), count_filling(rows_, columns))

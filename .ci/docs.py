@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import nbformat
-from jinja2 import DictLoader
+from jinja2 import DictLoader, Template
 from latex2mathml.converter import convert as to_mathml
 from markdown import Markdown
 from markdown.extensions import Extension
@@ -188,7 +188,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def show_cells(chapter: Chapter) -> Iterator[nbformat.NotebookNode]:
-    """Give the cells that a reader sees, without what is said to nbdev; the first is followed by where they live."""
+    """Give the cells that a reader sees, without what is said to nbdev."""
     for cell in nbformat.v4.reads(chapter.path.read_text(encoding="utf-8")).cells:
         directives = re.findall(r"^#\| *(\w+)", cell.source, re.MULTILINE)
         if cell.cell_type == "raw" or "hide" in directives:
@@ -200,11 +200,12 @@ def show_cells(chapter: Chapter) -> Iterator[nbformat.NotebookNode]:
 
 
 def write_chapter(chapter: Chapter) -> str:
-    """Write the page of a notebook."""
+    """Write the page of a notebook; under its title stands where its code and the notebook itself are."""
     cells = list(show_cells(chapter))
     module = f"Code beside a bar is the module [`mlworkbench.{chapter.module}`](/{chapter.reference}). "
     source = f"[This page as a notebook](/notebooks/{chapter.place}.ipynb)"
-    cells.insert(1, nbformat.v4.new_markdown_cell(f"{module if chapter.module else ''}{source}\n{{ .where }}"))
+    where = f"{module if chapter.module else ''}{source}\n{{ .where }}"
+    cells[0].source = re.sub(r"\A# .+\n*(^>.*\n?)*", rf"\g<0>\n\n{where}\n\n", cells[0].source, flags=re.MULTILINE)
     notebook = nbformat.v4.new_notebook(cells=cells)
     return EXPORTER.from_notebook_node(notebook)[0]
 
@@ -240,6 +241,13 @@ def write_doors() -> str:
     return "\n".join([*parts, ""])
 
 
+def write_text(path: Path) -> str:
+    """Write the page of one of the project's own texts; that of `ship image` is a template, filled as an example."""
+    text = path.read_text(encoding="utf-8")
+    example = {"model": "MODEL", "version": "MODEL:VERSION", "scorer": "compiled", "auth": "keys"}
+    return Template(text, trim_blocks=True).render(example) if "{%" in text else text
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is made here to the pages of `docs/`."""
     for tutorial in [file for file in files if file.src_uri.endswith(".ipynb")]:
@@ -250,7 +258,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     folders = {parent.as_posix() for one in CHAPTERS for parent in Path(one.place).parents} - {".", "tutorials"}
     made |= {f"{folder}/index.md": write_overview(folder) for folder in folders}
     made |= {"chapters/index.md": write_overview(""), "reference/index.md": write_doors()}
-    made |= {page: path.read_text(encoding="utf-8") for page, path in TEXTS.items()}
+    made |= {page: write_text(path) for page, path in TEXTS.items()}
     for place, text in sorted(made.items()):
         files.append(File.generated(config, place, content=text))
     for chapter in CHAPTERS:
@@ -263,25 +271,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 # --- links -------------------------------------------------------------------------------------------------------
 
 
-def find_page(name: str, near: str) -> str:
-    """Find the page of a notebook by its name as prose has it: from `nbs/`, or from the folder of the page itself."""
-    pages = {chapter.place: chapter.page for chapter in CHAPTERS}
-    wanted = name.removesuffix(".ipynb")
-    beside = os.path.normpath(Path(near) / wanted)
-    return pages.get(wanted.removeprefix("nbs/"), pages.get(beside, ""))
+def list_sources() -> dict[str, str]:
+    """Give the page that is made of each notebook (named without its ending), text and folder of a service."""
+    found = {chapter.path.relative_to(ROOT).with_suffix("").as_posix(): chapter.page for chapter in CHAPTERS}
+    found |= {path.relative_to(ROOT).as_posix(): page for page, path in TEXTS.items()}
+    found |= {page.removesuffix(".md"): page for page in TEXTS if page.startswith("services/")}
+    return found | {path.relative_to(ROOT).as_posix(): path.name for path in (ROOT / "docs").glob("*.md")}
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Make links to notebooks, and names of notebooks in prose, links to their pages."""
-    near = Path(page.file.src_uri).parent.as_posix()
+    """Make links to notebooks, and names of notebooks and texts in prose, links to their pages."""
+    sources = list_sources()
+    folder = next((Path(source).parent for source, made in sources.items() if made == page.file.src_uri), Path())
 
     def link(found: re.Match[str]) -> str:
-        target = find_page(found["named"] or found["linked"], near)
+        name = (found["named"] or found["linked"]).removesuffix(".ipynb").removesuffix("/")
+        places = (name, f"nbs/{name}", os.path.normpath(folder / name))
+        target = next((sources[place] for place in places if place in sources), "")
         if not target:
             return found[0]
         return f"[`{found['named']}`](/{target})" if found["named"] else f"](/{target}"
 
-    return re.sub(r"(?<!\[)`(?P<named>[\w/]+(?:\.ipynb)?)`(?!\])|\]\((?P<linked>[\w./]+\.ipynb)", link, markdown)
+    return re.sub(r"(?<!\[)`(?P<named>[\w./]+)`(?!\])|\]\((?P<linked>[\w./]+\.ipynb)", link, markdown)
 
 
 class LinkedNames(Extension):

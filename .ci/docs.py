@@ -226,7 +226,18 @@ def list_titles(folder: str) -> str:
 def write_reference(chapter: Chapter) -> str:
     """Write the page of a module, which mkdocstrings fills from its docstrings."""
     name = f"mlworkbench.{chapter.module}"
-    return f"# {chapter.module}\n\nChapter: [{chapter.title}](/{chapter.page})\n\n::: {name}\n"
+    parts = [f"# {chapter.module}", f"Chapter: [{chapter.title}](/{chapter.page})", f"::: {name}"]
+    return "\n\n".join([*parts, *show_unpacked(name)]) + "\n"
+
+
+def show_unpacked(module: str) -> Iterator[str]:
+    """Show constants that are assigned several at once, which mkdocstrings does not see, each with an anchor."""
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+            names = [ast.unparse(target) for target in node.targets[0].elts]
+            yield "".join(f"[](){{ #{module}.{name} }}" for name in names if name[0] != "_")
+            yield f"```python\n{ast.unparse(node)}\n```"
 
 
 def write_doors() -> str:
@@ -244,7 +255,7 @@ def write_doors() -> str:
 def write_text(path: Path) -> str:
     """Write the page of one of the project's own texts; that of `ship image` is a template, filled as an example."""
     text = path.read_text(encoding="utf-8")
-    example = {"model": "MODEL", "version": "MODEL:VERSION", "scorer": "compiled", "auth": "keys"}
+    example = {"model": "MODEL", "version": "A version as an image", "scorer": "compiled", "auth": "keys"}
     return Template(text, trim_blocks=True).render(example) if "{%" in text else text
 
 

@@ -149,6 +149,11 @@ def test_the_reference_shows_a_docstring_and_links_the_types_of_a_signature(smal
     assert "../errors.html#mlworkbench.errors.WorkbenchError" in page.links
 
 
+def test_constants_that_are_assigned_together_have_their_places(small: tuple[Path, ModuleType]) -> None:
+    anchors = read_page(small[0] / "reference/errors.html").anchors
+    assert {"mlworkbench.errors.LIBRARY", "mlworkbench.errors.SCRIPTS"} <= anchors
+
+
 def test_a_small_site_asks_nobody_else_for_anything(small: tuple[Path, ModuleType]) -> None:
     assert not foreign({path: read_page(path) for path in small[0].rglob("*.html")}, small[0])
 
@@ -318,7 +323,8 @@ def test_the_search_finds_a_name_and_a_word_from_disk(site: Path, width: int) ->
         if width < 1000:
             page.click(".md-header__button[for=__search]")
         for words, wanted in [("explain_failure", "core.files"), ("false alarms budget", "alarms")]:
-            page.fill(".md-search__input", words)
+            page.fill(".md-search__input", "")
+            page.type(".md-search__input", words)
             page.wait_for_selector(".md-search-result__item", timeout=60_000)
             page.wait_for_function(
                 "wanted => document.querySelector('.md-search-result').innerText.includes(wanted)",

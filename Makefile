@@ -6,7 +6,7 @@ SINCE ?= HEAD
 # two processes with two threads each wait for each other in loops on two cores
 test check test-long notebooks: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test check test-long lint types notebooks benchmark readme
+.PHONY: demo test check test-long lint types notebooks benchmark readme docs
 
 demo: .venv/installed
 	$(BIN)/mlworkbench demo
@@ -37,6 +37,9 @@ benchmark: .venv/installed
 
 readme: .venv/installed
 	$(BIN)/python .ci/readme.py
+
+docs: .venv/installed # the documentation site: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -17,7 +17,8 @@ from ..core.html import render_html
 from ..errors import LogError, WorkbenchError
 from ..evaluation.card import show
 from ..evaluation.log.reader import log_exists, read_log
-from ..evaluation.plots import draw_histograms, embed_picture
+from ..evaluation.plots.histograms import draw_histograms
+from ..evaluation.plots.picture import embed_picture
 from .deployments import bin_scores, read_last_measurement, summarize_deployments
 from .record import write_choice
 from .what_if import Answer, Sweep

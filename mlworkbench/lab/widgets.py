@@ -15,7 +15,7 @@ from ..core.html import render_html
 from ..core.settings import extend_import_path, load_settings
 from ..errors import VersionError, WorkbenchError
 from ..evaluation.card import show
-from ..evaluation.plots import embed_picture
+from ..evaluation.plots.picture import embed_picture
 from .pages import draw_sweep, render_answer, render_deployments, write_svg
 from .record import Input, Record, Widget, list_fields, start_record
 from .what_if import Answer, ask, look_up_views, rank_by_reach, sweep

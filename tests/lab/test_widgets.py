@@ -24,7 +24,7 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import ContractError, LogError, WorkbenchError
-from mlworkbench.evaluation.plots import embed_picture
+from mlworkbench.evaluation.plots.picture import embed_picture
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.lab.deployments import bin_scores, read_last_measurement, summarize_deployments
 from mlworkbench.lab.pages import draw_sweep, render_answer, render_deployments, render_table, write_svg

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.home import MODEL_NAME, Home
@@ -18,6 +19,8 @@ from ..core.types import FactDict, Facts
 from ..evaluation.monitoring.timeline import find_measures
 from ..evaluation.monitoring.window_verdict import combine_states
 from ..evaluation.plots.over_time import draw_over_time
+from ..evaluation.plots.picture import Picture
+from ..evaluation.plots.reasons import draw_importance
 from ..evaluation.plots.scale import Axis
 from ..errors import WorkbenchError
 from .deployments import Measurement, read_last_measurement
@@ -25,6 +28,8 @@ from .site_parts import draw_verdicts, render_badge, render_card, render_site_ta
 from ..operate.loop.alerts import Alert, list_alerts
 from ..operate.loop.history import read_history
 from ..operate.running.table import RunRow, RunTable
+from ..scoring.artifacts.manifest import read_document, refuse_forged
+from ..scoring.explain.keeping import REASONS
 from ..scoring.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,6 +53,8 @@ class ModelFacts:
         Tag of the version that serves, and why that one; empty, and why none.
     versions, moves, history : list of dict
         As `Registry.versions`, `Registry.history` and `read_history` give them.
+    importance : Picture, optional
+        What the serving version goes by, where that is known.
     faults : list of str
         What could not be read, one line each.
     """
@@ -56,6 +63,7 @@ class ModelFacts:
     serving: str = ""
     reason: str = ""
     card: str = ""
+    importance: Picture | None = None
     versions: list[FactDict] = field(default_factory=list)
     moves: list[FactDict] = field(default_factory=list)
     measurement: Measurement | None = None
@@ -103,11 +111,22 @@ def gather_model(name: str, *, home: Home) -> ModelFacts:
         found.card = (registry.folder(name, found.serving) / "card.md").read_text("utf-8") if found.serving else ""
     except (WorkbenchError, OSError, ValueError) as error:
         found.reason = str(error) if isinstance(error, WorkbenchError) else f"its card: {type(error).__name__}"
+    if found.card:
+        found.importance = found.attempt(lambda: _draw_reasons(registry.folder(name, found.serving)), None)
     found.measurement = found.attempt(lambda: read_last_measurement(name, home=home), None)
     found.history = found.attempt(lambda: list(read_history(name, home=home)), [])
     found.alerts = found.attempt(lambda: list_alerts(model=name, closed=True, home=home), [])
     found.runs = found.attempt(lambda: RunTable(home).rows(name), [])
     return found
+
+
+def _draw_reasons(folder: Path) -> Picture | None:
+    """Draw what a version goes by; nothing where it gives no reasons."""
+    if not (folder / REASONS).is_file():
+        return None
+    with refuse_forged(REASONS):
+        reasons = read_document(folder, REASONS)
+        return draw_importance(reasons) if "importance" in reasons else None
 
 
 def list_site_models(*, home: Home) -> list[str]:
@@ -259,6 +278,8 @@ def _render_parts(one: ModelFacts) -> Iterator[tuple[str, Markup | str]]:
     )
     if one.moves:
         yield "Who served", render_site_table(map(_describe_move, reversed(one.moves)))
+    if one.importance:
+        yield "What it goes by", render_html("<figure>{{ picture }}</figure>", picture=one.importance)
     if one.card:
         yield "Card", render_html('<div class="card">{{ card }}</div>', card=render_card(one.card))
     if one.runs:

@@ -101,7 +101,7 @@ def render_level(points: _Points) -> Markup:
     dotted = '<polyline points="{{ p }}" fill="none" stroke="currentColor" stroke-width="1.5" stroke-dasharray="2 4"/>'
     return render_html(dotted, p=" ".join(f"{x},{y}" for x, y in points))
 
-# %% ../../../nbs/evaluation/plots/03_frame.ipynb #8be4254a
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #649a8346
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """What stands around a plane.
@@ -136,7 +136,7 @@ class Frame:
             The figures, for those who do not see them.
         """
         legend, lines = self._lay_legend()
-        up = 20 * lines + (20 if self.up.name else 2)
+        up = 20 * lines + (24 if self.up.name else 2)
         values: dict[str, object] = {"plane": plane, "shapes": list(shapes), "legend": legend, "top": up + 8}
         across = f"{self.across.text} (rows below)" if self.counts else self.across.text
         values |= {"across": cut_text(across, plane.wide), "up": cut_text(self.up.text, WIDTH - 12)}
@@ -193,12 +193,12 @@ def _lay_ticks(plane: Plane) -> list[tuple[float, str, str]]:
         free = left - 4 if shown else free
     return found
 
-# %% ../../../nbs/evaluation/plots/03_frame.ipynb #c5a3c838
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #7d2cee59
 _FRAME = """\
 {% for x, y, text, sample in legend %}
 <g transform="translate({{ x }} {{ y - 4 }})">{{ sample }}<text x="32" y="4">{{ text }}</text></g>
 {% endfor %}
-<text x="4" y="{{ top - 12 }}" fill-opacity="0.75">{{ up }}</text>
+<text x="4" y="{{ top - 15 }}" fill-opacity="0.75">{{ up }}</text>
 <g transform="translate({{ plane.left }} {{ top }})">
 {% for y, text in ups %}
 {% if not upright %}<path d="M0 {{ y }}H{{ plane.wide }}" stroke="currentColor" stroke-opacity="0.15"/>{% endif %}

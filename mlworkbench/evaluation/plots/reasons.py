@@ -53,8 +53,11 @@ def _tell_kind(told: Mapping[str, Any]) -> str:
     """Say of sampled reasons how far they may be off."""
     return "" if told["kind"] == "exact" else f" (sampled, ± {write_number(float(told['error']))})"
 
-# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #a21fc3d3
-def draw_importance(reasons: Mapping[str, Any], *, title: str = "What it goes by") -> Picture:
+# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #42b46799
+_MOVED = "How far each column moves the answer"
+
+
+def draw_importance(reasons: Mapping[str, Any], *, title: str = _MOVED) -> Picture:
     """Draw the importance of the columns of a version, with intervals.
 
     Parameters
@@ -67,4 +70,6 @@ def draw_importance(reasons: Mapping[str, Any], *, title: str = "What it goes by
     found = reasons["importance"]["columns"][: DRAWN + 2]
     values = {one["column"]: float(one["mean"]) for one in found}
     spans = {one["column"]: (float(one["low"]), float(one["high"])) for one in found}
-    return draw_bars(title, values, across=Axis("mean size of what it adds", str(reasons["unit"])), spans=spans)
+    way = " (sampled)" if reasons.get("way") == "sampled" else ""
+    across = Axis(f"mean size of what it adds{way}", str(reasons["unit"]))
+    return draw_bars(title, values, across=across, spans=spans)

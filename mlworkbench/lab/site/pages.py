@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ...core.home import MODEL_NAME, Home
@@ -18,9 +17,9 @@ from ...core.settings import read_settings
 from ...core.types import FactDict, Facts
 from ...evaluation.monitoring.timeline import find_measures
 from ...evaluation.monitoring.window_verdict import combine_states
+from ...evaluation.pictures import draw_version_importance
 from ...evaluation.plots.over_time import draw_over_time
 from ...evaluation.plots.picture import Picture
-from ...evaluation.plots.reasons import draw_importance
 from ...evaluation.plots.scale import Axis
 from ...errors import WorkbenchError
 from ..certificate.deployments import Measurement, read_last_measurement
@@ -28,8 +27,6 @@ from .parts import draw_verdicts, render_badge, render_card, render_site_table
 from ...operate.loop.alerts import Alert, list_alerts
 from ...operate.loop.history import read_history
 from ...operate.running.table import RunRow, RunTable
-from ...scoring.artifacts.manifest import read_document, refuse_forged
-from ...scoring.explain.keeping import REASONS
 from ...scoring.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -112,21 +109,12 @@ def gather_model(name: str, *, home: Home) -> ModelFacts:
     except (WorkbenchError, OSError, ValueError) as error:
         found.reason = str(error) if isinstance(error, WorkbenchError) else f"its card: {type(error).__name__}"
     if found.card:
-        found.importance = found.attempt(lambda: _draw_reasons(registry.folder(name, found.serving)), None)
+        found.importance = found.attempt(lambda: draw_version_importance(registry.folder(name, found.serving)), None)
     found.measurement = found.attempt(lambda: read_last_measurement(name, home=home), None)
     found.history = found.attempt(lambda: list(read_history(name, home=home)), [])
     found.alerts = found.attempt(lambda: list_alerts(model=name, closed=True, home=home), [])
     found.runs = found.attempt(lambda: RunTable(home).rows(name), [])
     return found
-
-
-def _draw_reasons(folder: Path) -> Picture | None:
-    """Draw what a version goes by; nothing where it gives no reasons."""
-    if not (folder / REASONS).is_file():
-        return None
-    with refuse_forged(REASONS):
-        reasons = read_document(folder, REASONS)
-        return draw_importance(reasons) if "importance" in reasons else None
 
 
 def list_site_models(*, home: Home) -> list[str]:

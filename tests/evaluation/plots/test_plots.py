@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlworkbench.errors import VersionError
+from mlworkbench.evaluation.pictures import draw_version_importance
 from mlworkbench.evaluation.plots.bars import draw_bars
 from mlworkbench.evaluation.plots.curves import (
     count_confusion,
@@ -267,3 +269,12 @@ def test_pictures_are_read_on_a_phone_by_day_and_by_night(tmp_path: Path) -> Non
     assert light[:3] == dark[:3] == [390, "undefined", 0]
     assert light[3][0] < 100 < 180 < dark[3][0] and light[3][1] == dark[3][1] == 0, "ink on no ground"
     assert min(light[4], dark[4]) > 8.5, "pixels of the smallest text"
+
+
+def test_a_version_says_what_it_goes_by_or_why_that_is_not_known(tmp_path: Path) -> None:
+    assert "not available: made before; train again" in draw_version_importance(tmp_path)
+    (tmp_path / "reasons.json").write_text(json.dumps({"way": "linear", **importance("wind")}), encoding="utf-8")
+    assert "wind: 0.5 (0.4 to 0.7)." in draw_version_importance(tmp_path)
+    (tmp_path / "reasons.json").write_text('{"importance": {"columns": [{}]}}', encoding="utf-8")
+    with pytest.raises(VersionError):
+        draw_version_importance(tmp_path)

@@ -251,7 +251,7 @@ def draw_points(
     words = " ".join(_tell_clouds(sides, across, up))
     return Frame(title=title, across=across, up=up, legend=legend).draw(plane, shapes, words)
 
-# %% ../../../nbs/evaluation/plots/04_lines.ipynb #f834cee5
+# %% ../../../nbs/evaluation/plots/04_lines.ipynb #214da0c5
 def _choose_points(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
     """Choose points that have both values, evenly in their order."""
     there = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
@@ -270,7 +270,7 @@ def _name_clouds(sides: Sides) -> list[tuple[str, Markup]]:
     told = []
     for number, (name, (x, y)) in enumerate(sides.items()):
         count = int((np.isfinite(x) & np.isfinite(y)).sum())
-        shown = f"{CLOUD:,} of {count:,} shown" if count > CLOUD else f"{count:,}"
+        shown = f"{CLOUD:,} of {count:,} points shown" if count > CLOUD else f"{count:,} points"
         told.append((f"{name}, {shown}" if name else shown, sample_marker(number)))
     return told
 

@@ -15,7 +15,7 @@ from .scale import Axis, write_number
 # %% auto #0
 __all__ = ['DRAWN', 'draw_reasons', 'draw_importance']
 
-# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #7417e493
+# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #6301990f
 DRAWN = 10  # columns with a bar of their own
 
 
@@ -35,7 +35,7 @@ def draw_reasons(told: Mapping[str, Any], *, title: str = "") -> Picture:
         bars[f"{len(rest)} more together"] = sum(float(one["contribution"]) for one in rest)
     base, margin = write_number(float(told["base"])), write_number(float(told["margin"]))
     of = f" of {told['of']}" if "of" in told else ""
-    title = title or f"From {base} of nothing known to {margin} {unit}{of}"
+    title = title or f"Why {margin} and not the usual {base} {unit}{of}"
     return draw_bars(title, bars, across=Axis(f"what it adds{_tell_kind(told)}", unit))
 
 

@@ -193,7 +193,7 @@ def test_sides_differ_by_colour_and_by_line_and_by_marker_and_further_ones_are_c
 def test_of_many_points_some_are_drawn_and_all_are_told() -> None:
     x = DRAWS.random(20_000)
     picture = draw_points("t", {"cars": (x, x)}, across=Axis("x"), up=Axis("y"))
-    assert "cars, 500 of 20,000 shown" in picture and "20,000 points" in picture and len(picture) < 80_000
+    assert "cars, 500 of 20,000 points shown" in picture and "20,000 points" in picture and len(picture) < 80_000
 
 
 def test_curves_carry_the_numbers_of_scikit_learn_and_say_which_side_has_none() -> None:
@@ -218,7 +218,7 @@ def test_reasons_add_up_and_hide_what_is_personal() -> None:
     picture = draw_reasons(told)
     rest = sum(one["contribution"] for one in told["reasons"][DRAWN:])  # type: ignore[index]
     assert f"{14 - DRAWN} more together: {rest:.3g}." in picture and "column0: 1." in picture
-    assert "sampled, ± 0.1" in picture and "From -1 of nothing known to 2 column of column" in picture
+    assert "sampled, ± 0.1" in picture and "Why 2 and not the usual -1 column of column" in picture
     assert "not available: made before" in draw_importance({"why": "made before"})
     assert "0.5 (0.4 to 0.7)" in draw_importance(importance("wind"))
 

@@ -96,10 +96,10 @@ def write_change(change: float, declaration: Mapping[str, Any]) -> str:
         return f"{100 * change:+.1f} points"
     return f"{'+' if change > 0 else ''}{show(change)}"
 
-# %% ../../../nbs/lab/model/03_answers.ipynb #22c00fc9
+# %% ../../../nbs/lab/model/03_answers.ipynb #600560e0
 _ANSWER = """
 <div style="line-height:1.4"><div style="font-size:1.6em;font-weight:600">{{ title }}</div>{{ table }}
-{% if rule %}{{ rule }}{% endif %}
+{{ rule }}
 {% if not refused %}{{ "Unusual, but answered:" if faults else "Nothing unusual." }}{% endif %}
 {% if faults %}<ul style="margin:0">{% for fault in faults %}<li>{{ fault }}</li>{% endfor %}</ul>{% endif %}</div>
 """
@@ -127,7 +127,7 @@ def _write_rule(declaration: Mapping[str, Any]) -> str:
         return ""
     return f"It decides {name_score('', declaration)} from {write_score(threshold, declaration)} on."
 
-# %% ../../../nbs/lab/model/03_answers.ipynb #c28ef93c
+# %% ../../../nbs/lab/model/03_answers.ipynb #7dcbb4d0
 def draw_sweep(sweep: Sweep, at: object, declaration: Mapping[str, Any]) -> Picture:
     """Draw the scores along one field; the record stands `at` a value, None where missing."""
     field, lines = sweep.field, _read_lines(sweep, declaration)
@@ -154,7 +154,8 @@ def _read_lines(sweep: Sweep, declaration: Mapping[str, Any]) -> dict[str, _Line
     places = sweep.positions if sweep.field.span else [write_choice(choice) for choice in sweep.positions]
     order = np.argsort(-np.ptp(scores, axis=0), kind="stable").tolist()
     order = sorted(order[: len(SIDES)]) + order[len(SIDES) :]
-    return {name_score(sweep.names[k], declaration): (places, scores[:, k]) for k in order}
+    single = _name_up(sweep, declaration).name if len(order) == 1 else ""  # which needs no legend
+    return {single or name_score(sweep.names[k], declaration): (places, scores[:, k]) for k in order}
 
 
 def _name_up(sweep: Sweep, declaration: Mapping[str, Any]) -> Axis:

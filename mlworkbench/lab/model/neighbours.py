@@ -159,7 +159,7 @@ def find_nearest(version: Version, rows: TrainingRows, one: FeatureFrame) -> Nei
     scores = version.score(frame)
     return Neighbours(frame, rows.labels[nearest].tolist(), scores, distances[nearest].tolist())
 
-# %% ../../../nbs/lab/model/04_neighbours.ipynb #58833d5e
+# %% ../../../nbs/lab/model/04_neighbours.ipynb #d7678917
 def render_neighbours(found: Neighbours, one: FeatureFrame, version: Version) -> Markup:
     """Render the nearest training rows beside a row: what came of them, scores, distances, values."""
     facts = version.declaration
@@ -169,7 +169,7 @@ def render_neighbours(found: Neighbours, one: FeatureFrame, version: Version) ->
     if facts["task"] == "regression":
         lines["what came of it"] = ["", *map(show, found.labels)]
     lines[f"{'probability of ' if is_probability(facts) and of != 'answer' else ''}{of}"] = said
-    lines["distance, in standard deviations"] = ["", *(f"{distance:.2f}" for distance in found.distances)]
+    lines["distance, standard deviations"] = ["", *(f"{distance:.2f}" for distance in found.distances)]
     for name in (name for name in found.frame.names if name not in version.personal):
         values = [row[name] for frame in (one, found.frame) for row in frame.rows()]
         lines[name] = [show(value) for value in values]

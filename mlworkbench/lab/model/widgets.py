@@ -28,9 +28,12 @@ from ...scoring.version.version import Version
 import ipywidgets  # isort: skip  # after lab.page.show, which says what to install where it is missing
 
 # %% auto #0
-__all__ = ['BY_HAND', 'LOOKED_UP', 'AnswerPanel', 'WhatIf', 'ModelPage', 'open_model']
+__all__ = ['SCROLLED', 'BY_HAND', 'LOOKED_UP', 'AnswerPanel', 'WhatIf', 'ModelPage', 'open_model']
 
-# %% ../../../nbs/lab/model/06_widgets.ipynb #0dd6c8fb
+# %% ../../../nbs/lab/model/06_widgets.ipynb #ea7118b2
+SCROLLED = {"overflow": "auto", "display": "block"}
+
+
 class AnswerPanel:
     """What is seen of an answer, beside the inputs.
 
@@ -54,11 +57,13 @@ class AnswerPanel:
         self._record, self._quiet = start_record(version), False
         self._rows: TrainingRows | None = None
         self.result, self.curve, self.why, self.nearest = (show_html("") for _ in range(4))
+        self.curve.layout.max_width = self.why.layout.max_width = "34em"
         self.along = ipywidgets.Dropdown(description="along", style={"description_width": "initial"})
         self.reading = Busy("find the nearest training rows", self._read)
         parts = [[self.along, self.curve], [self.why], [self.reading.panel, self.nearest]]
         titles = ["along a field", "reasons", "training rows"]
-        self.tabs = ipywidgets.Tab([ipywidgets.VBox(part) for part in parts], titles=titles, selected_index=0)
+        boxes = [ipywidgets.VBox(part, layout={**SCROLLED, "max_height": "28em"}) for part in parts]
+        self.tabs = ipywidgets.Tab(boxes, titles=titles, selected_index=0)
         self.tabs.observe(lambda change: self.draw(), names="selected_index")
         self.along.observe(lambda change: self.draw(), names="value")
         self.panel = ipywidgets.VBox([self.result, self.tabs], layout={"flex": "1 1 24em", "min_width": "22em"})
@@ -121,7 +126,7 @@ class AnswerPanel:
         self.draw()
         return ""
 
-# %% ../../../nbs/lab/model/06_widgets.ipynb #249ce088
+# %% ../../../nbs/lab/model/06_widgets.ipynb #83bad107
 BY_HAND, LOOKED_UP = "view values by hand", "from the online store"
 
 
@@ -154,7 +159,7 @@ class WhatIf:
         self.record, self.shown = start_record(version, row), AnswerPanel(version, home)
         known = {**self.record.request, **self.record.values}
         self.inputs = {n: Input(field, known[n], self._changed) for n, field in self.shown.fields.items()}
-        wide = {"layout": {"width": "26em"}, "style": {"description_width": "10em"}}
+        wide = {"layout": {"width": "32em", "max_width": "98%"}, "style": {"description_width": "10em"}}
         self.row = ipywidgets.Dropdown(options=self._list_rows(), value=row, description="begin with", **wide)
         self.source = ipywidgets.ToggleButtons(options=[BY_HAND, LOOKED_UP], style={"button_width": "14em"})
         self.heads = {name: show_html("") for name in ["", *(view.name for view in version.views)]}
@@ -177,7 +182,7 @@ class WhatIf:
         parts = []
         for view, head in self.heads.items():
             parts += [head, *(entry.box for entry in self.inputs.values() if entry.field.view == view)]
-        scrolled = ipywidgets.VBox(parts, layout={"max_height": "36em", "overflow": "auto", "display": "block"})
+        scrolled = ipywidgets.VBox(parts, layout={**SCROLLED, "max_height": "36em", "border_top": "1px solid #8886"})
         above = [self.row, *([self.source] if self.version.views else [])]
         left = ipywidgets.VBox([*above, scrolled], layout={"flex": "0 1 34em"})
         flow = {"flex_flow": "row wrap-reverse", "align_items": "flex-end"}

@@ -58,11 +58,12 @@ def show_parts(shown: object) -> list[Widget]:
         return [widget for part in shown for widget in show_parts(part)]
     return [shown]
 
-# %% ../../../nbs/lab/page/01_show.ipynb #e46d3a58
+# %% ../../../nbs/lab/page/01_show.ipynb #d425cc49
 _TABLE = """
 {% macro line(tag, cells) %}<tr>{% for cell in cells %}<{{ tag }} style="padding:0.15em 1em 0.15em 0;text-align:
 {{- "left" if loop.first else "right" }}">{{ cell }}</{{ tag }}>{% endfor %}</tr>{% endmacro %}
-<table>{{ line("th", names) }}{% for cells in lines %}{{ line("td", cells) }}{% endfor %}</table>
+<table style="line-height:1.35">{{ line("th", names) }}
+{% for cells in lines %}{{ line("td", cells) }}{% endfor %}</table>
 """
 
 

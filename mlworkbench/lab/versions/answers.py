@@ -43,7 +43,7 @@ def ask_both(first: Version, second: Version, *, home: Home) -> ModelComparison:
     asked = draw_asked_rows(first, home=home)
     return compare_models(first, second, open_ground(first, asked, home=home))
 
-# %% ../../../nbs/lab/versions/03_answers.ipynb #575f3593
+# %% ../../../nbs/lab/versions/03_answers.ipynb #a1a9b80b
 def list_comparison_tables(found: ModelComparison) -> dict[str, list[FactDict]]:
     """List the tables of a comparison, by title; the metrics have a table of their own."""
     counts = [{"": name, "counted": count} for name, count in list_comparison_counts(found.facts).items()]
@@ -79,8 +79,13 @@ def _describe_changed(row: Facts, names: dict[str, str]) -> FactDict:
     moved = {"decided": " to ".join(map(str, dict.fromkeys(decided)))} if decided[0] is not None else {}
     scores = {name: row[name] for name in ("first", "second") if name in row}
     label = {"came true": row["label"]} if "label" in row else {}
-    features = {names[name]: value for name, value in row["features"].items()}
+    features = {names[name]: _write_value(value) for name, value in row["features"].items()}
     return {"row": row["row"], "difference": row["difference"], **scores, **moved, **label, **features}
+
+
+def _write_value(value: object) -> object:
+    """Write the value of a feature; a year keeps no comma."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value) if isinstance(value, int) else value
 
 # %% ../../../nbs/lab/versions/03_answers.ipynb #8c7806a3
 def draw_curves(found: ModelComparison, declaration: Facts) -> list[Picture | Markup]:

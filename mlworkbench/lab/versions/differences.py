@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.reference import ReferenceScorer
 
 # %% auto #0
-__all__ = ['name_days', 'list_facts', 'compare_facts', 'list_contract_changes', 'list_declaration_changes', 'compare_code']
+__all__ = ['name_days', 'list_facts', 'compare_facts', 'list_contract_changes', 'list_declaration_changes', 'compare_code',
+           'compare_pipelines']
 
 # %% ../../../nbs/lab/versions/02_differences.ipynb #5e5ea91b
 def name_days(blocks: Sequence[Mapping[str, Any]], *, judged: bool) -> str:
@@ -84,30 +85,38 @@ def list_declaration_changes(first: Version, second: Version) -> list[FactDict]:
     names = [name for name in {**one, **other} if name not in left and one.get(name) != other.get(name)]
     return [{"declared": name, "first": show(one.get(name)), "second": show(other.get(name))} for name in names]
 
-# %% ../../../nbs/lab/versions/02_differences.ipynb #fa36a720
+# %% ../../../nbs/lab/versions/02_differences.ipynb #08ff37c0
 def compare_code(first: Version, second: Version) -> dict[str, str]:
-    """Compare the pipelines and the code of two versions.
+    """Compare the code of two versions.
 
     Returns
     -------
     dict of str to str
-        Unified difference (diff) of each that differs, by ``pipeline`` or the name of the file.
+        Unified difference (diff) of each file that differs, by its name.
     """
     one, other = _read_code(first), _read_code(second)
-    names = (shorten_tag(first.version), shorten_tag(second.version))
     pairs = {name: (one.get(name, ""), other.get(name, "")) for name in {**one, **other}}
-    return {name: _make_diff(*pair, names) for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {name: _make_diff(*pair, first, second) for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _make_diff(before: str, after: str, names: tuple[str, str]) -> str:
+def compare_pipelines(first: Version, second: Version) -> str:
+    """Compare the settings of two pipelines: their unified difference (diff), empty where they are the same."""
+    return _make_diff(_describe_pipeline(first), _describe_pipeline(second), first, second)
+
+
+def _make_diff(before: str, after: str, first: Version, second: Version) -> str:
     """Write the unified difference of two texts."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=2)
-    return "\n".join(lines)
+    names = (shorten_tag(first.version), shorten_tag(second.version))
+    return "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=2))
 
 
 def _read_code(version: Version) -> dict[str, str]:
-    """Read the pipeline and the source files of a version, as text."""
-    scorer = cast("ReferenceScorer", with_reference(version, trusted=load_settings().trusted_types).scorer)
+    """Read the source files of a version."""
     files = sorted(name for name in version.manifest["files"] if name.startswith("code/"))
-    sources = {name.removeprefix("code/"): (version.folder / name).read_text(encoding="utf-8") for name in files}
-    return {"pipeline": scorer.pipeline.__repr__(N_CHAR_MAX=100_000), **sources}
+    return {name.removeprefix("code/"): (version.folder / name).read_text(encoding="utf-8") for name in files}
+
+
+def _describe_pipeline(version: Version) -> str:
+    """Write the pipeline of a version as scikit-learn does, whole."""
+    scorer = cast("ReferenceScorer", with_reference(version, trusted=load_settings().trusted_types).scorer)
+    return str(scorer.pipeline.__repr__(N_CHAR_MAX=100_000))

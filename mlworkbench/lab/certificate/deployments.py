@@ -19,7 +19,7 @@ from ...core.home import Home
 from ...core.jsontext import to_json
 from ...core.types import FactDict
 from ...errors import LogError
-from ...evaluation.plots import compute_shares
+from ...evaluation.plots.histograms import compute_shares
 from ...scoring.decision import class_names
 
 # %% auto #0

@@ -166,8 +166,8 @@ def read_last_measurement(model: str, *, home: Home) -> Measurement | None:
     if known is None:
         return None
     file, found = known
-    declared = [row for row in found["deployments"] if row["verdict"] != "not_declared"]
     try:
+        declared = [row for row in found["deployments"] if row["verdict"] != "not_declared"]
         rows = [{name: row[name] for name in COLUMNS} for row in declared]
         return Measurement(found["version"], str(found["issued_at"]), rows, str(found.get("verdict", "undecided")))
     except (TypeError, KeyError) as error:

@@ -84,7 +84,7 @@ def list_certified(fields: Facts) -> list[dict[str, str]]:
     titles = {name: TITLES.get(name, name.replace("_", " ")) for name in COLUMNS}
     return [{titles[name]: format_cell(name, row) for name in COLUMNS} for row in fields["deployments"]]
 
-# %% ../../../nbs/lab/certificate/03_evidence.ipynb #d2fa9a5e
+# %% ../../../nbs/lab/certificate/03_evidence.ipynb #1fc16d10
 FINEST = 1e-12  # of the tolerance
 
 
@@ -127,8 +127,8 @@ def draw_differences(fields: Facts) -> Picture:
         for name, value in found.items()
         if name in tolerances
     }
-    title = "Largest difference from the reference: powers of ten within the tolerance"
-    return draw_bars(title, depth, across=Axis("left: beyond, right: within the tolerance", "powers of ten"))
+    across = Axis("within tolerance by", "powers of ten")
+    return draw_bars("Largest difference from the reference", depth, across=across)
 
 # %% ../../../nbs/lab/certificate/03_evidence.ipynb #e8422531
 def list_faults(fields: Facts) -> list[FactDict]:

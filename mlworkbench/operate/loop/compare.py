@@ -287,9 +287,8 @@ def find_comparison(first: str, second: str, *, home: Home) -> ModelComparison |
     for file in sorted(place.glob("*.json"), reverse=True):
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))
-            facts, found = kept["facts"], ModelComparison(page=file.with_suffix(".html"), **kept)
+            if (kept["facts"]["first"], kept["facts"]["second"]) == (first, second):
+                return ModelComparison(page=file.with_suffix(".html"), **kept)
         except (OSError, ValueError, TypeError, KeyError):
             continue  # one that cannot be read is compared again
-        if (facts["first"], facts["second"]) == (first, second):
-            return found
     return None

@@ -18,7 +18,7 @@ from ...operate.loop.alerts import Alert
 __all__ = ['join_windows', 'list_window_rows', 'name_measure', 'list_measures', 'list_deployments', 'find_series',
            'describe_alerts', 'explain_alert']
 
-# %% ../../../nbs/lab/monitor/01_windows.ipynb #018aa48e
+# %% ../../../nbs/lab/monitor/01_windows.ipynb #7ffd26f5
 def join_windows(history: Sequence[Facts]) -> list[FactDict]:
     """Join the lines of a window, one for each version and deployment, to the verdict that `monitor` gives it.
 
@@ -49,7 +49,8 @@ def list_window_rows(history: Sequence[Facts], *, most: int = 14) -> list[FactDi
         why = [f"{who}: {reason}" if who else reason for who, reason in said if reason]
         served = sum(line.get("rows") or 0 for line in lines)
         ends = {"from": window["start"][:16].replace("T", " "), "to (UTC)": window["end"][:16].replace("T", " ")}
-        rows.append({**ends, "verdict": window["verdict"], "rows": f"{served:,}", "why": "; ".join(why) or "nothing"})
+        told = {"rows, all deployments": f"{served:,}", "why": "; ".join(why) or "nothing moved, no rule is broken"}
+        rows.append({**ends, "verdict": window["verdict"], **told})
     return rows
 
 # %% ../../../nbs/lab/monitor/01_windows.ipynb #ae77de9c

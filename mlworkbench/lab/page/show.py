@@ -83,7 +83,8 @@ def _write_value(value: object) -> str:
 _FACTS = """
 <dl style="display:grid;grid-template-columns:max-content 1fr;gap:0.15em 1em;line-height:1.35;margin:0.5em 0">
 {% for name, fact in facts.items() %}
-<dt style="font-weight:600">{{ name }}</dt><dd style="margin:0;overflow-wrap:anywhere">{{ fact }}</dd>
+<dt style="font-weight:600;float:none;width:auto;white-space:nowrap">{{ name }}</dt>
+<dd style="margin:0;width:auto;overflow-wrap:anywhere">{{ fact }}</dd>
 {% endfor %}
 </dl>
 """

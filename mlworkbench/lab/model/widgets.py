@@ -30,7 +30,7 @@ import ipywidgets  # isort: skip  # after lab.page.show, which says what to inst
 # %% auto #0
 __all__ = ['SCROLLED', 'BY_HAND', 'LOOKED_UP', 'AnswerPanel', 'WhatIf', 'ModelPage', 'open_model']
 
-# %% ../../../nbs/lab/model/06_widgets.ipynb #89473965
+# %% ../../../nbs/lab/model/06_widgets.ipynb #ea7118b2
 SCROLLED = {"overflow": "auto", "display": "block"}
 
 
@@ -57,6 +57,7 @@ class AnswerPanel:
         self._record, self._quiet = start_record(version), False
         self._rows: TrainingRows | None = None
         self.result, self.curve, self.why, self.nearest = (show_html("") for _ in range(4))
+        self.curve.layout.max_width = self.why.layout.max_width = "34em"
         self.along = ipywidgets.Dropdown(description="along", style={"description_width": "initial"})
         self.reading = Busy("find the nearest training rows", self._read)
         parts = [[self.along, self.curve], [self.why], [self.reading.panel, self.nearest]]
@@ -125,7 +126,7 @@ class AnswerPanel:
         self.draw()
         return ""
 
-# %% ../../../nbs/lab/model/06_widgets.ipynb #5fd39486
+# %% ../../../nbs/lab/model/06_widgets.ipynb #83bad107
 BY_HAND, LOOKED_UP = "view values by hand", "from the online store"
 
 
@@ -158,7 +159,7 @@ class WhatIf:
         self.record, self.shown = start_record(version, row), AnswerPanel(version, home)
         known = {**self.record.request, **self.record.values}
         self.inputs = {n: Input(field, known[n], self._changed) for n, field in self.shown.fields.items()}
-        wide = {"layout": {"width": "32em"}, "style": {"description_width": "10em"}}
+        wide = {"layout": {"width": "32em", "max_width": "98%"}, "style": {"description_width": "10em"}}
         self.row = ipywidgets.Dropdown(options=self._list_rows(), value=row, description="begin with", **wide)
         self.source = ipywidgets.ToggleButtons(options=[BY_HAND, LOOKED_UP], style={"button_width": "14em"})
         self.heads = {name: show_html("") for name in ["", *(view.name for view in version.views)]}

@@ -100,7 +100,7 @@ def _write_version(row: Mapping[str, Any]) -> str:
     """Write the line of a version in the menu: its aliases, its short id and the day it was made."""
     return f"{' '.join([*sorted(row['aliases']), shorten_tag(row['tag'])])}, {row['created_at'][:10]}"
 
-# %% ../../../nbs/lab/page/02_frame.ipynb #67df0309
+# %% ../../../nbs/lab/page/02_frame.ipynb #e1c30de7
 @dataclass(frozen=True)
 class Chosen:
     """What was chosen in the menu of a page.
@@ -159,7 +159,7 @@ class Page:
         self.chosen: Chosen | None = None
         self._parts, self._boxes, self._quiet = dict(parts), dict[str, Widget](), False
         self._begin = {one.model: one.tag for one in found}
-        options, wide = [(one.label, one.model) for one in found], {"layout": {"width": "42em"}}
+        options, wide = [(one.label, one.model) for one in found], {"layout": {"width": "42em", "max_width": "98%"}}
         self.model_menu = ipywidgets.Dropdown(options=options, value=None, description="model", **wide)
         self.version_menu = ipywidgets.Dropdown(description="version", **wide)
         self.about = show_line("")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import nbformat
 import pytest
 from sklearn.datasets import load_iris
@@ -15,7 +21,8 @@ from mlworkbench.core.home import Home
 from mlworkbench.core.settings import extend_import_path, load_settings
 from mlworkbench.errors import VersionError
 from mlworkbench.lab.model.widgets import ModelPage
-from mlworkbench.lab.page.frame import list_explorable
+from mlworkbench.lab.page.frame import Chosen, Page, list_explorable
+from mlworkbench.lab.page.show import Busy
 from mlworkbench.operate.training.register import register
 from mlworkbench.operate.training.train import train
 from mlworkbench.scoring.definition import load_definition
@@ -38,6 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def add(name: str, rows: int = 100) -> Registry:
+    """Register a model of that many rows; other rows are another version."""
     X, y = load_iris(return_X_y=True, as_frame=True)
     home = Home.open()
     register(LogisticRegression(max_iter=1000).fit(X[:rows], y[:rows]), X[:rows], y[:rows], name=name, home=home)
@@ -78,6 +86,14 @@ def test_after_new_and_train_its_one_model_is_shown(place: Path, monkeypatch: py
     page = run_all()
     assert [label for label, _ in page.model_menu.options] == ["cars - newest that passed its gates"]
     assert page.what_if is not None
+    shown = page.what_if.shown
+    shown.tabs.selected_index = 2
+    shown.reading.press()  # the rows that taught it are made again, from the definition
+    assert "what came of it" in shown.nearest.value and shown.reading.panel.layout.display == "none"
+    before = shown.nearest.value
+    numbers = [field for field in shown.fields.values() if field.span]
+    page.what_if.inputs[numbers[0].name].value = numbers[0].span[1]
+    assert shown.nearest.value != before
     monkeypatch.delitem(sys.modules, "definition", raising=False)
 
 
@@ -117,3 +133,92 @@ def test_a_name_without_a_version_is_refused_in_one_line(place: Path) -> None:
     with pytest.raises(VersionError, match="brids has no version; did you mean 'birds'"):
         ModelPage(Home.open(), "brids")
     assert ModelPage(Home.open(), "birds").model_menu.value == "birds"
+
+
+def test_versions_with_a_name_stand_first_then_the_newest(place: Path) -> None:
+    registry = add("birds", 100)
+    old = registry.find("birds")
+    new = next(row["tag"] for row in add("birds", 150).versions("birds") if row["tag"] != old)
+    registry.promote("birds", old, who="test", why="first", override="a test")
+    day = registry.versions("birds")[0]["created_at"][:10]
+    page = ModelPage(Home.open(), "birds")
+    short = [tag.partition(":")[2][:8] for tag in (old, new)]
+    assert list(page.version_menu.options) == [(f"champion {short[0]}, {day}", old), (f"{short[1]}, {day}", new)]
+    assert page.chosen is not None and page.chosen.version.version == old and old in page.about.value
+    page.version_menu.value = new
+    assert page.what_if is not None and page.what_if.version.version == new and new in page.about.value
+    assert page.answer is not None and len(page.answer.scores) == 3
+    assert ModelPage(Home.open(), "birds", short[1]).version_menu.value == new
+    with pytest.raises(VersionError, match="birds: one version, by alias, tag or first digits; got 'chamption'"):
+        ModelPage(Home.open(), "birds", "chamption")
+
+
+def test_parts_follow_the_menu_and_are_drawn_when_they_are_asked_for(place: Path) -> None:
+    add("birds"), add("lilies")
+    drawn: list[tuple[str, str]] = []
+
+    def say(chosen: Chosen) -> str:
+        drawn.append(("say", chosen.model))
+        return f"<{chosen.model}>"
+
+    def fail(chosen: Chosen) -> str:
+        raise VersionError(f"{chosen.model}: a certificate; got none; certify it", code="an.example")
+
+    page = Page({"say": say, "fail": fail}, Home.open())
+    assert drawn == []
+    assert page.say is page.part("say") and page.say.children[0].value == "&lt;birds&gt;"
+    assert page.fail.children[0].value == "<p>birds: a certificate; got none; certify it</p>"
+    page.model_menu.value = "lilies"
+    assert drawn == [("say", "birds"), ("say", "lilies")] and page.say.children[0].value == "&lt;lilies&gt;"
+    assert "lilies: a certificate" in page.fail.children[0].value
+    with pytest.raises(AttributeError, match="no part 'sya'; it has say, fail"):
+        page.sya  # noqa: B018
+
+
+def test_a_button_works_once_at_a_time_and_says_a_mistake_in_one_line() -> None:
+    seen: list[bool] = []
+
+    def work() -> list[str]:
+        seen.append(busy.button.disabled)
+        if len(seen) == 2:
+            raise VersionError("birds: a certificate; got <none>", code="an.example")
+        return ["12 rows", "<b>"]
+
+    busy = Busy("count the rows", work)
+    busy.button.click()
+    assert seen == [True] and not busy.button.disabled and busy.said == "12 rows&lt;b&gt;"
+    busy.button.click()
+    assert busy.said == "<p>birds: a certificate; got &lt;none&gt;</p>" and not busy.button.disabled
+
+
+@pytest.mark.system
+def test_the_page_is_served_without_code_by_voila(place: Path) -> None:
+    pytest.importorskip("voila", reason="voila is not installed: pip install 'mlworkbench[lab]'")
+    add("birds")
+    shutil.copy(NOTEBOOK, place / "model.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "voila", "model.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    environment = {**os.environ, "PYTHONPATH": str(NOTEBOOK.parents[2])}
+    with subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as run:
+        try:
+            page = read_page(f"http://127.0.0.1:{port}/", run)
+        finally:
+            run.terminate()
+            run.communicate(timeout=30)
+    assert "Explore a model" in page and page.count("application/vnd.jupyter.widget-view+json") == 2
+    assert "open_model(" not in page and "skip_exec" not in page
+
+
+def read_page(address: str, run: subprocess.Popen[bytes]) -> str:
+    """Wait until a server answers, at most a minute, and read its page."""
+    for _ in range(300):
+        assert run.poll() is None, run.stderr and run.stderr.read()
+        try:
+            return httpx.get(address, timeout=60).text
+        except httpx.ConnectError:
+            time.sleep(0.2)
+    raise AssertionError("voila does not answer")

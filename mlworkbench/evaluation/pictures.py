@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from .plots.curves import draw_calibration
 from .plots.histograms import draw_bins, draw_scores
 from .plots.picture import Picture, Pictures
+from .plots.reasons import draw_importance
 from .plots.scale import center_names
+from ..scoring.artifacts.manifest import read_document, refuse_forged
+from ..scoring.explain.keeping import REASONS
 
 # %% auto #0
 __all__ = ['NAMED_CATEGORIES', 'MOST_COLUMNS', 'MOST_CLASSES', 'count_bins', 'draw_column', 'draw_score_pictures', 'name_axis',
-           'draw_honesty', 'draw_moved_columns']
+           'draw_honesty', 'draw_moved_columns', 'draw_version_importance']
 
 # %% ../../nbs/evaluation/04_pictures.ipynb #9e595c38
 NAMED_CATEGORIES = 8
@@ -166,3 +170,22 @@ def draw_moved_columns(
         text = f"{name} ({columns[name]['finding']}): {columns[name]['why']}."
         drawn[text] = draw_column(name, profile["columns"][name], found, unit=units.get(name), sizes=sizes)
     return drawn
+
+# %% ../../nbs/evaluation/04_pictures.ipynb #b1a0d7e2
+def draw_version_importance(folder: Path) -> Picture:
+    """Draw what a version goes by, or say why that is not known.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the version.
+
+    Raises
+    ------
+    VersionError
+        If its ``reasons.json`` is not as it was written.
+    """
+    if not (folder / REASONS).is_file():
+        return draw_importance({"why": "made before; train again"})
+    with refuse_forged(REASONS):
+        return draw_importance(read_document(folder, REASONS))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 # %% auto #0
-__all__ = ['Plane', 'render_curve', 'render_markers', 'Frame', 'sample_line', 'sample_marker', 'sample_area']
+__all__ = ['Plane', 'render_curve', 'render_markers', 'render_level', 'Frame', 'sample_line', 'sample_marker', 'sample_level',
+           'sample_area']
 
 # %% ../../../nbs/evaluation/plots/03_frame.ipynb #e14e1b71
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Plane:
             points = np.stack([self.wide * self.across.place(x), self.tall * (1 - self.up.place(y))], axis=-1)
         return [(round(a, 1), round(b, 1)) for a, b in points.tolist()]
 
-# %% ../../../nbs/evaluation/plots/03_frame.ipynb #7513451f
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #ac7c3687
 _CURVE = """\
 {% for piece in pieces %}
 <polyline points="{{ piece }}" fill="{{ side.colour if filled else "none" }}" fill-opacity="0.15"
@@ -66,7 +67,7 @@ _CURVE = """\
 {% endfor %}
 """
 _MARKERS = """\
-<g fill="{{ side.colour }}" fill-opacity="0.6" stroke="{{ side.colour }}">
+<g fill="{{ side.colour }}" fill-opacity="0.8" stroke="{{ side.colour }}">
 {% for x, y, text in dots %}
 <path transform="translate({{ x }} {{ y }})" d="{{ side.marker }}">
 {%- if text %}<title>{{ text }}</title>{% endif %}</path>
@@ -94,7 +95,13 @@ def render_markers(points: _Points, side: int, texts: Iterable[str] = ()) -> Mar
     dots = [(x, y, text) for (x, y), text in zip(points, told, strict=True) if x == x and y == y]
     return render_html(_MARKERS, dots=dots, side=SIDES[side])
 
-# %% ../../../nbs/evaluation/plots/03_frame.ipynb #92724f9d
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #97a48ddb
+def render_level(points: _Points) -> Markup:
+    """Render a dotted line through points of the plane."""
+    dotted = '<polyline points="{{ p }}" fill="none" stroke="currentColor" stroke-width="1.5" stroke-dasharray="2 4"/>'
+    return render_html(dotted, p=" ".join(f"{x},{y}" for x, y in points))
+
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #649a8346
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """What stands around a plane.
@@ -104,7 +111,7 @@ class Frame:
     across, up : Axis
         An axis without a name has none written.
     legend : sequence of (str, Markup)
-        Names, each with a sample 26 units wide, see `sample_line`, `sample_marker` and `sample_area`.
+        Names, each with a sample 26 units wide, see `sample_line`, `sample_marker`, `sample_level` and `sample_area`.
     counts : sequence of (int, array-like of shape (k,))
         A side, and its rows in each of k equal parts across.
     upright : bool, default=False
@@ -129,11 +136,12 @@ class Frame:
             The figures, for those who do not see them.
         """
         legend, lines = self._lay_legend()
-        up = 20 * lines + (20 if self.up.name else 2)
+        up = 20 * lines + (24 if self.up.name else 2)
         values: dict[str, object] = {"plane": plane, "shapes": list(shapes), "legend": legend, "top": up + 8}
-        values |= {"across": cut_text(self.across.text, plane.wide), "up": cut_text(self.up.text, WIDTH - 12)}
+        across = f"{self.across.text} (rows below)" if self.counts else self.across.text
+        values |= {"across": cut_text(across, plane.wide), "up": cut_text(self.up.text, WIDTH - 12)}
         values["ups"] = [(round(plane.tall * (1 - place), 1), text) for place, text in plane.up.placed]
-        values["ticks"] = [_anchor_tick(plane, place, text) for place, text in plane.across.placed]
+        values["ticks"] = _lay_ticks(plane)
         values |= {"upright": self.upright, "counts": self._count(plane), "zero": self._find_zero(plane)}
         tall = up + 8 + plane.tall + (46 if self.across.name else 26) + 16 * len(self.counts)
         return compose_picture(self.title, render_html(_FRAME, **values), tall=tall, words=words)
@@ -158,29 +166,39 @@ class Frame:
             x += wide + 14
         return placed, line + 1 if placed else 0
 
-    def _count(self, plane: Plane) -> list[tuple[float, str, list[tuple[float, str]]]]:
-        """Lay out the rows of each part, by side; nothing where numbers have no room."""
+    def _count(self, plane: Plane) -> list[tuple[float, Markup, list[tuple[float, str]]]]:
+        """Lay out the rows of each part, by side."""
         found = []
         for row, (side, counts) in enumerate(self.counts):
             listed = np.asarray(counts, dtype=np.int64).tolist()
             part = plane.wide / len(listed)
             cells = [(round(part * (k + 0.5), 1), shorten_count(count)) for k, count in enumerate(listed)]
-            found.append((plane.tall + 52.0 + 16 * row, SIDES[side].colour, cells))
+            found.append((plane.tall + 52.0 + 16 * row, sample_line(side), cells))
         return found
 
 
-def _anchor_tick(plane: Plane, place: float, text: str) -> tuple[float, str, str]:
-    """Give a tick across whose text stays in the picture: where it stands, and which part of the text stands there."""
-    x, half = round(plane.wide * place, 1), measure_text(text) / 2
-    late, early = x + half > plane.wide + plane.right, x - half < -plane.left
-    return x, text, "end" if late else "start" if early else "middle"
+def _lay_ticks(plane: Plane) -> list[tuple[float, str, str]]:
+    """Lay out the ticks across: where each stands, its text, and which part of the text stands there.
 
-# %% ../../../nbs/evaluation/plots/03_frame.ipynb #37460437
+    A text begins and ends in the picture. From the right, one that would touch the text before has none.
+    """
+    found, free = [], plane.wide + plane.right
+    for place, text in reversed(plane.across.placed):
+        x, wide = round(plane.wide * place, 1), measure_text(text)
+        late, early = x + wide / 2 > plane.wide + plane.right, x - wide / 2 < -plane.left
+        anchor = "end" if late else "start" if early else "middle"
+        left = {"end": x - wide, "start": x, "middle": x - wide / 2}[anchor]
+        shown = left + wide <= free
+        found.append((x, text if shown else "", anchor))
+        free = left - 4 if shown else free
+    return found
+
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #7d2cee59
 _FRAME = """\
 {% for x, y, text, sample in legend %}
 <g transform="translate({{ x }} {{ y - 4 }})">{{ sample }}<text x="32" y="4">{{ text }}</text></g>
 {% endfor %}
-<text x="4" y="{{ top - 12 }}" fill-opacity="0.75">{{ up }}</text>
+<text x="4" y="{{ top - 15 }}" fill-opacity="0.75">{{ up }}</text>
 <g transform="translate({{ plane.left }} {{ top }})">
 {% for y, text in ups %}
 {% if not upright %}<path d="M0 {{ y }}H{{ plane.wide }}" stroke="currentColor" stroke-opacity="0.15"/>{% endif %}
@@ -203,8 +221,8 @@ _FRAME = """\
 <path d="M0 {{ plane.tall }}H{{ plane.wide }}" stroke="currentColor" stroke-opacity="0.6"/>
 {% endif %}
 <text x="{{ plane.wide / 2 }}" y="{{ plane.tall + 36 }}" text-anchor="middle" fill-opacity="0.75">{{ across }}</text>
-{% for y, colour, cells in counts %}
-<g fill="{{ colour }}" font-size="12" text-anchor="middle"><text x="-6" y="{{ y }}" text-anchor="end">rows</text>
+{% for y, sample, cells in counts %}
+<g transform="translate(-38 {{ y - 4 }})">{{ sample }}</g><g font-size="12" text-anchor="middle">
 {% for x, text in cells %}
 <text x="{{ x }}" y="{{ y }}">{{ text }}</text>
 {% endfor %}
@@ -213,7 +231,7 @@ _FRAME = """\
 </g>
 """
 
-# %% ../../../nbs/evaluation/plots/03_frame.ipynb #834c5a0c
+# %% ../../../nbs/evaluation/plots/03_frame.ipynb #fb7af09a
 def sample_line(side: int, *, marked: bool = False) -> Markup:
     """Give the sample of a side's line, with its marker where it is `marked`."""
     line = '<path d="M0 0h26" stroke="{{ s.colour }}" stroke-width="2" stroke-dasharray="{{ s.dash }}"/>{{ dot }}'
@@ -223,6 +241,11 @@ def sample_line(side: int, *, marked: bool = False) -> Markup:
 def sample_marker(side: int) -> Markup:
     """Give the sample of a side's marker."""
     return render_markers([(13.0, 0.0)], side)
+
+
+def sample_level() -> Markup:
+    """Give the sample of what is compared with."""
+    return render_level([(0.0, 0.0), (26.0, 0.0)])
 
 
 def sample_area() -> Markup:

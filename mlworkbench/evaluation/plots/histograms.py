@@ -19,7 +19,7 @@ from .scale import Axis, Scale, find_ends, place_numbers, scale_up, write_number
 # %% auto #0
 __all__ = ['COUNTED', 'draw_bins', 'compute_shares', 'draw_scores', 'draw_histograms']
 
-# %% ../../../nbs/evaluation/plots/07_histograms.ipynb #d9f6b053
+# %% ../../../nbs/evaluation/plots/07_histograms.ipynb #ec92252c
 COUNTED = 12  # bins below which their rows stand
 
 
@@ -42,7 +42,8 @@ def draw_bins(
     raised = scale_up([*(top for share in shares for top in share), 0.0], zero=True)
     if raised is None or not len(shares[0]):
         return explain_picture(title, "Nothing to draw: there is no bin.")
-    plane = Plane(Scale(0.0, 1.0, tuple(ticks)), raised)
+    named = tuple((place, cut_text(text, WIDTH / 2)) for place, text in ticks)
+    plane = Plane(Scale(0.0, 1.0, named), raised)
     lines = [plane.place(*_climb(share)) for share in shares]
     shapes = [render_curve(line, k, filled=0 < k == len(shares) - 1) for k, line in enumerate(lines)]
     legend = [(f"{name}, {int(side.sum()):,} rows", sample_line(k)) for k, (name, side) in enumerate(sides.items())]
@@ -95,16 +96,16 @@ def draw_scores(title: str, samples: Mapping[str, ArrayLike], *, across: str = "
     counts = {name: np.histogram(side, bins=bins, range=ends)[0] for name, side in finite.items()}
     return draw_bins(title, counts, ticks=place_numbers(*ends), across=across)
 
-# %% ../../../nbs/evaluation/plots/07_histograms.ipynb #67c45f22
+# %% ../../../nbs/evaluation/plots/07_histograms.ipynb #bafcd836
 _PANEL = 78  # units down
 _PANELS = """\
 {% for name, points in panels.items() %}
-<g transform="translate(10 {{ loop.index0 * down }})"><text y="14">{{ name }}</text>
+<g transform="translate(16 {{ loop.index0 * down }})"><text y="14">{{ name }}</text>
 <polyline points="{{ points }}" fill="{{ colour }}" fill-opacity="0.3" stroke="{{ colour }}" stroke-width="1.5"/>
 <path d="M0 {{ down }}H{{ wide }}" stroke="currentColor" stroke-opacity="0.6"/></g>
 {% endfor %}
 {% for place, text in ticks %}
-<text x="{{ 10 + place * wide }}" y="{{ down * panels | length + 17 }}" text-anchor="middle">{{ text }}</text>
+<text x="{{ 16 + place * wide }}" y="{{ down * panels | length + 17 }}" text-anchor="middle">{{ text }}</text>
 {% endfor %}
 """
 
@@ -120,7 +121,7 @@ def draw_histograms(title: str, shares: Mapping[str, ArrayLike], *, low: float, 
         Ends of the axis, in the unit of the scores.
     """
     sides = {name: np.asarray(share, dtype=np.float64) for name, share in shares.items()}
-    tallest, wide = max(float(side.max()) for side in sides.values()) or 1.0, WIDTH - 30
+    tallest, wide = max(float(side.max()) for side in sides.values()) or 1.0, WIDTH - 32
     panels = {}
     for name, side in sides.items():
         x, y = _climb(side)

@@ -15,7 +15,7 @@ from .scale import Axis, write_number
 # %% auto #0
 __all__ = ['DRAWN', 'draw_reasons', 'draw_importance']
 
-# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #7417e493
+# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #6301990f
 DRAWN = 10  # columns with a bar of their own
 
 
@@ -35,7 +35,7 @@ def draw_reasons(told: Mapping[str, Any], *, title: str = "") -> Picture:
         bars[f"{len(rest)} more together"] = sum(float(one["contribution"]) for one in rest)
     base, margin = write_number(float(told["base"])), write_number(float(told["margin"]))
     of = f" of {told['of']}" if "of" in told else ""
-    title = title or f"From {base} of nothing known to {margin} {unit}{of}"
+    title = title or f"Why {margin} and not the usual {base} {unit}{of}"
     return draw_bars(title, bars, across=Axis(f"what it adds{_tell_kind(told)}", unit))
 
 
@@ -53,8 +53,11 @@ def _tell_kind(told: Mapping[str, Any]) -> str:
     """Say of sampled reasons how far they may be off."""
     return "" if told["kind"] == "exact" else f" (sampled, ± {write_number(float(told['error']))})"
 
-# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #a21fc3d3
-def draw_importance(reasons: Mapping[str, Any], *, title: str = "What it goes by") -> Picture:
+# %% ../../../nbs/evaluation/plots/09_reasons.ipynb #42b46799
+_MOVED = "How far each column moves the answer"
+
+
+def draw_importance(reasons: Mapping[str, Any], *, title: str = _MOVED) -> Picture:
     """Draw the importance of the columns of a version, with intervals.
 
     Parameters
@@ -67,4 +70,6 @@ def draw_importance(reasons: Mapping[str, Any], *, title: str = "What it goes by
     found = reasons["importance"]["columns"][: DRAWN + 2]
     values = {one["column"]: float(one["mean"]) for one in found}
     spans = {one["column"]: (float(one["low"]), float(one["high"])) for one in found}
-    return draw_bars(title, values, across=Axis("mean size of what it adds", str(reasons["unit"])), spans=spans)
+    way = " (sampled)" if reasons.get("way") == "sampled" else ""
+    across = Axis(f"mean size of what it adds{way}", str(reasons["unit"]))
+    return draw_bars(title, values, across=across, spans=spans)

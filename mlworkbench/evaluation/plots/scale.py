@@ -67,7 +67,7 @@ def shorten_count(count: int) -> str:
             return f"{count / size:.1f}{sign}" if count < 100 * size else f"{count / size:.0f}{sign}"
     return str(count)
 
-# %% ../../../nbs/evaluation/plots/02_scale.ipynb #7fb9fda1
+# %% ../../../nbs/evaluation/plots/02_scale.ipynb #4231f99c
 def choose_ticks(low: float, high: float, *, most: int = 5) -> list[float]:
     """Choose round numbers for an axis: 1, 2 or 5 times a power of ten apart, the ends included.
 
@@ -107,11 +107,11 @@ def write_ticks(ticks: Sequence[float]) -> list[str]:
         digits = max(3, math.ceil(math.log10(largest / step)) + 1)
         return [_shorten_power(f"{tick:.{digits}g}") for tick in ticks]
     marks = ((1e6, "M"), (1e3, "k"), (1.0, ""))
-    size, mark = next((size, mark) for size, mark in marks if largest >= 10 * size or mark == "")
+    size, mark = next(pair for pair in marks if pair[1] == "" or (largest >= 10 * pair[0] and step >= pair[0] / 10))
     decimals = max(0, -math.floor(math.log10(step / size) + 1e-9))
     return [f"{tick / size:,.{decimals}f}{mark if tick else ''}" for tick in ticks]
 
-# %% ../../../nbs/evaluation/plots/02_scale.ipynb #ae5886a0
+# %% ../../../nbs/evaluation/plots/02_scale.ipynb #d704ccbf
 @dataclass(frozen=True)
 class Scale:
     """What the ends of an axis mean, and what stands along it.
@@ -165,7 +165,8 @@ def find_ends(values: ArrayLike) -> tuple[float, float] | None:
     if not high - low > 1e-9 * max(abs(low), abs(high)):
         room = abs(low) / 2 or 0.5
         low, high = low - room, high + room
-    return (low, high) if has_room(low, high) else None
+    wider = has_room(2 * low - high, 2 * high - low)  # as far as round ends may lie
+    return (low, high) if has_room(low, high) and wider else None
 
 
 def scale_up(values: ArrayLike, *, zero: bool = False) -> Scale | None:
@@ -220,7 +221,7 @@ def scale_names(names: Sequence[str]) -> Scale:
     """Make a scale of names, the first at 0 and each one further."""
     return Scale(-0.5, len(names) - 0.5, tuple((k, text) for k, (_, text) in enumerate(center_names(names))))
 
-# %% ../../../nbs/evaluation/plots/02_scale.ipynb #29a02d0c
+# %% ../../../nbs/evaluation/plots/02_scale.ipynb #a56aff83
 _STEPS = [(unit, step) for unit, steps in (("m", (1, 5, 15)), ("h", (1, 3, 6, 12)), ("D", (1, 2, 7, 14)),
           ("M", (1, 3, 6)), ("Y", (1, 2, 5, 10, 50, 100, 500, 1000))) for step in steps]  # fmt: skip
 
@@ -241,7 +242,8 @@ def scale_times(seconds: ArrayLike) -> Scale:
     """
     numbers = np.asarray(seconds, dtype=np.float64)
     low, high = float(numbers.min()), float(numbers.max())
-    low, high = (low, high) if high > low else (low - 43_200, high + 43_200)
+    if low == high:
+        return Scale(low - 43_200, high + 43_200, ((low, str(np.datetime64(int(low), "s").astype("datetime64[D]"))),))
     found = (_list_times(low, high, unit, step) for unit, step in _STEPS)
     return Scale(low, high, next((ticks for ticks in found if len(ticks) <= 5), ()))
 
@@ -252,12 +254,12 @@ def _list_times(low: float, high: float, unit: str, step: int) -> tuple[tuple[fl
     if ends[1] - ends[0] > 10 * step:
         return ((0.0, ""),) * 6
     times = (np.arange(ends[0] // step, ends[1] // step + 1) * step).astype(f"datetime64[{unit}]")
-    told = [text[5:].replace("T", " ") if unit in "mh" else text for text in map(_write_time, times)]
+    told = [_write_hour(time) if unit in "mh" else str(time) for time in times]
     pairs = zip(times.astype("datetime64[s]").astype(np.int64).tolist(), told, strict=True)
     return tuple((float(place), text) for place, text in pairs if low <= place <= high)
 
 
-def _write_time(time: np.datetime64) -> str:
-    """Write a time to the minute, or as far as it is known."""
-    text = str(time)
-    return f"{text}:00" if len(text) == 13 else text
+def _write_hour(time: np.datetime64) -> str:
+    """Write a time of a day to the minute, and midnight as the day that begins."""
+    day, _, hour = str(time.astype("datetime64[m]")).partition("T")
+    return day[5:] if hour == "00:00" else hour

@@ -14,7 +14,9 @@ from ...core.home import MODEL_NAME, Home
 from ...core.html import render_html
 from ...core.settings import read_settings
 from ...core.types import FactDict, Facts
+from ...evaluation.pictures import draw_version_importance
 from ...evaluation.plots.over_time import draw_over_time
+from ...evaluation.plots.picture import Picture
 from ...evaluation.plots.scale import Axis
 from ...errors import WorkbenchError
 from ..certificate.deployments import Measurement, read_last_measurement
@@ -48,6 +50,8 @@ class ModelFacts:
         Tag of the version that serves, and why that one; empty, and why none.
     versions, moves, history : list of dict
         As `Registry.versions`, `Registry.history` and `read_history` give them.
+    importance : Picture, optional
+        What the serving version goes by, where that is known.
     faults : list of str
         What could not be read, one line each.
     """
@@ -56,6 +60,7 @@ class ModelFacts:
     serving: str = ""
     reason: str = ""
     card: str = ""
+    importance: Picture | None = None
     versions: list[FactDict] = field(default_factory=list)
     moves: list[FactDict] = field(default_factory=list)
     measurement: Measurement | None = None
@@ -103,6 +108,8 @@ def gather_model(name: str, *, home: Home) -> ModelFacts:
         found.card = (registry.folder(name, found.serving) / "card.md").read_text("utf-8") if found.serving else ""
     except (WorkbenchError, OSError, ValueError) as error:
         found.reason = str(error) if isinstance(error, WorkbenchError) else f"its card: {type(error).__name__}"
+    if found.card:
+        found.importance = found.attempt(lambda: draw_version_importance(registry.folder(name, found.serving)), None)
     found.measurement = found.attempt(lambda: read_last_measurement(name, home=home), None)
     found.history = found.attempt(lambda: list(read_history(name, home=home)), [])
     found.alerts = found.attempt(lambda: list_alerts(model=name, closed=True, home=home), [])
@@ -234,6 +241,8 @@ def _render_parts(one: ModelFacts) -> Iterator[tuple[str, Markup | str]]:
     )
     if one.moves:
         yield "Who served", render_site_table(map(describe_move, reversed(one.moves)))
+    if one.importance:
+        yield "What it goes by", render_html("<figure>{{ picture }}</figure>", picture=one.importance)
     if one.card:
         yield "Card", render_html('<div class="card">{{ card }}</div>', card=render_card(one.card))
     if one.runs:

@@ -242,7 +242,7 @@ class Monitoring:
     @property
     def latency_picture(self) -> Picture:
         """95th percentile of the time of a call, by deployment."""
-        return draw_measures(self.history, "95 % of calls are quicker", {"latency_p95_ms": "p95"}, up=Axis("time", "ms"))
+        return draw_measures(self.history, "95 % of calls are faster", {"latency_p95_ms": "p95"}, up=Axis("time", "ms"))
 
     @property
     def scores_picture(self) -> Picture:

@@ -19,6 +19,8 @@ from ...core.home import Home
 from ...core.types import Columns, Estimator
 from ...errors import DefinitionError
 from ...evaluation.card import Markdown, compose_card, write_importance, write_metrics
+from ...evaluation.pictures import draw_version_importance
+from ...evaluation.plots.picture import Picture
 from ...evaluation.monitoring.counts import Answered, order_classes
 from ...metrics.bootstrap import measure
 from .anchor.anchor import Anchoring, anchor_version, ask_pipeline, describe_anchor
@@ -272,6 +274,11 @@ class TrainResult:
     def table(self) -> Markdown:
         """Metrics and gates, for people."""
         return write_metrics(self.metrics, self.gates)
+
+    @property
+    def importance(self) -> Picture:
+        """What the version goes by, drawn."""
+        return draw_version_importance(self.folder)
 
     @property
     def outcome(self) -> dict[str, Any]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mlworkbench.lab.model.what_if import ask, sweep
     from mlworkbench.lab.data.rules import learn_rules, rules_table, sample_rows
     from mlworkbench.lab.certificate.served import deployments_panel
+    from mlworkbench.lab.certificate.widgets import open_certificate
+    from mlworkbench.lab.monitor.widgets import open_monitor
+    from mlworkbench.lab.versions.widgets import open_versions
     from mlworkbench.contract.learn_relations import enforce_rules
 
 _WHERE = {
@@ -26,7 +29,10 @@ _WHERE = {
     "deployments_panel": "lab.certificate.served",
     "enforce_rules": "contract.learn_relations",
     "learn_rules": "lab.data.rules",
+    "open_certificate": "lab.certificate.widgets",
     "open_model": "lab.model.widgets",
+    "open_monitor": "lab.monitor.widgets",
+    "open_versions": "lab.versions.widgets",
     "read_revision": "contract.file",
     "rules_table": "lab.data.rules",
     "sample_rows": "lab.data.rules",
@@ -43,7 +49,10 @@ __all__ = [
     "deployments_panel",
     "enforce_rules",
     "learn_rules",
+    "open_certificate",
     "open_model",
+    "open_monitor",
+    "open_versions",
     "read_revision",
     "rules_table",
     "sample_rows",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -136,3 +139,59 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rooms]:
         score_file(Registry(home).open("birds"), folder / "birds.parquet", home=home)
         add_trips(home, folder / "build")
         yield Rooms(home, folder)
+
+
+def late_rows(rows: int = 300) -> tuple[pd.DataFrame, pd.Series]:
+    draws = np.random.default_rng(3)
+    flights = pd.DataFrame({"distance": draws.uniform(0, 25, rows), "wind": draws.uniform(0, 40, rows)})
+    return flights, pd.Series(flights["distance"] + flights["wind"] > 33, name="late")
+
+
+def fill_late(home: Home, folder: Path) -> None:
+    """Two versions of one model, of which the first is champion and has answered forty rows."""
+    flights, late = late_rows()
+    tags = [
+        register(LogisticRegression().fit(flights[:n], late[:n]), flights, late, name="late", home=home).tag
+        for n in (300, 30)
+    ]
+    Registry(home).promote("late", tags[0], who="test", why="first", override="a test")
+    flights.head(40).to_parquet(folder / "flights.parquet")
+    score_file(Registry(home).open("late"), folder / "flights.parquet", home=home)
+
+
+@pytest.fixture(scope="session")
+def made_late(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a home of two versions, to be copied."""
+    folder = tmp_path_factory.mktemp("late")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
+        patch.setenv("MLWORKBENCH_HOME", str(folder / "home"))
+        patch.chdir(folder)
+        fill_late(Home.open(folder / "home"), folder)
+    return folder
+
+
+@pytest.fixture
+def late(made_late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of one's own with two versions of one model; the champion has answered forty rows."""
+    shutil.copytree(made_late, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    monkeypatch.setenv("MLWORKBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return Home.open()
+
+
+def read_widget(widget: Any) -> str:
+    """Give all text that a widget shows, from top to bottom."""
+    own = [str(getattr(widget, name, "") or "") for name in ("description", "value")]
+    return "\n".join([*own, *(read_widget(child) for child in getattr(widget, "children", ()))])
+
+
+def run_notebook(name: str) -> dict[str, Any]:
+    """Run the cells of an explore page one after the other, as Jupyter does with each as it is."""
+    names: dict[str, Any] = {}
+    file = Path(__file__).parents[2] / "nbs" / "explore" / f"{name}.ipynb"
+    for cell in nbformat.read(file, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), names)
+    return names

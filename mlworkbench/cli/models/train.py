@@ -17,8 +17,9 @@ from ..check.certify import describe_certificate
 from ..console import Deployments, End, Json, Last, Model, Name, Personal, Query, ReportProgress
 from ..console import Rows, Start, Version, answer, show_progress, split_names, format_table
 from ..context import Context, find_definition, open_context, open_registry, open_rows, parse_span
-from ..context import find_user, resolve_interval
+from ..context import resolve_interval
 from ..operate.runs import run_by_name
+from ...core.home import find_user
 from ...errors import IngestError, RefusedError, suggest
 
 if TYPE_CHECKING:

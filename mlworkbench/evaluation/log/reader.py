@@ -28,7 +28,7 @@ from .writer import list_log_files
 # %% auto #0
 __all__ = ['log_exists', 'list_logs', 'to_microseconds', 'read_log', 'read_log_parts', 'read_unmoved', 'make_rules',
            'list_watermarks', 'find_predictions', 'read_call', 'stack_scores', 'read_labels', 'count_unpredicted',
-           'split_readable', 'count_window', 'read_labelled']
+           'split_readable', 'list_newest', 'count_window', 'read_labelled']
 
 # %% ../../../nbs/evaluation/log/05_reader.ipynb #d6d8e0e7
 def log_exists(path: Path | str) -> bool:
@@ -291,6 +291,36 @@ def _is_whole(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return not holds_half(text)
+
+# %% ../../../nbs/evaluation/log/05_reader.ipynb #88eb9646
+_NEWEST = ("prediction_id", "deployment", "prediction_time")
+_BY_TIME = "predictions WHERE rowid IN (SELECT rowid FROM predictions ORDER BY prediction_time DESC LIMIT ?)"
+
+
+def list_newest(path: Path | str, *, most: int = 10) -> pl.DataFrame:
+    """List the newest predictions of a log, by the time that they speak of.
+
+    What was moved into tables counts where nothing else is there.
+
+    Returns
+    -------
+    polars.DataFrame
+        At most so many rows, the newest first: ``prediction_id, deployment, prediction_time``.
+
+    Raises
+    ------
+    LogError
+        If the log cannot be read.
+    """
+    parts = [make_table([], _NEWEST)]
+    for file in list_log_files(path):
+        with open_snapshot(file) as connection:
+            parts += fetch_parts(connection, _BY_TIME, (most,), _NEWEST)
+    if not any(map(len, parts)):
+        with open_sources(path) as sources:
+            parts += [part.top_k(most, by="prediction_time") for part in sources.scan([], _NEWEST)]
+    found = pl.concat(parts).unique("prediction_id")
+    return found.sort("prediction_time", "prediction_id", descending=[True, False]).head(most)
 
 # %% ../../../nbs/evaluation/log/05_reader.ipynb #2909eb15
 def count_window(path: Path | str, start: int, end: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Widget = Any  # ipywidgets ships no types
 
 # %% auto #0
-__all__ = ['Widget', 'show_html', 'show_line', 'show_parts', 'render_table', 'Busy']
+__all__ = ['Widget', 'show_html', 'show_line', 'show_parts', 'render_table', 'render_facts', 'render_wide', 'Busy']
 
 # %% ../../../nbs/lab/page/01_show.ipynb #ec1731f1
 def show_html(markup: str) -> Widget:
@@ -78,6 +78,27 @@ def render_table(rows: Iterable[Mapping[str, object]]) -> Markup:
 def _write_value(value: object) -> str:
     """Write one value for a person."""
     return value.strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else show(value)
+
+# %% ../../../nbs/lab/page/01_show.ipynb #fbf2ea14
+_FACTS = """
+<dl style="display:grid;grid-template-columns:max-content 1fr;gap:0.15em 1em;line-height:1.35;margin:0.5em 0">
+{% for name, fact in facts.items() %}
+<dt style="font-weight:600;float:none;width:auto;white-space:nowrap">{{ name }}</dt>
+<dd style="margin:0;width:auto;overflow-wrap:anywhere">{{ fact }}</dd>
+{% endfor %}
+</dl>
+"""
+
+
+def render_facts(facts: Mapping[str, object]) -> Markup:
+    """Render facts of one thing, a line each."""
+    return render_html(_FACTS, facts={name: _write_value(value) for name, value in facts.items()})
+
+
+def render_wide(table: Markup) -> Markup:
+    """Render a table in a box that scrolls across."""
+    box = '<div style="overflow-x:auto;max-width:100%;white-space:nowrap">{{ table }}</div>'
+    return render_html(box, table=table)
 
 # %% ../../../nbs/lab/page/01_show.ipynb #21da7d77
 class Busy:

@@ -12,14 +12,14 @@ from ...core.html import render_html
 from ..training.anchor.anchor import describe_anchor
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PAGE_HEAD', 'format_cell', 'render_certificate']
+__all__ = ['COLUMNS', 'TITLES', 'PAGE_HEAD', 'format_cell', 'render_certificate']
 
-# %% ../../../nbs/operate/certify/08_page.ipynb #3b6703e3
+# %% ../../../nbs/operate/certify/08_page.ipynb #8bc5597b
 COLUMNS = (
     "deployment", "verdict", "rows", "missing", "duplicated", "max_difference", "mismatches", "ties",
     "tolerance", "feature_mismatches", "latency_us",
 )  # fmt: skip
-_TITLES = {"max_difference": "largest difference", "latency_us": "latency"}
+TITLES = {"max_difference": "largest difference", "latency_us": "latency"}
 
 
 def format_cell(name: str, row: Mapping[str, Any]) -> str:
@@ -92,7 +92,7 @@ _PAGE = """\
 </body></html>
 """
 
-# %% ../../../nbs/operate/certify/08_page.ipynb #fa1dbc9c
+# %% ../../../nbs/operate/certify/08_page.ipynb #33d4b194
 def render_certificate(certificate: Mapping[str, Any]) -> str:
     """Render the fields of a certificate, ready for JSON, as one self-contained HTML page."""
     judged: list[Mapping[str, Any]] = [*certificate["deployments"]]
@@ -102,7 +102,7 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
         verdict=certificate["verdict"],
         title=f"Certificate of {certificate.get('address') or certificate['version']}",
         summary=_summarize(certificate),
-        titles=[_TITLES.get(name, name.replace("_", " ")) for name in COLUMNS],
+        titles=[TITLES.get(name, name.replace("_", " ")) for name in COLUMNS],
         rows=[{name: format_cell(name, row) for name in COLUMNS} for row in judged],
         remarks=[(row["deployment"], remark) for row in judged for remark in _list_remarks(row)],
         facts=_list_facts(certificate),

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 # %% auto #0
-__all__ = ['draw_sides', 'render_comparison']
+__all__ = ['ComparisonPart', 'draw_sides', 'render_comparison', 'summarize_comparison', 'list_comparison_counts',
+           'list_comparison_parts']
 
 # %% ../../../nbs/operate/loop/04_comparison_page.ipynb #7f4cfbd0
 def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers) -> list[tuple[Picture, str]]:
@@ -71,7 +72,7 @@ _PAGE = """\
 </body></html>
 """
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #1c25f319
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #2f08101e
 def render_comparison(facts: Facts, pictures: list[tuple[Picture, str]]) -> Markup:
     """Render what was found as one self-contained page.
 
@@ -84,15 +85,15 @@ def render_comparison(facts: Facts, pictures: list[tuple[Picture, str]]) -> Mark
         PAGE_HEAD + _PAGE,
         title=f"{facts['first']} and {facts['second']}",
         verdict="not_equal" if facts["verdict"] == "refused" else facts["verdict"],
-        summary=_summarize_comparison(facts),
-        counts=_list_counts(facts),
+        summary=summarize_comparison(facts),
+        counts=list_comparison_counts(facts),
         remarks=facts["remarks"],
         pictures=[embed_picture(svg, text) for svg, text in pictures],
-        parts=dict(_list_parts(facts)),
+        parts=dict(list_comparison_parts(facts)),
     )
 
 
-def _summarize_comparison(facts: Facts) -> str:
+def summarize_comparison(facts: Facts) -> str:
     """Say in a sentence or two what was done."""
     left = f" {facts['rejected']:,} rows that break the contract were left out." if facts["rejected"] else ""
     return (
@@ -100,8 +101,8 @@ def _summarize_comparison(facts: Facts) -> str:
         f"{facts['compared']} were compared. A difference up to {facts['tolerance']:.1e} is none.{left}"
     )
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #ebc55e93
-def _list_counts(facts: Facts) -> dict[str, str]:
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #93814263
+def list_comparison_counts(facts: Facts) -> dict[str, str]:
     """Name the counts of the first table."""
     sizes = facts["scores"] or {}
     counts = {"rows": facts["rows"], "not answered by the second": facts["missing"]}
@@ -111,11 +112,11 @@ def _list_counts(facts: Facts) -> dict[str, str]:
     quantiles = {name: value for name, value in sizes.items() if name not in ("rows", "differing")}
     return told | {f"difference, {name}": show(value) for name, value in quantiles.items()}
 
-# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #d0caec77
-_Part = tuple[str, tuple[list[str], list[list[str]]]]  # title, head, rows
+# %% ../../../nbs/operate/loop/04_comparison_page.ipynb #c58dc97f
+ComparisonPart = tuple[str, tuple[list[str], list[list[str]]]]  # title, head, rows
 
 
-def _list_parts(facts: Facts) -> Iterator[_Part]:
+def list_comparison_parts(facts: Facts) -> Iterator[ComparisonPart]:
     """Give the tables that there is something to say in."""
     rows = [[one["from"], one["to"], one["rows"]] for one in facts["turned"]]
     yield from _make_part("Decisions that are turned", ["first", "second", "rows"], rows)
@@ -129,7 +130,7 @@ def _list_parts(facts: Facts) -> Iterator[_Part]:
     yield from _make_part("Metrics, with 95 % intervals", ["metric", *sides], rows)
 
 
-def _make_part(title: str, head: list[str], rows: list[list[Any]]) -> Iterator[_Part]:
+def _make_part(title: str, head: list[str], rows: list[list[Any]]) -> Iterator[ComparisonPart]:
     """Give a table with its title; nothing where it has no row."""
     if rows:
         yield title, (head, [[_show_cell(cell) for cell in row] for row in rows])

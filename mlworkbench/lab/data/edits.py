@@ -28,9 +28,9 @@ from ...operate.training.request_contract import to_contract_array
 __all__ = ['STATES', 'REFUSES', 'FLAGS', 'LEFT_OUT', 'to_columns', 'observe_rules', 'Rule', 'list_rules', 'write_evidence',
            'set_state', 'set_bounds', 'set_closed', 'Effect', 'measure_effect', 'count_accepted']
 
-# %% ../../../nbs/lab/data/05_edits.ipynb #a84e587c
+# %% ../../../nbs/lab/data/05_edits.ipynb #9efbd90c
 def to_columns(rows: Rows) -> tuple[ColumnDict, list[str]]:
-    """Give at most `MOST_ROWS` of the rows as a contract checks them, and a line for each column that it cannot hold."""
+    """Give at most `MOST_ROWS` rows as a contract checks them, and a line for each column that it cannot hold."""
     few, columns, wrong = thin_rows(rows.frame, MOST_ROWS), dict[str, Any](), list[str]()
     for name in rows.names:
         try:
@@ -64,7 +64,7 @@ def observe_rules(rows: Rows, columns: ColumnDict) -> Contract:
     there = {name: values for name, values in columns.items() if name in declared.names}
     return learn_relations(there, declared.select([name for name in declared.names if name in there]))
 
-# %% ../../../nbs/lab/data/05_edits.ipynb #85c87deb
+# %% ../../../nbs/lab/data/05_edits.ipynb #7aa24b4d
 STATES = REFUSES, FLAGS, LEFT_OUT = ("refuses", "flags", "left out")
 
 
@@ -138,7 +138,8 @@ def write_evidence(facts: Mapping[str, Any]) -> str:
     counts += [f"{facts['broken']:,} break it" if facts.get("broken") else "none breaks it"]
     counts += [f"{facts[name]:,} {name}" for name in ("different", "combinations") if facts.get(name)]
     numbers = " / ".join(f"{value:.6g}" for value in facts.get("quantiles", ()))
-    return "; ".join(filter(None, [", ".join(filter(None, counts)), numbers and f"{numbers} (0.5, 25, 50, 75, 99.5 %)"]))
+    spread = f"{numbers} (0.5, 25, 50, 75, 99.5 %)" if numbers else ""
+    return "; ".join(filter(None, [", ".join(filter(None, counts)), spread]))
 
 # %% ../../../nbs/lab/data/05_edits.ipynb #dc571dbc
 def set_state(contract: Contract, seen: Contract, name: str, state: str) -> Contract:

@@ -29,12 +29,12 @@ from ...scoring.version.version import Version
 __all__ = ['describe_output', 'write_formula', 'find_unit', 'Feature', 'list_features', 'read_code', 'find_makers',
            'read_importance']
 
-# %% ../../../nbs/lab/features/01_catalogue.ipynb #14d30c85
+# %% ../../../nbs/lab/features/01_catalogue.ipynb #3900c69f
 _TOTALS = {
     "count": "number of {what} in",
     "sum": "sum of {column} over",
     "mean": "mean of {column} over",
-    "share": "share of {what} for which {column} is true in",
+    "share": "share of {what} in which it is true, in",
 }
 _RECENT = {
     "min": "smallest {column} of",

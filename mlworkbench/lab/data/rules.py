@@ -46,25 +46,19 @@ def learn_rules(data: object, *, units: Mapping[str, str] | None = None, persona
     times = {n: v.astype("datetime64[us]").astype(np.int64) for n, v in columns.items() if v.dtype.kind == "M"}
     return learn_relations({**columns, **times}, contract)
 
-# %% ../../../nbs/lab/data/01_rules.ipynb #35026a3e
+# %% ../../../nbs/lab/data/01_rules.ipynb #afbade07
 def write_evidence(facts: Mapping[str, Any]) -> str:
-    """Say in words what a rule rests on.
+    """Say in words what was seen of the values that a rule is about: five quantiles, or how many different ones.
 
     Examples
     --------
-    >>> write_evidence({"rows": 1000, "missing": 0, "broken": 2, "quantiles": [17, 502, 872, 1389, 2586]})
-    '1,000 rows, 2 break it; 17 / 502 / 872 / 1389 / 2586 (0.5, 25, 50, 75, 99.5 %)'
+    >>> write_evidence({"rows": 1000, "broken": 2, "quantiles": [17, 502, 872, 1389, 2586]})
+    '17 / 502 / 872 / 1389 / 2586'
     """
-    if not facts:
-        return ""
-    counts = [f"{facts['rows']:,} rows", f"{facts['missing']:,} missing" if facts.get("missing") else ""]
-    counts += [f"{facts['broken']:,} break it" if facts.get("broken") else "none breaks it"]
-    counts += [f"{facts[name]:,} {name}" for name in ("different", "combinations") if facts.get(name)]
-    numbers = " / ".join(f"{value:.6g}" for value in facts.get("quantiles", ()))
-    spread = f"{numbers} (0.5, 25, 50, 75, 99.5 %)" if numbers else ""
-    return "; ".join(filter(None, [", ".join(filter(None, counts)), spread]))
+    counts = [f"{facts[name]:,} {name}" for name in ("missing", "different", "combinations") if facts.get(name)]
+    return ", ".join(filter(None, [" / ".join(f"{value:.6g}" for value in facts.get("quantiles", ())), *counts]))
 
-# %% ../../../nbs/lab/data/01_rules.ipynb #0c9e8cd4
+# %% ../../../nbs/lab/data/01_rules.ipynb #c642469c
 STATES = REFUSES, FLAGS, LEFT_OUT = ("refuses", "flags", "left out")
 
 
@@ -76,17 +70,23 @@ class Rule:
     ----------
     name : str
         Of the column or the relation.
+    column : str
+        The column that it is about.
     text : str
         What it says.
     state : {"refuses", "flags", "left out"}
         What breaking it does.
+    broken : str
+        How many rows break it; empty where they were not counted.
     evidence : str
-        What it rests on, in words; empty where nothing was counted.
+        What was seen of the values: quantiles at 0.5, 25, 50, 75 and 99.5 %, or how many different ones there are.
     """
 
     name: str
+    column: str
     text: str
     state: str
+    broken: str
     evidence: str
 
 
@@ -101,13 +101,19 @@ def list_rules(contract: Contract, seen: Contract) -> list[Rule]:
     found = []
     for column in contract.columns:
         state = _name_state(column.learned) if is_limited(column) else LEFT_OUT
-        evidence = write_evidence(seen.evidence.get(column.name, {}))
-        found.append(Rule(column.name, _write_limits(column), state, evidence))
+        found.append(_make_rule(column.name, column.name, _write_limits(column), state=state, seen=seen))
     inside = {relation.name: relation for relation in contract.relations}
     for name, relation in {**{one.name: one for one in seen.relations}, **inside}.items():
         state = _name_state(inside[name].learned) if name in inside else LEFT_OUT
-        found.append(Rule(name, relation.text, state, write_evidence(seen.evidence.get(name, {}))))
+        found.append(_make_rule(name, relation.columns[0], relation.text, state=state, seen=seen))
     return found
+
+
+def _make_rule(name: str, column: str, text: str, *, state: str, seen: Contract) -> Rule:
+    """Put a rule beside its evidence."""
+    facts = seen.evidence.get(name, {})
+    broken = f"{facts['broken']:,} of {facts['rows']:,}" if facts else ""
+    return Rule(name, column, text, state, broken, write_evidence(facts))
 
 
 def is_limited(column: Column) -> bool:
@@ -121,6 +127,7 @@ def _name_state(learned: bool) -> str:
 
 def _write_limits(column: Column) -> str:
     """Say what a column promises: kind, range or list, missing values."""
-    words = [column.range_text, column.categories_text if column.categories else "", column.allow]
+    limits = [column.range_text, column.categories_text if column.categories else ""]
+    words = [*(limits if is_limited(column) else ["no range and no list"]), column.allow]
     missing = "may be missing" if column.nullable else "never missing"
     return "; ".join([column.kind, *(word for word in words if word), missing])

@@ -27,7 +27,7 @@ from ...scoring.version.version import Version
 
 # %% auto #0
 __all__ = ['describe_output', 'write_formula', 'find_unit', 'Feature', 'list_features', 'read_code', 'find_makers',
-           'read_importance']
+           'read_importance', 'find_contracts']
 
 # %% ../../../nbs/lab/features/01_catalogue.ipynb #3900c69f
 _TOTALS = {
@@ -96,7 +96,7 @@ def find_unit(view: View, name: str, tables: Mapping[str, Contract]) -> str:
     stated = contract.column(source).unit if contract and source in contract.names else ""
     return fixed.get(how, stated)
 
-# %% ../../../nbs/lab/features/01_catalogue.ipynb #385ca19d
+# %% ../../../nbs/lab/features/01_catalogue.ipynb #bde89433
 @dataclass(frozen=True)
 class Feature:
     """A feature of a version.
@@ -135,7 +135,7 @@ class Feature:
 
 def list_features(version: Version, home: Home) -> list[Feature]:
     """List the features of a version, the most important first, then in the order of its frame."""
-    tables = _find_contracts(version, home)
+    tables = find_contracts(version, home)
     views = {name: view for view in version.views for name in view.outputs}
     functions, importance, others = find_makers(version), read_importance(version)[0], _find_users(version, home)
     found = []
@@ -229,7 +229,7 @@ def read_importance(version: Version) -> tuple[dict[str, tuple[float, float, flo
     found = {one["column"]: (one["mean"], one["low"], one["high"]) for one in measured["columns"]}
     return found, f"mean size of what a column adds to the {facts['unit']}, over {measured['rows']:,} golden rows"
 
-# %% ../../../nbs/lab/features/01_catalogue.ipynb #0e24eadb
+# %% ../../../nbs/lab/features/01_catalogue.ipynb #1a75374a
 def _find_users(version: Version, home: Home) -> dict[str, list[str]]:
     """Name for each column the other models of a home that use it."""
     own, found = _read_sources(version.frame, version.views), dict[str, list[str]]()
@@ -260,7 +260,7 @@ def _read_sources(frame: Contract, views: Sequence[View]) -> dict[str, str]:
     return {name: stored.get(name, "") for name in frame.names}
 
 
-def _find_contracts(version: Version, home: Home) -> dict[str, Contract]:
+def find_contracts(version: Version, home: Home) -> dict[str, Contract]:
     """Find the contracts of the tables that a version's views read, as far as they are declared."""
     tables = {view.table for view in version.views}
     found = {table: find_promise(Offer("lake", table), home).contract for table in tables}

@@ -107,7 +107,7 @@ def _count(values: pl.Series) -> dict[str, Any]:
     found = there.value_counts().cast({there.name: pl.String}).sort("count", there.name, descending=[True, False])
     return {"different": different, "shares": {word: n / len(there) for word, n in found.head(SHOWN).iter_rows()}}
 
-# %% ../../../nbs/lab/data/03_profile.ipynb #013c8216
+# %% ../../../nbs/lab/data/03_profile.ipynb #bf1da36a
 def profile_rows(rows: Rows, contract: Contract) -> list[ColumnProfile]:
     """Describe the columns of rows, in their order.
 
@@ -142,7 +142,8 @@ def describe_words(profiles: Sequence[ColumnProfile]) -> list[dict[str, object]]
     """Lay the profiles of all other columns out as the rows of a table: how many words, and which are frequent."""
     others = [one for one in profiles if one.kind not in ("number", "time")]
     return [
-        {**_describe_column(one), "different": _count_different(one), "most frequent": _write_words(one)} for one in others
+        {**_describe_column(one), "different": _count_different(one), "most frequent": _write_words(one)}
+        for one in others
     ]
 
 

@@ -30,7 +30,7 @@ from ...scoring.version.version import Version
 # %% auto #0
 __all__ = ['MOMENTS', 'SPANS', 'list_keys', 'read_key', 'OneKeyLake', 'History', 'read_history', 'list_freshness']
 
-# %% ../../../nbs/lab/features/02_history.ipynb #e4e0757b
+# %% ../../../nbs/lab/features/02_history.ipynb #970d72a2
 def list_keys(view: View, home: Home, *, persons: Collection[str] = (), most: int = 8) -> list[dict[str, Any]]:
     """List the most frequent keys of a view's table, each as request column to value.
 
@@ -67,16 +67,17 @@ def read_key(view: View, texts: Mapping[str, str], *, version: Version, home: Ho
     FeatureError
         If a part is missing, or is no value of its column's type.
     """
+    for name in view.key_columns:
+        if not texts.get(name, "").strip():
+            message = f"view {view.name!r}, key {name!r}: a value; got none; write one, or choose an example"
+            raise FeatureError(message, code="features.key_missing")
     names = [name for name in find_pseudonym_columns(version.request) if name in texts]
     parts = pseudonymise_record(dict(texts), names, version.pseudonyms) if names else dict(texts)
     schema = Lake(home.lake).scan(view.table).collect_schema()
     found: dict[str, Any] = {}
     for name, column in view.key_columns.items():
-        what, text = f"view {view.name!r}, key {name!r}", str(parts.get(name, "")).strip()
-        if not text:
-            message = f"{what}: a value; got none; write one, or choose an example"
-            raise FeatureError(message, code="features.key_missing")
-        found[name] = _read_part(text, key_kind(schema[column], what), what)
+        what = f"view {view.name!r}, key {name!r}"
+        found[name] = _read_part(str(parts[name]).strip(), key_kind(schema[column], what), what)
     return found
 
 
@@ -216,7 +217,7 @@ def _to_plain(values: list[Any]) -> list[Any]:
     """Put None in the place of NaN."""
     return [None if value != value else value for value in values]
 
-# %% ../../../nbs/lab/features/02_history.ipynb #7b30ddaa
+# %% ../../../nbs/lab/features/02_history.ipynb #8048a789
 def list_freshness(version: Version, home: Home, *, now: int) -> list[dict[str, object]]:
     """List how fresh the online store is for each view of a version.
 
@@ -243,4 +244,5 @@ def _describe_mark(mark: Mapping[str, int | None], lake: Lake, view: View, *, no
     behind = lake.version(view.table) - made if made is not None and lake.exists(view.table) else None
     words = "not materialized" if made is None else "no" if behind == 0 else f"{behind} lake versions"
     age = "" if newest is None else span_text(max(0, now - newest))
-    return {"newest row": "" if newest is None else format_time(newest)[:16], "age": age, "behind the lake": words}
+    moment = "" if newest is None else format_time(newest)[:16].replace("T", " ")
+    return {"newest row (UTC)": moment, "age": age, "behind the lake": words}

@@ -93,7 +93,7 @@ def show_freshness(chosen: Chosen) -> Widget:
         return show_line("There is no online store yet: run mlworkbench features materialize.")
     return show_wide(rows)
 
-# %% ../../../nbs/lab/features/04_widgets.ipynb #16c4e7cf
+# %% ../../../nbs/lab/features/04_widgets.ipynb #d96846b0
 class EntityPanel:
     """The values of one entity over time, online and offline.
 
@@ -134,7 +134,7 @@ class EntityPanel:
     def begin(self) -> None:
         """Begin with the most frequent key of the chosen view."""
         self._quiet = True
-        self.value.options = self.chosen_view.outputs
+        self.value.options, self.value.value = self.chosen_view.outputs, self.chosen_view.outputs[0]
         self._quiet = False
         late = {"continuous_update": False, "layout": {"width": "42em"}}
         self.fields = {name: ipywidgets.Text(description=name, **late) for name in self.chosen_view.key_columns}

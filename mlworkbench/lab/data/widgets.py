@@ -34,13 +34,14 @@ import ipywidgets  # isort: skip  # after lab.page.show, which says what to inst
 __all__ = ['show_wide', 'show_histograms', 'show_quarantine', 'RuleEditor', 'show_rules', 'read_bound', 'write_bound', 'DataPage',
            'open_data']
 
-# %% ../../../nbs/lab/data/07_widgets.ipynb #fee5cbb1
+# %% ../../../nbs/lab/data/07_widgets.ipynb #f3ae601e
 _WIDE = """<div style="overflow:auto;max-height:28em;line-height:1.4"><table style="border-collapse:collapse"><tr>
 {% for name, side in heads %}<th style="text-align:{{ side }};padding:0.15em 1em 0.15em 0;white-space:nowrap;
 position:sticky;top:0;background:var(--jp-layout-color0, Canvas)">{{ name }}</th>{% endfor %}</tr>
 {% for row in lines %}<tr>{% for text, side in row %}
 <td style="text-align:{{ side }};padding:0.15em 1em 0.15em 0;max-width:36em;vertical-align:top
-{{- ";min-width:20em" if text|length > 40 else ";white-space:nowrap" }}">{{ text }}</td>{% endfor %}</tr>{% endfor %}</table></div>"""
+{{- ";min-width:20em" if text|length > 40 else ";white-space:nowrap" }}">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>"""
 
 
 def show_wide(rows: Sequence[Mapping[str, object]]) -> Widget:

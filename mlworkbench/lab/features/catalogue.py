@@ -97,7 +97,7 @@ def find_unit(view: View, name: str, tables: Mapping[str, Contract]) -> str:
     stated = contract.column(source).unit if contract and source in contract.names else ""
     return fixed.get(how, stated)
 
-# %% ../../../nbs/lab/features/01_catalogue.ipynb #f0bfe694
+# %% ../../../nbs/lab/features/01_catalogue.ipynb #1492bb67
 @dataclass(frozen=True)
 class Feature:
     """A feature of a version.
@@ -175,7 +175,8 @@ def _trace(
     if name in functions:
         one = functions[name]
         words = (inspect.getdoc(one.function) or "").partition("\n\n")[0]
-        return f"row function {one.name} of {', '.join(one.inputs)}", " ".join(words.split()), read_code(version, one.name), ""
+        source = f"row function {one.name} of {', '.join(one.inputs)}"
+        return source, " ".join(words.split()), read_code(version, one.name), ""
     unit = version.request.column(name).unit if name in version.request.names else ""
     return "request", "sent with the request", "", unit
 

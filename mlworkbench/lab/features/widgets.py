@@ -93,7 +93,7 @@ def show_freshness(chosen: Chosen) -> Widget:
         return show_line("There is no online store yet: run mlworkbench features materialize.")
     return show_wide(rows)
 
-# %% ../../../nbs/lab/features/04_widgets.ipynb #d96846b0
+# %% ../../../nbs/lab/features/04_widgets.ipynb #71505ead
 class EntityPanel:
     """The values of one entity over time, online and offline.
 
@@ -103,6 +103,8 @@ class EntityPanel:
         What is looked at.
     fields : dict of str to ipywidgets.Text
         The key, by request column.
+    examples : ipywidgets.VBox
+        Buttons of the most frequent keys.
     history : History or None
         What was found last; None where nothing was.
     panel : ipywidgets.VBox
@@ -118,11 +120,11 @@ class EntityPanel:
         self.view = ipywidgets.Dropdown(options=list(self._views), description="view", **wide)
         self.value = ipywidgets.Dropdown(description="value", **wide)
         self.span = ipywidgets.Dropdown(options=list(SPANS), value="a week", description="back for")
-        self._key, self._examples, self._drawn = (ipywidgets.VBox() for _ in range(3))
+        self._key, self.examples, self._drawn = (ipywidgets.VBox() for _ in range(3))
         self.view.observe(lambda change: self.begin(), names="value")
         self.value.observe(lambda change: self._draw(), names="value")
         self.span.observe(lambda change: self.ask(), names="value")
-        inputs = [self.view, self._key, self._examples, self.value, self.span]
+        inputs = [self.view, self._key, self.examples, self.value, self.span]
         self.panel = ipywidgets.VBox([*inputs, self._drawn])
         self.begin()
 
@@ -141,7 +143,8 @@ class EntityPanel:
         self._key.children = list(self.fields.values())
         for field in self.fields.values():
             field.observe(lambda change: self.ask(), names="value")
-        self._examples.children, examples = [], self._list_examples()
+        self.examples.children = []
+        examples = self._list_examples()
         if examples:
             self.choose(examples[0])
 
@@ -154,7 +157,7 @@ class EntityPanel:
             self._drawn.children = [show_line(error)]
             return []
         buttons = ipywidgets.Box([self._make_button(key) for key in keys], layout={"flex_flow": "row wrap"})
-        self._examples.children = [buttons]
+        self.examples.children = [buttons]
         return keys
 
     def _make_button(self, key: dict[str, object]) -> Widget:

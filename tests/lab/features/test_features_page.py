@@ -170,6 +170,9 @@ def test_the_page_tells_of_each_feature_what_it_is_and_follows_an_entity(booking
     assert "row function square of nights" in catalogue and "The square of the nights." in catalogue
     assert "last_stay" in texts(page.freshness) and "behind the lake" in texts(page.freshness)
     assert page.entity is not None and page.entity.history is not None
+    (buttons,) = page.entity.examples.children
+    buttons.children[1].click()
+    assert page.entity.fields["guest"].value == buttons.children[1].description
     assert "the same in lake and online store" in texts(page.history)
     assert "Ada" not in " ".join(texts(page.part(name)) for name in ("catalogue", "freshness", "history", "checks"))
 

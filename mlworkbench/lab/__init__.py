@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from mlworkbench.lab.model.record import Record
     from mlworkbench.lab.model.widgets import ModelPage, WhatIf, open_model
     from mlworkbench.lab.model.what_if import ask, sweep
-    from mlworkbench.lab.data.rules import learn_rules, rules_table, sample_rows
+    from mlworkbench.lab.data.rules import learn_rules
+    from mlworkbench.lab.data.widgets import DataPage, open_data
+    from mlworkbench.lab.features.widgets import FeaturesPage, open_features
     from mlworkbench.lab.certificate.served import deployments_panel
     from mlworkbench.lab.certificate.widgets import open_certificate
     from mlworkbench.lab.monitor.widgets import open_monitor
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from mlworkbench.contract.learn_relations import enforce_rules
 
 _WHERE = {
+    "DataPage": "lab.data.widgets",
+    "FeaturesPage": "lab.features.widgets",
     "ModelPage": "lab.model.widgets",
     "Record": "lab.model.record",
     "WhatIf": "lab.model.widgets",
@@ -30,17 +34,19 @@ _WHERE = {
     "enforce_rules": "contract.learn_relations",
     "learn_rules": "lab.data.rules",
     "open_certificate": "lab.certificate.widgets",
+    "open_data": "lab.data.widgets",
+    "open_features": "lab.features.widgets",
     "open_model": "lab.model.widgets",
     "open_monitor": "lab.monitor.widgets",
     "open_versions": "lab.versions.widgets",
     "read_revision": "contract.file",
-    "rules_table": "lab.data.rules",
-    "sample_rows": "lab.data.rules",
     "sweep": "lab.model.what_if",
     "write_revision": "contract.file",
 }
 
 __all__ = [
+    "DataPage",
+    "FeaturesPage",
     "ModelPage",
     "Record",
     "WhatIf",
@@ -50,12 +56,12 @@ __all__ = [
     "enforce_rules",
     "learn_rules",
     "open_certificate",
+    "open_data",
+    "open_features",
     "open_model",
     "open_monitor",
     "open_versions",
     "read_revision",
-    "rules_table",
-    "sample_rows",
     "sweep",
     "write_revision",
 ]

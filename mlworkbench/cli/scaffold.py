@@ -24,9 +24,11 @@ from ..errors import SettingsError
 __all__ = ['SAMPLE', 'RESERVED', 'STAMP', 'resolve_name', 'read_templates', 'read_copies', 'write_workbench', 'find_old_copies',
            'refresh_workbench']
 
-# %% ../../nbs/cli/03_scaffold.ipynb #9063f97f
+# %% ../../nbs/cli/03_scaffold.ipynb #009964eb
 SAMPLE = "mymodel"
-RESERVED = frozenset({"annotations", "pd", "pl", "load_iris", "load_rows", "make_pipeline", "build_pipeline", "definition"})
+RESERVED = frozenset(
+    {"annotations", "pd", "pl", "load_iris", "load_rows", "make_pipeline", "build_pipeline", "definition"}
+)
 
 
 def resolve_name(folder: Path, name: str = "") -> str:

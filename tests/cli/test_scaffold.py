@@ -115,7 +115,7 @@ def test_a_fresh_repository_takes_a_workbench_and_keeps_what_it_has(clean):
     assert (clean / "cars" / ".git" / "HEAD").read_text() == "mine"
     (clean / "vans").mkdir()
     (clean / "vans" / ".gitignore").write_text("mine")
-    with pytest.raises(SettingsError, match="not empty, there is .gitignore"):
+    with pytest.raises(SettingsError, match=r"not empty, there is \.gitignore"):
         write_workbench(clean / "vans")
     assert [path.name for path in (clean / "vans").iterdir()] == [".gitignore"]
 
@@ -186,7 +186,7 @@ def test_the_workbench_with_tables_checks_trains_materializes_certifies_and_answ
     assert facts("features", "check")["mismatches"] == 0
     asked = {"order_id": "B1", "shop": "Berlin", "depot": "North", "carrier": "DPX", "weight": 2.5}
     body = json.dumps([{**asked, "ordered_at": "2026-04-29T12:00:00+00:00"}]).encode()
-    with start_service("orders_late", home=Home.open(), port=0) as service:
+    with start_service("orders_late", home=Home.open()) as service:
         request = Request(f"{service.url}/score", body, {"Content-Type": "application/json"})
         answered = json.loads(urlopen(request, timeout=30).read())[0]
     assert 0 <= answered["score"] <= 1

@@ -94,11 +94,11 @@ def test_a_folder_that_was_removed_stays_removed_and_a_page_that_was_copied_is_r
     import shutil
 
     shutil.rmtree(workbench / "service")
-    (workbench / "explore").mkdir()
     (workbench / "explore" / "model.ipynb").write_text("an old page")
+    (workbench / STAMP).unlink()
     told = facts("new", "--refresh")
     assert (told["files"], told["kept"]) == (["explore/model.ipynb"], ["explore/model.ipynb.orig"])
-    assert not (workbench / "service").exists() and not (workbench / "explore" / "data.ipynb").exists()
+    assert not (workbench / "service").exists()
 
 
 def test_a_run_notebook_that_was_deleted_stays_deleted_until_it_moves_on(workbench, facts, newer):

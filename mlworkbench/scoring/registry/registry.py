@@ -97,8 +97,9 @@ class Registry:
         """
         tags = self.holdings.tags(model)
         if not tags:
-            hint = suggest(model, self.models())
-            raise VersionError(f"{model} has no version; {hint}; or train it first", code="version.unknown")
+            others = self.models()
+            hint = f"{suggest(model, others)}; or " if others else ""
+            raise VersionError(f"{model} has no version; {hint}train it first", code="version.unknown")
         if ref is None:
             return self.serving(model)[0]
         aliases = self.aliases.get(model)

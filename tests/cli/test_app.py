@@ -20,7 +20,8 @@ WORDS = {
     "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
     "--pipeline", "--port", "--promote", "--query", "--refresh", "--root-path", "--rows", "--send", "--server",
     "--settings", "--skip", "--source", "--start", "--table", "--to", "--trust-pickle", "--until", "--version",
-    "--view", "--why", "--with", "--with-keys", "--workers", "--auth", "--expires", "--host", "--id", "--scope",
+    "--view", "--why", "--with", "--with-keys", "--with-tables", "--workers", "--auth", "--expires", "--host",
+    "--id", "--scope",
 }  # fmt: skip
 
 

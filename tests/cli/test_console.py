@@ -1,14 +1,28 @@
 import io
 import json
+import os
+import re
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from mlworkbench.cli.console import answer, ask_reason, format_table, require_package, show_progress
+from mlworkbench.cli.console import (
+    answer,
+    ask_reason,
+    format_table,
+    print_line,
+    require_package,
+    show_progress,
+    show_work,
+)
 from mlworkbench.cli.context import Context, choose_model, find_definition, open_context, resolve_interval
+from mlworkbench.core.home import Home
 from mlworkbench.errors import DefinitionError, WorkbenchError
+from mlworkbench.scoring.registry.tables import Aliases, NamedVersions
 
 
 def test_json_is_one_line_and_nothing_else(capsys):
@@ -35,9 +49,132 @@ def test_a_missing_cell_is_empty_and_a_line_break_in_one_is_not_seen():
     assert lines == ["a  b", "-  ---", "1  x y", ""]
 
 
+WIDE = [
+    {
+        "run_id": f"evaluate-20261201T143719-257{k}",
+        "model": "flights",
+        "version": "flights:19e0fa8199aadce0d6d95d47b4501282",
+        "rows": 1_000 * k,
+        "made": "2026-12-01T14:36:07.123456+00:00",
+        "error": None,
+        "why": "better in the evening of long days in September, and Ada said so",
+    }
+    for k in range(3)
+]
+
+
+@pytest.mark.parametrize("screen", [30, 60, 80, 120])
+def test_a_table_fits_the_screen_and_no_word_of_it_is_lost(monkeypatch, screen):
+    monkeypatch.setenv("COLUMNS", str(screen))
+    lines = format_table(WIDE)
+    assert max(map(len, lines)) <= max(screen, 10 * 6 + 2 * 5)
+    assert "error" not in lines[0]  # no row has one
+    shown = "".join("".join(lines).split())
+    assert all(word in shown for word in ("September", "Ada", "14:36:07Z")) and "123456" not in shown
+
+
+def test_at_80_columns_names_stay_in_one_piece(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = "\n".join(format_table([{name: row[name] for name in ("run_id", "version", "made", "why")} for row in WIDE]))
+    assert all(row["run_id"] in text for row in WIDE) and text.count("flights:19e0fa81 ") == 3
+
+
+def test_in_a_pipe_each_row_stays_one_line(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = format_table(WIDE)
+    assert len(lines) == 2 + len(WIDE) and all("September, and Ada said so" in line for line in lines[2:])
+
+
+def test_ids_of_versions_are_short_for_people_and_whole_for_programs(capsys):
+    tag = "flights:19e0fa8199aadce0d6d95d47b4501282"
+    answer({"version": tag}, [f"{tag}: kept", f"see flights:{'a' * 31}, /tmp/{tag} and ab12:30"])
+    assert capsys.readouterr().out == f"flights:19e0fa81: kept\nsee flights:{'a' * 31}, /tmp/{tag} and ab12:30\n"
+    answer({"version": tag}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"version": tag}
+
+
+@pytest.mark.parametrize(("line", "coloured"), [("ok    python", True), ("error: no", True), ("okay", False)])
+def test_states_are_coloured_for_people_only(monkeypatch, line, coloured):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for screen, seen in ((Terminal(), coloured), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stdout", screen)
+        print_line(line)
+        assert ("\x1b[" in screen.getvalue()) == seen
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    print_line(line)
+    assert screen.getvalue() == f"{line}\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+def test_work_that_cannot_say_how_far_it_is_shows_that_it_goes_on(monkeypatch):
+    for quiet, screen in ((False, io.StringIO()), (True, Terminal())):
+        monkeypatch.setattr(sys, "stderr", screen)
+        with show_work("leaks", quiet=quiet):
+            pass
+        assert screen.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with show_work("leaks"):
+        pass
+    assert "leaks" in screen.getvalue() and "0:00:0" in screen.getvalue()
+
+
+def test_a_bar_tells_rate_and_time_left(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with show_progress() as report:
+        for done in range(0, 3_000, 1_000):
+            report("flights", done, 10_000)
+            time.sleep(0.12)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).strip().splitlines()[-1]
+    assert re.search(r"2000/10000 +[\d,]+/s +\d\d:\d\d", last) and len(last.rstrip()) <= 80
+
+
+@pytest.fixture
+def trained(workbench):
+    """A workbench whose registry has two models' versions by name alone, and a champion."""
+    place = Home.open().registry
+    NamedVersions(place).add([f"cars:{'ab' * 16}", f"vans:{'cd' * 16}"], (str(workbench), str(workbench)))
+    Aliases(place).move("cars", "champion", f"cars:{'ab' * 16}", who="Ada", why="a test")
+    return workbench
+
+
+def completed(shell, *words):
+    asked = {"_MLWORKBENCH_COMPLETE": "complete_bash", "COMP_CWORD": str(len(words) - 1)}
+    done = shell(env={**os.environ, **asked, "COMP_WORDS": "\n".join(words)})
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("certify", ""), ["cars", "cars:champion", "cars:abababab", "vans", "vans:cdcdcdcd"]),
+        (("models", "promote", "v"), ["vans", "vans:cdcdcdcd"]),
+        (("train", "--model", "c"), ["cars"]),
+        (("score", "--model", "vans", "--version", ""), ["cdcdcdcd"]),
+        (("models", "rollb"), ["rollback"]),
+    ],
+)
+def test_a_shell_completes_models_and_versions(trained, shell, words, offered):
+    assert completed(shell, "mlworkbench", *words) == offered
+
+
+def test_a_shell_completes_nothing_where_settings_are_broken_and_says_nothing(trained, shell):
+    (trained / "settings.ini").write_text("# workbench\n[workbench]\nport = many\n")
+    assert completed(shell, "mlworkbench", "certify", "") == []
+
+
+def test_completion_imports_no_heavy_library(trained):
+    code = (
+        "import sys; from mlworkbench.cli.console import complete_version; print(complete_version('c'), *sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "cars:champion" in said
+    assert not {"numpy", "pandas", "polars", "sklearn", "bentoml", "pyarrow", "rich.progress"} & set(said.split())
 
 
 def test_a_bar_is_for_people_only(monkeypatch):

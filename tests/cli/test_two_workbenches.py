@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlworkbench.cli.console import shorten_versions
 from mlworkbench.cli.scaffold import write_workbench
 
 PUMP = """
@@ -75,10 +76,13 @@ def test_a_version_of_two_workbenches_goes_with_the_second(folders, facts, tell,
     assert tags[0] == tags[1]
     folders("first", 1)
     _, out, _ = tell("models", "remove", tags[0])
-    assert out.strip() == f"removed {tags[0]}; its files stay in the store, other workbenches may name them"
+    assert (
+        out.strip()
+        == f"removed {shorten_versions(tags[0])}; its files stay in the store, other workbenches may name them"
+    )
     assert facts("models", "list")["versions"] == []
     assert scored(folders("twin", 1), facts) == 10.0
-    assert tell("models", "remove", tags[0])[1].strip() == f"removed {tags[0]}"
+    assert tell("models", "remove", tags[0])[1].strip() == f"removed {shorten_versions(tags[0])}"
     assert not clean.joinpath("user", "bentoml", "models", *tags[0].split(":")).exists()
 
 
@@ -107,7 +111,7 @@ def test_retraining_compares_with_who_serves(folders, facts, tell) -> None:
     before = facts("train")["version"]
     code, out, err = tell("retrain", "--rows", "50")
     assert code == 0, err
-    assert f"new version; compared with {before}" in out and "r2" in out
+    assert f"new version; compared with {shorten_versions(before)}" in out and "r2" in out
     listed = facts("runs", "list")["runs"]
     assert [(row["notebook"], row["state"]) for row in listed] == [("retrain", "done"), ("train", "done")]
 

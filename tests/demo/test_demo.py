@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mlworkbench.cli.console import shorten_versions
 from mlworkbench.demo.memory import PeakMemory
 from mlworkbench.demo.report import Demo, gate_line
 from mlworkbench.operate.certify.verdict import DeploymentVerdict
@@ -111,6 +112,6 @@ def test_a_second_run_reuses_data_and_version_and_measures_again(demo):
     second = run_demo(folder)
     assert second.returncode == 0, second.stderr
     version = json.loads(first.stdout.strip().splitlines()[-1])["version"]
-    assert f"version {version}: data and version of an earlier run, reused" in second.stdout
+    assert f"version {shorten_versions(version)}: data and version of an earlier run, reused" in second.stdout
     assert "table flights: 0 rows new, 336,776 already there" in second.stdout
     assert second.stdout.count(" equal ") == len(DEPLOYMENTS)

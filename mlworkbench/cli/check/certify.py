@@ -24,28 +24,31 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['EXAMPLES', 'FIRST', 'describe_certificate', 'certify', 'find_example', 'verify', 'served']
 
-# %% ../../../nbs/cli/check/01_certify.ipynb #774bb90a
+# %% ../../../nbs/cli/check/01_certify.ipynb #7eb23c72
 EXAMPLES, FIRST = "mlworkbench.examples", "1970-01-01T00:00:00+00:00"
 
 
+_COUNTS = ("missing", "duplicated", "mismatches", "ties", "feature_mismatches")
+
+
 def describe_certificate(certificate: Certificate) -> list[str]:
-    """Lay a certificate out for a person: one line for each deployment, one for reasons, then where to look."""
+    """Lay a certificate out: a line a deployment and one for reasons, counts that are not 0, then where to look."""
     from mlworkbench.operate.training.anchor.anchor import describe_anchor
 
     found = [*certificate.summary["deployments"], certificate.summary["reasons"]]
     rows = [{**row, "feature_mismatches": _add_up(row["feature_mismatches"])} for row in found]
+    wrong = [name for name in _COUNTS if any(row[name] for row in rows)]
+    table = format_table(rows, ["deployment", "verdict", "rows", *wrong, "max_difference", "tolerance"])
     left = certificate.fields["rejected"]
     told = f"{certificate.fields['version']}: {certificate.verdict} on {certificate.fields['rows']:,} rows"
     told += f", {left:,} left out that break the contract" if left else ""
     anchor = f"anchor: {describe_anchor(certificate.fields['anchor'])}"
-    return [told, anchor, *format_table(rows), f"certificate: {certificate.path}", f"page: {certificate.page}"]
+    return [told, anchor, *table, f"certificate: {certificate.path}", f"page: {certificate.page}"]
 
 
 def _add_up(counts: dict[str, int]) -> int:
     """Add up feature values over all columns."""
     return sum(counts.values())
-
-
 
 # %% ../../../nbs/cli/check/01_certify.ipynb #f4f5d302
 def certify(

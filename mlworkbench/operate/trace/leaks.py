@@ -24,7 +24,7 @@ from ...scoring.definition import ModelDefinition
 from ...scoring.training_data import request_frame
 
 # %% auto #0
-__all__ = ['list_used_columns', 'LeakReport', 'find_leaks']
+__all__ = ['list_used_columns', 'LeakReport', 'require_prediction_time', 'find_row_leaks', 'find_leaks']
 
 # %% ../../../nbs/operate/trace/01_leaks.ipynb #8483c328
 def list_used_columns(definition: ModelDefinition, assembled: Assembled) -> list[str]:
@@ -40,7 +40,7 @@ def list_used_columns(definition: ModelDefinition, assembled: Assembled) -> list
     used = {*assembled.contract.names, *keys, *inputs}
     return [name for name in assembled.columns if name in used]
 
-# %% ../../../nbs/operate/trace/01_leaks.ipynb #b13b5e2a
+# %% ../../../nbs/operate/trace/01_leaks.ipynb #026221af
 @dataclass(frozen=True)
 class LeakReport:
     """What the detectors found of one model.
@@ -81,7 +81,38 @@ def _sharper(table: str) -> str:
     columns = "Column.known_at for a column that is filled in later than its row"
     return f"table {table}: for a sharper answer declare {rows}; and {columns}"
 
+# %% ../../../nbs/operate/trace/01_leaks.ipynb #6d2385e1
+def require_prediction_time(definition: ModelDefinition) -> str:
+    """Give the column of the prediction time.
 
+    Raises
+    ------
+    DefinitionError
+        If the definition declares none: without one there is no future.
+    """
+    if definition.prediction_time is None:
+        message = f"cannot look for leaks of {definition.name} without a prediction time; declare prediction_time"
+        raise DefinitionError(message, code="definition.no_prediction_time")
+    return definition.prediction_time
+
+
+def find_row_leaks(definition: ModelDefinition, lake: Lake, assembled: Assembled) -> list[Leak]:
+    """Look for columns whose value came from the future in rows that are assembled already.
+
+    Parameters
+    ----------
+    assembled : Assembled
+        All rows, or some; what only many rows show is left to `find_leaks`.
+    """
+    time, views = require_prediction_time(definition), definition.time_views
+    requests, used = _requests(definition, lake, assembled), list_used_columns(definition, assembled)
+    found = find_clock_leaks(requests, views, lake, tables=definition.tables, time=time)
+    found += find_declared_leaks(requests, used, definition.tables, time=time)
+    early = {name: find_early_requests(requests, view, lake, time=time) for view in views for name in view.outputs}
+    origins = _origins(definition, used)
+    return found + find_label_leaks(_label_columns(assembled, used), assembled.labels, origins=origins, early=early)
+
+# %% ../../../nbs/operate/trace/01_leaks.ipynb #a14aec79
 def find_leaks(
     definition: ModelDefinition, lake: Lake, *, rows: int | None = None, pseudonyms: Pseudonyms | None = None
 ) -> LeakReport:
@@ -99,27 +130,18 @@ def find_leaks(
     DefinitionError
         If the definition declares no prediction time: without one there is no future.
     """
-    time = definition.prediction_time
-    if time is None:
-        message = f"cannot look for leaks of {definition.name} without a prediction time; declare prediction_time"
-        raise DefinitionError(message, code="definition.no_prediction_time")
+    time = require_prediction_time(definition)
     assembled = assemble(definition, lake, rows=rows, pseudonyms=pseudonyms)
-    requests, used = _requests(definition, lake, assembled), list_used_columns(definition, assembled)
-    views = definition.time_views
-    found = find_clock_leaks(requests, views, lake, tables=definition.tables, time=time)
-    found += find_declared_leaks(requests, used, definition.tables, time=time)
-    early = {name: find_early_requests(requests, view, lake, time=time) for view in views for name in view.outputs}
-    origins = _origins(definition, used)
-    found += find_label_leaks(_label_columns(assembled, used), assembled.labels, origins=origins, early=early)
+    found = find_row_leaks(definition, lake, assembled)
     whole = assembled if rows is None else assemble(definition, lake, pseudonyms=pseudonyms)
-    known = requests if rows is None else _requests(definition, lake, whole)
+    known = _requests(definition, lake, whole)
     found += find_period_leaks(known, _numbers(definition, whole), definition.time_views, lake, time=time)
-    found += _future(definition, lake, used, time)
+    found += _future(definition, lake, list_used_columns(definition, assembled), time)
     read = {view.table for view in definition.time_views}
     witnessed = {table.name for table in definition.tables if table.happened_at is not None}
     return LeakReport(definition.name, len(assembled), tuple(found), tuple(sorted(read - witnessed)))
 
-# %% ../../../nbs/operate/trace/01_leaks.ipynb #24dab893
+# %% ../../../nbs/operate/trace/01_leaks.ipynb #780b6947
 def _requests(definition: ModelDefinition, lake: Lake, assembled: Assembled) -> pl.DataFrame:
     """Give the rows that were assembled as a table, in their order, with the time of the label."""
     times = {definition.prediction_time: assembled.times, definition.label_available_at: assembled.known}
@@ -167,4 +189,3 @@ def _future(definition: ModelDefinition, lake: Lake, used: list[str], time: str)
         return []  # no row was available before: nothing to compare
     known = cut.filter(pl.col(time).cast(pl.Int64) <= middle)
     return find_future_leaks(whole, known, on=[*definition.entity, time], used=used)
-

@@ -41,7 +41,8 @@ from ..reference import ReferenceScorer, final_estimator, list_classes, response
 import_families()
 
 # %% auto #0
-__all__ = ['WAY_OUT', 'PIPELINE', 'note_place', 'describe_refusal', 'ProgramCompiler', 'compile_scorer', 'scorer_files']
+__all__ = ['WAY_OUT', 'PIPELINE', 'note_place', 'describe_refusal', 'ProgramCompiler', 'compile_scorer', 'scorer_files',
+           'list_unruled']
 
 # %% ../../../nbs/scoring/compiled/04_compile.ipynb #1973bf29
 @contextmanager
@@ -233,3 +234,17 @@ def scorer_files(scorer: CompiledScorer) -> dict[str, bytes]:
     """Give the files of a compiled scorer by name."""
     graphs = {graph_name(place): graph for place, graph in enumerate(scorer.graphs)}
     return {"scorer.json": json_text(scorer.program).encode(), **graphs}
+
+# %% ../../../nbs/scoring/compiled/04_compile.ipynb #cc79dc25
+def list_unruled(estimator: Estimator) -> list[str]:
+    """Name the parts of an estimator, fitted or not, for whose type there is no rule.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import HistGradientBoostingClassifier
+    >>> list_unruled(HistGradientBoostingClassifier())
+    []
+    """
+    parts = [estimator, *estimator.get_params(deep=True).values()]
+    estimators = [one for one in parts if hasattr(one, "fit") and not isinstance(one, type)]
+    return sorted({short_name(one) for one in estimators if full_name(one) not in {*TRANSFORMERS, *MODELS}})

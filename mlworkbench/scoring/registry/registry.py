@@ -97,8 +97,9 @@ class Registry:
         """
         tags = self.holdings.tags(model)
         if not tags:
-            hint = suggest(model, self.models())
-            raise VersionError(f"{model} has no version; {hint}; or train it first", code="version.unknown")
+            others = self.models()
+            hint = f"{suggest(model, others)}; or " if others else ""
+            raise VersionError(f"{model} has no version; {hint}train it first", code="version.unknown")
         if ref is None:
             return self.serving(model)[0]
         aliases = self.aliases.get(model)
@@ -107,8 +108,8 @@ class Registry:
         digits = ref.removeprefix(f"{model}:")
         found = [tag for tag in tags if tag.partition(":")[2].startswith(digits)] if len(digits) >= 4 else []
         if len(found) != 1:
-            known = suggest(ref, [*aliases, *(tag.partition(":")[2][:12] for tag in tags)])
-            rule = f"one version, by alias, tag or first digits; got {ref!r}, which is {len(found) or 'no'} of them"
+            known = suggest(ref, [*aliases, *(tag.partition(":")[2][:8] for tag in tags)])
+            rule = f"one version, by alias, tag or first digits; got {ref!r}, which is {len(found) or 'none'} of them"
             raise VersionError(f"{model}: {rule}; {known}", code="version.unknown")
         return found[0]
 
@@ -173,7 +174,7 @@ class Registry:
         free = [row["tag"] for row in rows if row["verdict"] == "undecided" and not self._gates(row["tag"])]
         if free:
             return free[0], "no champion; newest version, it declares no gates"
-        got = ", ".join(f"{row['tag'].partition(':')[2][:12]} ({row['verdict']})" for row in rows[:4]) or "none"
+        got = ", ".join(f"{row['tag'].partition(':')[2][:8]} ({row['verdict']})" for row in rows[:4]) or "none"
         rule = "a champion, or a version that passed its gates or declares none"
         message = f"{model}: {rule}; got {got}; promote one: mlworkbench models promote"
         raise VersionError(message, code="registry.none_serving")

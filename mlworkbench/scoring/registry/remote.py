@@ -269,9 +269,9 @@ class Remote:
         found = [one for one in known if one.startswith(wanted)] if len(wanted) >= 4 or not wanted else []
         if len(found) == 1:
             return found[0]
-        got = f"{ref!r}, which is {len(found) or 'no'} of them" if ref else f"no champion and {len(found)} versions"
+        got = f"{ref!r}, which is {len(found) or 'none'} of them" if ref else f"no champion and {len(found)} versions"
         rule = f"{model} at {self.address}: one version, by alias, tag or first digits; got {got}"
-        way = suggest(ref or "", [*aliases, *(one[:12] for one in known)])
+        way = suggest(ref or "", [*aliases, *(one[:8] for one in known)])
         raise VersionError(f"{rule}; {way}", code="remote.unknown")
 
     def _named(self, folder: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlworkbench.cli.console import shorten_versions
 from mlworkbench.core.home import Home
 from mlworkbench.operate.certify.certificate import SUMMARY
 from mlworkbench.operate.certify.deployments import DEPLOYMENT_CALLERS
@@ -174,9 +175,13 @@ def test_the_basis_is_printed_and_the_champion_is_not_promoted_again_in_silence(
     assert code == 1 and "which is on 1 of at least 150 rows" in err
     facts("certify")
     code, out, _ = tell("models", "promote", version, "--why", "now")
-    assert code == 0 and out.startswith(f"champion of cars: {version}, certificate ") and out.endswith(", 150 rows\n")
+    assert (
+        code == 0
+        and out.startswith(f"champion of cars: {shorten_versions(version)}, certificate ")
+        and out.endswith(", 150 rows\n")
+    )
     code, out, _ = tell("models", "promote", version, "--why", "again")
-    assert code == 0 and out.startswith(f"{version}: already champion of cars, certificate ")
+    assert code == 0 and out.startswith(f"{shorten_versions(version)}: already champion of cars, certificate ")
     facts("certify")
     told = facts("models", "promote", version, "--why", "certified again")
     assert told["moved"] is True

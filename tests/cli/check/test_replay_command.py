@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mlworkbench.cli.console import shorten_versions
+
 
 @pytest.fixture
 def scored(workbench, facts):
@@ -88,6 +90,6 @@ def test_one_prediction_of_a_removed_version_is_exit_code_one_and_among_many_it_
     facts("models", "remove", version)
     code, out, err = tell("replay", scored[0])
     assert code == 1 and "replay: undecided" in out
-    assert f"does not replay equal: undecided; {version} was removed" in err and err.count("\n") == 1
+    assert f"does not replay equal: undecided; {shorten_versions(version)} was removed" in err and err.count("\n") == 1
     code, out, _ = tell("replay", "log", "--json")
     assert code == 0 and json.loads(out)["undecided"] == 150

@@ -13,15 +13,14 @@ NAME = "runs/evaluate.ipynb"
 @pytest.fixture
 def newer(monkeypatch):
     """A package whose run notebook and service moved on since a workbench was made."""
-    now = read_copies(pages=True)
+    now = read_copies()
 
-    def later(*, pages=False):
-        moved = {**now, NAME: now[NAME] + "\n", "service/service.py": now["service/service.py"] + "# moved on\n"}
-        return {path: text for path, text in moved.items() if pages or not path.startswith("explore/")}
+    def later():
+        return {**now, NAME: now[NAME] + "\n", "service/service.py": now["service/service.py"] + "# moved on\n"}
 
     def turn():
         monkeypatch.setattr(scaffold, "read_copies", later)
-        return later(pages=True)
+        return later()
 
     return turn
 
@@ -95,11 +94,11 @@ def test_a_folder_that_was_removed_stays_removed_and_a_page_that_was_copied_is_r
     import shutil
 
     shutil.rmtree(workbench / "service")
-    (workbench / "explore").mkdir()
     (workbench / "explore" / "model.ipynb").write_text("an old page")
+    (workbench / STAMP).unlink()
     told = facts("new", "--refresh")
     assert (told["files"], told["kept"]) == (["explore/model.ipynb"], ["explore/model.ipynb.orig"])
-    assert not (workbench / "service").exists() and not (workbench / "explore" / "data.ipynb").exists()
+    assert not (workbench / "service").exists()
 
 
 def test_a_run_notebook_that_was_deleted_stays_deleted_until_it_moves_on(workbench, facts, newer):
@@ -124,7 +123,7 @@ def test_a_folder_that_is_no_workbench_is_refused(clean, tell):
 
 
 def test_no_copy_holds_the_name_that_a_new_workbench_replaces():
-    assert not [path for path, text in read_copies(pages=True).items() if scaffold.SAMPLE in text]
+    assert not [path for path, text in read_copies().items() if scaffold.SAMPLE in text]
 
 
 def test_a_workbench_in_the_current_empty_folder(clean, monkeypatch, facts):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from mlworkbench.cli.console import shorten_versions
 from mlworkbench.core.home import Home
 from mlworkbench.operate.loop.alerts import list_alerts
 from mlworkbench.operate.loop.challenger import hold_retraining, retrain
@@ -61,6 +62,9 @@ def test_what_fails_its_gates_is_refused_with_the_reason_and_exit_code_one(workb
     path.write_text(path.read_text().replace("    return rows.rename", guessed))
     code, out, err = tell("retrain")
     assert code == 1, err
-    assert "not proposed, gates fail: accuracy >= 0.8: fail, 0." in out and f"compared with {before}" in out
+    assert (
+        "not proposed, gates fail: accuracy >= 0.8: fail, 0." in out
+        and f"compared with {shorten_versions(before)}" in out
+    )
     assert "nobody is promoted" in err and err.count("\n") == 1
     assert "challenger" not in tell("models", "list")[1]

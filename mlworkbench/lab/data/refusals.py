@@ -19,7 +19,7 @@ from ...data.lake.lake import Lake
 # %% auto #0
 __all__ = ['Reason', 'read_quarantine', 'list_reasons', 'list_refused']
 
-# %% ../../../nbs/lab/data/04_refusals.ipynb #b2e94d17
+# %% ../../../nbs/lab/data/04_refusals.ipynb #4e3d9b51
 @dataclass(frozen=True)
 class Reason:
     """A rule that refused rows.
@@ -65,7 +65,7 @@ class Reason:
         return f"If the values are wrong, {source}; if the rule is, loosen it below, keep it, and ingest again."
 
 
-def read_quarantine(table: str, home: Home) -> pl.DataFrame:
+def read_quarantine(table: str, *, home: Home) -> pl.DataFrame:
     """Read the lines of a table in quarantine, the newest first; `waiting` says that a row has not come in since."""
     quarantine, lake = Lake(home.quarantine), Lake(home.lake)
     if not quarantine.exists(table):

@@ -64,7 +64,7 @@ class Offer:
         """The name without folders."""
         return Path(self.name).name if self.kind == "file" else self.name
 
-# %% ../../../nbs/lab/data/02_tables.ipynb #3a470c7d
+# %% ../../../nbs/lab/data/02_tables.ipynb #6c146089
 def find_definitions(home: Home) -> tuple[list[ModelDefinition], list[str]]:
     """Import the definitions that settings.ini lists.
 
@@ -84,7 +84,7 @@ def find_definitions(home: Home) -> tuple[list[ModelDefinition], list[str]]:
     return found, wrong
 
 
-def list_offers(home: Home, data: str = "") -> list[Offer]:
+def list_offers(data: str = "", *, home: Home) -> list[Offer]:
     """List what can be looked at.
 
     Parameters
@@ -111,7 +111,7 @@ def find_offer(offers: list[Offer], name: str) -> Offer:
     line = f"table: this workbench has no rows called {name!r}; {suggest(name, [offer.short for offer in offers])}"
     raise IngestError(line, code="ingest.table_unknown")
 
-# %% ../../../nbs/lab/data/02_tables.ipynb #3ec70c6b
+# %% ../../../nbs/lab/data/02_tables.ipynb #a81653d5
 @dataclass(frozen=True)
 class Promise:
     """What was declared of rows.
@@ -131,7 +131,7 @@ class Promise:
     personal: frozenset[str] = frozenset()
 
 
-def find_promise(offer: Offer, home: Home) -> Promise:
+def find_promise(offer: Offer, *, home: Home) -> Promise:
     """Find what was declared of rows."""
     if offer.kind == "file":
         return Promise(None, "a file of its own: nothing is declared of it, nor what is personal")
@@ -161,7 +161,7 @@ def _find_registered(offer: Offer, home: Home) -> Promise | None:
     persons = frozenset(declaration.get("personal") or ())
     return Promise(contracts["request"], f"asked of a request by the newest version of model {model}", persons)
 
-# %% ../../../nbs/lab/data/02_tables.ipynb #4ad98056
+# %% ../../../nbs/lab/data/02_tables.ipynb #a983d19c
 MOST_ROWS = 10_000
 _OURS = (*EXTRA.names, REVISION)
 
@@ -225,7 +225,7 @@ def mask_columns(frame: pl.DataFrame, personal: Collection[str]) -> pl.DataFrame
     return frame.with_columns(shown)
 
 
-def read_rows(offer: Offer, home: Home) -> Rows:
+def read_rows(offer: Offer, *, home: Home) -> Rows:
     """Read what was offered.
 
     Raises
@@ -233,7 +233,7 @@ def read_rows(offer: Offer, home: Home) -> Rows:
     WorkbenchError
         If it cannot be read, or has no row.
     """
-    promise, lake = find_promise(offer, home), Lake(home.lake)
+    promise, lake = find_promise(offer, home=home), Lake(home.lake)
     if offer.kind == "lake":
         return Rows(offer, lake.read(offer.name), promise, lake.version(offer.name))
     if offer.kind == "model":

@@ -286,7 +286,7 @@ def write_bound(column: Column | None, side: str) -> str:
         return ""
     return format_time(int(bound)) if column is not None and column.kind == "time" else f"{bound:.15g}"
 
-# %% ../../../nbs/lab/data/07_widgets.ipynb #3d787f13
+# %% ../../../nbs/lab/data/07_widgets.ipynb #a0dbac94
 class DataPage:
     """The tables of a workbench, one at a time.
 
@@ -316,7 +316,7 @@ class DataPage:
         extend_import_path(load_settings())
         self.home, self._who = home, who
         self.editor: RuleEditor | None = None
-        self._offers = list_offers(home, data)
+        self._offers = list_offers(data, home=home)
         self.sample, self.profile, self.quarantine, self.rules = (ipywidgets.VBox() for _ in range(4))
         self._about = show_line("")
         options = [(offer.label, place) for place, offer in enumerate(self._offers)]
@@ -341,7 +341,7 @@ class DataPage:
         self.editor = None
         parts = (self.sample, self.profile, self.quarantine, self.rules)
         try:
-            rows = read_rows(offer, self.home)
+            rows = read_rows(offer, home=self.home)
             self._about.value, drawn = show_line(rows.line).value, self._draw(rows)
         except WorkbenchError as error:
             self._about.value, drawn = show_line(error).value, [[]] * 4
@@ -350,7 +350,7 @@ class DataPage:
 
     def _draw(self, rows: Rows) -> list[list[Widget]]:
         """Draw the parts of a table: sample, profile, quarantine, rules."""
-        lines = read_quarantine(rows.offer.name, self.home) if rows.offer.kind == "lake" else pl.DataFrame()
+        lines = read_quarantine(rows.offer.name, home=self.home) if rows.offer.kind == "lake" else pl.DataFrame()
         there = lines.filter("waiting").unique(["source", "source_row"]) if len(lines) else lines
         waiting = there["record"].to_list() if len(there) else []
         try:

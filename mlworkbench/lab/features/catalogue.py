@@ -97,7 +97,7 @@ def find_unit(view: View, name: str, tables: Mapping[str, Contract]) -> str:
     stated = contract.column(source).unit if contract and source in contract.names else ""
     return fixed.get(how, stated)
 
-# %% ../../../nbs/lab/features/01_catalogue.ipynb #1492bb67
+# %% ../../../nbs/lab/features/01_catalogue.ipynb #2bb315c7
 @dataclass(frozen=True)
 class Feature:
     """A feature of a version.
@@ -134,9 +134,9 @@ class Feature:
     personal: bool
 
 
-def list_features(version: Version, home: Home) -> list[Feature]:
+def list_features(version: Version, *, home: Home) -> list[Feature]:
     """List the features of a version, the most important first, then in the order of its frame."""
-    tables = find_contracts(version, home)
+    tables = find_contracts(version, home=home)
     views = {name: view for view in version.views for name in view.outputs}
     functions, importance, others = find_makers(version), read_importance(version)[0], _find_users(version, home)
     found = []
@@ -231,7 +231,7 @@ def read_importance(version: Version) -> tuple[dict[str, tuple[float, float, flo
     found = {one["column"]: (one["mean"], one["low"], one["high"]) for one in measured["columns"]}
     return found, f"mean size of what a column adds to the {facts['unit']}, over {measured['rows']:,} golden rows"
 
-# %% ../../../nbs/lab/features/01_catalogue.ipynb #1a75374a
+# %% ../../../nbs/lab/features/01_catalogue.ipynb #48ab03f4
 def _find_users(version: Version, home: Home) -> dict[str, list[str]]:
     """Name for each column the other models of a home that use it."""
     own, found = _read_sources(version.frame, version.views), dict[str, list[str]]()
@@ -262,8 +262,8 @@ def _read_sources(frame: Contract, views: Sequence[View]) -> dict[str, str]:
     return {name: stored.get(name, "") for name in frame.names}
 
 
-def find_contracts(version: Version, home: Home) -> dict[str, Contract]:
+def find_contracts(version: Version, *, home: Home) -> dict[str, Contract]:
     """Find the contracts of the tables that a version's views read, as far as they are declared."""
     tables = {view.table for view in version.views}
-    found = {table: find_promise(Offer("lake", table), home).contract for table in tables}
+    found = {table: find_promise(Offer("lake", table), home=home).contract for table in tables}
     return {table: contract for table, contract in found.items() if contract is not None}

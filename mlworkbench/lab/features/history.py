@@ -30,8 +30,8 @@ from ...scoring.version.version import Version
 # %% auto #0
 __all__ = ['MOMENTS', 'SPANS', 'list_keys', 'read_key', 'OneKeyLake', 'History', 'read_history', 'list_freshness']
 
-# %% ../../../nbs/lab/features/02_history.ipynb #970d72a2
-def list_keys(view: View, home: Home, *, persons: Collection[str] = (), most: int = 8) -> list[dict[str, Any]]:
+# %% ../../../nbs/lab/features/02_history.ipynb #55df9d89
+def list_keys(view: View, *, home: Home, persons: Collection[str] = (), most: int = 8) -> list[dict[str, Any]]:
     """List the most frequent keys of a view's table, each as request column to value.
 
     Parameters
@@ -217,8 +217,8 @@ def _to_plain(values: list[Any]) -> list[Any]:
     """Put None in the place of NaN."""
     return [None if value != value else value for value in values]
 
-# %% ../../../nbs/lab/features/02_history.ipynb #8048a789
-def list_freshness(version: Version, home: Home, *, now: int) -> list[dict[str, object]]:
+# %% ../../../nbs/lab/features/02_history.ipynb #8fb36d5e
+def list_freshness(version: Version, *, home: Home, now: int) -> list[dict[str, object]]:
     """List how fresh the online store is for each view of a version.
 
     Parameters

@@ -34,7 +34,7 @@ import ipywidgets  # isort: skip  # after lab.page.show, which says what to inst
 __all__ = ['describe_features', 'write_importance', 'show_catalogue', 'show_importance', 'show_freshness', 'EntityPanel',
            'draw_history', 'FeaturesPage', 'show_checks', 'open_features']
 
-# %% ../../../nbs/lab/features/04_widgets.ipynb #525f73cb
+# %% ../../../nbs/lab/features/04_widgets.ipynb #60a8990e
 _CODE = """<p><b>{{ one.name }}</b>{{ ", in " ~ one.unit if one.unit }}: {{ one.meaning }}. From: {{ one.source }}.</p>
 {% if one.formula %}<pre style="overflow-x:auto">{{ one.formula }}</pre>{% endif %}"""
 
@@ -65,7 +65,7 @@ def write_importance(one: Feature) -> str:
 
 def show_catalogue(chosen: Chosen) -> list[Widget]:
     """Show the features of a version, with the code of one that is chosen."""
-    features = list_features(chosen.version, chosen.home)
+    features = list_features(chosen.version, home=chosen.home)
     code = ipywidgets.VBox()
     names = [(one.name, place) for place, one in enumerate(features)]
     choice = ipywidgets.Dropdown(options=names, description="feature", layout={"width": "42em"})
@@ -83,17 +83,17 @@ def show_importance(chosen: Chosen) -> Picture:
     """Draw how much each column adds, with intervals."""
     return draw_importance(read_reasons(chosen.version.folder))
 
-# %% ../../../nbs/lab/features/04_widgets.ipynb #7e993396
+# %% ../../../nbs/lab/features/04_widgets.ipynb #e390187f
 def show_freshness(chosen: Chosen) -> Widget:
     """Show how fresh the online store is for each view of a version."""
     if not chosen.version.views:
         return show_line("This version has no views: all of its features come with the request.")
-    rows = list_freshness(chosen.version, chosen.home, now=time.time_ns() // 1_000)
+    rows = list_freshness(chosen.version, home=chosen.home, now=time.time_ns() // 1_000)
     if not rows:
         return show_line("There is no online store yet: run mlworkbench features materialize.")
     return show_wide(rows)
 
-# %% ../../../nbs/lab/features/04_widgets.ipynb #71505ead
+# %% ../../../nbs/lab/features/04_widgets.ipynb #c28a82a4
 class EntityPanel:
     """The values of one entity over time, online and offline.
 
@@ -152,7 +152,7 @@ class EntityPanel:
         """Offer the most frequent keys as buttons."""
         persons = find_pseudonym_columns(self._chosen.version.request)
         try:
-            keys = list_keys(self.chosen_view, self._chosen.home, persons=persons)
+            keys = list_keys(self.chosen_view, home=self._chosen.home, persons=persons)
         except WorkbenchError as error:
             self._drawn.children = [show_line(error)]
             return []
@@ -200,7 +200,7 @@ class EntityPanel:
 
     def _find_unit(self, name: str) -> str:
         """Find the unit of a value."""
-        return find_unit(self.chosen_view, name, find_contracts(self._chosen.version, self._chosen.home))
+        return find_unit(self.chosen_view, name, find_contracts(self._chosen.version, home=self._chosen.home))
 
 
 def draw_history(history: History, name: str, unit: str = "") -> object:

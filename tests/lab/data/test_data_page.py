@@ -215,14 +215,14 @@ def test_every_column_has_a_profile_whose_counts_add_up(values: pl.Series) -> No
 
 
 def test_a_row_that_came_in_since_is_no_longer_waiting(trips: Home) -> None:
-    lines = read_quarantine("trips", trips)
+    lines = read_quarantine("trips", home=trips)
     (reason,) = list_reasons(lines)
     assert (reason.rows, reason.waiting) == (10, 10) and "ingest --table trips" in reason.advise("trips")
     one = lines.row(0, named=True)
     lake = Lake(trips.lake)
     row = lake.read("trips").head(1).with_columns(source=pl.lit(one["source"]), source_row=pl.lit(one["source_row"]))
     lake.append("trips", row.to_arrow())
-    (reason,) = list_reasons(read_quarantine("trips", trips))
+    (reason,) = list_reasons(read_quarantine("trips", home=trips))
     assert (reason.rows, reason.waiting) == (10, 9)
 
 
@@ -247,12 +247,12 @@ def test_a_tighter_bound_tells_how_many_rows_it_would_refuse_before_anything_is_
 def test_a_looser_bound_tells_which_rows_of_quarantine_would_come_in_where_personal_ones_stay_unknown(
     trips: Home,
 ) -> None:
-    rows = read_rows(Offer("lake", "trips"), trips)
+    rows = read_rows(Offer("lake", "trips"), home=trips)
     columns, wrong = to_columns(rows)
     assert wrong == []
     before = rows.promise.contract
     assert before is not None
-    records = read_quarantine("trips", trips)["record"].to_list()
+    records = read_quarantine("trips", home=trips)["record"].to_list()
     looser = before.edited("delay", upper=100)
     assert measure_effect(before, looser, columns, records).taken == 0, "the phone was not kept"
     plain = looser.select([name for name in looser.names if name not in ("phone", "guest")])
@@ -274,7 +274,7 @@ def test_what_is_no_bound_is_one_line_and_leaves_the_contract_as_it_was(trips: H
 def test_rules_that_were_seen_are_taken_over_loosened_and_left_out(place: Path) -> None:
     frame = pl.DataFrame({"dest": ["BOS", "MIA", "LAX"] * 100, "miles": [187.0, 1096.0, 2475.0] * 100})
     frame.write_csv(place / "routes.csv")
-    rows = read_rows(Offer("file", "routes.csv"), Home.open())
+    rows = read_rows(Offer("file", "routes.csv"), home=Home.open())
     columns, _ = to_columns(rows)
     seen = observe_rules(rows, columns)
     name = "miles: as known for dest"
@@ -329,7 +329,7 @@ def test_of_two_who_edit_the_same_version_the_second_is_told_and_overwrites_noth
 
 
 def test_a_file_that_cannot_be_written_or_is_no_contract_is_one_line(trips: Home, place: Path) -> None:
-    rows = read_rows(list_offers(trips)[0], trips)
+    rows = read_rows(list_offers(home=trips)[0], home=trips)
     contract = rows.promise.contract
     assert contract is not None
     (place / "contracts").write_text("a file where a folder should be")
@@ -345,7 +345,7 @@ def test_a_file_that_cannot_be_written_or_is_no_contract_is_one_line(trips: Home
 
 
 def test_a_profile_of_personal_columns_tells_only_how_many_are_missing(trips: Home) -> None:
-    rows = read_rows(list_offers(trips)[0], trips)
+    rows = read_rows(list_offers(home=trips)[0], home=trips)
     assert rows.promise.contract is not None
     phone = next(one for one in profile_rows(rows, rows.promise.contract) if one.name == "phone")
     assert (phone.kind, phone.different, phone.shares) == (WITHHELD, 0, {})

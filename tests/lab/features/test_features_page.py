@@ -179,7 +179,7 @@ def test_the_page_tells_of_each_feature_what_it_is_and_follows_an_entity(booking
 
 def test_the_code_of_a_row_function_is_that_of_the_version_not_of_the_module(bookings: Home, place: Path) -> None:
     (place / "bookings_of_a_test.py").write_text(DEFINITION.replace("** 2", "** 3"))
-    found = {one.name: one for one in list_features(Registry(bookings).open("bookings"), bookings)}
+    found = {one.name: one for one in list_features(Registry(bookings).open("bookings"), home=bookings)}
     assert "** 2" in found["nights_squared"].formula and found["nights"].source == "request"
     assert all(one.importance is not None and one.importance[1] <= one.importance[0] for one in found.values())
 
@@ -189,7 +189,7 @@ def test_another_model_that_reads_the_same_output_is_named(bookings: Home, place
         DEFINITION.replace('"bookings",\n    make_pipeline', '"other",\n    make_pipeline')
     )
     train(load_definition("other_of_a_test:bookings"), home=bookings)
-    found = {one.name: one.used_by for one in list_features(Registry(bookings).open("bookings"), bookings)}
+    found = {one.name: one.used_by for one in list_features(Registry(bookings).open("bookings"), home=bookings)}
     assert found == dict.fromkeys(found, ("other",))
     sys.modules.pop("other_of_a_test")
 
@@ -230,7 +230,7 @@ def test_an_empty_home_says_what_to_do_and_shows_no_empty_menu(place: Path) -> N
 def test_keys_are_offered_by_pseudonym_and_a_name_that_is_written_becomes_one(bookings: Home) -> None:
     version = Registry(bookings).open("bookings")
     view = version.views[0]
-    keys = list_keys(view, bookings, persons=("guest",))
+    keys = list_keys(view, home=bookings, persons=("guest",))
     assert len(keys) == 6 and all(is_pseudonym(key["guest"]) for key in keys)
     written = read_key(view, {"guest": "Ada 1"}, version=version, home=bookings)
     assert written in keys
@@ -241,15 +241,15 @@ def test_a_table_that_still_holds_plain_names_offers_none_of_them(bookings: Home
     plain = pl.DataFrame({"guest": ["Ada"], "cost": [1.0], "available_at": [NOON]})
     Lake(bookings.lake).append("plain", plain.with_columns(pl.col("available_at").dt.cast_time_unit("us")).to_arrow())
     view = AsOfView("last", "plain", ("guest",), ("cost",))
-    assert list_keys(view, bookings, persons=("guest",)) == []
-    assert list_keys(view, bookings) == [{"guest": "Ada"}]
+    assert list_keys(view, home=bookings, persons=("guest",)) == []
+    assert list_keys(view, home=bookings) == [{"guest": "Ada"}]
 
 
 @pytest.mark.parametrize("name", ["last_stay", "month"])
 def test_lake_and_store_are_asked_at_the_same_times_and_a_late_row_is_told(bookings: Home, name: str) -> None:
     version = Registry(bookings).open("bookings")
     view = next(view for view in version.views if view.name == name)
-    key = list_keys(view, bookings, persons=("guest",))[0]
+    key = list_keys(view, home=bookings, persons=("guest",))[0]
     found = read_history(view, key, home=bookings)
     assert found.check is not None and found.check.mismatches == 0 and found.lake == found.store
     assert found.lake[view.outputs[0]][-1] is not None
@@ -261,7 +261,7 @@ def test_lake_and_store_are_asked_at_the_same_times_and_a_late_row_is_told(booki
 
 def test_a_row_that_was_altered_in_the_store_is_found_with_view_column_and_time(bookings: Home) -> None:
     view = Registry(bookings).open("bookings").views[0]
-    key = list_keys(view, bookings)[0]
+    key = list_keys(view, home=bookings)[0]
     with OnlineStore(bookings.online) as store:
         text, moment, _ = next(row for row in store.stored(view) if key["guest"] in row[0])
         store.put(view, [(text, moment, "[999.0]")])
@@ -272,9 +272,9 @@ def test_a_row_that_was_altered_in_the_store_is_found_with_view_column_and_time(
 def test_without_a_store_the_lake_alone_is_shown_and_the_way_to_one_is_told(bookings: Home) -> None:
     bookings.online.unlink()
     view = Registry(bookings).open("bookings").views[0]
-    found = read_history(view, list_keys(view, bookings)[0], home=bookings)
+    found = read_history(view, list_keys(view, home=bookings)[0], home=bookings)
     assert found.store == {} and "mlworkbench features materialize" in found.line
-    assert list_freshness(Registry(bookings).open("bookings"), bookings, now=0) == []
+    assert list_freshness(Registry(bookings).open("bookings"), home=bookings, now=0) == []
 
 
 def test_a_key_that_is_missing_unknown_or_of_another_type_is_one_line(bookings: Home) -> None:

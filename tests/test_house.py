@@ -56,6 +56,8 @@ FLOORS = [
     {"operate.ship", "operate.advise"},
     {"operate"},
     {"lab"},
+    {"lab.runs"},
+    {"lab.start"},
     {"cli", "cli.data", "cli.models", "cli.serve", "cli.check", "cli.operate"},
     {"examples"},
     {"demo"},

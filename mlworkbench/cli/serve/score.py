@@ -18,7 +18,7 @@ import typer
 from ..console import End, Explain, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
 from ..console import show_progress
 from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
-from ..context import resolve_interval
+from ..context import resolve_interval, tell_stale_notebooks
 from ..operate.runs import conclude, run_by_name
 from ...errors import DeploymentError, RunError
 
@@ -109,6 +109,7 @@ def serve(
         refuse_in_image({"--model": model, "--version": version, "--from": from_, "--server": other, "--json": json})
         return serve_shipped(port, host, workers, root_path)
     here = open_context()
+    tell_stale_notebooks(here)
     place = find_address(here.settings, host)
     name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
     wanted = here.settings.port if port is None else port

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlworkbench.contract.file import compare_contracts, read_revision, write_revision
-    from mlworkbench.lab.record import Record
-    from mlworkbench.lab.widgets import ModelPage, open_page
-    from mlworkbench.lab.what_if import ask, sweep
-    from mlworkbench.lab.rules import learn_rules, rules_table, sample_rows
-    from mlworkbench.lab.widgets import WhatIf, deployments_panel
+    from mlworkbench.lab.model.record import Record
+    from mlworkbench.lab.model.widgets import ModelPage, WhatIf, open_model
+    from mlworkbench.lab.model.what_if import ask, sweep
+    from mlworkbench.lab.data.rules import learn_rules, rules_table, sample_rows
+    from mlworkbench.lab.certificate.served import deployments_panel
     from mlworkbench.contract.learn_relations import enforce_rules
 
 _WHERE = {
-    "ModelPage": "lab.widgets",
-    "Record": "lab.record",
-    "WhatIf": "lab.widgets",
-    "ask": "lab.what_if",
+    "ModelPage": "lab.model.widgets",
+    "Record": "lab.model.record",
+    "WhatIf": "lab.model.widgets",
+    "ask": "lab.model.what_if",
     "compare_contracts": "contract.file",
-    "deployments_panel": "lab.widgets",
+    "deployments_panel": "lab.certificate.served",
     "enforce_rules": "contract.learn_relations",
-    "learn_rules": "lab.rules",
-    "open_page": "lab.widgets",
+    "learn_rules": "lab.data.rules",
+    "open_model": "lab.model.widgets",
     "read_revision": "contract.file",
-    "rules_table": "lab.rules",
-    "sample_rows": "lab.rules",
-    "sweep": "lab.what_if",
+    "rules_table": "lab.data.rules",
+    "sample_rows": "lab.data.rules",
+    "sweep": "lab.model.what_if",
     "write_revision": "contract.file",
 }
 
@@ -43,7 +43,7 @@ __all__ = [
     "deployments_panel",
     "enforce_rules",
     "learn_rules",
-    "open_page",
+    "open_model",
     "read_revision",
     "rules_table",
     "sample_rows",

@@ -14,7 +14,7 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.evaluation.card import compose_card, write_table
 from mlworkbench.evaluation.monitoring.profile import profile_frame
 from mlworkbench.evaluation.monitoring.report import ReportPlace, escape_tags, read_drift, write_reports
-from mlworkbench.lab.pages import render_table
+from mlworkbench.lab.model.answers import render_table
 from mlworkbench.operate.certify.page import render_certificate
 from mlworkbench.scoring.frame import FeatureFrame
 

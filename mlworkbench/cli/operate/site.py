@@ -24,7 +24,7 @@ Folder = Annotated[
 
 def site(folder: Folder, json: Json = False) -> None:
     """Write a folder of pages about all models, to be sent or put on a share."""
-    from mlworkbench.lab.site import write_site
+    from mlworkbench.lab.site.site import write_site
 
     pages = [str(page) for page in write_site(folder, home=open_context().home)]
     answer({"folder": str(folder), "pages": pages}, [f"{len(pages)} pages; begin with {pages[0]}"], as_json=json)

@@ -40,6 +40,7 @@ FLOORS = [
     {"scoring.explain"},
     {"scoring.version"},
     {"scoring.registry"},
+    {"evaluation.plots"},
     {"evaluation"},
     {"evaluation.log"},
     {"evaluation.monitoring"},

@@ -31,7 +31,7 @@ from .drift import compare_profile
 from .profile import read_profile
 from .report import ReportPlace, make_report_sides, read_drift, write_reports
 from ..pictures import draw_honesty, draw_moved_columns, draw_score_pictures
-from ..plots import Pictures
+from ..plots.picture import Pictures
 from ...metrics.bootstrap import check_gates
 from ...scoring.artifacts.manifest import read_document, read_manifest, verify_files
 from ...scoring.decision import score_names

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...core.home import Home
 from ...core.jsontext import to_json
 from ...errors import LogError
-from ...evaluation.plots import compute_shares
+from ...evaluation.plots.histograms import compute_shares
 from ...scoring.decision import class_names
 
 # %% auto #0

@@ -12,7 +12,7 @@ from ...core.home import Home
 from ...core.html import render_html
 from ...errors import LogError
 from ...evaluation.log.reader import log_exists, read_log
-from ...evaluation.plots import draw_histograms, embed_picture
+from ...evaluation.plots.histograms import draw_histograms
 from .deployments import bin_scores, read_last_measurement, summarize_deployments
 from ..page.show import Widget, render_table, show_html
 from ...scoring.version.version import Version
@@ -72,8 +72,7 @@ def _render_log(log: pl.DataFrame, declaration: Mapping[str, Any]) -> Markup:
         return render_html(_LOG, table=table, fault=str(error))
     shares = {f"{name}, {shapes.rows[name]:,} rows": share for name, share in shapes.shares.items()}
     picture = draw_histograms(title, shares, low=shapes.edges[0], high=shapes.edges[-1])
-    text = f"{title}, for {', '.join(shapes.shares)}"
-    return render_html(_LOG, table=table, fault="", title=title, picture=embed_picture(picture, text))
+    return render_html(_LOG, table=table, fault="", title=title, picture=picture)
 
 # %% ../../../nbs/lab/certificate/02_served.ipynb #724fddb6
 def deployments_panel(version: Version, *, home: Home) -> Widget:

@@ -17,9 +17,11 @@ from ...core.settings import read_settings
 from ...core.types import FactDict, Facts
 from ...evaluation.monitoring.timeline import find_measures
 from ...evaluation.monitoring.window_verdict import combine_states
+from ...evaluation.plots.over_time import draw_over_time
+from ...evaluation.plots.scale import Axis
 from ...errors import WorkbenchError
 from ..certificate.deployments import Measurement, read_last_measurement
-from .parts import draw_over_time, draw_verdicts, render_badge, render_card, render_site_table
+from .parts import draw_verdicts, render_badge, render_card, render_site_table
 from ...operate.loop.alerts import Alert, list_alerts
 from ...operate.loop.history import read_history
 from ...operate.running.table import RunRow, RunTable
@@ -292,6 +294,8 @@ def _describe_run(run: RunRow) -> FactDict:
 CHARTS = 36  # at most so many measures are drawn
 _TITLES = {"psi": "stability index (diagnostic)", "missing": "share missing", "unseen": "share not seen in training"}
 _TITLES |= {"decided": "share decided", "behind": "hours behind"}
+_UNITS = {"psi": "index", "missing": "share of rows", "unseen": "share of rows", "decided": "share of rows"}
+_UNITS |= {"behind": "hours", "rows": "rows"}
 
 
 def _render_monitor(history: Sequence[Facts]) -> Markup:
@@ -300,10 +304,11 @@ def _render_monitor(history: Sequence[Facts]) -> Markup:
     shown = ["rows", *(name for name in _list_measures(history) if name != "rows")]
     series = {one: {name: _series(history, name, one) for name in names} for one in shown[: CHARTS + 1]}
     told = any(len(points) > 1 for points in series["rows"].values())
-    charts = [draw_over_time(_name(one), lines) for one, lines in series.items()] if told else []
+    known = {one: lines for one, lines in series.items() if any(p[1] is not None for q in lines.values() for p in q)}
+    charts = [draw_over_time(_name(one), lines, up=Axis(_find_unit(one))) for one, lines in known.items()]
     last = [{"measure": _name(one), **{n: p[-1][1] for n, p in lines.items()}} for one, lines in series.items()]
     table = "" if told or not names else render_site_table(last)
-    values = {"names": names, "charts": charts, "table": table, "left": len(shown[CHARTS + 1 :])}
+    values = {"charts": charts if told else [], "table": table, "left": len(shown[CHARTS + 1 :])}
     return render_html(_MONITOR, strip=draw_verdicts(_join_windows(history)), **values)
 
 
@@ -311,6 +316,12 @@ def _name(measure: str) -> str:
     """Call a measure as a person would."""
     kind, colon, rest = measure.partition(":")
     return f"{_TITLES.get(kind, kind)}: {rest}" if colon else measure.replace("_", " ")
+
+
+def _find_unit(measure: str) -> str:
+    """Give the unit of a measure, as far as its name says."""
+    kind = measure.partition(":")[0]
+    return "ms" if kind.endswith("_ms") else _UNITS.get(kind, "share" if kind.endswith("share") else "value")
 
 
 def _list_measures(history: Sequence[Facts]) -> list[str]:
@@ -322,12 +333,7 @@ def _list_measures(history: Sequence[Facts]) -> list[str]:
 _MONITOR = """\
 {{ strip }}
 {{ table }}
-{% if charts and names | length > 1 %}<p class="soft">
-{% for name in names %}
-<span class="key"><svg viewBox="0 0 32 8"><path class="line s{{ loop.index0 % 6 }}" d="M0 4H32"/></svg>{{ name }}</span>
-{% endfor %}
-</p>{% endif %}
-<div class="charts">{% for chart in charts %}{{ chart }}{% endfor %}</div>
+<div class="charts">{% for chart in charts %}<figure>{{ chart }}</figure>{% endfor %}</div>
 {% if left %}<p class="soft">{{ left }} more measures are in the history.</p>{% endif %}
 """
 

@@ -13,7 +13,9 @@ import numpy as np
 from ...core.html import render_html
 from ...core.types import Facts
 from ...evaluation.card import show
-from ...evaluation.plots import Picture, draw_bins, draw_scores, embed_picture, has_room, place_numbers
+from ...evaluation.plots.histograms import draw_bins, draw_scores
+from ...evaluation.plots.picture import Picture, embed_picture
+from ...evaluation.plots.scale import has_room, place_numbers
 from ..certify.page import PAGE_HEAD
 from ..certify.wire import ModelAnswers
 from .retrain import show_metric
@@ -36,7 +38,9 @@ def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers
     if first.scores is None or second.scores is None or not len(first.scores):
         return []
     several = first.scores.ndim > 1
-    drawn = [] if several else _draw_scores(names, first.scores, second.scores)
+    title, drawn = "Scores of both sides", list[tuple[Picture, str]]()
+    if not several:
+        drawn.append((draw_scores(title, dict(zip(names, (first.scores, second.scores), strict=True))), title))
     with np.errstate(over="ignore"):
         apart = second.scores - first.scores
     largest = float(np.abs(apart).max())
@@ -48,15 +52,6 @@ def draw_sides(names: tuple[str, str], first: ModelAnswers, second: ModelAnswers
     counts = {"differences": np.histogram(values, bins=20, range=(low, largest))[0]}
     picture = draw_bins(title, counts, ticks=place_numbers(low, largest), across="difference of the scores of a row")
     return [*drawn, (picture, title)]
-
-
-def _draw_scores(names: tuple[str, str], first: Any, second: Any) -> list[tuple[Picture, str]]:  # noqa: ANN401, RUF100
-    """Draw two histograms over each other."""
-    low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
-    if not has_room(low, high if high > low else low + 1):
-        return []
-    sides = dict(zip(names, (first, second), strict=True))
-    return [(draw_scores("Scores of both sides", sides), "Scores of both sides")]
 
 # %% ../../../nbs/operate/loop/04_comparison_page.ipynb #00e4f668
 _PAGE = """\

@@ -23,7 +23,8 @@ from ...evaluation.monitoring.thresholds import LENGTHS, judge_counts
 from ...evaluation.monitoring.timeline import draw_measures
 from ...evaluation.monitoring.window_verdict import Reason, combine_states, explain_unlabelled
 from ...evaluation.monitoring.window_verdict import find_broken_rules, find_gaps, settle_verdict
-from ...evaluation.plots import Picture
+from ...evaluation.plots.picture import Picture
+from ...evaluation.plots.scale import Axis
 from .alerts import Finding, report_findings
 from .history import DAY_US, read_history, split_days, write_window
 from .window import Watched, is_same_who, keep_watched, measure_window, merge_lines, size_window
@@ -236,12 +237,12 @@ class Monitoring:
     @property
     def rows_picture(self) -> Picture:
         """Rows served in each window, by deployment."""
-        return draw_measures(self.history, "Rows served in a window", {"rows": "rows"}, whole=True)
+        return draw_measures(self.history, "Rows served in a window", {"rows": "rows"}, up=Axis("rows"))
 
     @property
     def latency_picture(self) -> Picture:
         """95th percentile of the time of a call, by deployment."""
-        return draw_measures(self.history, "95th percentile of a call, ms", {"latency_p95_ms": "p95"}, whole=True)
+        return draw_measures(self.history, "95 % of calls are quicker", {"latency_p95_ms": "p95"}, up=Axis("time", "ms"))
 
     @property
     def scores_picture(self) -> Picture:
@@ -249,21 +250,21 @@ class Monitoring:
         found = dict.fromkeys(name for line in self.history for name in line["measures"] if name.endswith("_p50"))
         stem = next((name for name in found if name.startswith("score")), "score_p50").removesuffix("_p50")
         names = {f"{stem}_p{share}": f"{share} % are below" for share in (10, 50, 90)}
-        return draw_measures(self.history, f"{stem}: where the middle 80 % lie", names)
+        return draw_measures(self.history, f"{stem}: where the middle 80 % lie", names, up=Axis(stem))
 
     @property
     def decisions_picture(self) -> Picture:
         """Share of each decision in the deployment with most rows."""
         found = sorted({name for line in self.history for name in line["measures"] if name.startswith("decided:")})
         names = {name: name.removeprefix("decided:") for name in found}
-        return draw_measures(self.history, "Share of each decision", names or {"decided:": ""}, whole=True)
+        return draw_measures(self.history, "Share of each decision", names or {"decided:": ""}, up=Axis("share"))
 
     @property
     def performance_picture(self) -> Picture:
         """Error of the rows whose labels became known in a window, by deployment."""
         found = {name for line in self.history for name in line["measures"]}
         name, title = next((pair for pair in _ERRORS if pair[0] in found), _ERRORS[0])
-        return draw_measures(self.history, title, {name: name}, whole=True)
+        return draw_measures(self.history, title, {name: name}, up=Axis(name))
 
     @property
     def outcome(self) -> FactDict:

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ...core.home import Home
 from ...core.jsontext import to_plain
@@ -23,12 +25,61 @@ from ..training.assembly import assemble, draw_rows
 from ..training.pseudonymise import open_definition_pseudonyms, pseudonymise_definition_rows
 from ..training.train import split_definition
 from ...scoring.definition import ModelDefinition
+from ...scoring.frame import FeatureFrame
 from ...scoring.training_data import request_frame, resolve_data
 from ...scoring.version.build import fingerprint
 from ...scoring.version.version import Version
 
 # %% auto #0
-__all__ = ['ROW', 'rebuild_training_rows', 'find_table_rows', 'trace_training_rows']
+__all__ = ['ROW', 'TaughtRows', 'rebuild_taught_rows', 'rebuild_training_rows', 'find_table_rows', 'trace_training_rows']
+
+# %% ../../../nbs/operate/trace/02_training_rows.ipynb #5d1f20aa
+@dataclass(frozen=True, eq=False)
+class TaughtRows:
+    """The rows that taught a version, as its pipeline took them.
+
+    Attributes
+    ----------
+    frame : FeatureFrame of n rows
+        Their features.
+    labels : ndarray of shape (n,)
+        What came of them.
+    places : ndarray of int64, shape (n,)
+        Which of the definition's rows they are.
+    lake : LakeSnapshot
+        The lake as training saw it.
+    """
+
+    frame: FeatureFrame
+    labels: NDArray[Any]
+    places: NDArray[np.int64]
+    lake: LakeSnapshot
+
+
+def rebuild_taught_rows(version: Version, definition: ModelDefinition, *, home: Home) -> TaughtRows:
+    """Make features and labels of the rows that taught a version again.
+
+    Raises
+    ------
+    VersionError
+        If other rows come out than those that taught, or a version of the lake is gone.
+    """
+    origin = version.manifest.get("origin") or {}
+    lake = LakeSnapshot(home.lake, versions=origin.get("lake"))
+    try:
+        pseudonyms = open_definition_pseudonyms(definition, home=home)
+        assembled = assemble(definition, lake, rows=origin.get("rows"), pseudonyms=pseudonyms)
+        _, labels, split = split_definition(definition, assembled)
+    except WorkbenchError as error:
+        message = f"cannot make the training rows of {version.version} again: {error}"
+        raise VersionError(message, code="trace.rows_lost") from error
+    taught = TaughtRows(assembled.frame.take(split.train), labels[split.train], split.train, lake)
+    found, wanted = fingerprint(taught.frame, taught.labels), version.manifest["parts"]["training"]
+    if found != wanted:
+        what = f"fingerprint {found[:12]}, not {wanted[:12]}"
+        message = f"{version.version} was trained on other rows than definition and lake give: {what}"
+        raise VersionError(f"{message}; restore the definition as it was then", code="trace.rows_differ")
+    return taught
 
 # %% ../../../nbs/operate/trace/02_training_rows.ipynb #a35880b0
 ROW = "__row__"
@@ -37,7 +88,7 @@ ROW = "__row__"
 def rebuild_training_rows(
     version: Version, definition: ModelDefinition, *, home: Home
 ) -> tuple[pl.DataFrame, LakeSnapshot]:
-    """Make the rows that taught a version again.
+    """Make the rows that taught a version again, as they stand in the definition's data.
 
     Parameters
     ----------
@@ -56,23 +107,12 @@ def rebuild_training_rows(
     VersionError
         If other rows come out than those that taught, or a version of the lake is gone.
     """
-    origin = version.manifest.get("origin") or {}
-    lake = LakeSnapshot(home.lake, versions=origin.get("lake"))
-    try:
-        pseudonyms = open_definition_pseudonyms(definition, home=home)
-        assembled = assemble(definition, lake, rows=origin.get("rows"), pseudonyms=pseudonyms)
-        _, labels, split = split_definition(definition, assembled)
-    except WorkbenchError as error:
-        message = f"cannot make the training rows of {version.version} again: {error}"
-        raise VersionError(message, code="trace.rows_lost") from error
-    found = fingerprint(assembled.frame.take(split.train), labels[split.train])
-    if found != version.manifest["parts"]["training"]:
-        what = f"fingerprint {found[:12]}, not {version.manifest['parts']['training'][:12]}"
-        message = f"{version.version} was trained on other rows than definition and lake give: {what}"
-        raise VersionError(f"{message}; restore the definition as it was then", code="trace.rows_differ")
-    table = request_frame(replace(definition, data=resolve_data(definition, lake)), lake).with_row_index(ROW)
-    drawn = draw_rows(definition, table, origin.get("rows"))[split.train]
-    return pseudonymise_definition_rows(definition, drawn, lake, pseudonyms), lake
+    taught = rebuild_taught_rows(version, definition, home=home)
+    reading = replace(definition, data=resolve_data(definition, taught.lake))
+    table = request_frame(reading, taught.lake).with_row_index(ROW)
+    drawn = draw_rows(definition, table, (version.manifest.get("origin") or {}).get("rows"))[taught.places]
+    pseudonyms = open_definition_pseudonyms(definition, home=home)
+    return pseudonymise_definition_rows(definition, drawn, taught.lake, pseudonyms), taught.lake
 
 # %% ../../../nbs/operate/trace/02_training_rows.ipynb #189c2dee
 def find_table_rows(rows: pl.DataFrame, lake: Lake, name: str) -> pl.DataFrame:

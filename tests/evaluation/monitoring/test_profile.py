@@ -8,7 +8,8 @@ import pytest
 from mlworkbench.errors import ProfileError
 from mlworkbench.evaluation.monitoring.drift import compare_profile, stability_index
 from mlworkbench.evaluation.monitoring.profile import SAMPLE_ROWS, profile_column, profile_frame, quantile_edges
-from mlworkbench.evaluation.plots import compute_shares, draw_bins, draw_calibration, draw_histograms, draw_scores
+from mlworkbench.evaluation.plots.curves import draw_calibration
+from mlworkbench.evaluation.plots.histograms import compute_shares, draw_bins, draw_histograms, draw_scores
 from mlworkbench.scoring.frame import FeatureFrame
 
 
@@ -164,5 +165,12 @@ def test_sides_differ_by_line_and_by_colour_and_the_rows_of_each_bin_are_told():
     lines = [line for line in picture.splitlines() if "stroke-dasharray" in line]
     drawn = [{part.partition('"')[0] for line in lines for part in line.split(f'{name}="')[1:]} for name in NAMES]
     assert drawn == [{"#0072b2", "#d55e00"}, {"none", "7 4"}]
-    for text in (">60<", ">12.3k<", "training, 100 rows", "live, 12,346 rows", ">100 %<", "share of the side"):
+    for text in (
+        ">60<",
+        ">12.3k<",
+        "training, 100 rows",
+        "live, 12,346 rows",
+        ">100<",
+        "share of the side&#39;s rows, %",
+    ):
         assert text in picture

@@ -21,7 +21,7 @@ from mlworkbench.contract.contract import Column, Contract
 from mlworkbench.core.home import Home
 from mlworkbench.deploy.request import request_columns
 from mlworkbench.errors import ContractError, WorkbenchError
-from mlworkbench.evaluation.plots import embed_picture
+from mlworkbench.evaluation.plots.picture import embed_picture
 from mlworkbench.features.online.lookup import OnlineStore
 from mlworkbench.lab.model.answers import draw_sweep, render_answer, write_svg
 from mlworkbench.lab.model.record import MISSING, Field, Input, Record, _make_blank, list_fields, start_record

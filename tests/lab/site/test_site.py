@@ -20,7 +20,7 @@ from mlworkbench.deploy.batch.one_off import score_file
 from mlworkbench.errors import WorkbenchError
 from mlworkbench.evaluation.log.reader import read_log
 from mlworkbench.lab.site.pages import gather_model, render_model
-from mlworkbench.lab.site.parts import draw_over_time, render_card
+from mlworkbench.lab.site.parts import render_card
 from mlworkbench.lab.site.site import MAKER, MANIFEST, write_site
 from mlworkbench.operate.loop.alerts import Finding, acknowledge_alert, report_findings
 from mlworkbench.operate.loop.history import write_window
@@ -272,17 +272,6 @@ def test_the_numbers_of_a_single_window_are_a_table(home):
     shown = str(render_model(gather_model("cars", home=home), title="t", made="m", package="p"))
     assert "<figure>" not in shown and '<td class="number" data-title="batch">900</td>' in shown
     assert "share missing" not in shown and not Reader(shown).open
-
-
-def test_a_chart_breaks_where_nothing_was_measured_and_is_none_without_a_value():
-    times = [f"2013-10-{k:02d}T00:00:00+00:00" for k in range(1, 8)]
-    chart = str(
-        draw_over_time("accuracy", {"batch": list(zip(times, [1.0, 2.0, None, 3.0, 4.0, None, 5.0], strict=True))})
-    )
-    assert chart.count("<polyline") == 2 and chart.count("<circle") == 5 and not Reader(chart).open
-    assert str(draw_over_time("x", {"batch": [(times[0], None)]})) == str(draw_over_time("x", {})) == ""
-    alone = str(draw_over_time("x", {"batch": [("2013-10-01", 5.0)]}))
-    assert "NaN" not in alone and alone.count("<circle") == 1
 
 
 LOOK = """

@@ -384,7 +384,7 @@ def test_a_drift_is_told_with_its_cause_and_closed_when_it_is_over(made: Home) -
     assert "wind" in found["scores"].cause and found["scores"].action and found["scores"].link
     assert look(made, 3, 4).told == 0
     assert [line["verdict"] for line in read_history("late", home=made)] == ["pass", "warn", "warn", "pass"]
-    assert 'fill="#fff" stroke="#222"' in look(made, 3, 4).rows_picture, "a warning has its mark"
+    assert "is a warning: " in look(made, 3, 4).rows_picture, "a warning has its mark"
 
 
 def test_the_same_rows_scored_by_several_ways_are_one_alert_and_said_once(made: Home) -> None:

@@ -25,7 +25,7 @@ import ipywidgets  # isort: skip  # after lab.page.show, which says what to inst
 # %% auto #0
 __all__ = ['ANY', 'RunForm', 'RunsPage', 'open_runs']
 
-# %% ../../../nbs/lab/runs/04_widgets.ipynb #91037ccd
+# %% ../../../nbs/lab/runs/04_widgets.ipynb #37411be7
 _WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "42em"}}
 
 
@@ -47,7 +47,7 @@ class RunForm:
     Parameters
     ----------
     ended : callable
-        Called when a run came to its end.
+        Called with the id of a run that came to its end.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class RunForm:
         All of it.
     """
 
-    def __init__(self, home: Home, ended: Callable[[], None]) -> None:
+    def __init__(self, home: Home, ended: Callable[[str], None]) -> None:
         self.home, self._ended = home, ended
         self.run: BackgroundRun | None = None
         self.inputs: dict[str, Widget] = {}
@@ -115,13 +115,13 @@ class RunForm:
         self.bar.layout.visibility, self.button.disabled = "hidden", False
         self._say(run.error or f"{run.run_id}: {run.result.verdict if run.result else ''}")
         if run.result:
-            self._ended()
+            self._ended(run.run_id)
 
     def _say(self, line: str) -> None:
         """Put a line under the form."""
         self.line.value = show_line(line).value
 
-# %% ../../../nbs/lab/runs/04_widgets.ipynb #a7901caf
+# %% ../../../nbs/lab/runs/04_widgets.ipynb #0b61bea0
 ANY = "any"
 
 
@@ -153,7 +153,7 @@ class RunsPage:
         self._read = ipywidgets.Button(description="look again", layout={"width": "max-content"})
         self.menu = ipywidgets.VBox([self.notebooks, self.outcomes, self.runs, self._read])
         self.history, self.notebook, self.schedule = (ipywidgets.VBox() for _ in range(3))
-        self.form = RunForm(home, self.look)
+        self.form = RunForm(home, self._choose)
         for choice in (self.notebooks, self.outcomes):
             choice.observe(lambda _: self.look(), names="value")
         self.runs.observe(lambda _: self._show(), names="value")
@@ -185,6 +185,11 @@ class RunsPage:
         told = render_table([one.to_row() for one in found]) if found else _NONE
         self.history.children, self.schedule.children = show_parts(told), self._list_times()
         self._show()
+
+    def _choose(self, run_id: str) -> None:
+        """Look again, and choose a run where the menus let it be seen."""
+        self.look()
+        self.runs.value = run_id if run_id in self._found else self.runs.value
 
     def _offer(self, menu: Widget, options: list[Any]) -> None:
         """Give a menu other options; it stays where it stood, where that is still there."""

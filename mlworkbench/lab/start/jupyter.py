@@ -64,7 +64,7 @@ def find_running(folder: Path) -> dict[str, Any] | None:
     found = (dict(server) for server in list_running_servers())
     return next((one for one in found if Path(one["root_dir"]).resolve() == folder.resolve()), None)
 
-# %% ../../../nbs/lab/start/01_jupyter.ipynb #9d2640f5
+# %% ../../../nbs/lab/start/01_jupyter.ipynb #4ac4f97c
 def make_options(settings: Settings, *, port: int | None = None, browser: bool = True) -> list[str]:
     """Write the options of JupyterLab for a workbench.
 
@@ -82,7 +82,7 @@ def make_options(settings: Settings, *, port: int | None = None, browser: bool =
     server = {"ip": "127.0.0.1", "root_dir": settings.folder, "open_browser": browser, "answer_yes": True}
     server |= {"allow_root": True, "log_level": "ERROR"}
     server |= {} if port is None else {"port": free_port(port), "port_retries": 0}
-    lab = {"default_url": f"/lab/tree/{page}" if page else "/lab", "log_level": "ERROR"}
+    lab: dict[str, object] = {"default_url": f"/lab/tree/{page}" if page else "/lab", "log_level": "ERROR"}
     lab |= {"news_url": None, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"}
     written = {f"ServerApp.{name}": value for name, value in server.items()}
     return [f"--{name}={value}" for name, value in {**written, **{f"LabApp.{n}": v for n, v in lab.items()}}.items()]
@@ -96,6 +96,13 @@ def prepare_lab(settings: Settings, *, home: Home, port: int | None = None, brow
     from jupyterlab.labapp import LabApp
 
     server: ServerApp = LabApp.initialize_server(argv=options)
-    page = server.web_app.settings["page_config_data"]
-    page.setdefault("disabledExtensions", {})["@jupyterlab/apputils-extension:announcements"] = True
+    server.web_app.settings["page_config_hook"] = _leave_out_news
     return server
+
+
+def _leave_out_news(_: object, page: dict[str, Any]) -> dict[str, Any]:
+    """Leave JupyterLab's question about news out of a page that it is about to write."""
+    return {**page, "disabledExtensions": [*page.get("disabledExtensions", []), _NEWS]}
+
+
+_NEWS = "@jupyterlab/apputils-extension:announcements"

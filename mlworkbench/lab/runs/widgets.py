@@ -25,7 +25,7 @@ import ipywidgets  # isort: skip  # after lab.page.show, which says what to inst
 # %% auto #0
 __all__ = ['ANY', 'RunForm', 'RunsPage', 'open_runs']
 
-# %% ../../../nbs/lab/runs/04_widgets.ipynb #37411be7
+# %% ../../../nbs/lab/runs/04_widgets.ipynb #eca083d1
 _WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "42em"}}
 
 
@@ -112,10 +112,11 @@ class RunForm:
             far = run.progress
             self.bar.layout.visibility, self.bar.max, self.bar.value = "visible", max(far.cells, 1), far.begun
             self._say(f"{run.run_id} runs: cell {far.begun} of {far.cells}" if far.cells else f"{run.run_id} starts")
-        self.bar.layout.visibility, self.button.disabled = "hidden", False
-        self._say(run.error or f"{run.run_id}: {run.result.verdict if run.result else ''}")
+        self.bar.layout.visibility = "hidden"
         if run.result:
             self._ended(run.run_id)
+        self._say(run.error or f"{run.run_id}: {run.result.verdict if run.result else ''}")
+        self.button.disabled = False
 
     def _say(self, line: str) -> None:
         """Put a line under the form."""

@@ -24,8 +24,8 @@ from mlworkbench.operate.running.table import RunRow, RunTable
 
 PARAMETERS = 'home = ""\nmodel = ""\nrun_id = ""\nstart = ""\nend = ""\nversion = ""\n'
 PARAMETERS += 'rows: int = 3\nshare: float = 0.5\nlate: bool = False\nnames = ["a"]'
-WORK = "from mlworkbench import begin_run, finish_run\n\nalso = ['rows', 'share', 'late', 'names']\n"
-WORK += "run = begin_run(globals(), notebook='count', also=also)\nprint('<script>alert(1)</script>', rows)\n"
+WORK = "from mlworkbench import begin_run, finish_run\n\n"
+WORK += "run = begin_run(globals(), notebook='count', also=['rows', 'share', 'late', 'names'])\n"
 WORK += "finish_run(run, {'verdict': 'pass' if rows > 3 else 'fail', 'metrics': {}})"
 
 

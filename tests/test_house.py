@@ -57,7 +57,7 @@ FLOORS = [
     {"operate.ship", "operate.advise"},
     {"operate"},
     {"lab.page"},
-    {"lab.model", "lab.data", "lab.features", "lab.versions", "lab.monitor", "lab.certificate", "lab.runs"},
+    {"lab.model", "lab.data", "lab.features", "lab.versions", "lab.monitor", "lab.certificate", "lab.running"},
     {"lab.site"},
     {"lab.start"},
     {"lab"},

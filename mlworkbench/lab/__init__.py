@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from mlworkbench.lab.model.what_if import ask, sweep
     from mlworkbench.lab.data.rules import learn_rules, rules_table, sample_rows
     from mlworkbench.lab.certificate.served import deployments_panel
-    from mlworkbench.lab.runs.widgets import RunsPage, open_runs
+    from mlworkbench.lab.running.widgets import RunsPage, open_runs
     from mlworkbench.lab.start.widgets import StartPage, open_start
     from mlworkbench.contract.learn_relations import enforce_rules
 
 _WHERE = {
     "ModelPage": "lab.model.widgets",
     "Record": "lab.model.record",
-    "RunsPage": "lab.runs.widgets",
+    "RunsPage": "lab.running.widgets",
     "StartPage": "lab.start.widgets",
     "WhatIf": "lab.model.widgets",
     "ask": "lab.model.what_if",
@@ -31,7 +31,7 @@ _WHERE = {
     "enforce_rules": "contract.learn_relations",
     "learn_rules": "lab.data.rules",
     "open_model": "lab.model.widgets",
-    "open_runs": "lab.runs.widgets",
+    "open_runs": "lab.running.widgets",
     "open_start": "lab.start.widgets",
     "read_revision": "contract.file",
     "rules_table": "lab.data.rules",

@@ -137,11 +137,11 @@ def list_unserved(one: ModelFacts, *, home: Home) -> Iterator[Concern]:
         what = f"real time answered by {_shorten(last[0])} at {last[1]:%Y-%m-%d %H:%M} UTC, not by the champion"
         yield _concern(one.name, "warn", f"{what} {_shorten(one.serving)}", f"mlworkbench serve --model {one.name}")
 
-# %% ../../../nbs/lab/start/02_attention.ipynb #42c4155e
+# %% ../../../nbs/lab/start/02_attention.ipynb #68af96f7
 FRESH = timedelta(days=7)
 
 
-def list_quarantined(home: Home, now: datetime) -> Iterator[Concern]:
+def list_quarantined(now: datetime, *, home: Home) -> Iterator[Concern]:
     """Tell the tables of which rows went to quarantine in the last seven days, and the rule that refused most."""
     import polars as pl
 
@@ -162,12 +162,12 @@ def _name_rule(lines: pl.DataFrame) -> str:
     column, rule, _ = lines.group_by("column", "rule").len().sort("len", "column", "rule", descending=True).row(0)
     return f"{column}: {rule}"
 
-# %% ../../../nbs/lab/start/02_attention.ipynb #aeabfcde
+# %% ../../../nbs/lab/start/02_attention.ipynb #59d7ae90
 def list_concerns(models: Sequence[ModelFacts], settings: Settings, *, home: Home) -> list[Concern]:
     """List all that needs attention in a workbench, what fails before what warns."""
     found = [concern for one in models for concern in list_model_concerns(one)]
     readers = [(one.name, partial(list_unserved, one, home=home)) for one in models]
-    for name, read in [*readers, ("", partial(list_quarantined, home, datetime.now(UTC)))]:
+    for name, read in [*readers, ("", partial(list_quarantined, datetime.now(UTC), home=home))]:
         try:
             found += read()
         except WorkbenchError as error:

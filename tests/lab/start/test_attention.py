@@ -108,9 +108,9 @@ def test_rows_in_quarantine_ask_for_attention_for_seven_days(home: Home) -> None
     rows.append({**rows[0], "column": "sky", "rule": "known"})
     empty = pl.DataFrame(QUARANTINE.empty_table())
     write_quarantine(Lake(home.quarantine), "weather", pl.DataFrame(rows, schema=dict(empty.schema)), NOON)
-    (found,) = list_quarantined(home, NOON + timedelta(days=6))
+    (found,) = list_quarantined(NOON + timedelta(days=6), home=home)
     assert found.what == "table weather: 2 rows in quarantine since 2013-10-31, most by wind: at most 150"
-    assert list(list_quarantined(home, NOON + timedelta(days=8))) == []
+    assert list(list_quarantined(NOON + timedelta(days=8), home=home)) == []
 
 
 def test_what_cannot_be_read_is_a_line_among_the_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from mlworkbench.errors import RunError, WorkbenchError
 pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: pip install 'mlworkbench[lab]'")
 pytest.importorskip("papermill", reason="papermill is not installed: pip install 'mlworkbench[runs]'")
 from mlworkbench.lab import open_runs
-from mlworkbench.lab.runs.again import BackgroundRun, read_progress, read_questions
-from mlworkbench.lab.runs.executed import render_frame, render_notebook
-from mlworkbench.lab.runs.widgets import ANY
+from mlworkbench.lab.running.again import BackgroundRun, read_progress, read_questions
+from mlworkbench.lab.running.executed import render_frame, render_notebook
+from mlworkbench.lab.running.widgets import ANY
 from mlworkbench.operate.running.table import RunRow, RunTable
 
 PARAMETERS = 'home = ""\nmodel = ""\nrun_id = ""\nstart = ""\nend = ""\nversion = ""\n'

@@ -12,7 +12,7 @@ import pytest
 from mlworkbench.core.home import Home
 from mlworkbench.core.settings import Settings
 from mlworkbench.errors import SettingsError
-from mlworkbench.lab.runs.history import MOST_RUNS, list_choices, list_next_times, read_history_of_runs
+from mlworkbench.lab.running.history import MOST_RUNS, list_choices, list_next_times, read_history_of_runs
 from mlworkbench.operate.running.table import RunRow, RunTable
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from os.path import normpath
 from pathlib import Path
 
 import nbformat
@@ -14,12 +15,13 @@ NOTE = "<!-- Written from nbs/index.ipynb by `make readme`; edit the notebook. -
 
 
 def readme() -> str:
-    """Render the index notebook as Markdown, hidden cells left out and pictures found from the root."""
+    """Render the index notebook as Markdown, hidden cells left out, pictures and pages found from the root."""
     notebook = nbformat.read(ROOT / "nbs/index.ipynb", as_version=4)
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith("#| hide")]
     notebook.metadata["language_info"] = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    return NOTE + re.sub(r"\n{3,}", "\n\n", text.replace("](images/", "](nbs/images/")).strip() + "\n"
+    text = re.sub(r"\]\((?![a-z]+:|[#/])([^)]+)\)", lambda found: f"]({normpath(f'nbs/{found[1]}')})", text)
+    return NOTE + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 if __name__ == "__main__":

@@ -58,8 +58,9 @@ FLOORS = [
     {"operate"},
     {"lab.page"},
     {"lab.data"},
-    {"lab.model", "lab.features", "lab.versions", "lab.monitor", "lab.certificate", "lab.runs"},
-    {"lab.start", "lab.site"},
+    {"lab.model", "lab.features", "lab.versions", "lab.monitor", "lab.certificate", "lab.running"},
+    {"lab.site"},
+    {"lab.start"},
     {"lab"},
     {"cli", "cli.data", "cli.models", "cli.serve", "cli.check", "cli.operate"},
     {"examples"},
@@ -365,6 +366,42 @@ def test_every_notebook_that_prose_names_exists() -> None:
             if not (near / f"{name.removeprefix('nbs/')}.ipynb").exists():
                 missing.append((page.relative_to(ROOT).as_posix(), name))
     assert not missing
+
+
+def prose_of(path: Path) -> str:
+    """Give the prose of a page: the texts of a notebook, or a file of Markdown, without its blocks of code."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = "\n\n".join("".join(source) for source in cells)
+    return re.sub(r"```.*?```|<!--.*?-->|^(?: {4}|\t).*$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+PROSE = [ROOT / "README.md", *(ROOT / "services").rglob("*.md"), *(PACKAGE / "templates").rglob("*.md")]
+PROSE += [*(ROOT / "nbs").rglob("*.ipynb"), *(PACKAGE / "templates").rglob("*.ipynb")]
+PROSE = sorted(page for page in PROSE if ".ipynb_checkpoints" not in page.parts)
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def test_every_name_of_a_notebook_in_prose_is_a_link() -> None:
+    """A command in which a notebook is named is a command; so is a page that names itself."""
+    named = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*(?:\d\d_[a-z]\w+(?:\.ipynb)?|[a-z]\w*\.ipynb)(?![\w/])")
+    commands = re.compile(r"`[^`\n]*\s[^`\n]*`")
+    texts = {page: commands.sub("", LINK.sub("", prose_of(page))) for page in PROSE}
+    bare = {page.relative_to(ROOT).as_posix(): {*named.findall(text)} - {page.name, page.stem}
+            for page, text in texts.items()}  # fmt: skip
+    assert not {page: sorted(names) for page, names in bare.items() if names}
+
+
+def test_every_link_to_a_notebook_leads_to_one() -> None:
+    """Templates are read where `new` puts them: run notebooks and explore pages beside the rest."""
+    links = [(page, target) for page in PROSE for _, target in LINK.findall(prose_of(page))]
+    inside = [(page, target.partition("#")[0]) for page, target in links if ":" not in target and ".ipynb" in target]
+    places = {page: [page.parent] for page, _ in inside}
+    for page in places:
+        places[page] += [ROOT / "nbs"] if "templates" in page.parts else []
+    missing = [(page.name, name) for page, name in inside if not any((top / name).is_file() for top in places[page])]
+    assert inside and not missing
 
 
 def cells_of(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from .check import certify, compare, definition, doctor, replay
 from .data import features, ingest, lake
 from .models import models, new, remote, train
-from .operate import alerts, evaluate, home, runs, schedule, site
+from .operate import alerts, evaluate, home, lab, runs, schedule, site
 from .serve import edge, keys, score, ship, stream
 from .console import print_line, shorten_versions
 from ..core.jsontext import all_readable, is_readable
@@ -94,6 +94,7 @@ COMMANDS: tuple[Command, ...] = (
     ("alerts list", alerts.list_, "--model flights"),
     ("alerts ack", alerts.ack, "3 --why 'the source is told'"),
     ("site", site.site, "public"),
+    ("lab", lab.lab, "--no-browser"),
     ("home backup", home.backup, "/backups/2013-11-01"),
     ("home restore", home.restore, "/backups/2013-11-01"),
 )
@@ -114,7 +115,7 @@ GROUPS = {
 SHOWN = {
     "Start": ("demo", "new", "train", "register"),
     "Run": ("certify", "score", "batch", "serve"),
-    "Watch": ("evaluate", "doctor"),
+    "Watch": ("lab", "doctor"),
 }
 
 # %% ../../nbs/cli/04_app.ipynb #9b90d760

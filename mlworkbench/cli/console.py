@@ -25,8 +25,8 @@ from ..core.findings import FINDING_STATES
 from ..errors import WorkbenchError
 
 # %% auto #0
-__all__ = ['Json', 'Model', 'Version', 'ServedVersion', 'Rows', 'All', 'At', 'Name', 'Tables', 'Start', 'End', 'Last', 'Out',
-           'Explain', 'To', 'Query', 'Personal', 'Deployments', 'Why', 'ReportProgress', 'list_references',
+__all__ = ['Json', 'Model', 'Version', 'ServedVersion', 'Rows', 'All', 'At', 'Port', 'Name', 'Tables', 'Start', 'End', 'Last',
+           'Out', 'Explain', 'To', 'Query', 'Personal', 'Deployments', 'Why', 'ReportProgress', 'list_references',
            'complete_model', 'complete_version', 'complete_reference', 'ask_reason', 'refuse_conflict', 'print_line',
            'split_names', 'shorten_versions', 'answer', 'format_table', 'show_progress', 'show_work', 'require_package']
 
@@ -95,6 +95,7 @@ ServedVersion = Annotated[
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Only so many rows.")]
 All = Annotated[bool, typer.Option("--all", help="All rows, not a sample.")]
 At = Annotated[str, typer.Option("--at", help="As it was at this time, with offset; default: now.")]
+Port = Annotated[int | None, typer.Option("--port", "-p", help="Port of this machine to listen on.")]
 Name = Annotated[str, typer.Option("--name", help="Name for the model.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
 

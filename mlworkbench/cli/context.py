@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from .console import refuse_conflict
+from .console import print_line, refuse_conflict
 from ..errors import DefinitionError, RefusedError, VersionError, WorkbenchError, suggest
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mlworkbench.scoring.registry.registry import Registry
 
 # %% auto #0
-__all__ = ['SCHEDULED_AT', 'SCHEDULED_ZONE', 'Context', 'open_context', 'open_registry', 'list_models', 'choose_model',
-           'resolve_model', 'split_version', 'require_version', 'find_definition', 'find_moment', 'parse_span',
-           'resolve_interval', 'open_rows', 'refuse_too_many']
+__all__ = ['SCHEDULED_AT', 'SCHEDULED_ZONE', 'Context', 'open_context', 'open_registry', 'tell_stale_notebooks', 'list_models',
+           'choose_model', 'resolve_model', 'split_version', 'require_version', 'find_definition', 'find_moment',
+           'parse_span', 'resolve_interval', 'open_rows', 'refuse_too_many']
 
 # %% ../../nbs/cli/02_context.ipynb #2ecb4304
 @dataclass(frozen=True)
@@ -55,6 +55,14 @@ def open_registry(here: Context) -> Registry:
     from mlworkbench.scoring.registry.registry import Registry
 
     return Registry(here.home)
+
+# %% ../../nbs/cli/02_context.ipynb #5c10f2e7
+def tell_stale_notebooks(here: Context) -> None:
+    """Say which notebooks were changed after their export, or executed out of order."""
+    from mlworkbench.operate.running.stale import list_stale_notebooks
+
+    for line in list_stale_notebooks(here.settings):
+        print_line(line, err=True)
 
 # %% ../../nbs/cli/02_context.ipynb #b2d34b19
 def list_models(here: Context) -> list[str]:

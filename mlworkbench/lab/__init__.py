@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlworkbench.lab.certificate.served import deployments_panel
     from mlworkbench.lab.certificate.widgets import open_certificate
     from mlworkbench.lab.monitor.widgets import open_monitor
+    from mlworkbench.lab.running.widgets import RunsPage, open_runs
+    from mlworkbench.lab.start.widgets import StartPage, open_start
     from mlworkbench.lab.versions.widgets import open_versions
     from mlworkbench.contract.learn_relations import enforce_rules
 
@@ -27,6 +29,8 @@ _WHERE = {
     "FeaturesPage": "lab.features.widgets",
     "ModelPage": "lab.model.widgets",
     "Record": "lab.model.record",
+    "RunsPage": "lab.running.widgets",
+    "StartPage": "lab.start.widgets",
     "WhatIf": "lab.model.widgets",
     "ask": "lab.model.what_if",
     "compare_contracts": "contract.file",
@@ -38,6 +42,8 @@ _WHERE = {
     "open_features": "lab.features.widgets",
     "open_model": "lab.model.widgets",
     "open_monitor": "lab.monitor.widgets",
+    "open_runs": "lab.running.widgets",
+    "open_start": "lab.start.widgets",
     "open_versions": "lab.versions.widgets",
     "read_revision": "contract.file",
     "sweep": "lab.model.what_if",
@@ -49,6 +55,8 @@ __all__ = [
     "FeaturesPage",
     "ModelPage",
     "Record",
+    "RunsPage",
+    "StartPage",
     "WhatIf",
     "ask",
     "compare_contracts",
@@ -60,6 +68,8 @@ __all__ = [
     "open_features",
     "open_model",
     "open_monitor",
+    "open_runs",
+    "open_start",
     "open_versions",
     "read_revision",
     "sweep",

@@ -17,11 +17,11 @@ WORDS = {
     "--accept-differences", "--alias", "--all", "--at", "--data", "--dead-letters", "--deployments", "--dry-run",
     "--due", "--explain", "--html", "--if-older", "--on-alarm",
     "--end", "--first-day", "--force", "--format", "--from", "--header-env", "--hours", "--json", "--key",
-    "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--once", "--out", "--override", "--personal",
-    "--pipeline", "--port", "--promote", "--query", "--refresh", "--root-path", "--rows", "--send", "--server",
-    "--settings", "--skip", "--source", "--start", "--table", "--to", "--trust-pickle", "--until", "--version",
-    "--view", "--why", "--with", "--with-keys", "--with-tables", "--workers", "--auth", "--expires", "--host",
-    "--id", "--scope",
+    "--known-at", "--label", "--last", "--model", "--name", "--nbdev", "--no-browser", "--once", "--out",
+    "--override", "--personal", "--pipeline", "--port", "--promote", "--query", "--refresh", "--root-path",
+    "--rows", "--send", "--server", "--settings", "--skip", "--source", "--start", "--table", "--to",
+    "--trust-pickle", "--until", "--version", "--view", "--why", "--with", "--with-keys", "--with-tables",
+    "--workers", "--auth", "--expires", "--host", "--id", "--scope",
 }  # fmt: skip
 
 

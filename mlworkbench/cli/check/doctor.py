@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['OLDEST', 'EXTRAS', 'ENOUGH_BYTES', 'LATE_DAYS', 'WIDEST', 'check_python', 'check_extra', 'check_settings',
            'check_definition', 'check_copies', 'locate_model_store', 'check_folder', 'check_disk', 'check_port',
-           'check_home', 'check_alerts', 'check_log', 'examine', 'examine_file', 'list_typable', 'tell_first_day',
-           'tell_first', 'doctor']
+           'check_home', 'check_alerts', 'list_attention', 'check_log', 'examine', 'examine_file', 'list_typable',
+           'tell_first_day', 'tell_first', 'doctor']
 
 # %% ../../../nbs/cli/check/03_doctor.ipynb #d1af7bee
 OLDEST = (3, 11)
@@ -176,6 +176,21 @@ def _check_way(name: str, waiting: Mapping[str, Any] | None) -> Finding:
         return Finding(f"alerts {name}", "warn", "the variable is not set here", "set it where reports run")
     return Finding(f"alerts {name}", "ok", "nothing waits")
 
+# %% ../../../nbs/cli/check/03_doctor.ipynb #a77e0002
+def list_attention(settings: Settings) -> list[Finding]:
+    """List what needs attention in the home, as the start page of the lab does; all of it warnings."""
+    from mlworkbench.core.home import Home
+    from mlworkbench.lab.start.attention import gather_workbench, list_concerns
+
+    if not (settings.home_folder / "format").exists():
+        return []
+    try:
+        home = Home.open(settings.home_folder, create=False)
+        concerns = list_concerns(gather_workbench(home), settings, home=home)
+    except WorkbenchError as error:
+        return [Finding("attention", "warn", str(error), "correct the home first")]
+    return [Finding(f"attention {one.model}".strip(), "warn", one.what, one.command) for one in concerns]
+
 # %% ../../../nbs/cli/check/03_doctor.ipynb #c5419ac8
 LATE_DAYS = 7
 
@@ -222,6 +237,7 @@ def examine() -> Iterator[Finding]:
     )
     yield from (check() for check in checks)
     yield from check_alerts(settings)
+    yield from list_attention(settings)
     logs = {file.with_name("log.sqlite") for file in home.glob("*/log*.sqlite")}
     yield from (check_log(path) for path in sorted(logs))
 

@@ -15,7 +15,7 @@ import typer
 
 from ..console import Json, Model, ServedVersion, Why, answer, ask_reason
 from ..console import complete_version, format_table
-from ..context import Context, resolve_model, list_models, open_context, open_registry, require_version
+from ..context import resolve_model, list_models, open_context, open_registry, require_version
 from ..context import split_version
 from ...core.home import find_user
 

@@ -17,7 +17,7 @@ from ..check.certify import describe_certificate
 from ..console import Deployments, End, Json, Last, Model, Name, Personal, Query, ReportProgress
 from ..console import Rows, Start, Version, answer, show_progress, split_names, format_table
 from ..context import Context, find_definition, open_context, open_registry, open_rows, parse_span
-from ..context import resolve_interval
+from ..context import resolve_interval, tell_stale_notebooks
 from ..operate.runs import run_by_name
 from ...core.home import find_user
 from ...errors import IngestError, RefusedError, suggest
@@ -79,6 +79,7 @@ def train(
     from mlworkbench.operate.training.train import train as run_training
 
     here = open_context()
+    tell_stale_notebooks(here)
     definition = find_definition(here, model)
     accepted = {"accept_differences": accept_differences}
     with command_run(definition.name, "train", home=here.home) as run, show_progress(quiet=json) as report:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import End, Explain, Json, Last, Model, Out, Query, Start, To, Version, answer, print_line
-from ..console import show_progress, show_work
+from ..console import Port, show_progress, show_work
 from ..context import Context, resolve_model, open_context, refuse_too_many, open_rows
-from ..context import resolve_interval
+from ..context import resolve_interval, tell_stale_notebooks
 from ..operate.runs import conclude, run_by_name
 from ...errors import DeploymentError, RunError
 
@@ -91,7 +91,7 @@ def batch(
 def serve(
     model: Model = "",
     version: Version = "",
-    port: Annotated[int | None, typer.Option("--port", "-p", help="Port; default that of settings.ini.")] = None,
+    port: Port = None,
     from_: Annotated[str, typer.Option("--from", help="Pull it from there first.", metavar="URL")] = "",
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; default those of settings.ini.")] = None,
     server: Annotated[str, typer.Option("--server", help="uvicorn, or bentoml.")] = "uvicorn",
@@ -101,7 +101,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP on this machine until Ctrl-C.
 
-    Without --version it goes on to each next champion, between two requests.
+    Without --version it goes on to each next champion, between two requests; without --port it takes that of
+    settings.ini.
     """
     from mlworkbench.deploy.realtime.process import AUTH, KEYS_FILE, WORKERS, start_service
 
@@ -110,6 +111,7 @@ def serve(
         refuse_in_image({"--model": model, "--version": version, "--from": from_, "--server": other, "--json": json})
         return serve_shipped(port, host, workers, root_path)
     here = open_context()
+    tell_stale_notebooks(here)
     place = find_address(here.settings, host)
     name, version = pull_served(from_, model, version, here) if from_ else (resolve_model(here, model), version)
     wanted = here.settings.port if port is None else port

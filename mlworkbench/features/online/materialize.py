@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from json.encoder import encode_basestring_ascii
 
 import polars as pl

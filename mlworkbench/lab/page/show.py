@@ -61,18 +61,19 @@ def show_parts(shown: object) -> list[Widget]:
 # %% ../../../nbs/lab/page/01_show.ipynb #d425cc49
 _TABLE = """
 {% macro line(tag, cells) %}<tr>{% for cell in cells %}<{{ tag }} style="padding:0.15em 1em 0.15em 0;text-align:
-{{- "left" if loop.first else "right" }}">{{ cell }}</{{ tag }}>{% endfor %}</tr>{% endmacro %}
+{{- "right" if right[loop.index0] else "left" }}">{{ cell }}</{{ tag }}>{% endfor %}</tr>{% endmacro %}
 <table style="line-height:1.35">{{ line("th", names) }}
 {% for cells in lines %}{{ line("td", cells) }}{% endfor %}</table>
 """
 
 
 def render_table(rows: Iterable[Mapping[str, object]]) -> Markup:
-    """Render rows of equal names as a table; the first column to the left, numbers to the right."""
+    """Render rows of equal names as a table; texts to the left, columns of numbers to the right."""
     listed = list(rows)
     names = list(listed[0]) if listed else []
+    right = [all(type(row[name]) in (int, float, type(None)) for row in listed) for name in names]
     lines = [[_write_value(row[name]) for name in names] for row in listed]
-    return render_html(_TABLE, names=[name.replace("_", " ") for name in names], lines=lines)
+    return render_html(_TABLE, names=[name.replace("_", " ") for name in names], lines=lines, right=right)
 
 
 def _write_value(value: object) -> str:

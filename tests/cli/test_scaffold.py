@@ -159,7 +159,7 @@ def test_a_cleaned_run_notebook_keeps_its_parameters(clean):
 
 def test_the_commented_schedule_and_alerts_are_read_once_the_marks_are_gone(workbench, facts):
     text = (workbench / "settings.ini").read_text()
-    (workbench / "settings.ini").write_text(re.sub(r"^# (nightly|weekly|to|file)", r"\1", text, flags=re.MULTILINE))
+    (workbench / "settings.ini").write_text(re.sub(r"^# (\[|nightly|weekly|to|file)", r"\1", text, flags=re.MULTILINE))
     assert [row["line"] for row in facts("schedule", "list")["lines"]] == ["nightly", "weekly"]
     values = {row["key"]: row["value"] for row in facts("doctor", "--settings")["settings"]}
     assert "TEAM_CHAT" in str(values["alerts.to"]) and values["alerts.file"] == "alerts.jsonl"

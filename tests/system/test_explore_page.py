@@ -86,7 +86,7 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.system
-def test_run_all_shows_the_menu_the_answer_and_the_deployments_in_a_browser(chromium: str, folder: Path) -> None:
+def test_run_all_shows_the_menu_and_the_answer_in_a_browser(chromium: str, folder: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     with jupyter_lab(folder) as address, sync_playwright() as browsers:
@@ -101,7 +101,7 @@ def test_run_all_shows_the_menu_the_answer_and_the_deployments_in_a_browser(chro
             page.wait_for_selector(".jp-Notebook .jp-Cell")
             page.wait_for_function(IDLE)
             page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-            expect(page.get_by_role("button", name="look again")).to_be_visible(timeout=90_000)
+            expect(page.get_by_role("tab", name="training rows")).to_be_visible(timeout=90_000)
             menu = page.locator("select", has=page.locator("option", has_text="lilies - champion"))
             told = [" ".join(option.split()) for option in menu.locator("option").all_text_contents()]
             assert told == ["lilies - champion", "iris - no champion; newest version, it declares no gates"]

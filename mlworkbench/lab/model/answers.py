@@ -78,8 +78,8 @@ def write_score(score: float, declaration: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> write_score(0.2345, {"method": "predict_proba"}), write_score(0.2345, {"method": "predict"})
-    ('23.5 %', '0.234')
+    >>> write_score(0.2346, {"method": "predict_proba"}), write_score(0.2346, {"method": "predict"})
+    ('23.5 %', '0.235')
     """
     return f"{100 * score:.1f} %" if is_probability(declaration) else show(score)
 

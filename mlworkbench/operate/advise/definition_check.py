@@ -161,10 +161,11 @@ def check_definition(definition: ModelDefinition, *, home: Home) -> Iterator[Fin
     --------
     >>> from mlworkbench.core.home import Home
     >>> rows = pl.DataFrame({"a": [1.0, 2.0] * 20, "late": [0, 1] * 20})
+    >>> from sklearn.ensemble import HistGradientBoostingClassifier
     >>> own = ModelDefinition("own", HistGradientBoostingClassifier(), rows, "late")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     print([found.check for found in check_definition(own, home=Home.open(folder))])
-    ['rows', 'leaks', 'contract', 'label', 'compiles']
+    ['rows', 'contract', 'leaks', 'label', 'compiles']
     """
     with open_tables(definition, home=home) as (place, found):
         yield from found

@@ -15,6 +15,7 @@ import mlworkbench.scoring.compiled.ensembles.catboost
 import mlworkbench.scoring.compiled.ensembles.forests
 import mlworkbench.scoring.compiled.ensembles.gradient_boosting
 import mlworkbench.scoring.compiled.ensembles.histogram_boosting
+import mlworkbench.scoring.compiled.ensembles.isolation_forests
 import mlworkbench.scoring.compiled.ensembles.lightgbm
 import mlworkbench.scoring.compiled.ensembles.xgboost
 import mlworkbench.scoring.compiled.meta.adaboost

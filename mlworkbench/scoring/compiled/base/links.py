@@ -92,6 +92,7 @@ LINKS: dict[str, Callable[[Block], Block]] = {
     "log shares": _of_logarithms,
     "long log shares": _of_long_logarithms,
     "clipped margins": _clip_margins,
+    "isolation": lambda raw: np.asarray(-(2 ** (-raw))),  # of a share of the usual depth
 }
 
 # %% ../../../../nbs/scoring/compiled/base/02_links.ipynb #8a854072

@@ -27,14 +27,14 @@ MOST_LEAVES = 64  # leaves
 class _Bits:
     """Words of 32 or 64 bits, a de Bruijn number of that size, and by how much its patterns are shifted."""
 
-    kind: type[np.uint32 | np.uint64]
+    word: type[np.uint32 | np.uint64]
     number: int
     shift: int
 
     @property
     def size(self) -> int:
         """How many bits a word has."""
-        return int(np.iinfo(self.kind).bits)
+        return int(np.iinfo(self.word).bits)
 
     def patterns(self) -> list[int]:
         """Give the pattern of each bit."""
@@ -122,17 +122,17 @@ class _Group:
 
     def add(self, block: Block, sums: Numbers) -> None:
         """Add what the trees say of the rows of a block of shape (features, n), `n` of whole turns."""
-        trees, kind = len(self.values), self.bits.kind
+        trees, word = len(self.values), self.bits.word
         places = [(one.table, one.find(block[one.place])) for one in self.features]
-        left, mask = np.empty((2, ROWS, trees), dtype=kind)
+        left, mask = np.empty((2, ROWS, trees), dtype=word)
         leaf, value = np.empty((trees, ROWS), dtype=np.intp), np.zeros((trees + 1, ROWS))
         for start in range(0, len(sums), ROWS):
-            left.fill(np.iinfo(kind).max)
+            left.fill(np.iinfo(word).max)
             for table, found in places:
                 table.take(found[start : start + ROWS], axis=0, out=mask, mode="clip")
                 np.bitwise_and(left, mask, out=left)
             np.bitwise_and(left, np.negative(left, out=mask), out=left)  # the lowest bit alone
-            np.right_shift(np.multiply(left, kind(self.bits.number), out=left), kind(self.bits.shift), out=left)
+            np.right_shift(np.multiply(left, word(self.bits.number), out=left), word(self.bits.shift), out=left)
             np.add(left.T, self.first, out=leaf, casting="unsafe")
             value[0] = sums[start : start + ROWS]
             self.values.take(leaf, out=value[1:], mode="clip")
@@ -158,7 +158,7 @@ def _lay_group(
         values.append(found)
         for node, left in inner:
             splits.setdefault(int(forest.feature[node]), []).append((tree, node, left))
-    full, features = np.full(len(roots), np.iinfo(bits.kind).max, dtype=bits.kind), []
+    full, features = np.full(len(roots), np.iinfo(bits.word).max, dtype=bits.word), []
     for place in sorted(splits):
         one = _tabulate(forest, place, splits[place], members, full)
         if one is None:

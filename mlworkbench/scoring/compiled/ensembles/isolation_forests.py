@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from ....core.types import Estimator, Spec
-from ..base.links import LINKS
 from ..base.rules import Answers, Compiler, Question, Site, model, refuse_words
 from .trees import Tree
 
@@ -42,9 +41,6 @@ def read_isolating_trees(forest: Estimator) -> list[Tree]:
     return found
 
 # %% ../../../../nbs/scoring/compiled/ensembles/12_isolation_forests.ipynb #b568ec8e
-LINKS["isolation"] = lambda raw: np.asarray(-(2 ** (-raw)))  # of a share of the usual depth
-
-
 @model("sklearn.ensemble._iforest.IsolationForest")
 def compile_isolation_forest(estimator: Estimator, question: Question, site: Site, compiler: Compiler) -> Answers:
     """Compile depths, divided by the usual depth of all trees."""

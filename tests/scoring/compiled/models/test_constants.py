@@ -75,7 +75,9 @@ class Block:
         if name.split(".")[0] in {"sklearn", "pandas", "scipy", "onnxruntime"}:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
-from mlworkbench.scoring.compiled.operations import ProgramMaker
+from mlworkbench.scoring.compiled.operations import FAMILIES, ProgramMaker
+from importlib import import_module
+[import_module(place) for place in sorted({*FAMILIES.values()}) if ".models." in place]
 from mlworkbench.scoring.compiled.base.layout import KINDS
 from mlworkbench.scoring.compiled.base.links import DECISIONS, LINKS
 wanted = {"bells", "centers", "codes", "constant", "curve", "kernels", "neighbours", "network", "platt", "quadratic"}

@@ -210,8 +210,8 @@ class CompiledScorer:
             message = f"the compiled scorer refuses row {first + refusal.row}: it {refusal.rule}"
             message += "; correct the row, or let the pipeline handle such values"
             raise ScoringError(message, code="scoring.row_refused") from None
-        several = self.program["task"] == "multiclass"
-        return np.ascontiguousarray(scores if several else scores[:, 0]), self._decide_rows(raw, answers)
+        own = scores if self.program["task"] == "multiclass" else scores[:, 0]
+        return own.copy(), self._decide_rows(raw, answers)  # a view would keep the answers of the block
 
     def _answer_one(self, raw: float) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
         """Score and decide the one row of a model with one output."""

@@ -135,8 +135,8 @@ def checkpoint(path: Path, *, longest: int) -> None:
         for _ in range(3):
             _, pages, done = own.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if done == pages:
-                return
-        if pages > longest:
+                break
+        if pages > longest:  # also when all is in the file: a writer that never rests would only lengthen it
             own.execute("PRAGMA wal_checkpoint(RESTART)")
 
 # %% ../../nbs/core/02_sqlite.ipynb #b360266d

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
-from mlworkbench.core.sqlite import SqliteFile, copy_sqlite, open_sqlite, sqlite_error, transaction
+from mlworkbench.core.sqlite import SqliteFile, checkpoint, copy_sqlite, open_sqlite, sqlite_error, transaction
 from mlworkbench.errors import LogError, RunError, VersionError
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS numbers (one INTEGER)"
@@ -177,3 +177,30 @@ def test_what_is_no_database_cannot_be_copied(tmp_path):
     with pytest.raises(LogError) as caught:
         copy_sqlite(tmp_path / "log.sqlite", tmp_path / "copy.sqlite", LogError)
     assert caught.value.code == "log.damaged" and "\n" not in str(caught.value)
+
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from mlworkbench.core.sqlite import open_sqlite
+log = open_sqlite(Path(sys.argv[1]), wal=True)
+log.execute("PRAGMA wal_autocheckpoint=0")
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    log.execute("INSERT INTO rows VALUES (hex(randomblob(400)))")
+"""
+
+
+def test_the_log_of_a_writer_that_never_rests_stays_short(tmp_path) -> None:
+    file = tmp_path / "log.sqlite"
+    with closing(open_sqlite(file, wal=True)) as made:
+        made.execute("CREATE TABLE rows (value TEXT)")
+    writer, longest = subprocess.Popen([sys.executable, "-c", WRITES, str(file)]), 0
+    while writer.poll() is None:
+        checkpoint(file, longest=100)
+        with suppress(FileNotFoundError):  # until the writer begins
+            longest = max(longest, (tmp_path / "log.sqlite-wal").stat().st_size)
+    assert writer.returncode == 0
+    with closing(open_sqlite(file, read_only=True)) as read:
+        (rows,) = read.execute("SELECT count(*) FROM rows").fetchone()
+    assert longest < rows * 4096 / 4

@@ -99,11 +99,6 @@ class MonitorPage(Page):
         }
         super().__init__(parts, home, model, version)
 
-    def redraw(self) -> None:
-        """Draw every part again."""
-        for name in self._boxes:
-            self._draw(name)
-
     def _read(self, chosen: Chosen) -> list[FactDict]:
         """Read the history of the model."""
         history = read_history(chosen.model, home=self.home)
@@ -161,8 +156,7 @@ class MonitorPage(Page):
         if not self.why.value.strip():
             raise RunError("why: a few words for the others; got none; fill it in", code="alerts.why")
         found = acknowledge_alert(self.which.value, who=self.who.value, why=self.why.value, home=self.home)
-        if "alarms" in self._boxes:
-            self._draw("alarms")
+        self.redraw("alarms")
         return f"Alert {found.number}, {found.finding.subject}: acknowledged by {found.who}, {found.why}."
 
     def _show_columns(self, chosen: Chosen) -> list[object]:

@@ -178,8 +178,13 @@ class Page:
         tag = Registry(self.home).find(model, version or self._begin.get(model))
         self._choose(model, tag)
         self._say(self._open_version(model, tag))
+        self.redraw()
+
+    def redraw(self, *names: str) -> None:
+        """Draw again what was asked for before: all parts, or those that are named."""
         for name in self._boxes:
-            self._draw(name)
+            if not names or name in names:
+                self._draw(name)
 
     def _choose(self, model: str, tag: str) -> None:
         """Let the two menus stand at a version."""

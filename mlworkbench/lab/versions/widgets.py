@@ -116,12 +116,7 @@ class VersionsPage(Page):
         parts = {name: self._of_pair(pair) for name, pair in pairs.items()}
         parts |= {"history": self._show_history, "promote": self._show_promote}
         super().__init__(parts, home, model, version)
-        self.other_menu.observe(lambda _: self.redraw(), names="value")
-
-    def redraw(self) -> None:
-        """Draw every part again, unless the second menu is being filled."""
-        for name in () if self._filling else self._boxes:
-            self._draw(name)
+        self.other_menu.observe(lambda _: None if self._filling else self.redraw(), names="value")
 
     def _of_pair(self, pair: Pair) -> Callable[[Chosen], object]:
         """Make a part of what two versions show."""
